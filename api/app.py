@@ -1,0 +1,77 @@
+"""The Flask application: `granian --interface wsgi --factory api.app:create_app`."""
+
+from typing import Any, Final
+
+import orjson
+from flask import Flask
+from flask.json.provider import JSONProvider
+from flask_smorest import Blueprint
+from marshmallow import RAISE
+from webargs.flaskparser import FlaskParser
+
+from api import dead_letters, events, notifications, operating
+from api.auth import is_open, require_keys
+from api.bodies import read_json
+from api.parts import Parts, keep
+from api.problems import ProblemApi, register_problems
+from config.logs import configure_logs
+from config.wiring import Wiring, wiring
+from tasks.publisher import publisher
+
+_DESCRIPTION: Final = """Events in over HTTP; people hear of them by email, SMS, push, chat or webhook.
+
+Errors are `application/problem+json` (RFC 9457). Send your key as `Authorization: Bearer …`. Lists take `limit`
+and `cursor`. Times are RFC 3339 with an offset, and come out in UTC."""
+
+
+class _Orjson(JSONProvider):
+    """JSON by orjson, which puts payloads out as the text they came in."""
+
+    def dumps(self, obj: Any, **_: Any) -> str:  # noqa: ANN401 -- Flask's signature
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:  # noqa: ANN401 -- Flask's signature
+        return orjson.loads(s)
+
+
+class _StrictParser(FlaskParser):
+    """Request arguments by the contract: bodies through our own strict parser, nothing unknown anywhere."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION: Final = {"json": RAISE, "query": RAISE}  # type: ignore[misc]
+
+    def load_json(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
+        del req, schema
+        return read_json(64 * 1024).document
+
+
+def create_app(wires: Wiring | None = None) -> Flask:
+    """An API process. Raises SettingsError where a setting is wrong."""
+    wires = wires or wiring()
+    configure_logs(wires.settings)
+    app = Flask("notifier", static_folder=None)
+    app.json = _Orjson(app)
+    app.url_map.strict_slashes = False
+    app.config.update(
+        API_TITLE="Notifier",
+        API_VERSION="0.1.0",
+        OPENAPI_VERSION="3.0.3",
+        API_SPEC_OPTIONS={
+            "info": {"description": _DESCRIPTION},
+            "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+            "security": [{"key": []}],
+        },
+    )
+    keep(app, Parts(wires, wires.intake(publisher()), publisher()))
+    Blueprint.ARGUMENTS_PARSER = _StrictParser()
+    api = ProblemApi(app)
+    for module in (events, notifications, dead_letters):
+        api.register_blueprint(module.blp)
+    app.register_blueprint(operating.blp)
+    app.extensions["openapi"] = api.spec
+    register_problems(app)
+    app.view_functions = {
+        name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()
+    }
+    require_keys(app, wires.engine, required=wires.settings.auth == "required")
+    wires.channels  # noqa: B018 -- a malformed provider stops the start, not the first request
+    return app

@@ -1,0 +1,97 @@
+"""Who calls, and whether they may: API keys as bearer tokens, a scope for every route."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from flask import Flask, Response, current_app, g, request
+from sqlalchemy import Engine
+
+from api.problems import problem
+from notifier import keys
+from notifier.keys import ANONYMOUS, Caller, Scope
+
+#: A key that was found is not looked up again for this long, in seconds: so long a revoked one may still work.
+_REMEMBERED: Final = 5.0
+_MOST_REMEMBERED: Final = 10_000
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def requires(scope: Scope) -> Callable[[View], View]:
+    """Declare the scope of a view. Every route declares one, or that it is open."""
+
+    def declare(view: View) -> View:
+        view.scope = scope  # type: ignore[attr-defined]
+        return view
+
+    return declare
+
+
+def is_open(view: View) -> View:
+    """Declare that a view wants no key."""
+    view.scope = None  # type: ignore[attr-defined]
+    return view
+
+
+def scope_of(view: Callable[..., Any]) -> Scope | None:
+    """The scope that a view declares; None for an open one. Raises AttributeError where it declares nothing."""
+    scope: Scope | None = view.scope  # type: ignore[attr-defined]
+    return scope
+
+
+class Gate:
+    """Checks each request's key against its route's scope."""
+
+    def __init__(self, engine: Engine, *, required: bool) -> None:
+        self._engine = engine
+        self._required = required
+        self._known: dict[bytes, tuple[Caller, float]] = {}
+
+    def check(self) -> Response | None:
+        """Let the request pass, with its caller as `g.caller`, or answer it."""
+        view = current_app.view_functions.get(request.endpoint or "")
+        if view is None or (scope := scope_of(view)) is None or request.method == "OPTIONS":
+            return None
+        if not self._required:
+            g.caller = ANONYMOUS
+            return None
+        kind, _, key = request.headers.get("Authorization", "").partition(" ")
+        caller = self._find(key.strip()) if kind.lower() == "bearer" else None
+        if caller is None:
+            return problem(
+                401, "Send a valid API key: 'Authorization: Bearer …'.", headers={"WWW-Authenticate": "Bearer"}
+            )
+        if scope not in caller.scopes:
+            return problem(403, f"This key may not do that: it lacks the scope '{scope}'.")
+        g.caller = caller
+        return None
+
+    def _find(self, key: str) -> Caller | None:
+        hashed = keys.hash_of(key)
+        now = time.monotonic()
+        caller, until = self._known.get(hashed, (None, 0.0))
+        if caller and now < until:
+            return caller
+        caller = keys.find(self._engine, key)
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        if caller:
+            self._known[hashed] = (caller, now + _REMEMBERED)
+        else:
+            self._known.pop(hashed, None)
+        return caller
+
+
+def caller() -> Caller:
+    """Who makes this request."""
+    found: Caller = g.caller
+    return found
+
+
+def require_keys(app: Flask, engine: Engine, *, required: bool) -> None:
+    """Guard every route of the app. Raises LookupError where one declares no scope."""
+    app.before_request(Gate(engine, required=required).check)
+    undeclared = [name for name, view in app.view_functions.items() if not hasattr(view, "scope")]
+    if undeclared:
+        raise LookupError(f"these views declare no scope: {', '.join(sorted(undeclared))}")

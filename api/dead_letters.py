@@ -1,0 +1,94 @@
+"""Dead letters: what failed for good, and its way back."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import abort
+from flask_smorest import Blueprint
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.auth import requires
+from api.pages import page
+from api.parts import parts
+from api.schemas.dead_letters import (
+    DeadLetterPageSchema,
+    DeadLetterQuery,
+    DeadLetterSchema,
+    FilterFields,
+    RequeuedSchema,
+)
+from notifier import deadletters
+from notifier.deadletters import Filters
+from notifier.errors import Conflict
+from notifier.keys import Scope
+from notifier.models import DeadLetter
+
+blp = Blueprint("dead letters", __name__, url_prefix="/api/v1/dead-letters", description="What failed for good.")
+
+
+def _find(letter_id: UUID) -> DeadLetter:
+    with Session(parts().wiring.engine) as session:
+        letter = session.get(DeadLetter, letter_id)
+    if letter is None:
+        abort(404, "There is no such dead letter.")
+    return letter
+
+
+def _requeue(ids: list[UUID]) -> int:
+    here = parts()
+    requeued, hints = deadletters.requeue(here.wiring.engine, ids, here.publisher.lease)
+    here.publisher.hint(hints)
+    return len(requeued)
+
+
+@blp.route("")
+@requires(Scope.READ)
+@blp.arguments(DeadLetterQuery, location="query", as_kwargs=False)
+@blp.response(200, DeadLetterPageSchema)
+def list_dead_letters(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List dead letters, newest first; those that were requeued have `requeued_at`."""
+    filters = Filters(**{name: value for name, value in asked.items() if name not in {"limit", "cursor"}})
+    return page(parts().wiring.engine, filters.on(select(DeadLetter)), DeadLetter.id, asked)
+
+
+@blp.route("/<uuid:letter_id>")
+@requires(Scope.READ)
+@blp.response(200, DeadLetterSchema)
+@blp.alt_response(404, description="There is no such dead letter.")
+def get_dead_letter(letter_id: UUID) -> DeadLetter:
+    """Read a dead letter."""
+    return _find(letter_id)
+
+
+@blp.route("/<uuid:letter_id>/requeue", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.response(202, DeadLetterSchema)
+@blp.alt_response(404, description="There is no such dead letter.")
+@blp.alt_response(409, description="It was requeued before.")
+def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
+    """Send it once more: the same notification and id, with its full number of attempts."""
+    _find(letter_id)
+    if not _requeue([letter_id]):
+        raise Conflict("This dead letter was requeued before.")
+    return _find(letter_id)
+
+
+@blp.route("/requeue", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.arguments(FilterFields)
+@blp.response(202, RequeuedSchema)
+def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, int]:
+    """Requeue all that match and still stand; `{}` means all of them."""
+    filters = Filters(**asked, requeued=False)
+    return {"requeued": sum(_requeue(ids) for ids in deadletters.matching(parts().wiring.engine, filters))}
+
+
+@blp.route("/<uuid:letter_id>", methods=["DELETE"])
+@requires(Scope.ADMIN)
+@blp.response(204)
+@blp.alt_response(404, description="There is no such dead letter.")
+def delete_dead_letter(letter_id: UUID) -> None:
+    """Delete it for good; its notification stays, as failed."""
+    if not deadletters.purge(parts().wiring.engine, [letter_id]):
+        abort(404, "There is no such dead letter.")

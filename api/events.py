@@ -1,0 +1,181 @@
+"""Events: something happened."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response, abort
+from flask_smorest import Blueprint
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.accepting import accept, accept_one, accepted, draft, load, with_key_header
+from api.auth import requires
+from api.bodies import Body, items_of, read_batch, read_json
+from api.pages import filtered, page
+from api.parts import parts
+from api.schemas.events import (
+    AcceptedEventSchema,
+    BatchAnswerSchema,
+    BatchSchema,
+    EventOutSchema,
+    EventPageSchema,
+    EventQuery,
+    EventSchema,
+    EventWithNotificationsSchema,
+)
+from notifier import routing
+from notifier.drafts import Draft, draft_event
+from notifier.errors import Invalid, NotifierError, Unavailable
+from notifier.intake import Accepted
+from notifier.keys import Scope
+from notifier.models import Event, Notification
+from notifier.rendering import rfc3339
+
+blp = Blueprint("events", __name__, url_prefix="/api/v1/events", description="Something happened.")
+
+_event = EventSchema()
+_KEY_HEADER_DOC = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "The same as `idempotency_key` in the body.",
+}
+
+
+def _draft_event(fields: dict[str, Any], body: Body) -> Draft:
+    payload = body.raw_member("payload") or b"{}"
+    columns = {name: value for name, value in fields.items() if name != "payload"}
+    return draft(draft_event, "event", columns, body, payload)
+
+
+def _location(event_id: UUID) -> str:
+    return f"/api/v1/events/{event_id}"
+
+
+@blp.route("", methods=["POST"])
+@requires(Scope.SEND)
+@blp.doc(
+    requestBody={"required": True, "content": {"application/json": {"schema": EventSchema}}},
+    parameters=[_KEY_HEADER_DOC],
+)
+@blp.response(202, AcceptedEventSchema, description="Committed to Postgres.")
+@blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
+@blp.alt_response(503, description="Postgres cannot be reached; see Retry-After.")
+def post_event() -> Response:
+    """Accept an event.
+
+    202 means that it is committed to Postgres. A body with the idempotency key of an earlier one is answered
+    with the earlier event's id, `"duplicate": true` and the header `Idempotency-Replayed: true`.
+    """
+    body = read_json(parts().wiring.settings.max_event_bytes)
+    fields = with_key_header(load(_event, body))
+    answer = accept_one(_draft_event(fields, body))
+    [event_id] = answer.ids
+    return accepted(
+        {
+            "id": event_id,
+            "event_type": fields["event_type"],
+            "status": "accepted",
+            "duplicate": answer.duplicate,
+            "created_at": rfc3339(answer.created_at),
+        },
+        duplicate=answer.duplicate,
+        location=_location(event_id),
+    )
+
+
+@blp.route("/batch", methods=["POST"])
+@requires(Scope.SEND)
+@blp.doc(
+    requestBody={
+        "required": True,
+        "content": {
+            "application/json": {"schema": BatchSchema},
+            "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
+        },
+    }
+)
+@blp.response(202, BatchAnswerSchema, description="What was accepted is committed to Postgres.")
+@blp.alt_response(503, description="Postgres cannot be reached; see Retry-After.")
+def post_batch() -> Response:
+    """Accept up to 1,000 events.
+
+    Each item is judged on its own: one bad item never spoils its neighbours. A key that stands twice in a batch
+    makes one event.
+    """
+    settings = parts().wiring.settings
+    raw_items = read_batch(settings.max_batch_bytes)
+    if not 1 <= len(raw_items) <= settings.max_batch_events:
+        raise Invalid({"events": [f"Send 1 to {settings.max_batch_events} events."]})
+    outcomes: list[Accepted | NotifierError | None] = []
+    drafts: list[Draft] = []
+    for item in items_of(raw_items, settings.max_event_bytes):
+        try:
+            if isinstance(item, Invalid):
+                raise item
+            drafts.append(_draft_event(load(_event, item), item))
+            outcomes.append(None)
+        except Invalid as error:
+            outcomes.append(error)
+    answers = accept(drafts)
+    if answers and all(isinstance(answer, Unavailable) for answer in answers):
+        raise Unavailable("Postgres cannot be reached.")
+    written = iter(answers)
+    items = [_item(index, next(written) if outcome is None else outcome) for index, outcome in enumerate(outcomes)]
+    counts = [item.get("status", "rejected") for item in items]
+    return accepted(
+        {
+            "accepted": counts.count("accepted"),
+            "duplicates": counts.count("duplicate"),
+            "rejected": counts.count("rejected"),
+            "items": items,
+        },
+        duplicate=False,
+    )
+
+
+def _item(index: int, outcome: Accepted | NotifierError) -> dict[str, Any]:
+    if isinstance(outcome, Accepted):
+        return {"index": index, "id": outcome.ids[0], "status": "duplicate" if outcome.duplicate else "accepted"}
+    return {"index": index, "errors": outcome.errors if isinstance(outcome, Invalid) else {"_schema": [str(outcome)]}}
+
+
+@blp.route("")
+@requires(Scope.READ)
+@blp.arguments(EventQuery, location="query", as_kwargs=False)
+@blp.response(200, EventPageSchema)
+def list_events(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List events, newest first."""
+    query = filtered(select(Event), Event, asked, ("event_type", "status", "source", "recipient"))
+    return page(parts().wiring.engine, query, Event.id, asked)
+
+
+@blp.route("/<uuid:event_id>")
+@requires(Scope.READ)
+@blp.response(200, EventWithNotificationsSchema)
+@blp.alt_response(404, description="There is no such event.")
+def get_event(event_id: UUID) -> dict[str, Any]:
+    """Read an event and its notifications."""
+    with Session(parts().wiring.engine) as session:
+        event = session.get(Event, event_id)
+        if event is None:
+            abort(404, "There is no such event.")
+        notifications = session.scalars(
+            select(Notification).where(Notification.event_id == event_id).order_by(Notification.id)
+        ).all()
+    return {**vars(event), "notifications": notifications}
+
+
+@blp.route("/<uuid:event_id>/replay", methods=["POST"])
+@requires(Scope.SEND)
+@blp.response(202, EventOutSchema)
+@blp.alt_response(404, description="There is no such event.")
+def replay_event(event_id: UUID) -> Event:
+    """Fan an event out again, as new notifications."""
+    here = parts()
+    with Session(here.wiring.engine) as session:
+        event = session.get(Event, event_id)
+    if event is None:
+        abort(404, "There is no such event.")
+    here.publisher.hint(routing.replay(here.wiring.engine, vars(event), here.publisher.lease))
+    return event

@@ -1,0 +1,105 @@
+"""For operators: health, readiness, and the interactive description of the API."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import flask_swagger_ui
+import structlog
+from flask import Blueprint, Response, current_app, jsonify, send_from_directory
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.auth import is_open
+from api.parts import parts
+from notifier import heartbeats, migrations
+from tasks import app as celery_app
+from tasks.hints import depth
+
+log = structlog.get_logger()
+
+blp = Blueprint("operating", __name__)
+
+#: Swagger UI's files, as the flask-swagger-ui package ships them; and ours.
+_DIST: Final = Path(flask_swagger_ui.__file__).parent / "dist"
+_STATIC: Final = Path(__file__).parent / "static"
+
+
+@blp.get("/health")
+@is_open
+def health() -> Response:
+    """The process lives."""
+    return jsonify(status="ok")
+
+
+def _state(check: Callable[[], str | None]) -> dict[str, str]:
+    """`ok`, or `failed` and why, in words without addresses."""
+    try:
+        trouble = check()
+    except SQLAlchemyError as error:
+        trouble = type(getattr(error, "orig", None) or error).__name__
+    except Exception as error:
+        trouble = type(error).__name__
+    return {"status": "failed", "detail": trouble} if trouble else {"status": "ok"}
+
+
+def _postgres() -> str | None:
+    with parts().wiring.engine.connect():
+        return None
+
+
+def _migrations() -> str | None:
+    pending = migrations.pending(parts().wiring.engine)
+    return f"the database has not reached {pending}; run 'manage.py migrate'" if pending else None
+
+
+def _redis() -> str | None:
+    with celery_app.connection_for_write() as connection:
+        depth(connection, "clock")
+    return None
+
+
+def _alive(kind: str, missing: str) -> Callable[[], str | None]:
+    def check() -> str | None:
+        seen = [heartbeat for heartbeat, _ in heartbeats.alive(parts().wiring.engine) if heartbeat.kind == kind]
+        return None if seen else missing
+
+    return check
+
+
+@blp.get("/ready")
+@is_open
+def ready() -> tuple[dict[str, Any], int]:
+    """Whether requests can be served: 503 only where Postgres or a migration is missing."""
+    checks = {"postgres": _state(_postgres)}
+    if checks["postgres"]["status"] == "ok":
+        checks["migrations"] = _state(_migrations)
+    needed = all(check["status"] == "ok" for check in checks.values())
+    checks["redis"] = _state(_redis)
+    if needed:
+        checks["workers"] = _state(_alive(heartbeats.WORKER, "no worker has been seen lately"))
+        checks["clock"] = _state(_alive(heartbeats.CLOCK, "no tick lately: is beat running, and the clock worker?"))
+    if not needed:
+        return {"status": "unavailable", "checks": checks}, 503
+    return {"status": "ok" if all(c["status"] == "ok" for c in checks.values()) else "degraded", "checks": checks}, 200
+
+
+@blp.get("/docs")
+@is_open
+def docs() -> Response:
+    """The interactive description; everything it loads comes from here."""
+    return send_from_directory(_STATIC, "docs.html")
+
+
+@blp.get("/docs/<path:name>")
+@is_open
+def docs_file(name: str) -> Response:
+    """Its scripts and styles."""
+    folder = _STATIC if name == "docs.js" else _DIST
+    return send_from_directory(folder, name, max_age=3600)
+
+
+@blp.get("/openapi.json")
+@is_open
+def openapi() -> Response:
+    """The OpenAPI description, made from the schemas that validate."""
+    return jsonify(current_app.extensions["openapi"].to_dict())

@@ -1,0 +1,37 @@
+"""Pages of a table, newest first: ids sort by time, so the last id of a page is where the next one begins."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, Select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from api.schemas.pages import as_cursor
+from notifier.ids import first_id_of
+
+
+def page(engine: Engine, query: Select[Any], id_column: InstrumentedAttribute[UUID], asked: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """One page of `query`: {"items", "next_cursor"}. Stable while rows are added, for those come before it."""
+    limit, cursor = asked["limit"], asked["cursor"]
+    if cursor is not None:
+        query = query.where(id_column < cursor)
+    with Session(engine) as session:
+        rows: Sequence[Any] = session.scalars(query.order_by(id_column.desc()).limit(limit + 1)).all()
+    more = len(rows) > limit
+    return {"items": rows[:limit], "next_cursor": as_cursor(rows[limit - 1].id) if more else None}
+
+
+def filtered(query: Select[Any], model: Any, asked: Mapping[str, Any], equal: Sequence[str]) -> Select[Any]:  # noqa: ANN401
+    """`query` with the filters that were given: equality for the columns in `equal`, and the time of creation."""
+    for name in equal:
+        if asked[name] is not None:
+            query = query.where(getattr(model, name) == asked[name])
+    # On the id as well: it prunes partitions.
+    if asked["created_after"] is not None:
+        after = asked["created_after"]
+        query = query.where(model.created_at > after, model.id >= first_id_of(after))
+    if asked["created_before"] is not None:
+        before = asked["created_before"]
+        query = query.where(model.created_at < before)
+    return query

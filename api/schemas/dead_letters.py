@@ -1,0 +1,59 @@
+"""Dead letters."""
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+from api.schemas.fields import Timestamp, name
+from api.schemas.pages import PageQuery
+from api.schemas.scheduling import EVENT_TYPE
+from notifier.channels import Channel
+
+
+class DeadLetterSchema(ma.Schema):
+    """What failed for good, and why."""
+
+    id = fields.UUID()
+    notification_id = fields.UUID(allow_none=True, metadata={"description": "Null where an event broke fan-out."})
+    event_id = fields.UUID(allow_none=True)
+    channel = fields.String(allow_none=True)
+    event_type = fields.String(allow_none=True)
+    reason = fields.String(metadata={"example": "retries_exhausted"})
+    error = fields.String(allow_none=True)
+    attempts = fields.Integer()
+    created_at = Timestamp()
+    requeued_at = Timestamp(allow_none=True)
+
+
+class DeadLetterPageSchema(ma.Schema):
+    """A page of dead letters."""
+
+    items = fields.List(fields.Nested(DeadLetterSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class FilterFields(ma.Schema):
+    """Which dead letters."""
+
+    class Meta(PageQuery.Meta):
+        """Refuse unknown fields."""
+
+    channel = fields.String(load_default=None, validate=validate.OneOf(list(Channel)))
+    reason = name(load_default=None)
+    event_type = fields.String(load_default=None, validate=validate.Regexp(EVENT_TYPE))
+    created_after = Timestamp(load_default=None)
+    created_before = Timestamp(load_default=None)
+
+
+class DeadLetterQuery(FilterFields, PageQuery):
+    """Which dead letters are listed."""
+
+    class Meta(PageQuery.Meta):
+        """Refuse unknown parameters."""
+
+    requeued = fields.Boolean(load_default=None, metadata={"description": "false: those that still stand."})
+
+
+class RequeuedSchema(ma.Schema):
+    """How many were requeued."""
+
+    requeued = fields.Integer()

@@ -1,0 +1,98 @@
+"""Events, in and out."""
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+from api.schemas.fields import JsonText, Timestamp, name
+from api.schemas.notifications import NotificationSchema
+from api.schemas.pages import PageQuery
+from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
+from notifier.channels import EventStatus
+
+
+class EventSchema(SchedulingFields):
+    """Something that happened. Only `event_type` is required."""
+
+    event_type = fields.String(required=True, validate=validate.Regexp(EVENT_TYPE), metadata={"example": "user.signup"})
+    payload = fields.Dict(load_default=dict, metadata={"example": {"name": "Ada"}})
+    occurred_at = Timestamp(load_default=None, allow_none=True)
+
+
+class AcceptedEventSchema(ma.Schema):
+    """The answer to an event."""
+
+    id = fields.UUID()
+    event_type = fields.String()
+    status = fields.Constant("accepted")
+    duplicate = fields.Boolean(metadata={"description": "An earlier request with this idempotency key made it."})
+    created_at = Timestamp()
+
+
+class BatchSchema(ma.Schema):
+    """A batch of events."""
+
+    events = fields.List(fields.Nested(EventSchema), required=True)
+
+
+class BatchItemSchema(ma.Schema):
+    """What became of one item: an id and a status, or errors."""
+
+    index = fields.Integer(metadata={"description": "Its place in the batch, from 0."})
+    id = fields.UUID()
+    status = fields.String(validate=validate.OneOf(["accepted", "duplicate"]))
+    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+
+
+class BatchAnswerSchema(ma.Schema):
+    """What became of a batch; `accepted` excludes duplicates."""
+
+    accepted = fields.Integer()
+    duplicates = fields.Integer()
+    rejected = fields.Integer()
+    items = fields.List(fields.Nested(BatchItemSchema))
+
+
+class EventOutSchema(ma.Schema):
+    """An event as it was accepted."""
+
+    id = fields.UUID()
+    event_type = fields.String()
+    source = fields.String(metadata={"description": "The name of the key that posted it."})
+    status = fields.String(validate=validate.OneOf(list(EventStatus)))
+    payload = JsonText()
+    recipient = fields.String(allow_none=True)
+    channel = fields.String(allow_none=True)
+    user_id = fields.String(allow_none=True)
+    category = fields.String(allow_none=True)
+    critical = fields.Boolean()
+    priority = fields.String()
+    send_at = Timestamp(allow_none=True)
+    expires_at = Timestamp(allow_none=True)
+    cancellation_key = fields.String(allow_none=True)
+    idempotency_key = fields.String(allow_none=True)
+    occurred_at = Timestamp(allow_none=True)
+    created_at = Timestamp()
+
+
+class EventWithNotificationsSchema(EventOutSchema):
+    """An event and its notifications."""
+
+    notifications = fields.List(fields.Nested(NotificationSchema))
+
+
+class EventPageSchema(ma.Schema):
+    """A page of events."""
+
+    items = fields.List(fields.Nested(EventOutSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class EventQuery(PageQuery):
+    """Which events."""
+
+    event_type = fields.String(load_default=None, validate=validate.Regexp(EVENT_TYPE))
+    status = fields.String(load_default=None, validate=validate.OneOf(list(EventStatus)))
+    source = name(load_default=None)
+    recipient = name(2048, load_default=None)
+    created_after = Timestamp(load_default=None)
+    created_before = Timestamp(load_default=None)

@@ -1,0 +1,40 @@
+"""Lists: `?limit=` and `?cursor=`, newest first."""
+
+import base64
+import binascii
+from typing import Any
+from uuid import UUID
+
+import marshmallow as ma
+from marshmallow import RAISE, ValidationError, fields, validate
+
+
+class Cursor(fields.Field[UUID]):
+    """Where a page goes on: the last id of the one before, opaque to callers."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        super().__init__(metadata={"type": "string", "description": "`next_cursor` of the page before."}, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> UUID:  # noqa: ANN401
+        del attr, data, kwargs
+        try:
+            return UUID(bytes=base64.urlsafe_b64decode(value + "=="))
+        except (ValueError, TypeError, binascii.Error):
+            raise ValidationError("Not a cursor that a list gave.") from None
+
+
+def as_cursor(last_id: UUID) -> str:
+    """The cursor behind the row with this id."""
+    return base64.urlsafe_b64encode(last_id.bytes).decode().rstrip("=")
+
+
+class PageQuery(ma.Schema):
+    """What every list takes. What it does not know is refused, nothing is clamped."""
+
+    class Meta:
+        """Refuse unknown parameters."""
+
+        unknown = RAISE
+
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 200), metadata={"description": "Page size."})
+    cursor = Cursor(load_default=None)

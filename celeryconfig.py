@@ -1,0 +1,71 @@
+"""Celery's settings. Redis is a doorbell here: Postgres knows what is due, messages only say "look now".
+
+So nothing below is load-bearing for delivery. What each line avoids was seen to happen without it.
+"""
+
+from config.queues import ALL, CLOCK
+from config.settings import load_settings
+
+_settings = load_settings()
+_redis = not _settings.broker.startswith(("amqp", "pyamqp"))
+
+broker_url = _settings.broker
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None  # a broker that is away is waited for, however long
+
+if _redis:
+    broker_transport_options = {
+        # A message is acknowledged by being taken: the lease in Postgres replaces the acknowledgement. Three
+        # times the throughput, and a worker survives a Redis that dies with messages in flight.
+        "ack_emulation": False,
+        # kombu waits without bound by default; a Redis that hangs must not hang us.
+        "socket_connect_timeout": 0.5,
+        "socket_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+        # One list a queue; priority is a queue of its own here.
+        "priority_steps": [0],
+        "queue_order_strategy": "config.queues:LaneOrder",
+        "max_connections": 64,
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0.1,
+        "interval_max": 0.1,
+    }
+
+task_queues = {name: {} if _redis else {"queue_arguments": {"x-queue-type": "quorum"}} for name in ALL}
+task_default_queue = CLOCK
+task_create_missing_queues = False  # a misspelt queue is an error, not a queue that nobody reads
+task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+task_serializer = "json"
+accept_content = ["json"]
+task_ignore_result = True
+
+# No message waits in a worker's memory.
+task_acks_late = True
+worker_prefetch_multiplier = 1
+worker_cancel_long_running_tasks_on_connection_loss = False  # a claim in Postgres keeps them from running twice
+# Delivery waits on sockets and releases the GIL. Its deadlines are the providers' own: Celery's time limits
+# do nothing in a threads pool.
+worker_pool = "threads"
+worker_concurrency = _settings.worker_concurrency
+worker_hijack_root_logger = False
+worker_send_task_events = True  # for Flower: a few hundred microseconds a batch
+enable_utc = True
+timezone = "UTC"
+
+beat_scheduler = "tasks.beat:TickScheduler"
+beat_max_loop_interval = 1
+beat_schedule = {
+    "hand over what is due": {
+        "task": "tasks.hand_over_due",
+        "schedule": 1.0,
+        # Absolute and by the beat's clock: two hosts may well be some seconds apart.
+        "options": {"queue": CLOCK, "expires": 120},
+    },
+    "make partitions ahead": {
+        "task": "tasks.make_partitions",
+        "schedule": 600.0,
+        "options": {"queue": CLOCK, "expires": 3600},
+    },
+}

@@ -1,0 +1,1 @@
+"""Settings, queues, and the one place where the parts are put together."""

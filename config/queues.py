@@ -1,0 +1,50 @@
+"""Which worker process serves which queues, and in what order."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from notifier.lanes import DELIVERY, FAN_OUT, HIGH, LOW, NORMAL, RETRY
+
+CLOCK: Final = "clock"
+ALL: Final = (*DELIVERY, FAN_OUT, CLOCK)
+
+#: Neither the publisher nor the clock adds to a queue that holds this many messages: Redis stays small.
+MAX_MESSAGES: Final = 64
+
+#: The worker processes, and the queues that each consumes. In one shared pool a few hanging retries would
+#: make fresh work wait, and everything would make the clock wait.
+WORKERS: Final[dict[str, tuple[str, ...]]] = {
+    "fresh": (*HIGH, FAN_OUT, *NORMAL, *LOW),
+    "retry": RETRY,
+    "clock": (CLOCK,),
+}
+
+_LEVEL: Final = {**dict.fromkeys(HIGH, 0), **dict.fromkeys((FAN_OUT, *NORMAL), 1), **dict.fromkeys(LOW, 2)}
+
+
+class LaneOrder:
+    """The order in which a worker looks into its queues: high before normal before low, in turns within each.
+
+    Given to kombu as `queue_order_strategy`. Its own "priority" strategy would let a busy channel starve
+    another of the same priority, its "round_robin" would let low work delay high.
+    """
+
+    def __init__(self, queues: Iterable[str] = ()) -> None:
+        self._turns: list[str] = list(queues)
+
+    def update(self, queues: Iterable[str]) -> None:
+        """Take the queues that are consumed now; those already known keep their turn."""
+        wanted = list(queues)
+        self._turns = [queue for queue in self._turns if queue in wanted]
+        self._turns += [queue for queue in wanted if queue not in self._turns]
+
+    def consume(self, count: int) -> Sequence[str]:
+        """The first `count` queues to look into, in order."""
+        return sorted(self._turns, key=lambda queue: _LEVEL.get(queue, 1))[:count]
+
+    def rotate(self, last_used: str) -> str:
+        """Move the queue that gave a message behind its equals."""
+        if last_used in self._turns:
+            self._turns.remove(last_used)
+            self._turns.append(last_used)
+        return last_used

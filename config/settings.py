@@ -1,0 +1,288 @@
+"""Every setting, parsed once from the environment. Nothing else reads it.
+
+A name beginning with NOTIFIER_ that is not listed here, or a value that does not parse, stops the start with
+one line that names the setting. Durations are seconds or ISO 8601 (`90`, `PT90S`, `P3D`), booleans
+`0|1|true|false`, lists comma-separated.
+"""
+
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from notifier.channels import Channel
+from notifier.retries import RetryPolicy
+from notifier.signing import key_of
+
+#: Written by `manage.py up` into its data folder, so that other commands find the running stack.
+STACK_FILE: Final = "stack.json"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SettingsError(Exception):
+    """A setting is missing, unknown or malformed. The message names it, in one line."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _boolean(value: str) -> bool:
+    try:
+        return {"0": False, "1": True, "false": False, "true": True}[value.lower()]
+    except KeyError:
+        raise ValueError("is neither 0, 1, true nor false") from None
+
+
+def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[0-9]+", value.strip()) or not minimum <= int(value) <= maximum:
+            raise ValueError(f"is not a whole number from {minimum} to {maximum}")
+        return int(value)
+
+    return parse
+
+
+_ISO_DURATION = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+
+
+def parse_duration(value: str) -> timedelta:
+    """Seconds (`90`, `1.5`) or an ISO 8601 duration without years and months, which have no fixed length.
+
+    Raises ValueError.
+    """
+    text = value.strip()
+    try:
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return timedelta(seconds=float(text))
+        found = _ISO_DURATION.fullmatch(text)
+        if found and any(found.groups()) and not text.endswith("T"):
+            weeks, days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+            return timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError:
+        pass
+    raise ValueError("is not a duration: write seconds (90) or ISO 8601 (PT90S, P3D)")
+
+
+def _duration(minimum: float) -> Callable[[str], timedelta]:
+    def parse(value: str) -> timedelta:
+        duration = parse_duration(value)
+        if duration.total_seconds() < minimum:
+            raise ValueError(f"is under {minimum:g} seconds")
+        return duration
+
+    return parse
+
+
+def _whole_seconds(value: str) -> int:
+    seconds = parse_duration(value).total_seconds()
+    if seconds != int(seconds):
+        raise ValueError("is not a whole number of seconds")  # Celery would truncate it without a word
+    return int(seconds)
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"is not one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part) for part in _list(value))
+    except ValueError as error:
+        raise ValueError(f"is not a list of networks: {error}") from None
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if urlsplit(value).scheme not in schemes:
+            raise ValueError(f"is not a URL that begins with {' or '.join(s + '://' for s in schemes)}")
+        return value
+
+    return parse
+
+
+def _webhook_secret(value: str) -> str:
+    key_of(value)
+    return value
+
+
+def _setting(env: str, parse: Callable[[str], Any], default: Any = MISSING) -> Any:  # noqa: ANN401 -- of any type
+    metadata = {"env": env, "parse": parse}
+    return field(metadata=metadata) if default is MISSING else field(metadata=metadata, default=default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Notifier's settings; the comment over each is its documentation."""
+
+    #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`.
+    database_url: str = _setting("DATABASE_URL", _url("postgresql", "postgres"))
+    #: Redis, the doorbell: `redis://host:6379/0`.
+    redis_url: str = _setting("REDIS_URL", _url("redis", "rediss", "unix", "sentinel"), "redis://127.0.0.1:6379/0")
+    #: Celery's broker, where it is not REDIS_URL: `amqp://…` for RabbitMQ, `sentinel://…`.
+    broker_url: str | None = _setting(
+        "BROKER_URL", _url("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp", "redis+socket"), None
+    )
+
+    #: `required`: every route but the open ones wants an API key. `off`: none does (the embedded stack's default).
+    auth: str = _setting("NOTIFIER_AUTH", _one_of("required", "off"), "required")
+    #: How long an idempotency key is remembered.
+    idempotency_ttl: timedelta = _setting("NOTIFIER_IDEMPOTENCY_TTL", _duration(1), timedelta(hours=24))
+    #: The largest event or notification, in bytes of JSON.
+    max_event_bytes: int = _setting("NOTIFIER_MAX_EVENT_BYTES", _integer(1024), 256 * 1024)
+    #: The largest batch, in bytes.
+    max_batch_bytes: int = _setting("NOTIFIER_MAX_BATCH_BYTES", _integer(1024), 8 * 1024 * 1024)
+    #: The most events in a batch.
+    max_batch_events: int = _setting("NOTIFIER_MAX_BATCH_EVENTS", _integer(1, 10_000), 1000)
+    #: How long a POST may wait for Postgres before it answers 503.
+    intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", _duration(0.1), timedelta(seconds=10))
+
+    #: Where email goes: provider DSNs in order of preference, such as `smtp://user:password@host:587?tls=starttls`.
+    email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", _list, ())
+    #: Where SMS goes. `outbox:` keeps messages in the local outbox.
+    sms: tuple[str, ...] = _setting("NOTIFIER_SMS", _list, ())
+    #: Where push notifications go.
+    push: tuple[str, ...] = _setting("NOTIFIER_PUSH", _list, ())
+    #: Where chat messages go.
+    chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", _list, ())
+    #: The sender of email.
+    email_from: str = _setting("NOTIFIER_EMAIL_FROM", _text, "notifier@localhost")
+    #: Signs webhooks that are addressed directly: `whsec_` and 24 to 64 bytes in base64. Unset: no such webhooks.
+    webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", _webhook_secret, None)
+    #: Private networks that webhooks may reach all the same: `10.1.0.0/16, 127.0.0.0/8`.
+    webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", _networks, ())
+
+    #: Seconds that one email may take in all.
+    email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", _duration(0.1), timedelta(seconds=30))
+    #: Seconds that one webhook may take in all.
+    webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", _duration(0.1), timedelta(seconds=30))
+    #: How long after its claim a batch may begin sends; what did not begin by then is given back.
+    sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", _duration(0.1), timedelta(seconds=30))
+
+    #: Seconds before the first retry of an email; doubled with each further one.
+    email_retry_backoff: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF", _whole_seconds, 30)
+    #: The longest wait between retries of an email.
+    email_retry_backoff_max: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF_MAX", _whole_seconds, 3600)
+    #: Retries of an email after the first attempt.
+    email_max_retries: int = _setting("NOTIFIER_EMAIL_MAX_RETRIES", _integer(0, 1000), 10)
+    #: Seconds before the first retry of an SMS.
+    sms_retry_backoff: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF", _whole_seconds, 10)
+    #: The longest wait between retries of an SMS.
+    sms_retry_backoff_max: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF_MAX", _whole_seconds, 600)
+    #: Retries of an SMS.
+    sms_max_retries: int = _setting("NOTIFIER_SMS_MAX_RETRIES", _integer(0, 1000), 6)
+    #: Seconds before the first retry of a push notification.
+    push_retry_backoff: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF", _whole_seconds, 5)
+    #: The longest wait between retries of a push notification.
+    push_retry_backoff_max: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF_MAX", _whole_seconds, 300)
+    #: Retries of a push notification.
+    push_max_retries: int = _setting("NOTIFIER_PUSH_MAX_RETRIES", _integer(0, 1000), 6)
+    #: Seconds before the first retry of a chat message.
+    chat_retry_backoff: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF", _whole_seconds, 5)
+    #: The longest wait between retries of a chat message.
+    chat_retry_backoff_max: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF_MAX", _whole_seconds, 600)
+    #: Retries of a chat message.
+    chat_max_retries: int = _setting("NOTIFIER_CHAT_MAX_RETRIES", _integer(0, 1000), 6)
+    #: Seconds before the first retry of a webhook.
+    webhook_retry_backoff: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF", _whole_seconds, 5)
+    #: The longest wait between retries of a webhook.
+    webhook_retry_backoff_max: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF_MAX", _whole_seconds, 6 * 3600)
+    #: Retries of a webhook.
+    webhook_max_retries: int = _setting("NOTIFIER_WEBHOOK_MAX_RETRIES", _integer(0, 1000), 14)
+    #: Draw each wait between 0 and its full length, so that what failed together does not come back together.
+    retry_jitter: bool = _setting("NOTIFIER_RETRY_JITTER", _boolean, True)
+
+    #: Threads that deliver in each worker process.
+    worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", _integer(1, 256), 4)
+    #: `json`, one object a line, or `console`, for people.
+    log_format: str = _setting("NOTIFIER_LOG_FORMAT", _one_of("json", "console"), "console")
+    #: The least severe level that is logged.
+    log_level: str = _setting("NOTIFIER_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info")
+
+    @property
+    def broker(self) -> str:
+        """Where Celery's messages go."""
+        return self.broker_url or self.redis_url
+
+    def retry_policy(self, channel: Channel) -> RetryPolicy:
+        """How a channel's failures are retried."""
+        return RetryPolicy(
+            backoff=getattr(self, f"{channel}_retry_backoff"),
+            backoff_max=getattr(self, f"{channel}_retry_backoff_max"),
+            max_retries=getattr(self, f"{channel}_max_retries"),
+            jitter=self.retry_jitter,
+        )
+
+    def providers(self, channel: Channel) -> tuple[str, ...]:
+        """The DSNs of a channel's providers, the preferred one first; none where it cannot be used."""
+        if channel is Channel.WEBHOOK:
+            return ("webhook:",) if self.webhook_secret else ()
+        dsns: tuple[str, ...] = getattr(self, channel)
+        return dsns
+
+
+#: Names that begin with NOTIFIER_ and are not fields: where to find a running stack.
+_OTHER_NAMES: Final = frozenset({"NOTIFIER_DATA_DIR"})
+
+
+def _parse(entry: Field[Any], value: str) -> object:
+    try:
+        return entry.metadata["parse"](value)
+    except ValueError as error:
+        # The value itself is not repeated: it may be a credential.
+        raise SettingsError(f"{entry.metadata['env']} {error}") from None
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Parse the settings of an environment; an empty value counts as unset. Raises SettingsError."""
+    known = {entry.metadata["env"]: entry for entry in fields(Settings)}
+    unknown = sorted(name for name in environ if name.startswith("NOTIFIER_") and name not in {*known, *_OTHER_NAMES})
+    if unknown:
+        raise SettingsError(f"{unknown[0]} is not a setting; docs/settings.md lists those there are")
+    values = {known[name].name: _parse(known[name], environ[name]) for name in known if environ.get(name)}
+    if "database_url" not in values:
+        raise SettingsError("DATABASE_URL is not set, and no stack started by 'manage.py up' is running here")
+    return Settings(**values)  # type: ignore[arg-type]  # each was parsed by its own field's parser
+
+
+def running_stack(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment that a running `manage.py up` gave its children, or nothing where none runs.
+
+    Looked for in NOTIFIER_DATA_DIR, `.notifier` by default.
+    """
+    file = Path(environ.get("NOTIFIER_DATA_DIR") or ".notifier") / STACK_FILE
+    try:
+        stack = json.loads(file.read_text())
+        os.kill(stack["pid"], 0)
+    except PermissionError:
+        pass  # it runs as somebody else
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {str(name): str(value) for name, value in stack["environment"].items()}
+
+
+def load_settings() -> Settings:
+    """The settings of this process: its environment and, where it names no database, the running stack's.
+
+    Raises SettingsError.
+    """
+    environ = dict(os.environ)
+    if not environ.get("DATABASE_URL"):
+        environ = {**running_stack(environ), **environ}
+    return read_settings(environ)

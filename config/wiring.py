@@ -1,0 +1,100 @@
+"""The composition root: what is built with what."""
+
+import functools
+from urllib.parse import urlsplit
+
+from sqlalchemy import Engine, create_engine, make_url
+
+from config.settings import Settings, SettingsError, load_settings
+from notifier.channels import Channel
+from notifier.delivery import Delivery
+from notifier.intake import Intake, Publisher
+from notifier.providers import Provider, smtp
+from notifier.providers.outbox import Outbox
+from notifier.providers.webhook import Webhooks
+from notifier.signing import key_of
+
+
+def make_engine(settings: Settings) -> Engine:
+    """An engine over a small pool. Connections are tested before use, so that a restart of Postgres is survived."""
+    return create_engine(
+        make_url(settings.database_url).set(drivername="postgresql+psycopg2"),
+        pool_size=5,
+        max_overflow=15,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 3,
+            "application_name": "notifier",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+    )
+
+
+def make_provider(settings: Settings, channel: Channel, engine: Engine) -> Provider:
+    """The provider of a channel. Raises SettingsError where it has none, or its DSN cannot be understood."""
+    name = f"NOTIFIER_{channel.upper()}"
+    dsns = settings.providers(channel)
+    if not dsns:
+        raise SettingsError(f"{name}{'_SECRET' if channel is Channel.WEBHOOK else ''} is not set")
+    if len(dsns) > 1:
+        raise SettingsError(f"{name} names several providers; only one is supported")
+    scheme = urlsplit(dsns[0]).scheme
+    if channel is Channel.WEBHOOK:
+        return Webhooks(
+            keys=[key_of(settings.webhook_secret or "")],
+            allowed_networks=settings.webhook_allowed_networks,
+            timeout=settings.webhook_timeout.total_seconds(),
+        )
+    if scheme == "outbox":
+        return Outbox(channel, engine)
+    if channel is Channel.EMAIL and scheme in {"smtp", "smtps"}:
+        try:
+            return smtp.from_dsn(dsns[0], sender=settings.email_from, timeout=settings.email_timeout.total_seconds())
+        except ValueError as error:
+            raise SettingsError(f"{name} {error}") from None
+    known = "smtp://, smtps:// and outbox:" if channel is Channel.EMAIL else "outbox:"
+    raise SettingsError(f"{name} begins with {scheme or 'no scheme'!r}; known are {known}")
+
+
+class Wiring:
+    """What one process is built of. Each part is made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """Postgres."""
+        return make_engine(self.settings)
+
+    @functools.cached_property
+    def channels(self) -> frozenset[Channel]:
+        """The channels that have a provider. Raises SettingsError where one is malformed."""
+        usable = frozenset(channel for channel in Channel if self.settings.providers(channel))
+        for channel in usable:
+            make_provider(self.settings, channel, self.engine).close()
+        return usable
+
+    @functools.cached_property
+    def deliveries(self) -> dict[Channel, Delivery]:
+        """How each usable channel delivers."""
+        window = self.settings.sending_window.total_seconds()
+        return {
+            channel: Delivery(
+                self.engine, channel, make_provider(self.settings, channel, self.engine), sending_window=window
+            )
+            for channel in self.channels
+        }
+
+    def intake(self, publisher: Publisher) -> Intake:
+        """A writer that tells `publisher` what it committed."""
+        return Intake(self.engine, publisher, idempotency_ttl=self.settings.idempotency_ttl)
+
+
+@functools.cache
+def wiring() -> Wiring:
+    """This process's parts, from its settings. Raises SettingsError."""
+    return Wiring(load_settings())

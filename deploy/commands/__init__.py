@@ -1,0 +1,1 @@
+"""Commands of `manage.py` that start and stop things."""

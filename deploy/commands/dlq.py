@@ -1,0 +1,164 @@
+"""Dead letters from the shell."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import click
+from rich.progress import Progress
+from rich.table import Table
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from deploy.commands.group import Command, console, on_a_stack, parts
+from notifier import deadletters
+from notifier.channels import Channel
+from notifier.deadletters import Filters
+from notifier.models import DeadLetter
+from notifier.rendering import rfc3339
+from tasks import app
+from tasks.hints import LEASE, publish_hints
+
+
+class Moment(click.ParamType[datetime]):
+    """A time with its offset, such as 2026-11-21T09:00:00Z."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+        """Parse it."""
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self.fail(f"{value!r} is not a time with its offset, such as 2026-11-21T09:00:00Z", param, ctx)
+        return moment
+
+
+def filtering(command: Command) -> Command:
+    """Give a command the filters of dead letters."""
+    for option in (
+        click.option("--created-before", type=Moment(), help="Only those written before this time."),
+        click.option("--created-after", type=Moment(), help="Only those written after this time."),
+        click.option("--event-type", help="Only those of this event type."),
+        click.option("--reason", help="Only those with this reason, such as retries_exhausted."),
+        click.option("--channel", type=click.Choice(list(Channel)), help="Only those of this channel."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def dlq() -> None:
+    """List, show, requeue and purge dead letters."""
+
+
+@dlq.command("list")
+@on_a_stack
+@filtering
+@click.option("--requeued", is_flag=True, help="Those that were requeued, instead of those that stand.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
+def list_letters(limit: int, requeued: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
+    """List the dead letters that stand, newest first."""
+    query = Filters(**filters, requeued=requeued).on(select(DeadLetter))
+    with Session(parts().engine) as session:
+        letters = session.scalars(query.order_by(DeadLetter.id.desc()).limit(limit + 1)).all()
+    if not letters:
+        click.echo("No dead letters.")
+        return
+    table = Table("id", "channel", "event type", "reason", "error", "attempts", "created")
+    for letter in letters[:limit]:
+        table.add_row(
+            str(letter.id),
+            letter.channel or "-",
+            letter.event_type or "-",
+            letter.reason,
+            letter.error or "",
+            str(letter.attempts),
+            rfc3339(letter.created_at),
+        )
+    console().print(table)
+    if len(letters) > limit:
+        click.echo(f"There are more: --limit shows more than {limit}.")
+
+
+@dlq.command()
+@on_a_stack
+@click.argument("letter_id", type=click.UUID)
+def show(letter_id: UUID) -> None:
+    """Show one dead letter, with all that is known of it."""
+    with Session(parts().engine) as session:
+        letter = session.get(DeadLetter, letter_id)
+    if letter is None:
+        raise click.ClickException("There is no such dead letter.")
+    table = Table(show_header=False)
+    for column in (each.name for each in DeadLetter.__table__.columns):
+        value = getattr(letter, column)
+        table.add_row(column, rfc3339(value) if isinstance(value, datetime) else str("" if value is None else value))
+    console().print(table)
+
+
+def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **more: Any) -> tuple[int, Any]:  # noqa: ANN401
+    """How many letters are meant, and their ids in batches."""
+    given = any(value is not None for value in filters.values())
+    if sum((bool(ids), everything, given)) != 1:
+        raise click.UsageError("Name ids, or give filters, or say --all.")
+    query = Filters(**filters, **more).on(select(func.count()).select_from(DeadLetter))
+    if ids:
+        query = query.where(DeadLetter.id.in_(ids))
+    with parts().engine.connect() as connection:
+        count = connection.scalar(query) or 0
+    return count, [list(ids)] if ids else deadletters.matching(parts().engine, Filters(**filters, **more))
+
+
+def _run(what: str, count: int, batches: Any, dry_run: bool, act: Callable[[list[UUID]], int]) -> None:  # noqa: ANN401
+    if dry_run:
+        click.echo(f"Would have {what} {count} dead letter{'s' * (count != 1)}.")
+        return
+    done = 0
+    with Progress(console=console()) as progress:
+        bar = progress.add_task(what.capitalize(), total=count)
+        for ids in batches:
+            acted = act(ids)
+            done += acted
+            progress.advance(bar, acted)
+    click.echo(f"{what.capitalize()} {done} dead letter{'s' * (done != 1)}.")
+
+
+def _requeue(ids: list[UUID]) -> int:
+    requeued, hints = deadletters.requeue(parts().engine, ids, lambda _: LEASE)
+    publish_hints(app, hints)
+    return len(requeued)
+
+
+@dlq.command()
+@on_a_stack
+@click.argument("letter_ids", nargs=-1, type=click.UUID)
+@filtering
+@click.option("--all", "everything", is_flag=True, help="All that stand.")
+@click.option("--dry-run", is_flag=True, help="Only say how many.")
+def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
+    """Send dead letters once more, each with its full number of attempts.
+
+    Name them by id, by filters, or with --all. The notification and its id stay the same, so a receiver that did
+    get an earlier attempt recognises it.
+    """
+    count, batches = _chosen(letter_ids, everything, filters, requeued=False)
+    _run("requeued", count, batches, dry_run, _requeue)
+
+
+@dlq.command()
+@on_a_stack
+@click.argument("letter_ids", nargs=-1, type=click.UUID)
+@filtering
+@click.option("--all", "everything", is_flag=True, help="All, requeued ones too.")
+@click.option("--dry-run", is_flag=True, help="Only say how many.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, yes: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
+    """Delete dead letters for good; their notifications stay, as failed."""
+    count, batches = _chosen(letter_ids, everything, filters)
+    if count and not dry_run and not yes:
+        click.confirm(f"Delete {count} dead letter{'s' * (count != 1)} for good?", abort=True)
+    _run("purged", count, batches, dry_run, lambda ids: deadletters.purge(parts().engine, ids))

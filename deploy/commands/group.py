@@ -1,0 +1,69 @@
+"""The click group of manage.py, and what its commands share."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from sqlalchemy.exc import OperationalError
+
+from config.settings import SettingsError
+from config.wiring import Wiring, wiring
+from notifier.errors import NotifierError
+
+#: The folder that manage.py stands in.
+ROOT = Path(__file__).resolve().parents[2]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class OneLineErrors(click.Group):
+    """A group whose foreseeable errors end in one line instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's signature
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, NotifierError) as error:
+            raise click.ClickException(str(error)) from None
+        except OperationalError as error:
+            lines = str(error.orig).strip().splitlines() or ["no answer"]
+            raise click.ClickException(f"Postgres cannot be reached: {lines[0]}") from None
+
+
+def _remember_data_dir(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    del ctx, param
+    if value is not None:
+        os.environ["NOTIFIER_DATA_DIR"] = str(Path(value).resolve())
+
+
+def on_a_stack(command: Command) -> Command:
+    """Give a command the option that says which running stack it means."""
+    return click.option(
+        "--data-dir",
+        metavar="DIR",
+        expose_value=False,
+        is_eager=True,
+        callback=_remember_data_dir,
+        help="Data folder of a stack started by 'up', where DATABASE_URL is not set.  [default: .notifier]",
+    )(command)
+
+
+def parts() -> Wiring:
+    """What commands work with. Raises SettingsError."""
+    return wiring()
+
+
+def console() -> Console:
+    """The terminal; as wide as needed where the output goes to a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False, highlight=False)
+
+
+def become(module: str, *arguments: str) -> NoReturn:
+    """Replace this process by `python -m MODULE`, so that signals reach it directly."""
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT) + (os.pathsep + path if path else "")
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 -- our own interpreter

@@ -1,0 +1,35 @@
+"""The local outbox, where messages go that have no provider yet."""
+
+import click
+from rich.panel import Panel
+from rich.text import Text
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from deploy.commands.group import console, on_a_stack, parts
+from notifier.channels import Channel
+from notifier.models import OutboxMessage
+from notifier.rendering import rfc3339
+
+
+@click.command()
+@on_a_stack
+@click.option("--channel", type=click.Choice(list(Channel)), help="Only this channel.")
+@click.option("--recipient", help="Only this recipient.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
+def outbox(channel: str | None, recipient: str | None, limit: int) -> None:
+    """Show what was sent on channels that have no provider, newest last."""
+    query = select(OutboxMessage).order_by(OutboxMessage.id.desc()).limit(limit)
+    if channel:
+        query = query.where(OutboxMessage.channel == channel)
+    if recipient:
+        query = query.where(OutboxMessage.recipient == recipient)
+    with Session(parts().engine) as session:
+        messages = session.scalars(query).all()
+    if not messages:
+        click.echo("The outbox is empty.")
+    out = console()
+    for message in reversed(messages):
+        title = Text(f"{message.channel} to {message.recipient}, {rfc3339(message.created_at)}")
+        text = Text("\n\n".join(filter(None, (message.subject, message.text))))
+        out.print(Panel(text, title=title, title_align="left", subtitle=Text(str(message.notification_id))))

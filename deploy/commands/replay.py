@@ -1,0 +1,27 @@
+"""Replay events from the shell."""
+
+from uuid import UUID
+
+import click
+from sqlalchemy.orm import Session
+
+from deploy.commands.group import on_a_stack, parts
+from notifier import routing
+from notifier.models import Event
+from tasks import app
+from tasks.hints import LEASE, publish_hints
+
+
+@click.command()
+@on_a_stack
+@click.argument("event_ids", nargs=-1, required=True, type=click.UUID)
+def replay(event_ids: tuple[UUID, ...]) -> None:
+    """Fan events out again, as new notifications."""
+    for event_id in event_ids:
+        with Session(parts().engine) as session:
+            event = session.get(Event, event_id)
+        if event is None:
+            raise click.ClickException(f"There is no event {event_id}.")
+        hints = routing.replay(parts().engine, vars(event), lambda _: LEASE)
+        publish_hints(app, hints)
+        click.echo(f"Replayed {event_id}: {len(hints)} notification{'s' * (len(hints) != 1)} to be sent now.")

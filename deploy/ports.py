@@ -1,0 +1,35 @@
+"""Ports of this machine that a server can take."""
+
+import secrets
+import socket
+from typing import Final
+
+from deploy.child import StartError
+
+#: The embedded stack listens nowhere else.
+ADDRESS: Final = "127.0.0.1"
+#: Ports are drawn from below those that outgoing connections get (from 32768 on Linux, 49152 elsewhere). From
+#: among them a client that tries again and again to reach a stopped server would one day be given the server's
+#: port as its own and connect to itself.
+_PORTS: Final = range(20_000, 32_000)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of 127.0.0.1 now."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, else old connections count
+        try:
+            listener.bind((ADDRESS, port))
+            listener.listen()
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens."""
+    for _ in range(100):
+        port = secrets.choice(_PORTS)
+        if is_free(port):
+            return port
+    raise StartError(f"no free port found between {_PORTS.start} and {_PORTS.stop}")

@@ -1,0 +1,236 @@
+"""Keep processes running: start them in order, watch them, restart what crashes, stop everything at the end.
+
+Each child is on record in a file. A supervisor that is killed outright leaves its children behind, and the next
+one ends exactly those: see `stop_left_over`.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
+
+import psutil
+
+from deploy.child import KILL_TIMEOUT, POLL, Child, StartError, is_running, wait_until, write_private
+
+#: Seconds between two looks at the children.
+_INTERVAL: Final = 0.1
+#: psutil adds the boot time, which wobbles with the clock, to what the kernel knows exactly.
+_START_TIME_TOLERANCE: Final = 1.0
+#: Seconds that processes left by an earlier run have to stop by themselves.
+_LEFT_OVER_TIMEOUT: Final = 10.0
+
+
+class Stopped(Exception):
+    """A signal asked the supervisor to stop."""
+
+
+@dataclass(eq=False)
+class _Watched:
+    child: Child
+    launched: float = field(default_factory=time.monotonic)
+    crashes: int = 0
+    again_at: float | None = None
+
+
+class Supervisor:
+    """Starts children stage by stage, restarts those that crash, and stops the stages in reverse.
+
+    The children of one stage start and stop side by side; a stage begins when the one before is ready. Used as
+    a context manager in the main thread: it then answers SIGINT, SIGTERM and SIGHUP, and stops everything on
+    the way out.
+    """
+
+    def __init__(
+        self,
+        records: Path,
+        say: Callable[[str], None],
+        *,
+        pause: float = 1.0,
+        longest_pause: float = 30.0,
+        healthy_after: float = 60.0,
+    ) -> None:
+        self._records = records
+        self._say = say
+        self._pause = pause
+        self._longest_pause = longest_pause
+        self._healthy_after = healthy_after
+        self._stages: list[list[_Watched]] = []
+        self._signals = 0
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # started by nohup: it is to survive its terminal
+            self._handlers[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        # Counted and no more: the handler may interrupt anything.
+        self._signals += 1
+
+    def start(self, *children: Child, timeout: float = 60.0) -> None:
+        """Start children side by side and wait until all are ready.
+
+        Raises StartError where one with a check is not, Stopped where a signal came; leaving the context stops
+        what runs by then.
+        """
+        begun = time.monotonic()
+        stage: list[_Watched] = []
+        self._stages.append(stage)
+        for child in children:
+            child.launch()
+            stage.append(_Watched(child))
+            self._write_records()
+        waiting = [watched.child for watched in stage]
+        while waiting:
+            self._raise_if_stopped()
+            for child in list(waiting):
+                if not child.alive():
+                    raise child.start_error()
+                if child.is_ready():
+                    self._say(child.progress(time.monotonic() - begun))
+                    waiting.remove(child)
+            if waiting and time.monotonic() - begun > timeout:
+                raise StartError(f"{waiting[0].name} was not ready within {timeout:g} s; its log: {waiting[0].log}")
+            time.sleep(POLL)
+
+    def run(self, child: Child) -> None:
+        """Run a child to its end. Raises StartError where it fails, Stopped where a signal came."""
+        begun = time.monotonic()
+        child.launch()
+        self._stages.append([_Watched(child)])
+        self._write_records()
+        while child.alive():
+            self._raise_if_stopped()
+            time.sleep(POLL)
+        self._stages.pop()
+        self._write_records()
+        if child.exit_code != 0:
+            raise child.start_error()
+        self._say(f"{child.name} … {time.monotonic() - begun:.1f} s")
+
+    def watch(self, seconds: float | None = None) -> None:
+        """Restart what crashes, for some seconds or until a signal raises Stopped."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while deadline is None or time.monotonic() < deadline:
+            self._raise_if_stopped()
+            for watched in [each for stage in self._stages for each in stage]:
+                self._look_after(watched)
+            time.sleep(_INTERVAL)
+
+    def _raise_if_stopped(self) -> None:
+        if self._signals:
+            raise Stopped
+
+    def _look_after(self, watched: _Watched) -> None:
+        child, now = watched.child, time.monotonic()
+        if watched.again_at is None:
+            if child.alive():
+                return
+            child.sweep()  # what it started would stand beside what its successor starts
+            if now - watched.launched >= self._healthy_after:
+                watched.crashes = 0
+            self._put_off(watched, child.how_it_ended())
+        elif now >= watched.again_at:
+            watched.launched, watched.again_at = now, None
+            try:
+                child.launch()
+            except StartError as error:
+                self._put_off(watched, f"did not start again ({error})")
+            self._write_records()
+
+    def _put_off(self, watched: _Watched, why: str) -> None:
+        pause = min(self._pause * 2**watched.crashes, self._longest_pause)
+        watched.crashes += 1
+        watched.again_at = time.monotonic() + pause
+        self._say(f"{watched.child.name} {why}; again in {pause:g} s; its log: {watched.child.log}")
+
+    def stop(self) -> None:
+        """Stop everything, the last stage first. A second signal kills what is left at once."""
+        while self._stages:
+            self._stop_stage([watched.child for watched in self._stages.pop()])
+        self._write_records()
+
+    def _stop_stage(self, children: Sequence[Child]) -> None:
+        begun = time.monotonic()
+        killed: set[Child] = set()
+        for child in children:
+            child.terminate()
+        while running := [child for child in children if child.alive()]:
+            waited = time.monotonic() - begun
+            for child in running:
+                if child not in killed and (self._signals > 1 or waited > child.stop_timeout):
+                    self._say(f"{child.name} has not stopped after {waited:.0f} s and is killed")
+                    child.kill()
+                    killed.add(child)
+            if killed.issuperset(running) and waited > max(c.stop_timeout for c in running) + KILL_TIMEOUT:
+                self._say(f"{running[0].name} (pid {running[0].pid}) cannot be killed")
+                break
+            time.sleep(POLL)
+        for child in children:
+            child.sweep()
+
+    def _write_records(self) -> None:
+        records = [watched.child.record() for stage in self._stages for watched in stage]
+        write_private(self._records, json.dumps([record for record in records if record], indent=1))
+
+
+def stop_left_over(records: Path, say: Callable[[str], None], *, keep: frozenset[str] = frozenset()) -> None:
+    """End the processes that a killed supervisor has left, apart from those `keep` names, which are adopted."""
+    try:
+        recorded = [record for record in json.loads(records.read_text()) if record["name"] not in keep]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    sessions = [(record, found) for record in recorded if (found := _session_of(record))]
+    for record, session in sessions:
+        say(f"{record['name']} (pid {record['pid']}) was left by a run that was killed: it is stopped")
+        _send(session[:1], signal.Signals(record["stop_signal"]))
+    leaders = [session[0] for record, session in sessions if session[0].pid == record["pid"]]
+    wait_until(lambda: not any(map(is_running, leaders)), _LEFT_OVER_TIMEOUT)
+    remaining = [process for record, session in sessions for process in (*session, *_session_of(record))]
+    _send(remaining, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_running, remaining)), KILL_TIMEOUT)
+
+
+def _session_of(record: Mapping[str, Any]) -> list[psutil.Process]:
+    """The processes of a recorded child's session, its leader first; none where the number is another's by now.
+
+    The leader is known by its number and its start time, and by leading a session at all. Its command line may
+    have changed since (a command may replace itself by another), so that is on record for people only. Where
+    the leader is gone its number stays taken as long as its session has members.
+    """
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == record["pid"] and is_running(process):
+                members.append(process)
+    members.sort(key=lambda process: (process.pid != record["pid"], process.create_time()))
+    if not members or members[0].create_time() < record["started"] - _START_TIME_TOLERANCE:
+        return []
+    leads = members[0].pid == record["pid"]
+    if leads and members[0].create_time() > record["started"] + _START_TIME_TOLERANCE:
+        return []
+    return members
+
+
+def _send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

@@ -1,0 +1,1 @@
+"""Notifier's product code: accept, route, schedule, deliver, record. Knows neither Flask nor Celery."""

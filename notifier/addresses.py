@@ -1,0 +1,75 @@
+"""What a recipient's address must look like, channel by channel."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+import phonenumbers
+from email_validator import EmailNotValidError, validate_email
+
+from notifier.channels import Channel
+
+_MAX_LENGTH: Final = 2048
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://?[^\s]+")
+
+
+def _email(address: str) -> str:
+    try:
+        # No DNS on the way in; `.test` addresses are there to be tried out with.
+        return validate_email(address, check_deliverability=False, test_environment=True, strict=True).normalized
+    except EmailNotValidError as error:
+        raise ValueError(f"Not an email address: {error}") from None
+
+
+def _phone(address: str) -> str:
+    try:
+        number = phonenumbers.parse(address)
+    except phonenumbers.NumberParseException:
+        number = None
+    # Possible, not valid: providers' own test numbers are in ranges that no country has assigned.
+    if number is None or not phonenumbers.is_possible_number(number):
+        raise ValueError("Not a phone number in international form (E.164), such as +4915112345678.")
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _url(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 80) > 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f]", address):
+        raise ValueError("Not a URL that begins with http:// or https://.")
+    return address
+
+
+def _chat(address: str) -> str:
+    if not _SCHEME.fullmatch(address):
+        raise ValueError("Not the address of a chat service, such as slack://TOKEN/CHANNEL.")
+    return address
+
+
+def _push(address: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", address):
+        raise ValueError("Not a push token: printable ASCII without spaces.")
+    return address
+
+
+_CHECKS: Final[dict[Channel, Callable[[str], str]]] = {
+    Channel.EMAIL: _email,
+    Channel.SMS: _phone,
+    Channel.PUSH: _push,
+    Channel.CHAT: _chat,
+    Channel.WEBHOOK: _url,
+}
+
+
+def normalised(channel: Channel, address: str) -> str:
+    """The address in the one form in which it is kept and compared.
+
+    Raises ValueError, its message a sentence for the caller.
+    """
+    if len(address) > _MAX_LENGTH:
+        raise ValueError(f"Longer than {_MAX_LENGTH} characters.")
+    return _CHECKS[channel](address)

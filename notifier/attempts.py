@@ -1,0 +1,126 @@
+"""Attempts: every call to a provider leaves one, and its notification's counters follow from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine, text
+
+from notifier.channels import Status
+from notifier.models import attempt_id
+from notifier.providers import Outcome, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The result of one call, and the claim under which it was made."""
+
+    result: Result
+    claims: int
+    #: The attempt's number, from 1.
+    number: int
+    #: Failed attempts including this one, where it failed.
+    tries: int
+
+
+# An attempt that the clock wrote for a worker it thought dead gives way to what the worker knows.
+_ATTEMPTS: Final = text("""
+    INSERT INTO attempts (id, notification_id, number, provider, outcome, status_code, error, response_excerpt,
+        duration_ms, started_at)
+    SELECT attempt_id, id, number, provider, outcome, status_code, error, response_excerpt, duration_ms, started_at
+    FROM json_to_recordset(CAST(:records AS json)) AS record(attempt_id uuid, id uuid, number integer, provider text,
+        outcome text, status_code integer, error text, response_excerpt text, duration_ms double precision,
+        started_at timestamptz)
+    ON CONFLICT (id) DO UPDATE SET provider = excluded.provider, outcome = excluded.outcome,
+        status_code = excluded.status_code, error = excluded.error, response_excerpt = excluded.response_excerpt,
+        duration_ms = excluded.duration_ms, started_at = excluded.started_at
+        WHERE attempts.provider IS NULL
+""")
+# Every value is absolute, so that recording twice (a lost COMMIT) changes nothing. What was accepted finishes its
+# row also where the clock had put it back and nobody has claimed it since.
+_NOTIFICATIONS: Final = text(f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
+    )
+    UPDATE notifications n SET
+        attempts = greatest(n.attempts, record.number),
+        tries = CASE WHEN record.accepted THEN n.tries ELSE record.tries END,
+        status = CASE WHEN record.accepted THEN :finished ELSE n.status END,
+        due_at = CASE WHEN record.accepted THEN NULL ELSE n.due_at END,
+        sent_at = CASE WHEN record.accepted THEN record.ended_at ELSE n.sent_at END,
+        delivered_at = CASE WHEN record.accepted AND :finished = '{Status.DELIVERED}' THEN record.ended_at
+            ELSE n.delivered_at END
+    FROM json_to_recordset(CAST(:records AS json)) AS record(id uuid, claims integer, number integer, tries integer,
+        accepted boolean, ended_at timestamptz) JOIN locked USING (id)
+    WHERE n.id = ANY(:ids) AND n.id = record.id AND n.claims = record.claims
+        AND (n.status = '{Status.SENDING}' OR record.accepted AND n.status = '{Status.QUEUED}')
+""")
+
+
+def record(engine: Engine, records: Sequence[Record], *, confirmed: bool) -> None:
+    """Write attempts and what follows from them for their notifications, in one transaction.
+
+    Accepted ones are finished: `delivered` where the provider's yes is a confirmation, else `sent`. The others
+    stay as they are, their budget spent. Safe to repeat. Raises what the database raises.
+    """
+    rows = [_row(each) for each in records]
+    document = {"records": orjson.dumps(rows).decode()}
+    finished = (Status.DELIVERED if confirmed else Status.SENT).value
+    with engine.begin() as connection:
+        connection.execute(_ATTEMPTS, document)
+        connection.execute(_NOTIFICATIONS, {**document, "ids": [row["id"] for row in rows], "finished": finished})
+
+
+def _row(record: Record) -> dict[str, Any]:
+    result = record.result
+    return {
+        "attempt_id": attempt_id(result.id, record.claims),
+        "id": result.id,
+        "claims": record.claims,
+        "number": record.number,
+        "tries": record.tries,
+        "accepted": result.outcome is Outcome.ACCEPTED,
+        "provider": result.provider,
+        "outcome": result.outcome,
+        "status_code": result.status_code,
+        "error": result.error,
+        "response_excerpt": result.response_excerpt,
+        "duration_ms": result.duration_ms,
+        "started_at": result.started_at,
+        "ended_at": result.ended_at,
+    }
+
+
+# A worker that vanished may have sent its rows; the claim's own attempt, where it was recorded, says more.
+_LOST: Final = text("""
+    INSERT INTO attempts (id, notification_id, number, outcome, error)
+    SELECT * FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:numbers AS integer[])),
+        (VALUES ('ambiguous', 'worker lost: it may have been sent')) AS lost
+    ON CONFLICT (id) DO NOTHING
+    RETURNING notification_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claim on a notification: its id, `claims`, and the attempts recorded so far."""
+
+    id: UUID
+    claims: int
+    attempts: int
+
+
+def record_lost(connection: Connection, held: Sequence[Held]) -> set[UUID]:
+    """Write an ambiguous attempt for each claim whose worker is gone; returns those that had none recorded."""
+    return set(
+        connection.scalars(
+            _LOST,
+            {
+                "attempt_ids": [attempt_id(row.id, row.claims) for row in held],
+                "ids": [row.id for row in held],
+                "numbers": [row.attempts + 1 for row in held],
+            },
+        )
+    )

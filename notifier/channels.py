@@ -1,0 +1,48 @@
+"""The channels, priorities and states of a notification, as the HTTP contract names them."""
+
+from enum import StrEnum
+
+
+class Channel(StrEnum):
+    """A way of reaching a person or a system."""
+
+    EMAIL = "email"
+    SMS = "sms"
+    PUSH = "push"
+    CHAT = "chat"
+    WEBHOOK = "webhook"
+
+
+class Priority(StrEnum):
+    """High overtakes, low waits for an empty lane."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Status(StrEnum):
+    """The states of a notification. Those in FINISHED have no `due_at`, every other has one."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    SENDING = "sending"
+    RETRYING = "retrying"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    SKIPPED = "skipped"
+
+
+FINISHED = frozenset({Status.SENT, Status.DELIVERED, Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.SKIPPED})
+LIVE = frozenset(Status) - FINISHED
+
+
+class EventStatus(StrEnum):
+    """`accepted` is live; the others are finished."""
+
+    ACCEPTED = "accepted"
+    PROCESSED = "processed"
+    FAILED = "failed"

@@ -1,0 +1,185 @@
+"""Dead letters: what failed for good, why, and its way back.
+
+One death makes one letter, however often the handler runs: the row is taken by its fence (`status` and
+`claims`), and a letter is unique by (notification, claims). Requeueing keeps the row and its id, so that a
+receiver that did get an earlier attempt recognises it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine, Select, delete, select, text
+
+from notifier.channels import EventStatus, Status
+from notifier.drafts import Lease
+from notifier.ids import new_id
+from notifier.lanes import BATCH, FAN_OUT
+from notifier.models import DeadLetter
+
+#: Why a notification is dead.
+RETRIES_EXHAUSTED: Final = "retries_exhausted"
+PERMANENT_ERROR: Final = "permanent_error"
+WORKER_LOST: Final = "worker_lost"
+#: Why an event is dead.
+FAN_OUT_FAILED: Final = "fan_out_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A notification that its worker gives up: `claims` is the fence under which it held the row."""
+
+    id: UUID
+    claims: int
+    reason: str
+    error: str | None
+
+
+_BURY: Final = text(f"""
+    WITH given AS (
+        SELECT * FROM json_to_recordset(CAST(:deaths AS json))
+            AS row(id uuid, claims integer, reason text, error text, letter_id uuid)
+    ), locked AS MATERIALIZED (
+        SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
+    ), dead AS (
+        UPDATE notifications n SET status = '{Status.FAILED}', reason = given.reason, due_at = NULL
+        FROM given JOIN locked USING (id)
+        WHERE n.id = ANY(:ids) AND n.id = given.id
+            AND n.status = '{Status.SENDING}' AND n.claims = given.claims
+        RETURNING n.id, n.event_id, n.claims, n.channel, n.event_type, n.attempts,
+            given.reason, given.error, given.letter_id
+    )
+    INSERT INTO dead_letters
+        (id, notification_id, event_id, claims, channel, event_type, reason, error, attempts, created_at)
+    SELECT letter_id, id, event_id, claims, channel, event_type, reason, error, attempts, now() FROM dead
+    ON CONFLICT (notification_id, claims) WHERE notification_id IS NOT NULL DO NOTHING
+""")
+_BURY_EVENTS: Final = text(f"""
+    WITH given AS (
+        SELECT * FROM json_to_recordset(CAST(:deaths AS json)) AS row(id uuid, letter_id uuid)
+    ), dead AS (
+        UPDATE events e SET status = '{EventStatus.FAILED}', due_at = NULL
+        FROM given WHERE e.id = ANY(:ids) AND e.id = given.id AND e.status = '{EventStatus.ACCEPTED}'
+        RETURNING e.id, e.event_type, e.error, given.letter_id
+    )
+    INSERT INTO dead_letters (id, event_id, claims, event_type, reason, error, attempts, created_at)
+    SELECT letter_id, dead.id, (SELECT count(*) FROM dead_letters d WHERE d.event_id = dead.id
+            AND d.notification_id IS NULL), event_type, '{FAN_OUT_FAILED}', error, 0, now() FROM dead
+    ON CONFLICT (event_id, claims) WHERE notification_id IS NULL DO NOTHING
+""")
+
+
+def bury(connection: Connection, deaths: Sequence[Death]) -> None:
+    """Mark notifications as failed and write their letters, in the connection's transaction.
+
+    A row that is no longer held under its claim is left alone.
+    """
+    if not deaths:
+        return
+    given = [
+        {"id": death.id, "claims": death.claims, "reason": death.reason, "error": death.error, "letter_id": new_id()}
+        for death in deaths
+    ]
+    connection.execute(_BURY, {"deaths": orjson.dumps(given).decode(), "ids": [death.id for death in deaths]})
+
+
+def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
+    """Mark events that break fan-out as failed and write their letters, in the connection's transaction."""
+    if event_ids:
+        given = [{"id": event_id, "letter_id": new_id()} for event_id in event_ids]
+        connection.execute(_BURY_EVENTS, {"deaths": orjson.dumps(given).decode(), "ids": list(event_ids)})
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which dead letters are meant; None does not filter."""
+
+    channel: str | None = None
+    reason: str | None = None
+    event_type: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    #: False: those that still stand. True: those that were requeued.
+    requeued: bool | None = None
+
+    def on(self, query: Select[Any]) -> Select[Any]:
+        """Add the conditions to a query over DeadLetter."""
+        for column in ("channel", "reason", "event_type"):
+            value = getattr(self, column)
+            if value is not None:
+                query = query.where(getattr(DeadLetter, column) == value)
+        if self.created_after is not None:
+            query = query.where(DeadLetter.created_at > self.created_after)
+        if self.created_before is not None:
+            query = query.where(DeadLetter.created_at < self.created_before)
+        if self.requeued is not None:
+            query = query.where(DeadLetter.requeued_at.is_not(None) == self.requeued)
+        return query
+
+
+# The letters are taken first: of two requeues at once the second waits here, and then finds none standing.
+_TAKE: Final = text("""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM dead_letters WHERE id = ANY(:ids) AND requeued_at IS NULL ORDER BY id FOR UPDATE
+    )
+    UPDATE dead_letters d SET requeued_at = now() FROM locked WHERE d.id = locked.id
+    RETURNING d.id, d.notification_id, d.event_id
+""")
+_REVIVE: Final = text(f"""
+    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, tries = 0, lost = 0,
+        queue = CASE priority WHEN 'normal' THEN channel ELSE channel || '.' || priority END,
+        due_at = now() + :lease * interval '1 second'
+    WHERE id = ANY(:ids) AND status = '{Status.FAILED}'
+    RETURNING id, queue
+""")
+_REVIVE_EVENTS: Final = text(f"""
+    UPDATE events SET status = '{EventStatus.ACCEPTED}', handovers = 0,
+        due_at = now() + :lease * interval '1 second'
+    WHERE id = ANY(:ids) AND status = '{EventStatus.FAILED}'
+    RETURNING id
+""")
+
+
+def requeue(engine: Engine, letter_ids: Sequence[UUID], lease: Lease) -> tuple[list[UUID], list[tuple[str, UUID]]]:
+    """Send what stands in these letters once more, each with its full number of attempts.
+
+    Returns the ids of the letters that were requeued, and (queue, id) of what is due now. Letters that do
+    not exist or were requeued before are passed over, also by another call at the same moment.
+    """
+    with engine.begin() as connection:
+        taken = connection.execute(_TAKE, {"ids": list(letter_ids)}).all()
+        notifications = sorted(row.notification_id for row in taken if row.notification_id)
+        events = sorted(row.event_id for row in taken if not row.notification_id)
+        hints: list[tuple[str, UUID]] = []
+        if notifications:
+            revived = connection.execute(_REVIVE, {"ids": notifications, "lease": lease("")})
+            hints += [(row.queue, row.id) for row in revived]
+        if events:
+            revived = connection.execute(_REVIVE_EVENTS, {"ids": events, "lease": lease(FAN_OUT)})
+            hints += [(FAN_OUT, row.id) for row in revived]
+    return [row.id for row in taken], hints
+
+
+def matching(engine: Engine, filters: Filters) -> Iterator[list[UUID]]:
+    """The ids of the letters that match, oldest first, in batches; those written meanwhile are not among them."""
+    after: UUID | None = None
+    newest = new_id()
+    while True:
+        query = filters.on(select(DeadLetter.id)).where(DeadLetter.id < newest)
+        if after is not None:
+            query = query.where(DeadLetter.id > after)
+        with engine.connect() as connection:
+            ids = list(connection.scalars(query.order_by(DeadLetter.id).limit(BATCH)))
+        if not ids:
+            return
+        yield ids
+        after = ids[-1]
+
+
+def purge(engine: Engine, letter_ids: Sequence[UUID]) -> int:
+    """Delete letters for good; their notifications stay, as failed. Returns how many there were."""
+    with engine.begin() as connection:
+        return connection.execute(delete(DeadLetter).where(DeadLetter.id.in_(letter_ids))).rowcount

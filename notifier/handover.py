@@ -1,0 +1,166 @@
+"""The clock's work: hand over what is due, and take back what was lost.
+
+Every live row has a `due_at`: a reminder whose hour has come, a retry, a row whose message Redis lost, a row
+whose worker was killed. One query a queue finds them all, on the index (queue, due_at) of live rows. Any number
+of clocks may run: each takes rows that the others have not locked.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby, islice
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, Row, TextClause, text
+
+from notifier.attempts import Held, record_lost
+from notifier.channels import EventStatus, Status
+from notifier.deadletters import RETRIES_EXHAUSTED, WORKER_LOST, Death, bury, bury_events
+from notifier.lanes import BATCH, FAN_OUT
+from notifier.retries import RetryPolicy
+
+#: A notification whose worker died this often is dead: it may well be what kills them.
+MAX_LOST: Final = 5
+#: An event that was handed over this often without being fanned out is dead.
+MAX_HANDOVERS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """One message to the workers: ids of one queue with the same number of failed attempts."""
+
+    queue: str
+    ids: list[UUID]
+    tries: int
+
+
+# A worker that only waits for Postgres to come back must not be taken for dead the moment it is back.
+_DUE: Final = text(f"""
+    SELECT id, status, claims, attempts, tries, lost FROM notifications
+    WHERE queue = :queue AND due_at <= now()
+        AND (status <> '{Status.SENDING}'
+            OR NOT :spare_sending AND pg_postmaster_start_time() < now() - interval '5 seconds')
+    ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+_QUEUE: Final = text(f"""
+    UPDATE notifications SET status = '{Status.QUEUED}', due_at = now() + :lease * interval '1 second'
+    WHERE id = ANY(:ids)
+""")
+_LOST: Final = text("""
+    UPDATE notifications SET lost = lost + 1, attempts = attempts + CASE WHEN id = ANY(:unrecorded) THEN 1 ELSE 0 END
+    WHERE id = ANY(:ids)
+""")
+_DUE_EVENTS: Final = text("""
+    SELECT id, handovers FROM events WHERE due_at <= now() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+_HAND_OVER_EVENTS: Final = text("""
+    UPDATE events SET handovers = handovers + 1, due_at = now() + :lease * interval '1 second' WHERE id = ANY(:ids)
+""")
+
+
+def hand_over(
+    engine: Engine, queue: str, room: int, lease: float, policy: RetryPolicy | None, *, spare_sending: bool = False
+) -> list[Handover]:
+    """Hand over at most one batch of what is due in a queue, oldest first; returns at most `room` messages to publish.
+
+    The rows are given a lease of `lease` seconds first, so that a message that is not published, or is lost,
+    only costs that time. `policy` is the channel's; None for events. With `spare_sending` rows in the hands of
+    a worker are left alone.
+    """
+    with engine.begin() as connection:
+        if queue == FAN_OUT:
+            return _hand_over_events(connection, room, lease)
+        if policy is None:
+            raise ValueError(f"{queue} needs the retry policy of its channel")
+        due = connection.execute(_DUE, {"queue": queue, "limit": BATCH, "spare_sending": spare_sending}).all()
+        dead = _take_back(connection, [row for row in due if row.status == Status.SENDING], policy)
+        messages = list(islice(_messages(queue, [row for row in due if row.id not in dead]), room))
+        _put_in_queue(connection, _QUEUE, messages, lease)
+        return messages
+
+
+def _put_in_queue(connection: Connection, statement: TextClause, messages: Sequence[Handover], lease: float) -> None:
+    if messages:
+        ids = sorted(row_id for message in messages for row_id in message.ids)
+        connection.execute(statement, {"ids": ids, "lease": lease})
+
+
+def _messages(queue: str, due: Sequence[Row[Any]]) -> Iterator[Handover]:
+    """Rows with the same number of failed attempts share a message, but for suspects.
+
+    A row whose worker died goes alone: if it kills the next one too, it takes no neighbour with it.
+    """
+    suspects = {row.id for row in due if row.lost or row.status == Status.SENDING}
+    others = sorted((row for row in due if row.id not in suspects), key=lambda row: row.tries)
+    for tries, rows in groupby(others, key=lambda row: row.tries):
+        yield Handover(queue, [row.id for row in rows], tries)
+    yield from (Handover(queue, [row.id], row.tries) for row in due if row.id in suspects)
+
+
+def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPolicy) -> set[UUID]:
+    """Take rows back from workers that are gone; returns those that are dead now."""
+    if not held:
+        return set()
+    unrecorded = record_lost(connection, [Held(row.id, row.claims, row.attempts) for row in held])
+    connection.execute(_LOST, {"ids": sorted(row.id for row in held), "unrecorded": sorted(unrecorded)})
+    deaths = []
+    for row in held:
+        if row.lost + 1 >= MAX_LOST:
+            deaths.append(Death(row.id, row.claims, WORKER_LOST, "its worker died again and again"))
+        elif row.tries > policy.max_retries:
+            # The worker recorded the last attempt and died before it could say that it was the last.
+            deaths.append(Death(row.id, row.claims, RETRIES_EXHAUSTED, "worker lost after the last attempt"))
+    bury(connection, deaths)
+    return {death.id for death in deaths}
+
+
+def _hand_over_events(connection: Connection, room: int, lease: float) -> list[Handover]:
+    due = connection.execute(_DUE_EVENTS, {"limit": BATCH}).all()
+    bury_events(connection, [row.id for row in due if row.handovers >= MAX_HANDOVERS])
+    fresh = [row.id for row in due if not row.handovers]
+    messages = [Handover(FAN_OUT, fresh, 0)] if fresh else []
+    # One that was handed over before may be what breaks its batch: it goes alone.
+    messages += [Handover(FAN_OUT, [row.id], 0) for row in due if 0 < row.handovers < MAX_HANDOVERS]
+    _put_in_queue(connection, _HAND_OVER_EVENTS, messages[:room], lease)
+    return messages[:room]
+
+
+_WITH_DUE_ROWS: Final = text(f"""
+    SELECT queue FROM unnest(CAST(:queues AS text[])) WITH ORDINALITY AS wanted(queue, place)
+    WHERE CASE WHEN queue = '{FAN_OUT}' THEN EXISTS (SELECT FROM events WHERE due_at <= now())
+        ELSE EXISTS (SELECT FROM notifications n WHERE n.queue = wanted.queue AND n.due_at <= now()) END
+    ORDER BY place
+""")
+
+
+def queues_with_due_rows(engine: Engine, queues: Sequence[str]) -> list[str]:
+    """Those of `queues` in which something is due, in their order."""
+    with engine.connect() as connection:
+        return list(connection.scalars(_WITH_DUE_ROWS, {"queues": list(queues)}))
+
+
+_OLDEST: Final = text(f"""
+    SELECT queue, status, count(*) AS rows, min(due_at) AS oldest FROM notifications
+    WHERE due_at IS NOT NULL GROUP BY queue, status
+    UNION ALL
+    SELECT '{FAN_OUT}', '{EventStatus.ACCEPTED}', count(*), min(due_at) FROM events
+    WHERE due_at IS NOT NULL HAVING count(*) > 0
+    ORDER BY 1, 2
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRows:
+    """How many rows of a queue are in one status, and when the oldest of them is due."""
+
+    queue: str
+    status: str
+    rows: int
+    oldest: datetime
+
+
+def live_rows(engine: Engine) -> list[LiveRows]:
+    """What is alive, by queue and status."""
+    with engine.connect() as connection:
+        return [LiveRows(*row) for row in connection.execute(_OLDEST)]

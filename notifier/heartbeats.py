@@ -1,0 +1,42 @@
+"""Who is alive: workers and the clock sign a table, which `/ready` and `manage.py status` read."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.orm import Session
+
+from notifier.models import Heartbeat
+
+CLOCK: Final = "clock"
+WORKER: Final = "worker"
+#: Seconds between a worker's signs of life.
+INTERVAL: Final = 5.0
+#: Seconds after which it counts as gone.
+GONE_AFTER: Final = 20.0
+
+_SIGN: Final = text("""
+    INSERT INTO heartbeats (name, kind, queues, seen_at) VALUES (:name, :kind, :queues, now())
+    ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, queues = excluded.queues, seen_at = excluded.seen_at
+""")
+_FORGET: Final = text("DELETE FROM heartbeats WHERE name = :name OR seen_at < now() - interval '1 hour'")
+
+
+def sign(engine: Engine, name: str, kind: str, queues: Sequence[str] = ()) -> None:
+    """Say that `name` is alive."""
+    with engine.begin() as connection:
+        connection.execute(_SIGN, {"name": name, "kind": kind, "queues": list(queues)})
+
+
+def sign_off(engine: Engine, name: str) -> None:
+    """Say that `name` has stopped; forgets also who has not been seen for an hour."""
+    with engine.begin() as connection:
+        connection.execute(_FORGET, {"name": name})
+
+
+def alive(engine: Engine) -> list[tuple[Heartbeat, float]]:
+    """Who was seen in the last GONE_AFTER seconds, each with the seconds since, by name."""
+    age = func.extract("epoch", func.now() - Heartbeat.seen_at)
+    with Session(engine) as session:
+        rows = session.execute(select(Heartbeat, age).where(age < GONE_AFTER).order_by(Heartbeat.name))
+        return [(heartbeat, float(seconds)) for heartbeat, seconds in rows]

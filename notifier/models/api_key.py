@@ -1,0 +1,23 @@
+"""API keys: who may call, and what for."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from notifier.models.declarative import Base
+
+
+class ApiKey(Base):
+    """A key, of which only the hash is kept. Its name is the `source` of what it posts."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    #: SHA-256 of the key; keys are 256 random bits, so nothing slower is needed.
+    key_hash: Mapped[bytes] = mapped_column(unique=True)
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,40 @@
+"""One call to a provider."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from notifier.ids import derived_id, millisecond_of
+from notifier.models.declarative import BY_DAY, Base
+
+
+def attempt_id(notification_id: UUID, claims: int) -> UUID:
+    """The id of the attempt made under one claim of a notification.
+
+    Derived, so that recording it twice, or by the worker and by the clock that thought it dead, makes one row;
+    of the notification's millisecond, so that both stand in partitions of the same day.
+    """
+    return derived_id(millisecond_of(notification_id), notification_id, claims)
+
+
+class Attempt(Base):
+    """What is known of one call to a provider."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index("attempts_notification_id_idx", "notification_id"), BY_DAY)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    notification_id: Mapped[UUID]
+    #: From 1, without gaps.
+    number: Mapped[int]
+    #: Null where its worker died before it could say.
+    provider: Mapped[str | None]
+    #: One of notifier.providers.Outcome.
+    outcome: Mapped[str]
+    status_code: Mapped[int | None]
+    error: Mapped[str | None]
+    response_excerpt: Mapped[str | None]
+    duration_ms: Mapped[float | None]
+    started_at: Mapped[datetime | None]

@@ -1,0 +1,46 @@
+"""Something that happened, as a service told us."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from notifier.models.declarative import BY_DAY, Base, JsonText
+
+
+class Event(Base):
+    """An accepted event. `due_at` is set exactly while it waits to be fanned out."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        CheckConstraint("(due_at IS NOT NULL) = (status = 'accepted')", name="live_rows_are_due"),
+        Index("events_due_idx", "due_at", postgresql_where="due_at IS NOT NULL"),
+        BY_DAY,
+    )
+
+    #: A UUIDv7 of the millisecond in which it was accepted.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    event_type: Mapped[str]
+    #: The name of the API key that posted it; `anonymous` without authentication.
+    source: Mapped[str]
+    #: One of notifier.channels.EventStatus.
+    status: Mapped[str]
+    payload: Mapped[str] = mapped_column(JsonText())
+    recipient: Mapped[str | None]
+    channel: Mapped[str | None]
+    user_id: Mapped[str | None]
+    category: Mapped[str | None]
+    critical: Mapped[bool]
+    priority: Mapped[str]
+    send_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    cancellation_key: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    occurred_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]
+    #: How often the clock had to hand it over: once it was lost, or it breaks fan-out.
+    handovers: Mapped[int] = mapped_column(server_default="0")
+    #: Why fan-out failed the last time.
+    error: Mapped[str | None]

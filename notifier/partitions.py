@@ -1,0 +1,77 @@
+"""Partitions by day. A UUIDv7 sorts by time, so a range of ids is a range of time and retention is a dropped table."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from notifier.ids import first_id_of
+
+#: Tables that are partitioned by day on `id`, and how full their pages are packed: rows that are updated
+#: several times keep some room on their own page.
+TABLES: Final = {"events": 90, "notifications": 70, "attempts": 100}
+#: Days made ahead of today.
+DAYS_AHEAD: Final = 7
+
+_MAKING: Final = 5_141_980_126  # the advisory lock of whoever makes partitions
+
+
+def partition_of(table: str, day: date) -> str:
+    """The name of a day's partition."""
+    return f"{table}_{day:%Y%m%d}"
+
+
+def _missing(connection: Connection, today: date, days_ahead: int) -> Iterator[tuple[str, date]]:
+    there = set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition")))
+    for day in (today + timedelta(days=n) for n in range(-1, days_ahead + 1)):
+        for table in TABLES:
+            if partition_of(table, day) not in there:
+                yield table, day
+
+
+def _make(connection: Connection, table: str, day: date) -> None:
+    name, low, high = partition_of(table, day), first_id_of(day), first_id_of(day + timedelta(days=1))
+    default = f"{table}_default"
+    # Locked first: a row that lands in the default partition between the move and the attach would fail the attach.
+    connection.execute(text(f"LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE"))
+    connection.execute(
+        text(
+            f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+            f" WITH (fillfactor = {TABLES[table]})"
+        )
+    )
+    connection.execute(
+        text(
+            f"WITH moved AS (DELETE FROM {default} WHERE id >= :low AND id < :high RETURNING *)"
+            f" INSERT INTO {name} SELECT * FROM moved"
+        ),
+        {"low": low, "high": high},
+    )
+    connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"))
+
+
+def make_partitions(engine: Engine, days_ahead: int = DAYS_AHEAD) -> list[str]:
+    """Make the partitions of yesterday, today and `days_ahead` days that are missing; returns their names.
+
+    Each in a transaction of its own, moving its rows out of the default partition. Where a lock is not to be
+    had at once the rest is left for the next call, so that nothing queues up behind us. Any number of
+    processes may call it.
+    """
+    made = []
+    with engine.connect() as connection:
+        wanted = list(_missing(connection, datetime.now(UTC).date(), days_ahead))
+    for table, day in wanted:
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("SET LOCAL lock_timeout = '2s'"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MAKING})
+                if (table, day) in _missing(connection, day, 0):
+                    _make(connection, table, day)
+                    made.append(partition_of(table, day))
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) == "55P03":  # lock_not_available
+                break
+            raise
+    return made

@@ -1,0 +1,98 @@
+"""The provider protocol: what stands between a notification and a vendor's wire.
+
+A provider takes messages one by one as it has capacity for them and gives back what became of each, as
+they finish. It knows nothing of Postgres, retries or queues: it tells outcomes apart, the rest decides.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+#: How much of a provider's answer is kept, in characters.
+EXCERPT = 1024
+
+
+class Outcome(StrEnum):
+    """What is known of one call to a provider."""
+
+    #: The provider has taken the message over.
+    ACCEPTED = "accepted"
+    #: The provider refuses this message for good (an unknown mailbox, a 4xx).
+    REJECTED = "rejected"
+    #: Certainly not sent; worth trying again (refused connection, 5xx, throttled).
+    UNSENT = "unsent"
+    #: The answer was lost after the message went out: it may have been sent.
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One rendered notification. What a provider sends of it carries `id`, the same in every attempt."""
+
+    #: The notification's id.
+    id: UUID
+    #: An address of the channel: a mailbox, an E.164 number, a push token, a URL.
+    recipient: str
+    #: A subject or title, where the channel has one.
+    subject: str | None
+    #: The text; for a webhook the JSON body, byte for byte the same in every attempt.
+    text: str
+    #: The same content as HTML, where there is one (email).
+    html: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one message in one call to a provider."""
+
+    #: The message's id.
+    id: UUID
+    outcome: Outcome
+    #: The provider's name, as attempts record it.
+    provider: str
+    #: When the call began, with a time zone.
+    started_at: datetime
+    duration_ms: float
+    #: The HTTP or SMTP code, where there was an answer.
+    status_code: int | None = None
+    #: A class and a safe detail in a few words, where it was not accepted: "timeout: connect took over 10 s".
+    error: str | None = None
+    #: The beginning of the answer, at most EXCERPT characters, with no NUL in it.
+    response_excerpt: str | None = None
+    #: Seconds that the provider asks us to wait, as a floor under the backoff.
+    retry_after: float | None = None
+
+    @property
+    def ended_at(self) -> datetime:
+        """When the call ended."""
+        return self.started_at + timedelta(milliseconds=self.duration_ms)
+
+
+class Provider(Protocol):
+    """One vendor on one channel. Used by several threads at once."""
+
+    #: As recorded in attempts: "smtp", "webhook", "outbox".
+    name: str
+    #: A positive answer means that it has arrived, not merely been taken over (a webhook's 2xx).
+    confirms_delivery: bool
+    #: The longest that one message may take in all, in seconds. Holds whatever the other side does.
+    timeout: float
+
+    def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
+        """Send what `messages` yields and yield results as they finish.
+
+        Takes the next message only when it can start it at once: a message taken is a message begun, and
+        each one taken comes back in exactly one Result. Yields at least ten times a second while anything
+        is in flight, an empty sequence where nothing finished, so that the caller can record what did.
+        Ends when `messages` has ended and nothing is in flight. Raises nothing for a message's sake: what
+        goes wrong with one is its Result. When the caller closes the generator early, what is in flight
+        is dropped.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close idle connections."""
+        ...

@@ -1,0 +1,162 @@
+"""HTTP POSTs to strangers, many at once, through libcurl's multi interface."""
+
+import math
+import select
+import ssl
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+import pycurl
+
+from notifier.providers.address_guard import Network
+from notifier.providers.transfers import Exchange, Limits, Request, Transfer
+
+#: The longest that a connection may take, name and TLS included, in seconds.
+_CONNECT_TIMEOUT: Final = 10.0
+#: How long `send` goes without yielding, in seconds.
+_SLICE: Final = 0.1
+
+
+class Exchanges:
+    """Sends requests from any number of threads, each `send` over connections of its own, kept for the next one."""
+
+    def __init__(self, *, timeout: float, allowed_networks: Sequence[Network], concurrency: int) -> None:
+        """`timeout`: the total for one request, in seconds. `concurrency`: requests in flight in one `send`."""
+        self._limits = Limits(
+            timeout=timeout,
+            connect_timeout=min(_CONNECT_TIMEOUT, timeout),
+            allowed_networks=tuple(allowed_networks),
+            # What Python's own TLS trusts, SSL_CERT_FILE included; libcurl would go by where it was built.
+            ca_file=ssl.get_default_verify_paths().cafile,
+        )
+        self._concurrency = concurrency
+        self._idle: list[_Multi] = []
+
+    def send(self, requests: Iterator[Request]) -> Generator[Sequence[Exchange], None, None]:
+        """Send what `requests` yields, each as soon as there is room for it, and yield what finished.
+
+        Yields an empty list after 100 ms in which nothing finished. What is in flight when the generator is
+        closed is dropped.
+        """
+        try:
+            multi = self._idle.pop()  # atomic, as append is: no other thread gets the same one
+        except IndexError:
+            multi = _Multi(self._limits, self._concurrency)
+        try:
+            yield from multi.run(requests)
+        finally:
+            multi.drop()
+            self._idle.append(multi)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+
+class _Multi:
+    """The transfers of one thread, driven by epoll.
+
+    libcurl's own waiting is select(), which spins once the process holds a thousand descriptors.
+    """
+
+    def __init__(self, limits: Limits, concurrency: int) -> None:
+        self._limits = limits
+        self._concurrency = concurrency
+        self._idle: list[Transfer] = []
+        self._busy: dict[pycurl.Curl, Transfer] = {}
+        self._epoll = select.epoll()
+        self._watched: set[int] = set()
+        self._timer_at = math.inf
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, concurrency)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+
+    def run(self, requests: Iterator[Request]) -> Iterator[Sequence[Exchange]]:
+        while True:
+            unbegun = self._begin_what_fits(requests)
+            if not self._busy and not unbegun:
+                return
+            yield unbegun or self._turn()
+
+    def drop(self) -> None:
+        """Forget what is in flight."""
+        for transfer in list(self._busy.values()):
+            self._release(transfer)
+
+    def close(self) -> None:
+        self.drop()
+        for transfer in self._idle:
+            transfer.curl.close()
+        self._multi.close()
+        self._epoll.close()
+
+    def _begin_what_fits(self, requests: Iterator[Request]) -> list[Exchange]:
+        """Begin requests while there is room; returns those that cannot be begun at all."""
+        unbegun: list[Exchange] = []
+        while len(self._busy) + len(unbegun) < self._concurrency and (request := next(requests, None)) is not None:
+            transfer = self._idle.pop() if self._idle else Transfer(self._limits)
+            if transfer.prepare(request):
+                self._busy[transfer.curl] = transfer
+                self._multi.add_handle(transfer.curl)
+            else:
+                unbegun.append(transfer.refuse())
+                self._idle.append(transfer)
+        return unbegun
+
+    def _turn(self) -> list[Exchange]:
+        """Drive what is in flight until something has finished, for at most a slice."""
+        until = time.monotonic() + _SLICE
+        while True:
+            self._drive(until)
+            finished = self._reap()
+            if finished or time.monotonic() >= until:
+                return finished
+
+    def _drive(self, until: float) -> None:
+        wait = min(until, self._timer_at) - time.monotonic()
+        for descriptor, events in self._epoll.poll(max(wait, 0)):
+            readable = pycurl.CSELECT_IN if events & select.EPOLLIN else 0
+            writable = pycurl.CSELECT_OUT if events & select.EPOLLOUT else 0
+            broken = pycurl.CSELECT_ERR if events & (select.EPOLLERR | select.EPOLLHUP) else 0
+            self._multi.socket_action(descriptor, readable | writable | broken)
+        if self._timer_at <= time.monotonic():
+            self._timer_at = math.inf
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+
+    def _reap(self) -> list[Exchange]:
+        finished = []
+        unread = 1
+        while unread:
+            unread, good, bad = self._multi.info_read()
+            for curl, code, message in [*((curl, pycurl.E_OK, "") for curl in good), *bad]:
+                transfer = self._busy[curl]
+                finished.append(transfer.finish(code, message))
+                self._release(transfer)
+        return finished
+
+    def _release(self, transfer: Transfer) -> None:
+        del self._busy[transfer.curl]
+        self._multi.remove_handle(transfer.curl)
+        self._idle.append(transfer)
+
+    def _watch(self, what: int, descriptor: int, _multi: pycurl.CurlMulti, _data: object) -> None:
+        """libcurl wants to know when a socket can be read or written, or no more."""
+        if what == pycurl.POLL_REMOVE:
+            self._watched.discard(descriptor)
+            with suppress(OSError):  # it may be closed already
+                self._epoll.unregister(descriptor)
+            return
+        events = (select.EPOLLIN if what & pycurl.POLL_IN else 0) | (select.EPOLLOUT if what & pycurl.POLL_OUT else 0)
+        if descriptor in self._watched:
+            self._epoll.modify(descriptor, events)
+        else:
+            self._watched.add(descriptor)
+            self._epoll.register(descriptor, events)
+
+    def _set_timer(self, milliseconds: int) -> None:
+        self._timer_at = math.inf if milliseconds < 0 else time.monotonic() + milliseconds / 1000

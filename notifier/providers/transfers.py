@@ -1,0 +1,270 @@
+"""One POST over an easy handle of libcurl: how it is limited, and what became of it.
+
+The limits hold for every provider that speaks HTTP: a total deadline, no redirects, no proxy from the environment,
+no decompression, 64 KiB of an answer, and no connection to an address that is not public (see `address_guard`),
+checked when the socket is opened, after the name was resolved, so that a name which changes its address changes
+nothing.
+
+HTTP/1.1 only: with one request a connection at a time it is known of each whether any of it was sent.
+"""
+
+import codecs
+import errno
+import math
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final, Literal
+from uuid import UUID
+
+import pycurl
+
+from notifier.providers import EXCERPT
+from notifier.providers.address_guard import Network, refusal
+
+#: How much of an answer's body is read, in bytes. More than that is cut off, and the connection with it.
+READ_AT_MOST: Final = 64 * 1024
+
+_TLS_ERRORS: Final = frozenset(
+    {
+        pycurl.E_SSL_CONNECT_ERROR,
+        pycurl.E_PEER_FAILED_VERIFICATION,
+        pycurl.E_SSL_CERTPROBLEM,
+        pycurl.E_SSL_CIPHER,
+        pycurl.E_SSL_CACERT_BADFILE,
+        pycurl.E_SSL_ISSUER_ERROR,
+        pycurl.E_SSL_INVALIDCERTSTATUS,
+    }
+)
+#: E_OK is among them: libcurl does not mind a head that breaks off.
+_LOST_ERRORS: Final = frozenset(
+    {pycurl.E_OK, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_PARTIAL_FILE}
+)
+
+
+class Failure(StrEnum):
+    """Why there is no answer, in a word."""
+
+    URL = "url"
+    ADDRESS = "address"
+    DNS = "dns"
+    REFUSED = "refused"
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    ANSWER = "answer"
+
+
+_NO_URL: Final = (Failure.URL, "not a URL that begins with http:// or https://")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One POST."""
+
+    #: Handed back with what became of it.
+    id: UUID
+    url: str
+    #: Lines, "name: value".
+    headers: list[str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What became of one Request: an answer's status, or a failure."""
+
+    id: UUID
+    #: With a time zone.
+    started_at: datetime
+    duration_ms: float
+    #: Some of the request went out, so that it may have been received.
+    sent: bool
+    #: None where no complete head of an answer arrived.
+    status_code: int | None
+    #: The header lines of the answer, as received.
+    head: Sequence[bytes]
+    #: The beginning of the answer's body, at most EXCERPT characters; None where it is empty.
+    excerpt: str | None
+    failure: Failure | None = None
+    #: The failure in a few words, safe to show: no part of the URL but an address is in it.
+    detail: str = ""
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header; names are compared without regard to case."""
+        for line in self.head:
+            key, colon, value = line.decode("latin-1").partition(":")
+            if colon and key.strip().lower() == name.lower():
+                return value.strip()
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for every transfer. Times are in seconds."""
+
+    #: For all of it.
+    timeout: float
+    #: For the connection, name and TLS included.
+    connect_timeout: float
+    #: What may be connected to beside public addresses.
+    allowed_networks: Sequence[Network]
+    #: The certificates to trust; None: those that libcurl was built to trust.
+    ca_file: str | None
+
+
+class _HandedOver(socket.socket):
+    """A socket of which libcurl took a duplicate: this one closes without a warning when it is dropped."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Transfer:
+    """An easy handle and what it has gathered of the current exchange; used again and again."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._head: list[bytes] = []
+        self.curl = pycurl.Curl()
+        options: dict[int, object] = {
+            pycurl.NOSIGNAL: 1,
+            pycurl.TIMEOUT_MS: math.ceil(limits.timeout * 1000),
+            pycurl.CONNECTTIMEOUT_MS: math.ceil(limits.connect_timeout * 1000),
+            pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
+            pycurl.FOLLOWLOCATION: 0,
+            pycurl.PROXY: "",  # not unset: without this libcurl looks for a proxy in the environment
+            pycurl.POST: 1,
+            pycurl.HEADERFUNCTION: self._head.append,
+            pycurl.WRITEFUNCTION: self._take,
+            pycurl.OPENSOCKETFUNCTION: self._open_socket,
+        }
+        if limits.ca_file:
+            options[pycurl.CAINFO] = limits.ca_file
+        for option, value in options.items():
+            self.curl.setopt(option, value)
+
+    def prepare(self, request: Request) -> bool:
+        """Whether the request can be begun at all; if not, `refuse` is for it."""
+        self._id = request.id
+        self._started_at = datetime.now(UTC)
+        self._began = time.monotonic()
+        self._head.clear()
+        self._body = b""
+        self._read = 0
+        self._refusal: str | None = None
+        self._opened = False
+        self._trouble: OSError | None = None
+        # libcurl guesses a scheme where there is none.
+        if not request.url.lower().startswith(("http://", "https://")):
+            return False
+        try:
+            self.curl.setopt(pycurl.URL, request.url.encode())
+            self.curl.setopt(pycurl.HTTPHEADER, request.headers)
+            self.curl.setopt(pycurl.POSTFIELDS, request.body)
+        except (ValueError, pycurl.error):  # a NUL or a lone surrogate
+            return False
+        return True
+
+    def finish(self, code: int, message: str) -> Exchange:
+        """What became of it, from libcurl's code and words."""
+        # An answer that is cut off, by us or by them, after its head still counts by its status.
+        head = self._final_head()
+        if head is not None:
+            return self._exchange(sent=True, status_code=int(self.curl.getinfo(pycurl.RESPONSE_CODE)), head=head)
+        sent = int(self.curl.getinfo(pycurl.REQUEST_SIZE)) > 0
+        failure, detail = self._failure_to_answer(code) if sent else self._failure_to_send(code, message)
+        return self._exchange(sent=sent, failure=failure, detail=detail)
+
+    def refuse(self) -> Exchange:
+        """What becomes of a request that cannot be begun."""
+        failure, detail = _NO_URL
+        return self._exchange(sent=False, failure=failure, detail=detail)
+
+    def _exchange(
+        self,
+        *,
+        sent: bool,
+        status_code: int | None = None,
+        head: Sequence[bytes] = (),
+        failure: Failure | None = None,
+        detail: str = "",
+    ) -> Exchange:
+        return Exchange(
+            id=self._id,
+            started_at=self._started_at,
+            duration_ms=(time.monotonic() - self._began) * 1000,
+            sent=sent,
+            status_code=status_code,
+            head=head,
+            excerpt=_excerpt(self._body),
+            failure=failure,
+            detail=detail,
+        )
+
+    def _take(self, chunk: bytes) -> int:
+        if len(self._body) <= EXCERPT:
+            self._body += chunk[: EXCERPT + 1]
+        self._read += len(chunk)
+        return len(chunk) if self._read < READ_AT_MOST else 0  # 0 ends the transfer
+
+    def _open_socket(
+        self, _purpose: int, address: tuple[int, int, int, tuple[str, int]]
+    ) -> socket.socket | Literal[-1]:
+        family, kind, protocol, (host, *_) = address
+        refused = refusal(host, self._limits.allowed_networks)
+        if refused:
+            self._refusal = refused
+            return pycurl.SOCKET_BAD
+        self._opened = True
+        try:
+            return _HandedOver(family, kind, protocol)
+        except OSError as error:  # out of descriptors, or no such family on this machine
+            self._trouble = error
+            return pycurl.SOCKET_BAD
+
+    def _final_head(self) -> list[bytes] | None:
+        """The header lines after the last status line (a 100 or 103 may stand before), if the head is complete."""
+        lines = list(self._head)
+        start = max((at for at, line in enumerate(lines) if line.startswith(b"HTTP/")), default=None)
+        if start is None:
+            return None
+        fields = lines[start + 1 :]
+        return fields if any(line in {b"\r\n", b"\n"} for line in fields) else None
+
+    def _failure_to_send(self, code: int, message: str) -> tuple[Failure, str]:
+        if code == pycurl.E_OPERATION_TIMEDOUT:
+            return Failure.TIMEOUT, f"no connection within {self._limits.connect_timeout:g} s"
+        if code in {pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL}:
+            return _NO_URL
+        if code == pycurl.E_COULDNT_RESOLVE_HOST:
+            return Failure.DNS, "the host's name does not resolve"
+        if code in _TLS_ERRORS:
+            return Failure.TLS, message[:200]
+        return self._failure_to_connect(code)
+
+    def _failure_to_answer(self, code: int) -> tuple[Failure, str]:
+        if code == pycurl.E_OPERATION_TIMEDOUT:
+            return Failure.TIMEOUT, f"no answer within {self._limits.timeout:g} s"
+        if code in _LOST_ERRORS:
+            return Failure.RESET, "the connection closed before an answer"
+        return Failure.ANSWER, f"not HTTP (libcurl {code})"
+
+    def _failure_to_connect(self, code: int) -> tuple[Failure, str]:
+        if self._refusal and not self._opened:
+            return Failure.ADDRESS, self._refusal
+        number = self.curl.getinfo(pycurl.OS_ERRNO) or (self._trouble.errno if self._trouble else 0)
+        reason = os.strerror(number).lower() if number else f"no connection (libcurl {code})"
+        return (Failure.REFUSED if number == errno.ECONNREFUSED else Failure.CONNECT), reason
+
+
+def _excerpt(body: bytes) -> str | None:
+    # A decoder that awaits more leaves out a character which the cut has halved.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return decoder.decode(body[:EXCERPT], final=len(body) <= EXCERPT).replace("\0", "") or None

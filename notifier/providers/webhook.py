@@ -1,0 +1,131 @@
+"""Webhooks: a signed POST to somebody's URL.
+
+| answer                                      | outcome                                                          |
+|---------------------------------------------|------------------------------------------------------------------|
+| 2xx                                         | accepted                                                         |
+| 3xx (not followed), 408, 425, 429, 5xx      | unsent                                                           |
+| other 4xx                                   | rejected; 410 says so of the endpoint as a whole                 |
+| any other status                            | ambiguous: they received something                               |
+| `url`, `address` (not a public one)         | rejected                                                         |
+| `dns`, `refused`, `connect`, `tls`          | unsent: it happened before any of the request went out           |
+| `timeout`, `reset`, `answer` (not HTTP)     | ambiguous where some of the request had gone out, else unsent    |
+
+An answer counts by its status once its head is complete, however its body ends: at 64 KiB, at the deadline or
+by a lost connection.
+
+One duplicate is libcurl's: where a kept-alive connection closes without a byte of an answer, it sends the request
+again over a new one. RFC 9110, section 9.2.2, allows that for what its receiver can recognise, here by `webhook-id`.
+"""
+
+import math
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from notifier import signing
+from notifier.providers import Message, Outcome, Result
+from notifier.providers.address_guard import Network
+from notifier.providers.exchanges import Exchanges
+from notifier.providers.transfers import Exchange, Failure, Request
+
+_OUTCOME_OF_STATUS: Final = {408: Outcome.UNSENT, 425: Outcome.UNSENT, 429: Outcome.UNSENT}
+_OUTCOME_OF_HUNDRED: Final = {2: Outcome.ACCEPTED, 3: Outcome.UNSENT, 4: Outcome.REJECTED, 5: Outcome.UNSENT}
+_PERMANENT_FAILURES: Final = frozenset({Failure.URL, Failure.ADDRESS})
+
+_RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
+#: The longest Retry-After that is honoured, in seconds.
+_RETRY_AFTER_CAP: Final = 24 * 3600.0
+
+_HEADERS: Final = (
+    "content-type: application/json",
+    "user-agent: Notifier/0.1.0",
+    "expect:",  # libcurl would ask first whether a large body is welcome, and wait a second for the answer
+)
+
+
+class Webhooks:
+    """POSTs a message's text, which is JSON, to its recipient, a URL; signed by Standard Webhooks with every key.
+
+    A connection that an earlier call left open is used again. A URL may carry a user and a password; they are sent
+    as Basic authorization and shown nowhere.
+    """
+
+    name = "webhook"
+    confirms_delivery = True
+
+    def __init__(
+        self, keys: Sequence[bytes], allowed_networks: Sequence[Network], timeout: float, concurrency: int = 64
+    ) -> None:
+        """`timeout`: seconds that one webhook may take in all. `concurrency`: requests in flight in each `send`.
+
+        Only public addresses are connected to, and those in `allowed_networks`.
+        """
+        self.timeout = timeout
+        self._keys = tuple(keys)
+        self._exchanges = Exchanges(timeout=timeout, allowed_networks=allowed_networks, concurrency=concurrency)
+
+    def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
+        """See Provider."""
+        with closing(self._exchanges.send(self._request(message) for message in messages)) as exchanges:
+            for finished in exchanges:
+                yield [self._result(exchange) for exchange in finished]
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._exchanges.close()
+
+    def _request(self, message: Message) -> Request:
+        body = message.text.encode(errors="replace")
+        signed = signing.headers(self._keys, message.id, int(time.time()), body)
+        headers = [*_HEADERS, *(f"{name}: {value}" for name, value in signed.items())]
+        return Request(id=message.id, url=message.recipient, headers=headers, body=body)
+
+    def _result(self, exchange: Exchange) -> Result:
+        outcome = _outcome(exchange)
+        return Result(
+            id=exchange.id,
+            outcome=outcome,
+            provider=self.name,
+            started_at=exchange.started_at,
+            duration_ms=exchange.duration_ms,
+            status_code=exchange.status_code,
+            error=None if outcome is Outcome.ACCEPTED else _error(exchange),
+            response_excerpt=exchange.excerpt,
+            retry_after=_retry_after(exchange),
+        )
+
+
+def _outcome(exchange: Exchange) -> Outcome:
+    status = exchange.status_code
+    if status is not None:
+        return _OUTCOME_OF_STATUS.get(status) or _OUTCOME_OF_HUNDRED.get(status // 100, Outcome.AMBIGUOUS)
+    if exchange.failure in _PERMANENT_FAILURES:
+        return Outcome.REJECTED
+    return Outcome.AMBIGUOUS if exchange.sent else Outcome.UNSENT
+
+
+def _error(exchange: Exchange) -> str:
+    if exchange.failure is None:
+        return f"http {exchange.status_code}"
+    hint = "; NOTIFIER_WEBHOOK_ALLOWED_NETWORKS can allow it" if exchange.failure is Failure.ADDRESS else ""
+    return f"{exchange.failure}: {exchange.detail}{hint}"
+
+
+def _retry_after(exchange: Exchange) -> float | None:
+    """Seconds, from a number of them or an HTTP-date (RFC 9110, section 10.2.3); None where it is neither."""
+    value = exchange.header("retry-after") if exchange.status_code in _RETRY_AFTER_STATUSES else None
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]+", value):
+        return min(float(value), _RETRY_AFTER_CAP)
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    # The asctime form names no zone; all HTTP-dates are UTC (RFC 9110, section 5.6.7).
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
+    return min(max(math.ceil(seconds.total_seconds()), 0.0), _RETRY_AFTER_CAP)

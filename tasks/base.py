@@ -1,0 +1,86 @@
+"""The task class of deliveries: a retry is a `due_at` in Postgres, a failed task is a dead letter."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import structlog
+from celery import Task
+from celery.exceptions import Retry
+from celery.utils.time import get_exponential_backoff_interval
+
+from config.wiring import wiring
+from notifier.channels import Channel
+from notifier.deadletters import PERMANENT_ERROR, RETRIES_EXHAUSTED, Death, bury
+from notifier.delivery import BatchFailed, FailedRow
+from notifier.retries import RetryPolicy, Wait, put_off
+
+log = structlog.get_logger()
+
+
+class DeliverTask(Task):
+    """Celery decides when and whether to retry (autoretry), Postgres remembers it.
+
+    Stock `retry()` publishes a message with an ETA: Redis would deliver it again and again past its visibility
+    timeout, a worker would hold it in memory, and while Redis is down the task would be dropped without a word.
+    """
+
+    abstract = True
+    channel: Channel
+    policy: RetryPolicy
+
+    def retry(
+        self,
+        args: Any = None,  # noqa: ANN401 -- Celery's signature
+        kwargs: Any = None,  # noqa: ANN401
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: Any = None,  # noqa: ANN401
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> NoReturn:
+        """Let what failed for now wait in Postgres and dead-letter the rest; publishes nothing.
+
+        Raises Retry, or `exc` where nothing is left to retry: then the task fails and `on_failure` buries it all.
+        """
+        del args, kwargs, throw, eta, options
+        if not isinstance(exc, BatchFailed):
+            raise exc or RuntimeError("only failed batches are retried")
+        most = self.max_retries if max_retries is None else max_retries
+        transient = [row for row in exc.rows if not row.permanent]
+        if not transient or self.request.retries >= most:
+            raise exc
+        waits = [Wait(row.id, row.claims, self._seconds(row, countdown)) for row in transient]
+        with wiring().engine.begin() as connection:
+            bury(connection, self._deaths([row for row in exc.rows if row.permanent]))
+            put_off(connection, self.channel, waits)
+        raise Retry(exc=exc, when=countdown or 0)
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401
+        """Celery's failed-task handler: write dead letters. Raises nothing, or Celery would call it again."""
+        del task_id, args, kwargs, einfo
+        if not isinstance(exc, BatchFailed):
+            return  # the rows keep their lease, and the clock takes them back
+        try:
+            with wiring().engine.begin() as connection:
+                bury(connection, self._deaths(exc.rows))
+        except Exception as error:
+            log.warning("dead_letter_failed", error=type(error).__name__, rows=len(exc.rows))
+
+    def _seconds(self, row: FailedRow, countdown: float | None) -> float:
+        """How long a row waits: Celery's countdown, with a jitter of its own, and never before its Retry-After."""
+        if countdown is not None:
+            countdown = get_exponential_backoff_interval(
+                factor=self.policy.backoff,
+                retries=self.request.retries,
+                maximum=self.policy.backoff_max,
+                full_jitter=self.policy.jitter,
+            )
+        return max(countdown or 0, row.retry_after or 0)
+
+    @staticmethod
+    def _deaths(rows: Sequence[FailedRow]) -> list[Death]:
+        return [
+            Death(row.id, row.claims, PERMANENT_ERROR if row.permanent else RETRIES_EXHAUSTED, row.error)
+            for row in rows
+        ]

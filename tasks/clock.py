@@ -1,0 +1,95 @@
+"""The clock's tasks, which beat sends, and the signs of life of worker processes."""
+
+import threading
+import time
+from typing import Any, Final
+
+import structlog
+from celery import shared_task
+from celery.signals import worker_ready, worker_shutting_down
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from config.queues import WORKERS
+from config.wiring import wiring
+from notifier import heartbeats
+from notifier.handover import hand_over, queues_with_due_rows
+from notifier.lanes import FAN_OUT, channel_of
+from notifier.partitions import make_partitions as make_missing_partitions
+from tasks import app
+from tasks.hints import LEASE, depth, publish, room
+
+log = structlog.get_logger()
+
+#: A tick hands over for at most this long, in seconds; the next one goes on.
+_TICK: Final = 0.9
+#: After an outage of Postgres, rows in the hands of workers are left to them for this long, in seconds.
+_SPARE_AFTER_OUTAGE: Final = 5.0
+
+_outage_ended = -_SPARE_AFTER_OUTAGE
+
+
+@shared_task(name="tasks.hand_over_due")
+def hand_over_due() -> None:
+    """Hand over what is due, queue by queue in turns, as far as the queues have room and the second lasts."""
+    global _outage_ended  # noqa: PLW0603 -- what this process knows of the past
+    try:
+        _tick(spare_sending=time.monotonic() - _outage_ended < _SPARE_AFTER_OUTAGE)
+        heartbeats.sign(wiring().engine, heartbeats.CLOCK, heartbeats.CLOCK)
+    except (OperationalError, InterfaceError) as error:
+        _outage_ended = time.monotonic()
+        log.warning("tick_failed", error=type(error.orig).__name__)
+    except app.connection_for_write().recoverable_connection_errors as error:
+        log.warning("tick_failed", error=type(error).__name__)
+
+
+def _tick(*, spare_sending: bool) -> None:
+    wires = wiring()
+    until = time.monotonic() + _TICK
+    queues = queues_with_due_rows(wires.engine, [*WORKERS["fresh"], *WORKERS["retry"]])
+    handed_over = 0
+    with app.producer_or_acquire() as producer:
+        rooms = {queue: room(producer.connection, queue) for queue in queues}
+        while time.monotonic() < until and any(rooms.values()):
+            for queue in [queue for queue, left in rooms.items() if left > 0]:
+                lease = LEASE + depth(producer.connection, queue)
+                policy = None if queue == FAN_OUT else wires.settings.retry_policy(channel_of(queue))
+                messages = hand_over(wires.engine, queue, rooms[queue], lease, policy, spare_sending=spare_sending)
+                publish(app, messages, producer)
+                handed_over += sum(len(message.ids) for message in messages)
+                rooms[queue] = rooms[queue] - len(messages) if messages else 0
+    if handed_over:
+        log.info("handed_over", rows=handed_over, queues=list(queues))
+
+
+@shared_task(name="tasks.make_partitions")
+def make_partitions() -> None:
+    """Make the partitions of the days to come."""
+    made = make_missing_partitions(wiring().engine)
+    if made:
+        log.info("partitions_made", partitions=made)
+
+
+_stopping = threading.Event()
+
+
+@worker_ready.connect
+def _start_heartbeat(sender: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    queues = sorted(queue.name for queue in sender.task_consumer.queues)
+    threading.Thread(target=_sign_for_ever, args=(sender.hostname, queues), name="heartbeat", daemon=True).start()
+
+
+@worker_shutting_down.connect
+def _stop_heartbeat(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    _stopping.set()
+
+
+def _sign_for_ever(name: str, queues: list[str]) -> None:
+    engine = wiring().engine
+    while True:
+        try:
+            if _stopping.is_set():
+                return heartbeats.sign_off(engine, name)
+            heartbeats.sign(engine, name, heartbeats.WORKER, queues)
+        except (OperationalError, InterfaceError) as error:
+            log.warning("heartbeat_failed", error=type(error.orig).__name__)
+        _stopping.wait(heartbeats.INTERVAL)

@@ -1,0 +1,40 @@
+"""One delivery task a channel, made by one factory: Celery's automatic retry closes over its options."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from celery import Task, shared_task
+
+from config.wiring import wiring
+from notifier.channels import Channel
+from notifier.delivery import BatchFailed
+from tasks.base import DeliverTask
+
+
+def _make(channel: Channel) -> Task:
+    policy = wiring().settings.retry_policy(channel)
+
+    @shared_task(
+        name=f"tasks.deliver.{channel}",
+        base=DeliverTask,
+        bind=True,
+        channel=channel,
+        policy=policy,
+        autoretry_for=(BatchFailed,),
+        throws=(BatchFailed,),  # foreseen: no traceback in the log
+        retry_backoff=policy.backoff,
+        retry_backoff_max=policy.backoff_max,
+        retry_jitter=policy.jitter,
+        max_retries=policy.max_retries,
+    )
+    def deliver(self: DeliverTask, ids: Sequence[str]) -> None:
+        delivery = wiring().deliveries.get(channel)
+        if delivery is None:
+            raise LookupError(f"{channel} has no provider in this worker's settings")
+        delivery.deliver([UUID(row_id) for row_id in ids], self.request.retries)
+
+    return deliver
+
+
+#: The task of each channel.
+DELIVER = {channel: _make(channel) for channel in Channel}

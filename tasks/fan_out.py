@@ -1,0 +1,45 @@
+"""Events to notifications: a batch at once, and one by one where the batch fails."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+from celery import shared_task
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from config.wiring import wiring
+from notifier import routing
+from tasks.publisher import publisher
+
+log = structlog.get_logger()
+
+
+@shared_task(name="tasks.fan_out")
+def fan_out(ids: Sequence[str]) -> None:
+    """Fan a batch of events out. One that breaks is left to its lease, without its neighbours."""
+    event_ids = [UUID(event_id) for event_id in ids]
+    try:
+        _fan_out(event_ids)
+    except (OperationalError, InterfaceError):
+        raise  # Postgres is away; so it would be for each of them
+    except Exception as error:
+        if len(event_ids) > 1:
+            log.warning("fan_out_failed", events=len(event_ids), error=type(error).__name__)
+        for event_id in event_ids:
+            _fan_out_alone(event_id)
+
+
+def _fan_out(event_ids: Sequence[UUID]) -> None:
+    publisher().hint(routing.fan_out(wiring().engine, event_ids, publisher().lease))
+
+
+def _fan_out_alone(event_id: UUID) -> None:
+    try:
+        _fan_out([event_id])
+    except Exception as error:
+        log.warning("fan_out_failed", event_id=str(event_id), error=type(error).__name__)
+        # The class and the database's code: a message would repeat the event's data.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        routing.note_failure(
+            wiring().engine, event_id, f"{type(cause).__name__} {getattr(cause, 'pgcode', '') or ''}".strip()
+        )

@@ -1,0 +1,151 @@
+"""Messages to the workers, and the thread that sends them.
+
+A message says "look at these rows now". It may be lost, doubled or late without harm: the row's lease brings
+the clock, and the claim takes a row once.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from amqp.exceptions import ChannelError
+from celery import Celery
+
+from config.queues import MAX_MESSAGES
+from notifier.handover import Handover
+from notifier.lanes import BATCH, DELIVERY, FAN_OUT, channel_of
+
+log = structlog.get_logger()
+
+#: Seconds that a row is left to its message; one more for each message already in its queue.
+LEASE: Final = 5.0
+#: Where publishing stops: some below the most, since several publishers may look at the same moment.
+_FULL: Final = MAX_MESSAGES - 8
+#: Ids that are kept while their queues are full. What goes beyond is left to the clock.
+_MAX_KEPT: Final = 20_000
+#: Seconds between looks into full queues, and of silence after a failure.
+_PAUSE_FULL: Final = 0.05
+_PAUSE_FAILED: Final = 1.0
+
+
+def task_of(queue: str) -> str:
+    """The name of the task that a queue's messages are for."""
+    return "tasks.fan_out" if queue == FAN_OUT else f"tasks.deliver.{channel_of(queue)}"
+
+
+def depth(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no types
+    """The number of messages in a queue. Raises what the transport raises where the broker is away."""
+    try:
+        return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
+    except ChannelError:
+        return 0  # Redis has no empty lists
+
+
+def room(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no types
+    """How many messages may be added to a queue."""
+    return max(0, _FULL - depth(connection, queue))
+
+
+def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None:  # noqa: ANN401
+    """Send a message for each hand-over. Raises what the transport raises."""
+    for handover in handovers:
+        app.send_task(
+            task_of(handover.queue),
+            args=([str(row_id) for row_id in handover.ids],),
+            queue=handover.queue,
+            retries=handover.tries,
+            producer=producer,
+            ignore_result=True,
+        )
+
+
+def publish_hints(app: Celery, hints: Sequence[tuple[str, UUID]]) -> None:
+    """Send (queue, id) of rows that are due now, at once and from this thread: for commands, which end soon.
+
+    Raises nothing: what is not sent is left to the clock.
+    """
+    queues = sorted({queue for queue, _ in hints})
+    try:
+        with app.producer_or_acquire() as producer:
+            for queue in queues:
+                ids = [row_id for each, row_id in hints if each == queue]
+                if room(producer.connection, queue):
+                    publish(app, [Handover(queue, ids, 0)], producer)
+    except Exception as error:
+        log.debug("hints_dropped", error=type(error).__name__, ids=len(hints))
+
+
+class HintPublisher:
+    """Sends one message for all ids that wait for a queue, from a thread of its own.
+
+    So a request never waits for Redis: while it is down or hangs, hints are dropped; while a queue is full, they
+    are kept, and its messages grow. The thread starts with the first hint, in the process that gives it.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._kept: dict[str, deque[UUID]] = {queue: deque() for queue in (*DELIVERY, FAN_OUT)}
+        self._depths = dict.fromkeys(self._kept, 0)
+        self._changed = threading.Condition()
+        self._count = 0
+        self._silent_until = 0.0
+        self._thread: threading.Thread | None = None
+
+    def hint(self, hints: Sequence[tuple[str, UUID]]) -> None:
+        """Send (queue, id) of rows that are due now, or drop them. Returns at once and raises nothing."""
+        with self._changed:
+            if time.monotonic() < self._silent_until:
+                return
+            for queue, row_id in hints[: _MAX_KEPT - self._count]:
+                self._kept[queue].append(row_id)
+                self._count += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._publish_for_ever, name="hints", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def lease(self, queue: str) -> float:
+        """Seconds that a row of `queue` is left to its message, by what was last seen of the queue."""
+        return LEASE + self._depths.get(queue, 0)
+
+    def _publish_for_ever(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._count)
+                waiting = [queue for queue, ids in self._kept.items() if ids]
+            try:
+                published = self._publish(waiting)
+            except Exception as error:
+                # Whatever it is: the rows have their leases, and requests must not pile up behind a broker.
+                self._drop(type(error).__name__)
+            else:
+                if not published:
+                    time.sleep(_PAUSE_FULL)
+
+    def _publish(self, queues: Sequence[str]) -> int:
+        """Send a message for each queue that has room; returns how many were sent."""
+        published = 0
+        with self._app.producer_or_acquire() as producer:
+            for queue in queues:
+                self._depths[queue] = depth(producer.connection, queue)
+                if self._depths[queue] >= _FULL:
+                    continue
+                with self._changed:
+                    kept = self._kept[queue]
+                    ids = [kept.popleft() for _ in range(min(BATCH, len(kept)))]
+                    self._count -= len(ids)
+                publish(self._app, [Handover(queue, ids, 0)], producer)
+                published += 1
+        return published
+
+    def _drop(self, error: str) -> None:
+        with self._changed:
+            log.warning("hints_dropped", error=error, ids=self._count)
+            for kept in self._kept.values():
+                kept.clear()
+            self._count = 0
+            self._silent_until = time.monotonic() + _PAUSE_FAILED

@@ -1,0 +1,179 @@
+"""What tests stand on: a real Postgres and Valkey for the whole run, a database of its own for each test."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from sqlalchemy import Engine, create_engine, make_url
+
+from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
+from notifier import migrations
+from notifier.signing import new_secret
+from tests.receivers import HttpReceiver, SmtpReceiver
+from tests.running import Running
+
+_numbers = itertools.count(1)
+_TEMPLATE = "notifier_template"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A Postgres that may be lost, with a migrated template database."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"})
+    server.start()
+    try:
+        server.create_database(_TEMPLATE)
+        engine = engine_of(server.url(_TEMPLATE))
+        migrations.upgrade(engine)
+        engine.dispose()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """A Valkey that may be lost; each test gets one of its databases."""
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"), settings={"databases": "512", "appendonly": "no"})
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def engine_of(url: str) -> Engine:
+    """An engine for a test's own looks into the database."""
+    return create_engine(make_url(url).set(drivername="postgresql+psycopg2"), pool_pre_ping=True)
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
+    """Makes databases as the migrations leave them; gives their URLs."""
+
+    def make() -> str:
+        name = f"test_{next(_numbers)}"
+        connection = psycopg2.connect(postgres.url())
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY wal_log")
+        finally:
+            connection.close()
+        return postgres.url(name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def new_redis(valkey: EmbeddedValkey) -> Callable[[], str]:
+    """Gives URLs of empty Redis databases."""
+    return lambda: valkey.url.rsplit("/", 1)[0] + f"/{next(_numbers)}"
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    """A fresh database."""
+    return new_database()
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine over a fresh database."""
+    engine = engine_of(database_url)
+    yield engine
+    engine.dispose()
+
+
+#: Settings that make failures quick to watch. Every test may lay its own over them.
+QUICK: dict[str, str] = {
+    "NOTIFIER_AUTH": "off",
+    "NOTIFIER_WEBHOOK_SECRET": new_secret(),
+    "NOTIFIER_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+    "NOTIFIER_SMS": "outbox:",
+    "NOTIFIER_PUSH": "outbox:",
+    "NOTIFIER_CHAT": "outbox:",
+    "NOTIFIER_EMAIL": "outbox:",
+    "NOTIFIER_WEBHOOK_TIMEOUT": "2",
+    "NOTIFIER_EMAIL_TIMEOUT": "3",
+    "NOTIFIER_SENDING_WINDOW": "2",
+    "NOTIFIER_WEBHOOK_RETRY_BACKOFF": "1",
+    "NOTIFIER_WEBHOOK_MAX_RETRIES": "2",
+    "NOTIFIER_EMAIL_RETRY_BACKOFF": "1",
+    "NOTIFIER_EMAIL_MAX_RETRIES": "2",
+    "NOTIFIER_RETRY_JITTER": "0",
+}
+
+
+@pytest.fixture(scope="session")
+def new_system(
+    new_database: Callable[[], str], new_redis: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Running]:
+    """Makes systems of real processes, not yet started. The test stops them."""
+
+    def make(**settings: str) -> Running:
+        folder = tmp_path_factory.mktemp("system")
+        own = {name: value for name, value in settings.items() if value}
+        urls = {
+            "DATABASE_URL": own.get("DATABASE_URL") or new_database(),
+            "REDIS_URL": own.get("REDIS_URL") or new_redis(),
+        }
+        return Running(folder, {**clean_environment(), **QUICK, **urls, **own})
+
+    return make
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without any setting of ours."""
+    ours = ("NOTIFIER_", "DATABASE_URL", "REDIS_URL", "BROKER_URL")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+@pytest.fixture
+def start_system(new_system: Callable[..., Running]) -> Iterator[Callable[..., Running]]:
+    """Starts whole systems, with a test's own settings; stops them after it."""
+    started: list[Running] = []
+
+    def start(**settings: str) -> Running:
+        system = new_system(**settings)
+        started.append(system)
+        system.start()
+        return system
+
+    yield start
+    for system in started:
+        system.stop()
+
+
+@pytest.fixture(scope="session")
+def smtp() -> Iterator[SmtpReceiver]:
+    """A mail server."""
+    with SmtpReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def http() -> Iterator[HttpReceiver]:
+    """A webhook receiver."""
+    with HttpReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def system(new_system: Callable[..., Running], smtp: SmtpReceiver) -> Iterator[Running]:
+    """The whole system, shared by all tests that harm nothing. Email goes to the mail server."""
+    running = new_system(NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none")
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Tests that only compute go first: what is broken there explains the rest."""
+    items.sort(key=lambda item: not Path(item.path).match("tests/unit/*"))

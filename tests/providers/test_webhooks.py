@@ -1,0 +1,731 @@
+"""Webhooks over real sockets: what is sent, what each answer comes to, and what no URL may reach."""
+
+import gzip
+import itertools
+import json
+import logging
+import socket
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from ipaddress import ip_network
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from notifier import signing
+from notifier.providers import EXCERPT, Message, Outcome, Result
+from notifier.providers.address_guard import Network, refusal
+from notifier.providers.webhook import Webhooks
+from tests.providers import receivers
+from tests.providers.receivers import response
+
+SECRET = signing.new_secret()
+LOOPBACK = ip_network("127.0.0.0/8")
+
+Make = Callable[..., Webhooks]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes a provider that may reach loopback; all are closed at the end."""
+    with ExitStack() as stack:
+
+        def webhooks(
+            *, timeout: float = 10.0, concurrency: int = 64, allowed: tuple[Network, ...] = (LOOPBACK,)
+        ) -> Webhooks:
+            provider = Webhooks(
+                keys=[signing.key_of(SECRET)], allowed_networks=allowed, timeout=timeout, concurrency=concurrency
+            )
+            stack.callback(provider.close)
+            return provider
+
+        yield webhooks
+
+
+def message_to(url: str, text: str = "{}") -> Message:
+    return Message(id=uuid4(), recipient=url, subject=None, text=text)
+
+
+def send(provider: Webhooks, *messages: Message) -> list[Result]:
+    return list(itertools.chain.from_iterable(provider.send(iter(messages))))
+
+
+def post(provider: Webhooks, url: str, text: str = "{}") -> Result:
+    [result] = send(provider, message_to(url, text))
+    return result
+
+
+def url_of(listener: receivers.Listener, path: str = "/hook", scheme: str = "http") -> str:
+    return f"{scheme}://127.0.0.1:{listener.port}{path}"
+
+
+# What is sent
+
+
+def test_a_webhook_is_a_signed_post_of_the_text(make: Make) -> None:
+    text = json.dumps({"name": "Jörg 💌", "n": 1}, ensure_ascii=False)
+    with receivers.http() as (server, received):
+        message = message_to(url_of(server, "/a/b?c=d"), text)
+        before = datetime.now(UTC)
+        [result] = send(make(), message)
+
+    [request] = received
+    assert request.line == "POST /a/b?c=d HTTP/1.1"
+    assert request.body == text.encode()
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["webhook-id"] == str(message.id)
+    assert "expect" not in request.headers
+    assert "accept-encoding" not in request.headers
+    Webhook(SECRET).verify(request.body, request.headers)
+    assert result.id == message.id
+    assert (result.outcome, result.provider, result.status_code) == (Outcome.ACCEPTED, "webhook", 200)
+    assert (result.error, result.response_excerpt, result.retry_after) == (None, None, None)
+    assert before <= result.started_at <= datetime.now(UTC)
+    assert 0 < result.duration_ms < 10_000
+
+
+def test_the_user_agent_carries_the_projects_version(make: Make) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    with receivers.http() as (server, received):
+        post(make(), url_of(server))
+
+    assert received[0].headers["user-agent"] == f"Notifier/{project['version']}"
+
+
+def test_a_large_body_is_not_asked_about_first(make: Make) -> None:
+    text = json.dumps({"data": "x" * 2_000_000})
+    with receivers.http() as (server, received):
+        assert post(make(), url_of(server), text).outcome is Outcome.ACCEPTED
+
+    assert received[0].body == text.encode()
+    assert "expect" not in received[0].headers
+
+
+def test_a_password_in_a_url_is_sent_and_shown_nowhere(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with receivers.http(response(401)) as (server, received):
+        url = f"http://user:hunter2@127.0.0.1:{server.port}/"
+        refused = post(make(), url)
+    lost = post(make(), f"http://user:hunter2@127.0.0.1:{receivers.unused_port()}/")
+    unknown = post(make(), "http://user:hunter2@nowhere.invalid/")
+
+    assert received[0].headers["authorization"].startswith("Basic ")
+    assert "hunter2" not in f"{refused}{lost}{unknown}{caplog.text}"
+    assert unknown.error == "dns: the host's name does not resolve"
+
+
+def test_a_proxy_in_the_environment_is_ignored(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{receivers.unused_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with receivers.http() as (server, _):
+        assert post(make(), url_of(server)).outcome is Outcome.ACCEPTED
+
+
+def test_tls_is_verified_against_what_python_trusts(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = receivers.certificate(tmp_path)
+    with receivers.http(tls=certificate.server_context()) as (server, received):
+        stranger = post(make(), url_of(server, scheme="https"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
+        trusted = post(make(), url_of(server, scheme="https"))
+        misnamed = post(make(), f"https://localhost:{server.port}/")
+
+    assert stranger.outcome is Outcome.UNSENT
+    assert stranger.error is not None
+    assert stranger.error.startswith("tls: ")
+    assert "self-signed" in stranger.error
+    assert trusted.outcome is Outcome.ACCEPTED
+    assert misnamed.outcome is Outcome.UNSENT
+    assert misnamed.error is not None
+    assert misnamed.error.startswith("tls: ")
+    assert len(received) == 1
+
+
+# Connections
+
+
+def test_connections_are_kept_alive_between_calls(make: Make) -> None:
+    provider = make(concurrency=1)
+    with receivers.http() as (server, received):
+        for _ in range(3):
+            send(provider, message_to(url_of(server)), message_to(url_of(server)))
+
+        assert len(received) == 6
+        assert server.connections == 1
+
+
+def test_a_connection_closed_while_idle_is_replaced(make: Make) -> None:
+    provider = make(concurrency=1)
+    with receivers.http(requests=1) as (server, received):
+        results = [post(provider, url_of(server)) for _ in range(3)]
+
+        assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 3
+        assert server.connections == len(received) == 3
+
+
+def test_a_request_lost_on_a_kept_connection_goes_out_again_with_the_same_id(make: Make) -> None:
+    """The one duplicate of libcurl's own making; receivers know it by its webhook-id."""
+    seen: list[str] = []
+
+    def talk(connection: socket.socket) -> None:
+        while request := receivers.read_request(connection):
+            seen.append(request.headers["webhook-id"])
+            if len(seen) == 2:
+                return
+            connection.sendall(response(200))
+
+    provider = make(concurrency=1)
+    with receivers.listening(talk) as server:
+        results = send(provider, message_to(url_of(server)), message_to(url_of(server)))
+
+    assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 2
+    assert seen == [str(results[0].id), str(results[1].id), str(results[1].id)]
+
+
+def test_no_more_messages_are_taken_than_can_begin(make: Make) -> None:
+    everyone_is_here = threading.Barrier(4)
+    taken: list[UUID] = []
+
+    def talk(connection: socket.socket) -> None:
+        while receivers.read_request(connection):
+            everyone_is_here.wait(timeout=10)
+            connection.sendall(response(200))
+
+    with receivers.listening(talk) as server:
+
+        def messages() -> Iterator[Message]:
+            for _ in range(6):
+                message = message_to(url_of(server))
+                taken.append(message.id)
+                yield message
+
+        sending = make(concurrency=3).send(messages())
+        assert list(next(sending)) == []
+        assert len(taken) == 3
+        everyone_is_here.wait(timeout=10)  # lets the first three go; the last three need a fourth as well
+        results: list[Result] = []
+        while len(results) < 3:
+            results += next(sending)
+        while everyone_is_here.n_waiting < 3:
+            assert list(next(sending)) == []
+        everyone_is_here.wait(timeout=10)
+        results += itertools.chain.from_iterable(sending)
+
+    assert sorted(result.id for result in results) == sorted(taken)
+    assert {result.outcome for result in results} == {Outcome.ACCEPTED}
+
+
+def test_many_threads_share_a_provider(make: Make) -> None:
+    provider = make(concurrency=8)
+    results: list[Result] = []
+    with receivers.http() as (server, received):
+
+        def work() -> None:
+            results.extend(send(provider, *(message_to(url_of(server)) for _ in range(50))))
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(received) == 200
+        assert server.connections <= 4 * 8
+    assert len({result.id for result in results}) == 200
+    assert {result.outcome for result in results} == {Outcome.ACCEPTED}
+
+
+def test_what_is_in_flight_when_the_caller_leaves_is_dropped(make: Make) -> None:
+    provider = make(concurrency=4)
+    left = threading.Semaphore(0)
+
+    def talk(connection: socket.socket) -> None:
+        receivers.read_request(connection)
+        while connection.recv(65536):
+            pass
+        left.release()
+
+    with receivers.listening(talk) as silent, receivers.http() as (server, _):
+        sending = provider.send(iter([message_to(url_of(silent)) for _ in range(4)]))
+        while silent.connections < 4:
+            next(sending)
+        sending.close()  # type: ignore[attr-defined]
+        for _ in range(4):
+            assert left.acquire(timeout=10)
+
+        assert {result.outcome for result in send(provider, *[message_to(url_of(server)) for _ in range(8)])} == {
+            Outcome.ACCEPTED
+        }
+
+
+def test_an_error_of_the_callers_messages_reaches_the_caller(make: Make) -> None:
+    provider = make()
+
+    def messages(url: str) -> Iterator[Message]:
+        yield message_to(url)
+        raise LookupError("the caller's own")
+
+    with receivers.http() as (server, _):
+        with pytest.raises(LookupError, match="the caller's own"):
+            list(provider.send(messages(url_of(server))))
+        assert post(provider, url_of(server)).outcome is Outcome.ACCEPTED
+
+
+def test_a_closed_provider_can_send_again(make: Make) -> None:
+    provider = make()
+    with receivers.http() as (server, _):
+        post(provider, url_of(server))
+        provider.close()
+        assert post(provider, url_of(server)).outcome is Outcome.ACCEPTED
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, Outcome.ACCEPTED),
+        (202, Outcome.ACCEPTED),
+        (204, Outcome.ACCEPTED),
+        (299, Outcome.ACCEPTED),
+        (300, Outcome.UNSENT),
+        (304, Outcome.UNSENT),
+        (400, Outcome.REJECTED),
+        (401, Outcome.REJECTED),
+        (404, Outcome.REJECTED),
+        (408, Outcome.UNSENT),
+        (410, Outcome.REJECTED),
+        (425, Outcome.UNSENT),
+        (429, Outcome.UNSENT),
+        (499, Outcome.REJECTED),
+        (500, Outcome.UNSENT),
+        (503, Outcome.UNSENT),
+        (599, Outcome.UNSENT),
+        (600, Outcome.AMBIGUOUS),
+        (999, Outcome.AMBIGUOUS),
+    ],
+)
+def test_the_outcome_of_a_status(make: Make, status: int, outcome: Outcome) -> None:
+    with receivers.http(response(status)) as (server, _):
+        result = post(make(), url_of(server))
+
+    assert (result.outcome, result.status_code) == (outcome, status)
+    assert result.error == (None if outcome is Outcome.ACCEPTED else f"http {status}")
+
+
+def test_a_redirect_is_not_followed(make: Make) -> None:
+    with receivers.http() as (elsewhere, received):
+        location = f"location: {url_of(elsewhere)}"
+        with receivers.http(response(307, b"", location)) as (server, _):
+            result = post(make(), url_of(server))
+
+    assert (result.outcome, result.status_code, result.error) == (Outcome.UNSENT, 307, "http 307")
+    assert received == []
+
+
+def test_interim_answers_are_not_the_answer(make: Make) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nretry-after: 5\r\n\r\n"
+    with receivers.http(early + response(503)) as (server, _):
+        result = post(make(), url_of(server))
+
+    assert (result.outcome, result.status_code, result.retry_after) == (Outcome.UNSENT, 503, None)
+
+
+def test_the_beginning_of_an_answer_is_kept(make: Make) -> None:
+    body = b"a\0b\xff" + "é".encode() * EXCERPT
+    with receivers.http(response(500, body)) as (server, _):
+        excerpt = post(make(), url_of(server)).response_excerpt
+
+    assert excerpt is not None
+    assert excerpt == "ab�" + "é" * ((EXCERPT - 4) // 2)
+
+
+def test_an_endless_answer_is_cut_off_and_counts_by_its_status(make: Make) -> None:
+    sent = 0
+
+    def talk(connection: socket.socket) -> None:
+        nonlocal sent
+        receivers.read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 4096)
+            sent += 4096
+
+    with receivers.listening(talk) as server:
+        result = post(make(), url_of(server))
+
+    assert (result.outcome, result.status_code) == (Outcome.ACCEPTED, 200)
+    assert result.response_excerpt == "x" * EXCERPT
+    assert sent < 64 * 1024 * 1024  # what the kernels' buffers hold beside the 64 KiB that are read
+
+
+def test_a_gzip_bomb_stays_packed(make: Make) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    with receivers.http(response(200, bomb, "content-encoding: gzip")) as (server, _):
+        result = post(make(), url_of(server))
+
+    assert result.outcome is Outcome.ACCEPTED
+    assert result.response_excerpt is not None
+    assert result.response_excerpt.startswith("\x1f")
+    assert len(result.response_excerpt) <= EXCERPT
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"I am not a web server\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"HTTP/1.1 20\r\n\r\n", b"\x16\x03\x01\x02\x00"],
+)
+def test_an_answer_that_is_not_http_is_ambiguous(make: Make, answer: bytes) -> None:
+    def talk(connection: socket.socket) -> None:
+        receivers.read_request(connection)
+        connection.sendall(answer)
+
+    with receivers.listening(talk) as server:
+        result = post(make(), url_of(server))
+
+    assert (result.outcome, result.status_code) == (Outcome.AMBIGUOUS, None)
+    assert result.error is not None
+    assert result.error.startswith("answer: not HTTP")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"])
+def test_a_connection_that_closes_before_the_head_of_an_answer_is_ambiguous(make: Make, answer: bytes) -> None:
+    def talk(connection: socket.socket) -> None:
+        receivers.read_request(connection)
+        connection.sendall(answer)
+
+    with receivers.listening(talk) as server:
+        result = post(make(), url_of(server))
+
+    assert (result.outcome, result.status_code) == (Outcome.AMBIGUOUS, None)
+    assert result.error == "reset: the connection closed before an answer"
+
+
+def test_a_body_that_breaks_off_counts_by_its_status(make: Make) -> None:
+    def talk(connection: socket.socket) -> None:
+        receivers.read_request(connection)
+        connection.sendall(b"HTTP/1.1 503 Busy\r\ncontent-length: 100\r\nretry-after: 7\r\n\r\nhalf")
+
+    with receivers.listening(talk) as server:
+        result = post(make(), url_of(server))
+
+    assert (result.outcome, result.status_code, result.error) == (Outcome.UNSENT, 503, "http 503")
+    assert (result.response_excerpt, result.retry_after) == ("half", 7)
+
+
+# Deadlines
+
+
+def test_a_receiver_that_never_answers_is_ambiguous_at_the_deadline(make: Make) -> None:
+    def talk(connection: socket.socket) -> None:
+        receivers.read_request(connection)
+        receivers.until_closed(connection)
+
+    with receivers.listening(talk) as server:
+        yields = list(make(timeout=0.5).send(iter([message_to(url_of(server))])))
+
+    [result] = itertools.chain.from_iterable(yields)
+    assert (result.outcome, result.status_code) == (Outcome.AMBIGUOUS, None)
+    assert result.error == "timeout: no answer within 0.5 s"
+    assert 490 <= result.duration_ms < 5_000
+    assert len(yields) >= 4  # the caller had its turn while nothing happened
+
+
+def test_a_dripping_head_cannot_extend_the_deadline(make: Make) -> None:
+    def talk(connection: socket.socket) -> None:
+        receivers.read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        receivers.drip(connection, b"x-a: b\r\n")
+
+    with receivers.listening(talk) as server:
+        result = post(make(timeout=0.5), url_of(server))
+
+    assert (result.outcome, result.status_code) == (Outcome.AMBIGUOUS, None)
+    assert result.error == "timeout: no answer within 0.5 s"
+    assert result.duration_ms < 5_000
+
+
+def test_a_dripping_body_is_cut_off_at_the_deadline_and_counts_by_its_status(make: Make) -> None:
+    def talk(connection: socket.socket) -> None:
+        receivers.read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        receivers.drip(connection, b"x")
+
+    with receivers.listening(talk) as server:
+        result = post(make(timeout=0.5), url_of(server))
+
+    assert (result.outcome, result.status_code) == (Outcome.ACCEPTED, 200)
+    assert 490 <= result.duration_ms < 5_000
+
+
+def test_a_receiver_that_does_not_read_is_ambiguous(make: Make) -> None:
+    stop = threading.Event()
+
+    def talk(_connection: socket.socket) -> None:
+        stop.wait(timeout=10)
+
+    with receivers.listening(talk) as server:
+        result = post(make(timeout=0.5), url_of(server), json.dumps("x" * 20_000_000))
+        stop.set()
+
+    assert result.outcome is Outcome.AMBIGUOUS
+    assert result.error == "timeout: no answer within 0.5 s"
+
+
+def test_a_connection_that_is_never_made_is_unsent(make: Make) -> None:
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # nobody accepts; once the queue is full, further connections hang
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        result = post(make(timeout=0.5), f"http://127.0.0.1:{full.getsockname()[1]}/")
+
+    assert result.outcome is Outcome.UNSENT
+    assert result.error == "timeout: no connection within 0.5 s"
+
+
+def test_a_tls_handshake_that_hangs_is_unsent(make: Make) -> None:
+    with receivers.listening(receivers.until_closed) as server:
+        result = post(make(timeout=0.5), url_of(server, scheme="https"))
+
+    assert result.outcome is Outcome.UNSENT
+    assert result.error == "timeout: no connection within 0.5 s"
+
+
+def test_a_slow_receiver_does_not_hold_up_the_others(make: Make) -> None:
+    def hang(connection: socket.socket) -> None:
+        receivers.read_request(connection)
+        receivers.until_closed(connection)
+
+    with receivers.listening(hang) as silent, receivers.http() as (server, _):
+        slow = message_to(url_of(silent))
+        results = send(make(timeout=1.0, concurrency=2), slow, *[message_to(url_of(server)) for _ in range(20)])
+
+    assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 20 + [Outcome.AMBIGUOUS]
+    assert results[-1].id == slow.id
+
+
+# Network errors
+
+
+def test_a_refused_connection_is_unsent(make: Make) -> None:
+    result = post(make(), f"http://127.0.0.1:{receivers.unused_port()}/")
+
+    assert (result.outcome, result.error) == (Outcome.UNSENT, "refused: connection refused")
+    assert result.status_code is None
+
+
+def test_a_name_that_does_not_resolve_is_unsent(make: Make) -> None:
+    result = post(make(), "http://no-such-host.invalid/")
+
+    assert (result.outcome, result.error) == (Outcome.UNSENT, "dns: the host's name does not resolve")
+
+
+def test_tls_to_a_plain_port_is_unsent(make: Make) -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(response(400))
+
+    with receivers.listening(talk) as server:
+        result = post(make(), url_of(server, scheme="https"))
+
+    assert result.outcome is Outcome.UNSENT
+    assert result.error is not None
+    assert result.error.startswith("tls: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "nonsense",
+        "example.com/hook",
+        "ftp://127.0.0.1/",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1/",
+        "HTTP//127.0.0.1",
+        "http://",
+        "http://exa mple.com/",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:port/",
+        "http://[::1/",
+        "http://127.0.0.1/\r\nhost: elsewhere",
+        "http://127.0.0.1/\0",
+        "http://127.0.0.1/\ud800",
+    ],
+)
+def test_what_is_no_http_url_is_rejected(make: Make, url: str) -> None:
+    result = post(make(), url)
+
+    assert result.outcome is Outcome.REJECTED
+    assert result.error == "url: not a URL that begins with http:// or https://"
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://127.0.0.1:port/", "http://127.0.0.1/\0"])
+def test_what_is_rejected_owes_nothing_to_the_request_before(make: Make, url: str) -> None:
+    provider = make(concurrency=1)
+    with receivers.http(response(503, b"busy", "retry-after: 5")) as (server, _):
+        _, rejected, after = send(provider, message_to(url_of(server)), message_to(url), message_to(url_of(server)))
+
+    assert (rejected.outcome, rejected.status_code) == (Outcome.REJECTED, None)
+    assert (rejected.response_excerpt, rejected.retry_after) == (None, None)
+    assert after.outcome is Outcome.UNSENT
+
+
+# Retry-After
+
+
+def in_an_hour(format_: str) -> str:
+    return (datetime.now(UTC) + timedelta(hours=1)).strftime(format_)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        ("0", 0, 0),
+        ("120", 120, 120),
+        ("  7  ", 7, 7),
+        ("86400", 86400, 86400),
+        ("86401", 86400, 86400),
+        ("9" * 5000, 86400, 86400),
+        (in_an_hour("%a, %d %b %Y %H:%M:%S GMT"), 3500, 3600),
+        (in_an_hour("%A, %d-%b-%y %H:%M:%S GMT"), 3500, 3600),
+        (in_an_hour("%a %b %d %H:%M:%S %Y"), 3500, 3600),
+        (format_datetime(datetime.now(UTC) + timedelta(days=30), usegmt=True), 86400, 86400),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(make: Make, status: int, value: str, least: float, most: float) -> None:
+    with receivers.http(response(status, b"", f"Retry-After:{value}")) as (server, _):
+        retry_after = post(make(), url_of(server)).retry_after
+
+    assert retry_after is not None
+    assert least <= retry_after <= most
+
+
+@pytest.mark.parametrize("value", ["", "-5", "1.5", "soon", "٣", "1e9", "0x10", "Wed, 99 Oct 2015", "1, 2"])
+def test_a_retry_after_that_makes_no_sense_is_ignored(make: Make, value: str) -> None:
+    with receivers.http(response(503, b"", f"retry-after: {value}")) as (server, _):
+        result = post(make(), url_of(server))
+
+    assert (result.outcome, result.retry_after) == (Outcome.UNSENT, None)
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_retry_after_counts_on_429_and_503_only(make: Make, status: int) -> None:
+    with receivers.http(response(status, b"", "retry-after: 60")) as (server, _):
+        assert post(make(), url_of(server)).retry_after is None
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "localhost",
+        "0.0.0.0",
+        "0",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::127.0.0.1]",
+    ],
+)
+def test_no_way_of_writing_a_loopback_address_reaches_it(make: Make, host: str) -> None:
+    with receivers.http() as (server, _):
+        result = post(make(allowed=()), f"http://user:hunter2@{host}:{server.port}/")
+
+        assert server.connections == 0
+    assert result.outcome is Outcome.REJECTED
+    assert result.error is not None
+    assert result.error.startswith("address: ")
+    assert result.error.endswith("; NOTIFIER_WEBHOOK_ALLOWED_NETWORKS can allow it")
+
+
+def test_the_refusal_names_the_address_and_its_kind(make: Make) -> None:
+    result = post(make(), "http://10.0.0.1/")
+
+    assert result.error == "address: 10.0.0.1 is private; NOTIFIER_WEBHOOK_ALLOWED_NETWORKS can allow it"
+
+
+def test_an_allowed_network_can_be_reached_and_no_other(make: Make) -> None:
+    provider = make(allowed=(ip_network("127.0.0.1/32"),))
+    with receivers.http() as (server, _):
+        assert post(provider, url_of(server)).outcome is Outcome.ACCEPTED
+        assert post(provider, f"http://localhost:{server.port}/").outcome is Outcome.ACCEPTED
+        refused = post(provider, f"http://127.0.0.2:{server.port}/")
+
+    assert refused.outcome is Outcome.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("0.0.0.0", "unspecified"),
+        ("0.1.2.3", "private"),
+        ("10.0.0.1", "private"),
+        ("100.64.0.1", "shared"),
+        ("100.127.255.255", "shared"),
+        ("127.255.0.1", "loopback"),
+        ("168.63.129.16", "metadata"),
+        ("169.254.169.254", "link-local"),
+        ("172.31.255.255", "private"),
+        ("192.0.0.192", "reserved"),
+        ("192.0.2.1", "private"),
+        ("192.88.99.1", "reserved"),
+        ("192.168.0.1", "private"),
+        ("198.19.0.1", "private"),
+        ("224.0.0.1", "multicast"),
+        ("240.0.0.1", "reserved"),
+        ("255.255.255.255", "reserved"),
+        ("::", "unspecified"),
+        ("::1", "loopback"),
+        ("::7f00:1", "reserved"),
+        ("::ffff:10.0.0.1", "private"),
+        ("::ffff:169.254.169.254", "link-local"),
+        ("64:ff9b::a9fe:a9fe", "link-local"),
+        ("64:ff9b:1::808:808", "reserved"),
+        ("2001::1", "private"),
+        ("2001:db8::1", "private"),
+        ("2002:7f00:1::1", "loopback"),
+        ("3fff::1", "reserved"),
+        ("fc00::1", "private"),
+        ("fd00:ec2::254", "private"),
+        ("fe80::1", "link-local"),
+        ("fec0::1", "reserved"),
+        ("ff02::1", "multicast"),
+    ],
+)
+def test_addresses_that_are_not_public_are_refused(address: str, kind: str) -> None:
+    assert refusal(address, ()) == f"{address} is {kind}"
+    assert refusal(address, [ip_network(address)]) is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["1.1.1.1", "8.8.8.8", "100.63.255.255", "100.128.0.0", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"],
+)
+def test_public_addresses_are_not_refused(address: str) -> None:
+    assert refusal(address, ()) is None
+
+
+def test_an_allowed_network_covers_the_forms_that_carry_its_addresses() -> None:
+    assert refusal("::ffff:10.1.2.3", [ip_network("10.1.0.0/16")]) is None
+    assert refusal("::ffff:10.2.2.3", [ip_network("10.1.0.0/16")]) is not None

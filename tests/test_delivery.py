@@ -1,0 +1,204 @@
+"""An event that is posted is delivered: over real wires, on every channel."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from standardwebhooks import Webhook
+
+from tests.receivers import HttpReceiver, SmtpReceiver
+from tests.running import Running, wait_for
+
+
+def test_an_email_arrives(system: Running, smtp: SmtpReceiver) -> None:
+    event_id = system.event(recipient="ada@example.com", channel="email", payload={"name": "Ada"})
+    notification = system.finished(event_id)
+    [mail] = smtp.mails_to("ada@example.com")
+    assert mail["Message-ID"] == f"<{notification['id']}@localhost>"
+    assert mail["Subject"] == "test.event"
+    assert "name: Ada" in mail.get_content()
+    assert notification["status"] == "sent"
+    assert notification["due_at"] is None
+    assert notification["attempts"] == 1
+    [attempt] = notification["attempt_log"]
+    assert attempt["number"] == 1
+    assert attempt["provider"] == "smtp"
+    assert attempt["outcome"] == "accepted"
+    assert attempt["duration_ms"] > 0
+    assert attempt["started_at"].endswith("Z")
+
+
+def test_a_webhook_arrives_signed_and_as_it_was_sent(system: Running, http: HttpReceiver) -> None:
+    payload = '{"z": 1.10, "a": {"big": 18446744073709551615, "e": 1e3}, "text": "h\\u00e9 ☃"}'
+    body = (
+        f'{{"event_type": "order.paid", "channel": "webhook", "recipient": "{http.url("/as-sent")}",'
+        f' "occurred_at": "2026-11-21T10:00:00+01:00", "payload": {payload}}}'
+    )
+    answer = system.http.post(
+        f"{system.url}/api/v1/events", data=body.encode(), headers={"content-type": "application/json"}, timeout=10
+    )
+    assert answer.status_code == 202, answer.text
+    notification = system.finished(answer.json()["id"])
+    [received] = http.received("/as-sent")
+    assert notification["status"] == "delivered"
+    assert notification["delivered_at"]
+    assert notification["attempt_log"][0]["status_code"] == 204
+    assert received.id == notification["id"]
+    assert received.headers["content-type"] == "application/json"
+    assert f'"data":{payload}'.encode() in received.body
+    assert received.json["type"] == "order.paid"
+    assert received.json["timestamp"] == "2026-11-21T09:00:00Z"
+    assert received.json["id"] == answer.json()["id"]
+    Webhook(system.environment["NOTIFIER_WEBHOOK_SECRET"]).verify(received.body, received.headers)
+
+
+@pytest.mark.parametrize(
+    ("channel", "recipient"), [("sms", "+4915112345678"), ("push", "token-1"), ("chat", "slack://T/B/C")]
+)
+def test_channels_without_a_provider_go_to_the_outbox(system: Running, channel: str, recipient: str) -> None:
+    event_id = system.event(recipient=recipient, channel=channel, payload={"n": 1})
+    notification = system.finished(event_id)
+    assert notification["status"] == "sent"
+    assert notification["attempt_log"][0]["provider"] == "outbox"
+    [row] = system.sql("SELECT * FROM outbox WHERE notification_id = :id", id=notification["id"])
+    assert (row.channel, row.recipient, row.text) == (channel, recipient, "test.event\n\nn: 1")
+
+
+def test_a_notification_without_an_event(system: Running, smtp: SmtpReceiver) -> None:
+    answer = system.post(
+        "/api/v1/notifications",
+        {"recipient": "direct@example.com", "channel": "email", "subject": "Hello", "body": "Just this."},
+    )
+    assert answer.status_code == 202, answer.text
+    [made] = answer.json()["items"]
+    assert made["event_id"] is None
+    wait_for(lambda: system.notification(made["id"])["status"] == "sent")
+    [mail] = smtp.mails_to("direct@example.com")
+    assert mail["Subject"] == "Hello"
+    assert mail.get_content().strip() == "Just this."
+
+
+def test_a_direct_webhook_has_the_notifications_id(system: Running, http: HttpReceiver) -> None:
+    body = {"recipient": http.url("/direct"), "channel": "webhook", "body": "hi"}
+    [made] = system.post("/api/v1/notifications", body).json()["items"]
+    wait_for(lambda: system.notification(made["id"])["status"] == "delivered")
+    [received] = http.received("/direct")
+    assert received.json["id"] == made["id"]
+    assert received.json["data"] == {"subject": None, "body": "hi"}
+
+
+def test_an_event_that_matches_nobody_is_kept(system: Running) -> None:
+    event_id = system.event(payload={"nobody": "listens"})
+    wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed")
+    event = system.get(f"/api/v1/events/{event_id}").json()
+    assert event["notifications"] == []
+    assert event["payload"] == {"nobody": "listens"}
+
+
+@pytest.mark.parametrize("channel", ["email", None])
+def test_an_unknown_user_is_skipped_and_says_why(system: Running, channel: str | None) -> None:
+    event_id = system.event(user_id="u_unknown", **({"channel": channel} if channel else {}))
+    wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed")
+    [notification] = system.notifications(event_id)
+    assert (notification["status"], notification["reason"]) == ("skipped", "no_address")
+    assert notification["user_id"] == "u_unknown"
+    assert notification["channel"] == channel
+    assert notification["due_at"] is None
+
+
+def test_send_at_waits_for_its_hour(system: Running, http: HttpReceiver) -> None:
+    due = datetime.now(UTC) + timedelta(seconds=2.5)
+    event_id = system.event(recipient=http.url("/later"), channel="webhook", send_at=due.isoformat())
+    [notification] = system.notifications(event_id)
+    assert notification["status"] == "scheduled"
+    assert abs(datetime.fromisoformat(notification["due_at"]) - due) < timedelta(milliseconds=1)
+    assert system.finished(event_id)["status"] == "delivered"
+    arrived = datetime.now(UTC) - timedelta(seconds=time.monotonic() - http.received("/later")[0].at)
+    assert arrived >= due
+
+
+def test_what_has_expired_is_not_sent(system: Running, http: HttpReceiver) -> None:
+    past = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    event_id = system.event(recipient=http.url("/expired"), channel="webhook", expires_at=past)
+    notification = system.finished(event_id)
+    assert (notification["status"], notification["attempts"]) == ("expired", 0)
+    assert http.received("/expired") == []
+
+
+def test_a_replay_makes_new_notifications(system: Running, http: HttpReceiver) -> None:
+    event_id = system.event(recipient=http.url("/replayed"), channel="webhook", payload={"n": 1})
+    first = system.finished(event_id)
+    answer = system.post(f"/api/v1/events/{event_id}/replay")
+    assert answer.status_code == 202, answer.text
+    notifications = wait_for(
+        lambda: [n for n in system.notifications(event_id) if n["status"] == "delivered" and n["id"] != first["id"]]
+    )
+    received = http.received("/replayed")
+    assert [each.id for each in received] == [first["id"], notifications[0]["id"]]
+    assert received[0].body == received[1].body
+
+
+def test_connections_to_the_mail_server_are_reused(system: Running, smtp: SmtpReceiver) -> None:
+    before = smtp.connections
+    for number in range(30):
+        system.event(recipient=f"many-{number}@example.com", channel="email")
+    wait_for(lambda: all(smtp.mails_to(f"many-{number}@example.com") for number in range(30)))
+    assert smtp.connections - before < 30
+
+
+def test_a_row_that_breaks_the_code_dies_alone(system: Running, http: HttpReceiver) -> None:
+    # An event whose payload is gone cannot be rendered: a stand-in for whatever we did not think of.
+    ids = [uuid4() for _ in range(3)]
+    broken = f"""
+        INSERT INTO notifications (id, event_id, event_type, source, recipient, channel, critical, priority, queue,
+            status, due_at, created_at)
+        SELECT id, CASE WHEN id = '{ids[1]}' THEN gen_random_uuid() END, 'x', 'test', '{http.url("/neighbours")}',
+            'webhook', false, 'normal', 'webhook', 'queued', now(), now()
+        FROM unnest(CAST(:ids AS uuid[])) AS id
+    """
+    system.sql(broken, ids=ids)
+    system.sql(
+        'UPDATE notifications SET content = \'{"body": "ok"}\' WHERE id = ANY(:ids) AND event_id IS NULL', ids=ids
+    )
+    wait_for(lambda: len(http.received("/neighbours")) == 2)
+    dead = wait_for(lambda: _if_failed(system, ids[1]))
+    assert (dead["reason"], dead["attempts"]) == ("permanent_error", 0)
+    letters = system.get("/api/v1/dead-letters", params={"reason": "permanent_error"}).json()["items"]
+    [letter] = [letter for letter in letters if letter["notification_id"] == str(ids[1])]
+    assert letter["error"].startswith("render:")
+
+
+def _if_failed(system: Running, notification_id: UUID) -> dict[str, object] | None:
+    notification = system.notification(str(notification_id))
+    return notification if notification["status"] == "failed" else None
+
+
+def test_high_priority_is_for_critical_events(system: Running) -> None:
+    event_id = system.event(recipient="+4915112345678", channel="sms", critical=True, priority="low")
+    [notification] = system.notifications(event_id)
+    assert (notification["priority"], notification["critical"]) == ("high", True)
+    assert system.sql("SELECT queue FROM notifications WHERE id = :id", id=notification["id"])[0].queue == "sms.high"
+
+
+def test_every_finished_row_has_no_due_at_and_postgres_holds_us_to_it(system: Running) -> None:
+    event_id = system.event(recipient="+4915112345678", channel="sms")
+    notification = system.finished(event_id)
+    with pytest.raises(Exception, match="live_rows_are_due"):
+        system.sql("UPDATE notifications SET due_at = now() WHERE id = :id", id=notification["id"])
+    with pytest.raises(Exception, match="live_rows_are_due"):
+        system.sql("UPDATE notifications SET status = 'queued' WHERE id = :id", id=notification["id"])
+
+
+def test_payloads_come_out_as_they_went_in(system: Running) -> None:
+    payload = '{"b":1.50,"a":[true,null,-0.0,1E+2],"n":9223372036854775807,"s":"\\u0041"}'
+    answer = system.http.post(
+        f"{system.url}/api/v1/events",
+        data=f'{{"event_type":"x","payload":{payload}}}',
+        headers={"content-type": "application/json"},
+        timeout=10,
+    )
+    read = system.get(answer.headers["Location"])
+    assert f'"payload":{payload}' in read.text
+    assert json.loads(read.text)["payload"]["s"] == "A"

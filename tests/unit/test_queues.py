@@ -1,0 +1,49 @@
+"""Queues: every one is consumed, and looked into in the right order."""
+
+from collections import Counter
+
+from config.queues import ALL, WORKERS, LaneOrder
+from notifier.channels import Channel, Priority
+from notifier.lanes import channel_of, lane, retry_queue
+
+
+def test_every_queue_is_consumed_by_exactly_one_worker() -> None:
+    assert Counter(queue for queues in WORKERS.values() for queue in queues) == Counter(ALL)
+
+
+def test_every_lane_and_retry_queue_exists_and_knows_its_channel() -> None:
+    for channel in Channel:
+        for queue in [retry_queue(channel), *(lane(channel, priority) for priority in Priority)]:
+            assert queue in ALL
+            assert channel_of(queue) is channel
+
+
+def test_high_comes_before_normal_before_low_whatever_was_used_last() -> None:
+    order = LaneOrder()
+    order.update(["email.low", "email", "sms", "email.high", "sms.high"])
+    for used in ("email.high", "email", "email", "email.low"):
+        order.rotate(used)
+    looked = list(order.consume(5))
+    assert set(looked[:2]) == {"email.high", "sms.high"}
+    assert set(looked[2:4]) == {"email", "sms"}
+    assert looked[4] == "email.low"
+
+
+def test_equals_take_turns_so_that_none_starves() -> None:
+    order = LaneOrder()
+    order.update(["email", "sms", "webhook"])
+    served = []
+    for _ in range(6):
+        first = order.consume(3)[0]
+        order.rotate(first)
+        order.update(["email", "sms", "webhook"])
+        served.append(first)
+    assert Counter(served) == {"email": 2, "sms": 2, "webhook": 2}
+
+
+def test_a_queue_that_is_no_longer_consumed_is_forgotten() -> None:
+    order = LaneOrder()
+    order.update(["email", "sms"])
+    order.update(["sms"])
+    assert list(order.consume(5)) == ["sms"]
+    assert order.rotate("email") == "email"

@@ -1,0 +1,115 @@
+"""Settings: parsed once, refused in one line."""
+
+import json
+import os
+import re
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from config.settings import STACK_FILE, Settings, SettingsError, parse_duration, read_settings, running_stack
+from notifier.channels import Channel
+from notifier.signing import new_secret
+
+URL = {"DATABASE_URL": "postgresql://localhost/notifier"}
+
+
+def test_defaults_are_safe() -> None:
+    settings = read_settings(URL)
+    assert settings.auth == "required"
+    assert settings.providers(Channel.EMAIL) == ()
+    assert settings.providers(Channel.WEBHOOK) == ()
+    assert settings.webhook_allowed_networks == ()
+    assert settings.broker == "redis://127.0.0.1:6379/0"
+
+
+def test_values_are_parsed() -> None:
+    settings = read_settings(
+        {
+            **URL,
+            "BROKER_URL": "amqp://localhost",
+            "NOTIFIER_WEBHOOK_RETRY_BACKOFF": "PT1M",
+            "NOTIFIER_WEBHOOK_MAX_RETRIES": "3",
+            "NOTIFIER_RETRY_JITTER": "false",
+            "NOTIFIER_IDEMPOTENCY_TTL": "P1DT12H",
+            "NOTIFIER_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8, ::1/128",
+            "NOTIFIER_EMAIL": "smtp://a, smtp://b",
+        }
+    )
+    policy = settings.retry_policy(Channel.WEBHOOK)
+    assert (policy.backoff, policy.max_retries, policy.jitter) == (60, 3, False)
+    assert settings.idempotency_ttl == timedelta(hours=36)
+    assert settings.webhook_allowed_networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    assert settings.providers(Channel.EMAIL) == ("smtp://a", "smtp://b")
+    assert settings.broker == "amqp://localhost"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NOTIFIER_WEBHOOK_MAX_RETRIES", "-1"),
+        ("NOTIFIER_WEBHOOK_MAX_RETRIES", "many"),
+        ("NOTIFIER_WEBHOOK_RETRY_BACKOFF", "1.5"),
+        ("NOTIFIER_WEBHOOK_RETRY_BACKOFF", "P1Y"),
+        ("NOTIFIER_RETRY_JITTER", "maybe"),
+        ("NOTIFIER_AUTH", "none"),
+        ("NOTIFIER_IDEMPOTENCY_TTL", "PT"),
+        ("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", "127.0.0.1/8"),
+        ("NOTIFIER_WEBHOOK_SECRET", "hunter2"),
+        ("DATABASE_URL", "mysql://localhost"),
+        ("REDIS_URL", "localhost"),
+        ("NOTIFIER_NO_SUCH_THING", "1"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line_without_its_value(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        read_settings({**URL, name: value})
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+def test_without_a_database_the_message_says_what_to_do() -> None:
+    with pytest.raises(SettingsError, match=r"DATABASE_URL .* 'manage.py up'"):
+        read_settings({})
+
+
+def test_an_empty_value_counts_as_unset() -> None:
+    assert read_settings({**URL, "NOTIFIER_EMAIL": "", "BROKER_URL": ""}).broker_url is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("0.5", 0.5), ("PT90S", 90), ("P1D", 86400), ("P1W", 604800), ("P1DT2H3M4S", 93784)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "P", "PT", "P1", "1h", "-5", "P1Y", "P1M", "P1DT", "1e3", "9" * 30])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_a_running_stack_is_found_by_its_folder_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    stack = {"pid": os.getpid(), "environment": {"DATABASE_URL": "postgresql://x"}}
+    (tmp_path / STACK_FILE).write_text(json.dumps(stack))
+    assert running_stack({"NOTIFIER_DATA_DIR": str(tmp_path)}) == {"DATABASE_URL": "postgresql://x"}
+    (tmp_path / STACK_FILE).write_text(json.dumps({**stack, "pid": 2**22 + 1}))
+    assert running_stack({"NOTIFIER_DATA_DIR": str(tmp_path)}) == {}
+    (tmp_path / STACK_FILE).write_text("{")
+    assert running_stack({"NOTIFIER_DATA_DIR": str(tmp_path)}) == {}
+
+
+def test_every_setting_is_documented() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    names = {entry.metadata["env"] for entry in Settings.__dataclass_fields__.values()}
+    documented = set(re.findall(r"^\| `([A-Z_]+)`", docs, re.MULTILINE))
+    assert documented == names | {"NOTIFIER_DATA_DIR"}
+
+
+def test_a_webhook_secret_makes_the_channel_usable() -> None:
+    assert read_settings({**URL, "NOTIFIER_WEBHOOK_SECRET": new_secret()}).providers(Channel.WEBHOOK)
