@@ -5,13 +5,9 @@ from typing import Any, Final
 import orjson
 from flask import Flask
 from flask.json.provider import JSONProvider
-from flask_smorest import Blueprint
-from marshmallow import RAISE
-from webargs.flaskparser import FlaskParser
 
 from api import dead_letters, events, notifications, operating
 from api.auth import is_open, require_keys
-from api.bodies import read_json
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
 from config.logs import configure_logs
@@ -34,16 +30,6 @@ class _Orjson(JSONProvider):
         return orjson.loads(s)
 
 
-class _StrictParser(FlaskParser):
-    """Request arguments by the contract: bodies through our own strict parser, nothing unknown anywhere."""
-
-    DEFAULT_UNKNOWN_BY_LOCATION: Final = {"json": RAISE, "query": RAISE}  # type: ignore[misc]
-
-    def load_json(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
-        del req, schema
-        return read_json(64 * 1024).document
-
-
 def create_app(wires: Wiring | None = None) -> Flask:
     """An API process. Raises SettingsError where a setting is wrong."""
     wires = wires or wiring()
@@ -62,7 +48,6 @@ def create_app(wires: Wiring | None = None) -> Flask:
         },
     )
     keep(app, Parts(wires, wires.intake(publisher()), publisher()))
-    Blueprint.ARGUMENTS_PARSER = _StrictParser()
     api = ProblemApi(app)
     for module in (events, notifications, dead_letters):
         api.register_blueprint(module.blp)

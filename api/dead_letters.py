@@ -4,13 +4,13 @@ from typing import Any
 from uuid import UUID
 
 from flask import abort
-from flask_smorest import Blueprint
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.auth import requires
 from api.pages import page
 from api.parts import parts
+from api.resources import Resource
 from api.schemas.dead_letters import (
     DeadLetterPageSchema,
     DeadLetterQuery,
@@ -24,7 +24,7 @@ from notifier.errors import Conflict
 from notifier.keys import Scope
 from notifier.models import DeadLetter
 
-blp = Blueprint("dead letters", __name__, url_prefix="/api/v1/dead-letters", description="What failed for good.")
+blp = Resource("dead letters", __name__, url_prefix="/api/v1/dead-letters", description="What failed for good.")
 
 
 def _find(letter_id: UUID) -> DeadLetter:

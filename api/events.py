@@ -4,7 +4,6 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, abort
-from flask_smorest import Blueprint
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -13,6 +12,7 @@ from api.auth import requires
 from api.bodies import Body, items_of, read_batch, read_json
 from api.pages import filtered, page
 from api.parts import parts
+from api.resources import Resource
 from api.schemas.events import (
     AcceptedEventSchema,
     BatchAnswerSchema,
@@ -31,7 +31,7 @@ from notifier.keys import Scope
 from notifier.models import Event, Notification
 from notifier.rendering import rfc3339
 
-blp = Blueprint("events", __name__, url_prefix="/api/v1/events", description="Something happened.")
+blp = Resource("events", __name__, url_prefix="/api/v1/events", description="Something happened.")
 
 _event = EventSchema()
 _KEY_HEADER_DOC = {

@@ -5,7 +5,6 @@ from uuid import UUID
 
 import orjson
 from flask import Response, abort
-from flask_smorest import Blueprint
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -14,6 +13,7 @@ from api.auth import requires
 from api.bodies import read_json
 from api.pages import filtered, page
 from api.parts import parts
+from api.resources import Resource
 from api.schemas.notifications import (
     AttemptPageSchema,
     DirectNotificationSchema,
@@ -27,7 +27,7 @@ from notifier.ids import first_id_of, time_of
 from notifier.keys import Scope
 from notifier.models import Attempt, Notification
 
-blp = Blueprint(
+blp = Resource(
     "notifications", __name__, url_prefix="/api/v1/notifications", description="One message to one recipient."
 )
 

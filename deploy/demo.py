@@ -100,18 +100,21 @@ def _wait_for(
 
 
 def _overview(notifications: list[dict[str, Any]]) -> Table:
-    table = Table(title="Notifications", box=SIMPLE)
-    table.add_column("id", no_wrap=True)
-    for header in ("channel", "recipient", "status", "attempts", "accepted → sent"):
-        table.add_column(header, overflow="fold")
+    table = Table(title="Notifications", box=SIMPLE, pad_edge=False)
+    table.add_column("notification, recipient", min_width=36, overflow="fold")  # an id stays on one line
+    for header in ("channel", "status", "attempts", "sent\nafter"):
+        table.add_column(header)
     for each in notifications:
         status = f"{each['status']} ({each['reason']})" if each["reason"] else each["status"]
-        table.add_row(each["id"], each["channel"], each["recipient"], status, str(each["attempts"]), _took(each))
+        who = f"{each['id']}\n{each['recipient']}"
+        table.add_row(who, each["channel"], status, str(each["attempts"]), _took(each))
     return table
 
 
 def _attempts(notifications: list[dict[str, Any]]) -> Table:
-    table = Table("channel", "number", "provider", "outcome", "started", "ms", title="Attempts", box=SIMPLE)
+    table = Table(
+        "channel", "number", "provider", "outcome", "started", "ms", title="Attempts", box=SIMPLE, pad_edge=False
+    )
     for each in notifications:
         for attempt in each["attempt_log"]:
             values = (attempt[name] for name in ("number", "provider", "outcome", "started_at"))

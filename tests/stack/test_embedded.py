@@ -233,6 +233,24 @@ def test_a_stale_pid_file_harms_nobody(valkey: Make) -> None:
         bystander.wait()
 
 
+def test_postgres_starts_where_its_number_went_to_another(postgres: Make) -> None:
+    server = postgres()
+    server.start()
+    os.kill(server.pid, signal.SIGKILL)
+    assert wait_until(lambda: not server.alive(), 5)
+    pid_file = server.data / "postmaster.pid"
+    owner = pid_file.stat()
+    bystander = subprocess.Popen(["sleep", "60"], user=owner.st_uid, group=owner.st_gid)
+    try:
+        pid_file.write_text("\n".join([str(bystander.pid), *pid_file.read_text().split("\n")[1:]]))
+        server.start()
+        assert query(server, "SELECT 1") == [(1,)]
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
 def test_a_taken_port_is_left_to_its_taker(valkey: Make) -> None:
     first = valkey()
     first.start()
