@@ -7,6 +7,7 @@ from typing import Any, Final
 import structlog
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutting_down
+from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from config.queues import WORKERS
@@ -38,7 +39,7 @@ def hand_over_due() -> None:
     except (OperationalError, InterfaceError) as error:
         _outage_ended = time.monotonic()
         log.warning("tick_failed", error=type(error.orig).__name__)
-    except app.connection_for_write().recoverable_connection_errors as error:
+    except (BrokerError, *app.connection_for_write().recoverable_connection_errors) as error:
         log.warning("tick_failed", error=type(error).__name__)
 
 

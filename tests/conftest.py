@@ -1,7 +1,9 @@
 """What tests stand on: a real Postgres and Valkey for the whole run, a database of its own for each test."""
 
+import contextlib
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,29 @@ _TEMPLATE = "notifier_template"
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def postgres() -> Iterator[EmbeddedPostgres]:
     """A Postgres that may be lost, with a migrated template database."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"})
-    server.start()
-    try:
-        server.create_database(_TEMPLATE)
-        engine = engine_of(server.url(_TEMPLATE))
-        migrations.upgrade(engine)
-        engine.dispose()
+    with new_postgres(_TEMPLATE) as server:
         yield server
-    finally:
-        server.stop()
+
+
+@contextlib.contextmanager
+def new_postgres(database: str) -> Iterator[EmbeddedPostgres]:
+    """A Postgres with a migrated database.
+
+    Not below pytest's own folder: the next run of pytest closes that to others, and under root Postgres is another.
+    """
+    with tempfile.TemporaryDirectory(prefix="notifier-") as folder:
+        server = EmbeddedPostgres(Path(folder), settings={"fsync": "off"})
+        server.start()
+        try:
+            server.create_database(database)
+            engine = engine_of(server.url(database))
+            migrations.upgrade(engine)
+            engine.dispose()
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,7 @@ import redis
 
 from deploy.child import Child
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
-from notifier import migrations
-from tests.conftest import engine_of
+from tests.conftest import new_postgres
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for
 
@@ -30,16 +29,10 @@ def own_valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 
 
 @pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A Postgres to be killed."""
-    server = EmbeddedPostgres(tmp_path / "postgres", settings={"fsync": "off"})
-    server.start()
-    server.create_database("notifier")
-    engine = engine_of(server.url("notifier"))
-    migrations.upgrade(engine)
-    engine.dispose()
-    yield server
-    server.stop()
+    with new_postgres("notifier") as server:
+        yield server
 
 
 def _hang(child: Child) -> None:

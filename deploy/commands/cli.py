@@ -8,7 +8,7 @@ from deploy.commands.keys import api_keys
 from deploy.commands.outbox import outbox
 from deploy.commands.processes import api, beat, flower, migrate, worker
 from deploy.commands.replay import replay
-from deploy.commands.status import status
+from deploy.commands.status import alive, status
 from deploy.commands.up import up
 
 
@@ -22,5 +22,5 @@ def cli() -> None:
     """
 
 
-for command in (up, migrate, api, worker, beat, flower, status, dlq, outbox, replay, api_keys):
+for command in (up, migrate, api, worker, beat, flower, status, alive, dlq, outbox, replay, api_keys):
     cli.add_command(command)

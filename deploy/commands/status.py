@@ -1,8 +1,10 @@
 """What is going on, in one table each."""
 
+import socket
 from datetime import UTC, datetime
 
 import click
+from kombu.exceptions import OperationalError as BrokerError
 from rich.table import Table
 from sqlalchemy import func, select
 
@@ -17,11 +19,10 @@ from tasks.hints import depth
 
 def _messages() -> dict[str, int] | None:
     """Messages by queue; None where the broker cannot be reached."""
-    connection = app.connection_for_write()
     try:
-        with connection:
+        with app.connection_for_write() as connection:
             return {queue: depth(connection, queue) for queue in ALL}
-    except (*connection.recoverable_connection_errors, *connection.connection_errors):
+    except (BrokerError, *app.connection_for_write().recoverable_connection_errors):
         return None
 
 
@@ -82,3 +83,17 @@ def status() -> None:
         out.print(table)
     else:
         out.print("[yellow]No worker and no clock has been seen lately.[/]")
+
+
+@click.command()
+@on_a_stack
+@click.argument("name")
+def alive(name: str) -> None:
+    """Tell whether a worker lives, by its exit code: for health checks.
+
+    NAME is a worker's node name, with or without its host, or 'clock' for the ticks that beat sends.
+    """
+    names = {heartbeat.name for heartbeat, _ in heartbeats.alive(parts().engine)}
+    if name not in names and f"{name}@{socket.gethostname()}" not in names:
+        raise click.ClickException(f"{name} has not been seen for {heartbeats.GONE_AFTER:.0f} seconds.")
+    click.echo(f"{name} is alive.")

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import policy
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import parseaddr
 from typing import Final
 
 from notifier.providers import Message
@@ -16,8 +16,15 @@ _POLICY: Final = policy.SMTP.clone(cte_type="7bit")
 #: Header fields in UTF-8 (RFC 6532), which only an international address needs.
 _INTERNATIONAL_POLICY: Final = policy.SMTPUTF8.clone(cte_type="7bit")
 
-#: A mailbox without quoting and comments. In a header, any of the characters left out begins something else.
-_MAILBOX: Final = re.compile(r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+@[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+")
+# A mailbox without quoting and comments. In a header, any of the characters left out begins something else.
+_ATOMS: Final = r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+"
+_ADDRESS: Final = re.compile(f"({_ATOMS})@({_ATOMS})")
+_NAMED: Final = re.compile(rf"([^<>\x00-\x1f\x7f]*)<({_ADDRESS.pattern})>")
+
+
+_EOL: Final = "\r\n"
+#: A subject that needs no folding, in characters.
+_PLAIN_SUBJECT: Final = 60
 
 
 class NotAMailbox(ValueError):
@@ -39,11 +46,12 @@ class Letter:
 
 def mailbox(text: str) -> Address:
     """A mailbox, `name@domain` or `Name <name@domain>`. Raises NotAMailbox."""
-    name, address = parseaddr(text)
-    if not _MAILBOX.fullmatch(address):
+    named = _NAMED.fullmatch(text.strip())
+    name, address = (named[1].strip().strip('"'), named[2]) if named else ("", text.strip())
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None:
         raise NotAMailbox
-    username, _, domain = address.rpartition("@")
-    return Address(display_name=name, username=username, domain=domain)
+    return Address(display_name=name, username=parts[1], domain=parts[2])
 
 
 def write(message: Message, sender: Address) -> Letter:
@@ -51,23 +59,35 @@ def write(message: Message, sender: Address) -> Letter:
 
     Raises NotAMailbox where its recipient is none, and whatever else the email package has to say.
     """
-    if not _MAILBOX.fullmatch(message.recipient):
+    parts = _ADDRESS.fullmatch(message.recipient)
+    if parts is None:
         raise NotAMailbox
-    username, _, domain = message.recipient.rpartition("@")
     international = not (message.recipient.isascii() and sender.addr_spec.isascii())
     mail = EmailMessage(policy=_INTERNATIONAL_POLICY if international else _POLICY)
     mail["From"] = sender
-    mail["To"] = Address(username=username, domain=domain)
-    if message.subject:
-        # A line break would begin another header field.
-        mail["Subject"] = re.sub(r"[\s\x00-\x1f\x7f]+", " ", message.subject).strip()
+    mail["To"] = Address(username=parts[1], domain=parts[2])
     mail["Date"] = datetime.now(UTC)
     mail["Message-ID"] = f"<{message.id}@{sender.domain}>"
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: so that no vacation notice comes back
     mail.set_content(message.text)
     if message.html is not None:
         mail.add_alternative(message.html, subtype="html")
-    return Letter(sender.addr_spec, message.recipient, _stuffed(mail.as_bytes()), international)
+    data = _subject(message.subject) + mail.as_bytes()
+    return Letter(sender.addr_spec, message.recipient, _stuffed(data), international)
+
+
+def _subject(subject: str | None) -> bytes:
+    """The header field of a subject, if there is one, on lines of at most 76 characters.
+
+    Not left to EmailMessage: where it folds encoded words it loses the spaces between them (CPython 3.11).
+    """
+    if subject is None:
+        return b""
+    # A line break would begin another header field.
+    text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", subject).strip()
+    is_plain = text.isascii() and len(text) <= _PLAIN_SUBJECT and "=?" not in text
+    charset = "us-ascii" if is_plain else "utf-8"
+    return f"Subject: {Header(text, charset, header_name='Subject').encode(linesep=_EOL)}{_EOL}".encode("ascii")
 
 
 def _stuffed(data: bytes) -> bytes:

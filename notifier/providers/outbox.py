@@ -39,15 +39,18 @@ class Outbox:
         """Keep messages, a hundred at a time."""
         while batch := list(islice(messages, _ROWS)):
             started_at, began = datetime.now(UTC), time.monotonic()
-            error = self._keep(batch)
-            outcome = Outcome.UNSENT if error else Outcome.ACCEPTED
+            kept = self._keep(batch)
             took = (time.monotonic() - began) * 1000
-            yield [Result(message.id, outcome, self.name, started_at, took, error=error) for message in batch]
+            yield [
+                Result(message.id, outcome, self.name, started_at, took, error=error)
+                for message, (outcome, error) in zip(batch, kept, strict=True)
+            ]
 
     def close(self) -> None:
         """Nothing to close: connections are the engine's."""
 
-    def _keep(self, batch: Sequence[Message]) -> str | None:
+    def _keep(self, batch: Sequence[Message]) -> list[tuple[Outcome, str | None]]:
+        """What became of each message; all of them go in one INSERT."""
         try:
             with self._engine.begin() as connection:
                 connection.execute(
@@ -62,5 +65,9 @@ class Outbox:
                     },
                 )
         except SQLAlchemyError as error:
-            return f"postgres: {type(error).__name__}"
-        return None
+            return [(Outcome.UNSENT, f"postgres: {type(error).__name__}")] * len(batch)
+        except ValueError as error:  # text that Postgres cannot hold: a NUL, a lone surrogate
+            if len(batch) > 1:  # it fails alone, its neighbours do not
+                return [kept for message in batch for kept in self._keep([message])]
+            return [(Outcome.REJECTED, f"text: {type(error).__name__}")]
+        return [(Outcome.ACCEPTED, None)] * len(batch)

@@ -12,7 +12,7 @@ from typing import Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from notifier.providers import Message, Outcome, Result
-from notifier.providers.letters import Letter, mailbox, write
+from notifier.providers.letters import Letter, NotAMailbox, mailbox, write
 from notifier.providers.smtp_connection import Connection, Server, Tls, Verdict
 
 _SUBMISSION_PORT: Final = 587  # RFC 6409
@@ -56,7 +56,8 @@ class Smtp:
         except ValueError:
             raise ValueError("has no sender: NOTIFIER_EMAIL_FROM is not a mailbox") from None
         self.timeout = timeout
-        self._server = Server(
+        #: Where mail is handed in.
+        self.server = Server(
             host=host,
             port=port,
             username=username,
@@ -106,24 +107,26 @@ class Smtp:
 
     def _run(self, attempt: "_Attempt") -> None:
         try:
-            verdict = self._deliver(attempt, write(attempt.message, self._sender))
+            letter = write(attempt.message, self._sender)
         except NotAMailbox:
             verdict = Verdict(Outcome.REJECTED, error="address: not a mailbox")
-        except Exception as error:  # of ours, or of the email package: unsettled, it would be waited for for ever
-            verdict = attempt.broken(error)
+        except Exception as error:  # the email package has many ways to say no, and would in every attempt
+            verdict = Verdict(Outcome.REJECTED, error=f"message: {type(error).__name__}")
+        else:
+            verdict = self._deliver(attempt, letter)
         attempt.settle(verdict)
 
     def _deliver(self, attempt: "_Attempt", letter: Letter) -> Verdict:
         kept = self._take_kept()
-        connection = kept or Connection(self._server)
+        connection = kept or Connection(self.server)
         try:
             verdict = attempt.over(connection, letter)
             if kept and verdict.untouched:
-                connection = Connection(self._server)
+                connection = Connection(self.server)
                 verdict = attempt.over(connection, letter)
-        except BaseException:
+        except Exception as error:  # an error of ours; what is never settled would be waited for for ever
             connection.close()
-            raise
+            return Verdict(Outcome.AMBIGUOUS, error=f"internal: {type(error).__name__}")
         finally:
             attempt.let_go()
         self._keep(connection)

@@ -5,12 +5,15 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -143,6 +146,82 @@ def drip(connection: socket.socket, data: bytes, pause: float = 0.05) -> None:
         for byte in data:
             connection.sendall(bytes([byte]))
             time.sleep(pause)  # the slowness is the point
+
+
+@dataclass
+class MailServer:
+    """An SMTP server that says what it is told to say, and what it heard."""
+
+    #: What to say at a stage instead of "all is well": `banner`, `message` (the whole of it is there), or a command's
+    #: verb. Bytes are sent, None says nothing ever, b"" closes; a function does as it likes with the connection.
+    replies: Mapping[str, bytes | Talk | None] = field(default_factory=dict)
+    #: The command lines heard, over all connections.
+    heard: list[str] = field(default_factory=list)
+
+    def talk(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            self._say(connection, "banner", b"220 ready")
+            for line in lines:
+                verb, _, rest = line.decode("latin-1").strip().partition(" ")
+                verb = verb.upper()
+                self.heard.append(f"{verb} {rest}".strip())
+                said = self._say(connection, verb, _USUAL_REPLIES.get(verb, b"250 ok"))
+                if verb == "DATA" and said.startswith(b"354"):
+                    while lines.readline() not in {b".\r\n", b""}:
+                        pass
+                    self._say(connection, "message", b"250 taken")
+
+    def _say(self, connection: socket.socket, stage: str, otherwise: bytes) -> bytes:
+        reply = self.replies.get(stage, otherwise)
+        if callable(reply):
+            reply(connection)
+            return b""
+        if reply is None:
+            until_closed(connection)
+            return b""
+        if reply:
+            connection.sendall(reply + b"\r\n")
+        else:
+            connection.shutdown(socket.SHUT_RDWR)
+        return reply
+
+
+_USUAL_REPLIES = {"EHLO": b"250-here\r\n250 SMTPUTF8", "DATA": b"354 go on"}
+
+
+def in_turn(*replies: bytes) -> Talk:
+    """Says these, one each time that it is asked."""
+    waiting = list(replies)
+    return lambda connection: connection.sendall(waiting.pop(0) + b"\r\n")
+
+
+class Mailbox:
+    """A handler for aiosmtpd that keeps the envelopes it gets."""
+
+    def __init__(self) -> None:
+        self.envelopes: list[Envelope] = []
+        #: Whether each came over TLS.
+        self.secured: list[bool] = []
+        #: The connections they came over.
+        self.peers: set[object] = set()
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        self.envelopes.append(envelope)
+        self.secured.append(session.ssl is not None)
+        self.peers.add(session.peer)
+        return "250 taken"
+
+
+@contextmanager
+def mail(**options: Any) -> Iterator[tuple[int, Mailbox]]:
+    """A well-behaved SMTP server, aiosmtpd with `options`: its port and what it received."""
+    mailbox = Mailbox()
+    controller = Controller(mailbox, hostname="127.0.0.1", port=unused_port(), **options)
+    controller.start()
+    try:
+        yield controller.port, mailbox
+    finally:
+        controller.stop()
 
 
 def unused_port() -> int:

@@ -1,0 +1,201 @@
+"""manage.py, as a person uses it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.settings import STACK_FILE
+from tests.conftest import clean_environment
+from tests.receivers import HttpReceiver
+from tests.running import ROOT, Running, wait_for
+
+
+def manage(*arguments: str, environment: dict[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run manage.py to its end."""
+    return subprocess.run(
+        [sys.executable, ROOT / "manage.py", *arguments],
+        env={**environment, "COLUMNS": "200"},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def env(system: Running) -> dict[str, str]:
+    """The shared system's environment."""
+    return system.environment
+
+
+def succeed(*arguments: str, environment: dict[str, str]) -> str:
+    done = manage(*arguments, environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "up",
+        "migrate",
+        "api",
+        "worker",
+        "beat",
+        "flower",
+        "status",
+        "alive",
+        "dlq",
+        "dlq requeue",
+        "outbox",
+        "api-keys",
+        "replay",
+    ],
+)
+def test_every_command_has_help(command: str) -> None:
+    out = succeed(*command.split(), "--help", environment=clean_environment())
+    assert "Usage:" in out
+    # A sentence beside the options: what it does, for somebody who does not know.
+    assert re.search(r"^  [A-Z].+\.$", out, re.MULTILINE), out
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "outbox", "migrate", "worker fresh", "beat", "api", "flower", "dlq list"]
+)
+def test_without_a_database_each_says_so_in_one_line(command: str, tmp_path: Path) -> None:
+    done = manage(*command.split(), environment=clean_environment(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip() == "Error: DATABASE_URL is not set, and no stack started by 'manage.py up' is running here"
+    )
+
+
+def test_a_wrong_setting_stops_each_process_in_one_line(env: dict[str, str]) -> None:
+    for command in ("api", "worker fresh", "beat"):
+        done = manage(*command.split(), environment={**env, "NOTIFIER_RETRY_JITTER": "maybe"})
+        assert done.returncode == 1
+        assert done.stderr.strip() == "Error: NOTIFIER_RETRY_JITTER is neither 0, 1, true nor false"
+
+
+def test_postgres_that_is_away_is_said_in_one_line(env: dict[str, str]) -> None:
+    done = manage("status", environment={**env, "DATABASE_URL": "postgresql://127.0.0.1:9/x"})
+    assert done.returncode == 1
+    assert re.fullmatch(r"Error: Postgres cannot be reached: .+\n", done.stderr), done.stderr
+
+
+def test_a_running_stack_is_found_by_its_folder(env: dict[str, str], tmp_path: Path) -> None:
+    ours = {name: env[name] for name in env if name.startswith(("NOTIFIER_", "DATABASE_URL", "REDIS_URL"))}
+    (tmp_path / STACK_FILE).write_text(json.dumps({"pid": os.getpid(), "environment": ours}))
+    assert "worker" in succeed("status", "--data-dir", str(tmp_path), environment=clean_environment())
+
+
+def test_status_shows_queues_letters_and_workers(system: Running, http: HttpReceiver, env: dict[str, str]) -> None:
+    http.answer("/status-dead", 400)
+    http.answer("/status-waits", (503, {"Retry-After": "60"}))
+    system.finished(system.event(recipient=http.url("/status-dead"), channel="webhook"))
+    waiting = system.event(recipient=http.url("/status-waits"), channel="webhook")
+    wait_for(lambda: system.notifications(waiting)[0]["status"] == "retrying")
+    out = succeed("status", environment=env)
+    assert re.search(r"webhook\.retry +│ retrying +│ +\d+ │ +in \d+ s", out), out
+    assert re.search(r"webhook +│ permanent_error +│ \d+", out), out
+    assert "fresh@" in out
+    assert "ticks" in out
+
+
+def test_status_works_without_the_broker(env: dict[str, str]) -> None:
+    out = succeed("status", environment={**env, "REDIS_URL": "redis://127.0.0.1:9/0"})
+    assert "broker cannot be reached" in out
+
+
+def test_alive_tells_by_its_exit_code(env: dict[str, str]) -> None:
+    assert "alive" in succeed("alive", "fresh", environment=env)
+    assert "alive" in succeed("alive", "clock", environment=env)
+    done = manage("alive", "nobody", environment=env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nobody" in done.stderr
+
+
+def test_dead_letters_from_the_shell(system: Running, http: HttpReceiver, env: dict[str, str]) -> None:
+    http.answer("/shell", 400)
+    events = [system.event(event_type="shell.event", recipient=http.url("/shell"), channel="webhook") for _ in range(3)]
+    letters = [system.dead_letter(event_id)["id"] for event_id in events]
+    listed = succeed("dlq", "list", "--event-type", "shell.event", environment=env)
+    assert all(letter in listed for letter in letters)
+    assert "permanent_error" in succeed("dlq", "show", letters[0], environment=env)
+    dry = succeed("dlq", "requeue", "--event-type", "shell.event", "--dry-run", environment=env)
+    assert dry.strip() == "Would have requeued 3 dead letters."
+    http.answer("/shell", 204)
+    assert "Requeued 1 dead letter." in succeed("dlq", "requeue", letters[0], environment=env)
+    assert "Requeued 2 dead letters." in succeed("dlq", "requeue", "--event-type", "shell.event", environment=env)
+    for event_id in events:
+        wait_for(lambda event_id=event_id: system.finished(event_id)["status"] == "delivered")
+    assert letters[0] not in succeed("dlq", "list", environment=env)
+    assert letters[0] in succeed("dlq", "list", "--requeued", environment=env)
+    assert "Requeued 0" in succeed("dlq", "requeue", letters[0], environment=env)
+    purged = succeed("dlq", "purge", "--event-type", "shell.event", "--yes", environment=env)
+    assert "Purged 3 dead letters." in purged
+
+
+def test_purging_asks_first(system: Running, http: HttpReceiver, env: dict[str, str]) -> None:
+    http.answer("/asked", 400)
+    letter = system.dead_letter(system.event(recipient=http.url("/asked"), channel="webhook"))["id"]
+    assert manage("dlq", "purge", letter, environment=env).returncode == 1
+    assert system.get(f"/api/v1/dead-letters/{letter}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "--all --channel sms", "not-a-uuid", "--created-after yesterday", "--channel fax"]
+)
+def test_which_letters_are_meant_must_be_said(arguments: str, env: dict[str, str]) -> None:
+    done = manage("dlq", "requeue", *arguments.split(), environment=env)
+    assert done.returncode == 2
+    assert "Usage:" in done.stderr
+
+
+def test_keys_from_the_shell(env: dict[str, str]) -> None:
+    made = manage("api-keys", "create", "--name", "from-shell", "--scope", "send, read", environment=env)
+    assert made.returncode == 0
+    key = made.stdout.strip()
+    assert key.startswith("ntf_")
+    listed = succeed("api-keys", "list", environment=env)
+    assert "from-shell" in listed
+    assert key not in listed
+    again = manage("api-keys", "create", "--name", "from-shell", "--scope", "send", environment=env)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert manage("api-keys", "create", "--name", "x", "--scope", "root", environment=env).returncode == 1
+    assert "Revoked" in succeed("api-keys", "revoke", "from-shell", environment=env)
+    assert manage("api-keys", "revoke", "from-shell", environment=env).returncode == 1
+
+
+def test_the_outbox_and_a_replay_from_the_shell(system: Running, env: dict[str, str]) -> None:
+    event_id = system.event(recipient="+4915112345670", channel="sms", payload={"marker": "[bold]x[/bold]"})
+    system.finished(event_id)
+    shown = succeed("outbox", "--recipient", "+4915112345670", environment=env)
+    assert "marker: [bold]x[/bold]" in shown
+    assert "1 notification to be sent now" in succeed("replay", event_id, environment=env)
+    wait_for(lambda: len(system.sql("SELECT 1 FROM outbox WHERE recipient = '+4915112345670'")) == 2)
+    assert manage("replay", "01a1fc47-52fc-7015-a681-4dd01035c71e", environment=env).returncode == 1
+
+
+@pytest.mark.parametrize("command", [["worker", "--help"], ["beat", "--help"]])
+def test_plain_celery_works(command: list[str], env: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "tasks", *command], env=env, cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_plain_celery_consumes_every_queue(env: dict[str, str]) -> None:
+    program = "import tasks, celery; from config.queues import ALL; assert set(tasks.app.amqp.queues) == set(ALL);"
+    program += "assert tasks.app.conf.worker_pool == 'threads'; print('yes')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "yes\n", done.stderr
