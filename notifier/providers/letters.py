@@ -21,7 +21,6 @@ _ATOMS: Final = r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+"
 _ADDRESS: Final = re.compile(f"({_ATOMS})@({_ATOMS})")
 _NAMED: Final = re.compile(rf"([^<>\x00-\x1f\x7f]*)<({_ADDRESS.pattern})>")
 
-
 _EOL: Final = "\r\n"
 #: A subject that needs no folding, in characters.
 _PLAIN_SUBJECT: Final = 60
@@ -91,6 +90,5 @@ def _subject(subject: str | None) -> bytes:
 
 
 def _stuffed(data: bytes) -> bytes:
-    """As DATA wants it (RFC 5321, section 4.5.2), with no bare CR or LF that a server could take for a line's end."""
-    lines = re.sub(rb"\r\n|\r|\n", b"\r\n", data).removesuffix(b"\r\n")
-    return re.sub(rb"(?m)^\.", b"..", lines) + b"\r\n.\r\n"
+    """As DATA wants it (RFC 5321, section 4.5.2)."""
+    return re.sub(rb"(?m)^\.", b"..", data.removesuffix(b"\r\n")) + b"\r\n.\r\n"

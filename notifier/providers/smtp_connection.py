@@ -26,6 +26,8 @@ from notifier.providers.letters import Letter
 
 Tls = Literal["none", "starttls", "required", "implicit"]
 
+#: Each single step may take so much longer than the whole letter, in seconds: who uses the connection cuts it sooner.
+_SECOND_LINE: Final = 3.0
 _LOGIN_CODES: Final = frozenset({530, 534, 535, 538})
 _CLOSING: Final = 421
 #: Of MAIL, for a letter with an international address (RFC 6531, section 3.4).
@@ -67,8 +69,7 @@ class Connection(smtplib.SMTP):
     def __init__(self, server: Server) -> None:
         # Without a name smtplib would ask the DNS for ours, for as long as that takes.
         name = socket.gethostname()
-        # The reads' own timeout is a second line: whoever holds the connection cuts it at the deadline.
-        super().__init__(local_hostname=name if "." in name else "[127.0.0.1]", timeout=server.timeout + 1)
+        super().__init__(local_hostname=name if "." in name else "[127.0.0.1]", timeout=server.timeout + _SECOND_LINE)
         self._server = server
         self._host = server.host  # smtplib's own attribute; starttls() verifies the certificate against it
         self._lock = threading.Lock()

@@ -134,11 +134,12 @@ def test_a_subject_of_any_kind_arrives_as_it_is(make: Make, subject: str) -> Non
     assert mail_of(make, message_to(subject=subject))["subject"] == " ".join(subject.split())
 
 
-def test_no_line_is_too_long_and_none_ends_barely(make: Make) -> None:
+@pytest.mark.parametrize("text", ["a\rb\r.\rc\n.\n" + "x" * 5000, "Jörg 💌", "\r", ""])
+def test_no_line_is_too_long_none_ends_barely_and_all_is_ascii(make: Make, text: str) -> None:
     """RFC 5321, section 4.5.3.1.6: a thousand characters; section 2.3.8: CR and LF only together."""
     with receivers.mail() as (port, mailbox):
         provider = make(port)
-        post(provider, message_to(text="a\rb\r.\rc\n.\n" + "x" * 5000, subject="y" * 900))
+        post(provider, message_to(text=text, html=text, subject="y" * 900))
         provider.close()
 
     content = mailbox.envelopes[0].content
@@ -418,6 +419,10 @@ def test_a_long_reply_is_cut(make: Make) -> None:
 
 # Deadlines
 
+#: The deadline of half a second has held where less than this many milliseconds have passed. What else would end a
+#: connection, a timeout of its own for each step, comes later.
+LATE = 3_000
+
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_silence_ends_at_the_deadline(make: Make, stage: str) -> None:
@@ -427,7 +432,7 @@ def test_silence_ends_at_the_deadline(make: Make, stage: str) -> None:
     [result] = itertools.chain.from_iterable(yields)
     assert result.outcome is (Outcome.AMBIGUOUS if stage == "message" else Outcome.UNSENT)
     assert (result.error, result.status_code) == ("timeout: no answer within 0.5 s", None)
-    assert 490 <= result.duration_ms < 5_000
+    assert 490 <= result.duration_ms < LATE
     assert len(yields) >= 4  # the caller had its turn while nothing happened
 
 
@@ -439,7 +444,7 @@ def test_a_dripping_reply_cannot_extend_the_deadline(make: Make, stage: str) -> 
 
     assert result.outcome is (Outcome.AMBIGUOUS if stage == "message" else Outcome.UNSENT)
     assert result.error == "timeout: no answer within 0.5 s"
-    assert result.duration_ms < 5_000
+    assert result.duration_ms < LATE
 
 
 def test_a_server_that_does_not_read_the_message_is_unsent(make: Make) -> None:
@@ -472,7 +477,7 @@ def test_a_handshake_cannot_extend_the_deadline(make: Make, tls: str) -> None:
         result = post(make(server.port, tls=tls, timeout=0.5))
 
     assert (result.outcome, result.error) == (Outcome.UNSENT, "timeout: no answer within 0.5 s")
-    assert result.duration_ms < 5_000
+    assert result.duration_ms < LATE
 
 
 def test_a_connection_that_is_never_made_is_unsent(make: Make) -> None:
@@ -485,6 +490,7 @@ def test_a_connection_that_is_never_made_is_unsent(make: Make) -> None:
         result = post(make(full.getsockname()[1], timeout=0.5))
 
     assert (result.outcome, result.error) == (Outcome.UNSENT, "timeout: no answer within 0.5 s")
+    assert result.duration_ms < LATE
 
 
 def test_a_refused_connection_is_unsent(make: Make) -> None:
@@ -546,12 +552,15 @@ def test_a_kept_connection_is_replaced_once_only(make: Make) -> None:
     assert (again.outcome, again.status_code) == (Outcome.UNSENT, 421)
 
 
-def test_a_message_that_went_out_over_a_kept_connection_is_not_sent_again(make: Make) -> None:
-    mail = MailServer({"message": in_turn(b"250 taken", b"hello?")})
+@pytest.mark.parametrize(("reply", "outcome"), [(b"hello?", Outcome.AMBIGUOUS), (b"421 closing", Outcome.UNSENT)])
+def test_a_message_that_went_out_over_a_kept_connection_is_not_sent_again(
+    make: Make, reply: bytes, outcome: Outcome
+) -> None:
+    mail = MailServer({"message": in_turn(b"250 taken", reply)})
     with receivers.listening(mail.talk) as server:
         provider = make(server.port, connections=1)
         assert post(provider).outcome is Outcome.ACCEPTED
-        assert post(provider).outcome is Outcome.AMBIGUOUS
+        assert post(provider).outcome is outcome
         assert server.connections == 1
 
 

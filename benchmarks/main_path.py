@@ -1,0 +1,160 @@
+"""The main path, measured: python -m benchmarks.main_path [--seconds 8] [--connections 64] [--json]."""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.client import Load, post
+from deploy.child import Child, wait_until
+from deploy.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+THREADS = "64"
+DRAIN = 120.0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).status_code < 500
+    except requests.RequestException:
+        return False
+
+
+@contextlib.contextmanager
+def _granian(folder: Path, interface: str, target: str) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = ["--blocking-threads", THREADS] if interface == "wsgi" else []
+    command = [sys.executable, "-m", "granian", "--interface", interface, "--port", str(port), "--no-ws", *options]
+    child = Child(
+        target, [*command, target], log=folder / f"{target}.log", cwd=ROOT, ready=lambda: _answers(f"{url}/x")
+    )
+    child.start()
+    try:
+        yield url
+    finally:
+        child.stop()
+
+
+@contextlib.contextmanager
+def _stack(folder: Path) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable,
+        "manage.py",
+        "up",
+        "--no-flower",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(folder / "data"),
+    ]
+    with (folder / "up.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        if not wait_until(lambda: _answers(f"{url}/ready"), 60):
+            raise SystemExit((folder / "up.log").read_text())
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _measure(url: str, receiver: str, **how: Any) -> dict[str, Any]:
+    """Post a load, wait until all of it arrived, and say how it went."""
+    requests.get(f"{receiver}/reset", timeout=10)
+    start = time.time()
+    load: Load = post(url, f"{receiver}/hook", **how)
+    wait_until(lambda: requests.get(receiver, timeout=10).json()["count"] >= load.accepted, DRAIN)
+    came = requests.get(f"{receiver}/all", timeout=60).json()
+    arrived = {int(number): at for number, at in came["arrived"].items()}
+    late = sorted((at - load.posted[number]) * 1000 for number, at in arrived.items())
+    return {
+        "ingest": load.rate,
+        "end_to_end": len(arrived) / (max(arrived.values()) - start),
+        "lost": load.accepted - len(arrived),
+        "duplicates": came["requests"] - len(arrived),
+        "refused": sum(count for code, count in load.codes.items() if code != 202),
+        **{f"p{q}": late[min(len(late) - 1, len(late) * q // 100)] for q in (50, 95, 99)},
+    }
+
+
+def measure(seconds: float, connections: int) -> dict[str, Any]:
+    """Every figure of one run."""
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        with _granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
+            with _granian(folder, "wsgi", "benchmarks.ceiling:app") as bare:
+                ceiling = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections).rate
+            with _stack(folder) as url:
+                events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
+                _measure(events, receiver, seconds=2, connections=connections)
+                return {
+                    "ceiling": ceiling,
+                    "single": _measure(events, receiver, seconds=seconds, connections=connections),
+                    "at_100": _measure(events, receiver, seconds=seconds, connections=connections, rate=100),
+                    "batch": _measure(batches, receiver, seconds=60, connections=4, batch=500, most=40_000),
+                }
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    table = Table("", title=f"Ceiling: {figures['ceiling']:,.0f} requests/s of a bare view", title_justify="left")
+    columns = (
+        "ingest/s",
+        "× ceiling",
+        "end to end/s",
+        "× ceiling",
+        "p50 ms",
+        "p95",
+        "p99",
+        "lost",
+        "duplicates",
+        "refused",
+    )
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, title in (("single", "one a request"), ("at_100", "100 a second"), ("batch", "500 a request")):
+        row = figures[name]
+        rates = [
+            cell
+            for key in ("ingest", "end_to_end")
+            for cell in (f"{row[key]:,.0f}", f"{row[key] / figures['ceiling']:.2f}")
+        ]
+        table.add_row(
+            title,
+            *rates,
+            *(f"{row[f'p{q}']:,.1f}" for q in (50, 95, 99)),
+            *(str(row[k]) for k in ("lost", "duplicates", "refused")),
+        )
+    return table
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    options = parser.parse_args()
+    figures = measure(options.seconds, options.connections)
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The receiver: answers 204 to webhooks and remembers when each number came.
+
+granian --interface rsgi benchmarks.receiver:app
+"""
+
+import json
+import re
+import time
+from typing import Any
+
+NUMBER = re.compile(rb'"n":(\d+)')
+arrived: dict[int, float] = {}
+requests = 0
+
+
+async def app(scope: Any, protocol: Any) -> None:
+    """POST takes a webhook; GET gives (and with /reset forgets) what came: {"requests", "arrived": {n: unix time}}."""
+    global requests
+    if scope.method == "POST":
+        found = NUMBER.search(await protocol())
+        if found:
+            requests += 1
+            arrived.setdefault(int(found[1]), time.time())
+        protocol.response_empty(204, [])
+        return
+    body = json.dumps({"requests": requests, "count": len(arrived), "arrived": arrived if scope.path == "/all" else {}})
+    if scope.path == "/reset":
+        arrived.clear()
+        requests = 0
+    protocol.response_str(200, [("content-type", "application/json")], body)

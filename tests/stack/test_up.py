@@ -1,0 +1,155 @@
+"""`manage.py up`: the whole stack from nothing, as a new user starts it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from deploy.child import is_running
+from deploy.ports import free_port
+from tests.conftest import clean_environment
+from tests.running import ROOT, wait_for
+
+
+class Up:
+    """One run of `manage.py up`."""
+
+    def __init__(self, folder: Path, port: int, *options: str) -> None:
+        self.folder = folder
+        self.url = f"http://127.0.0.1:{port}"
+        self.output = folder.parent / f"{folder.name}-{time.monotonic_ns()}.out"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, ROOT / "manage.py", "up", "--port", str(port), "--data-dir", folder, *options],
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        """What it printed so far."""
+        return self.output.read_text()
+
+    def wait_until_it_says(self, text: str, timeout: float = 60) -> None:
+        """Wait for a text on its terminal; fail where it ends before."""
+        wait_for(lambda: text in self.said() or self.process.poll() is not None, timeout, text)
+        assert text in self.said(), self.said()
+
+    def errors(self) -> list[str]:
+        """Its error, line by line."""
+        lines = self.said().strip().splitlines()
+        return lines[next(n for n, line in enumerate(lines) if line.startswith("Error: ")) :]
+
+    def family(self) -> list[psutil.Process]:
+        """Everything it started, however deep."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it as a user would, and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        self.process.wait(40)
+
+
+@pytest.fixture
+def start_up() -> Iterator[Callable[..., Up]]:
+    """Starts stacks in a folder of the test; nothing of them is left after it."""
+    runs: list[Up] = []
+    # Not below pytest's own folder: see tests.conftest.new_postgres.
+    with tempfile.TemporaryDirectory(prefix="notifier-") as folder:
+
+        def start(port: int, *options: str) -> Up:
+            run = Up(Path(folder) / "data", port, *options)
+            runs.append(run)
+            return run
+
+        yield start
+        for run in runs:
+            run.stop()
+
+
+def _post(url: str, **fields: str) -> str:
+    answer = requests.post(f"{url}/api/v1/events", json={"event_type": "up.test", **fields}, timeout=10)
+    assert answer.status_code == 202, answer.text
+    event_id: str = answer.json()["id"]
+    return event_id
+
+
+def _status(url: str, event_id: str) -> str:
+    event = requests.get(f"{url}/api/v1/events/{event_id}", timeout=10).json()
+    status: str = event["notifications"][0]["status"]
+    return status
+
+
+def test_a_stack_from_nothing_and_again_after_a_kill(start_up: Callable[..., Up]) -> None:
+    port, flower = free_port(), free_port()
+    first = start_up(port, "--demo", "--flower-port", str(flower))
+    first.wait_until_it_says("accepted")
+    said = first.said()
+    for expected in ("sent", "delivered", f"{first.url}/docs", f"http://127.0.0.1:{flower}", "manage.py outbox"):
+        assert expected in said, said
+    wait_for(lambda: requests.get(f"{first.url}/ready", timeout=5).json()["status"] == "ok")
+    wait_for(lambda: _answers(f"http://127.0.0.1:{flower}/"), 40, "Flower")
+    event_id = _post(first.url, recipient="+4915112345678", channel="sms")
+    wait_for(lambda: _status(first.url, event_id) == "sent")
+
+    family = first.family()
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.wait(10)
+    began = time.monotonic()
+    second = start_up(port, "--no-flower")
+    second.wait_until_it_says("Notifier is up")
+    assert "adopted" in second.said()
+    assert _status(second.url, event_id) == "sent"
+    again = _post(second.url, recipient="+4915112345678", channel="sms")
+    wait_for(lambda: _status(second.url, again) == "sent")
+    assert time.monotonic() > began
+
+    family += second.family()
+    second.stop(signal.SIGINT)
+    assert second.process.returncode == 0
+    wait_for(lambda: not [p for p in family if is_running(p)], 20, "everything to be stopped")
+
+
+def test_two_on_one_folder_are_one_too_many(start_up: Callable[..., Up]) -> None:
+    first = start_up(free_port(), "--no-flower")
+    first.wait_until_it_says("Notifier is up")
+    second = start_up(free_port(), "--no-flower")
+    assert second.process.wait(30) == 1
+    [error] = second.errors()
+    assert str(first.folder) in error
+    worker = next(p for p in first.family() if "fresh" in " ".join(p.cmdline()))
+    worker.kill()
+    first.wait_until_it_says("worker-fresh was ended by SIGKILL; again in 1 s")
+    event_id = _post(first.url, recipient="+4915112345678", channel="sms")
+    wait_for(lambda: _status(first.url, event_id) == "sent", 40)
+
+
+def test_a_port_that_was_asked_for_is_never_moved(start_up: Callable[..., Up]) -> None:
+
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        port = occupied.getsockname()[1]
+        run = start_up(port, "--no-flower")
+        assert run.process.wait(30) == 1
+    [error] = run.errors()
+    assert f"port {port} is taken" in error
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False

