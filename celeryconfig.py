@@ -50,7 +50,7 @@ worker_cancel_long_running_tasks_on_connection_loss = False  # a claim in Postgr
 worker_pool = "threads"
 worker_concurrency = _settings.worker_concurrency
 worker_hijack_root_logger = False
-worker_send_task_events = True  # for Flower: a few hundred microseconds a batch
+worker_send_task_events = False  # Flower switches them on while it runs; they cost a sixth of a worker's time
 enable_utc = True
 timezone = "UTC"
 

@@ -49,9 +49,9 @@ def create_app(wires: Wiring | None = None) -> Flask:
     )
     keep(app, Parts(wires, wires.intake(publisher()), publisher()))
     api = ProblemApi(app)
-    for module in (events, notifications, dead_letters):
+    for module in (events, notifications, dead_letters, operating):
         api.register_blueprint(module.blp)
-    app.register_blueprint(operating.blp)
+    app.register_blueprint(operating.pages)
     app.extensions["openapi"] = api.spec
     register_problems(app)
     app.view_functions = {

@@ -11,24 +11,29 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import is_open
 from api.parts import parts
+from api.resources import Resource
+from api.schemas.operating import HealthSchema, ReadySchema
 from notifier import heartbeats, migrations
 from tasks import app as celery_app
 from tasks.hints import depth
 
 log = structlog.get_logger()
 
-blp = Blueprint("operating", __name__)
+blp = Resource("operating", __name__, description="For operators and load balancers; no key is needed.")
+pages = Blueprint("pages", __name__)
 
 #: Swagger UI's files, as the flask-swagger-ui package ships them; and ours.
 _DIST: Final = Path(flask_swagger_ui.__file__).parent / "dist"
 _STATIC: Final = Path(__file__).parent / "static"
 
 
-@blp.get("/health")
+@blp.route("/health")
 @is_open
-def health() -> Response:
-    """The process lives."""
-    return jsonify(status="ok")
+@blp.doc(security=[])
+@blp.response(200, HealthSchema)
+def health() -> dict[str, str]:
+    """Whether the process lives."""
+    return {"status": "ok"}
 
 
 def _state(check: Callable[[], str | None]) -> dict[str, str]:
@@ -66,10 +71,16 @@ def _alive(kind: str, missing: str) -> Callable[[], str | None]:
     return check
 
 
-@blp.get("/ready")
+@blp.route("/ready")
 @is_open
+@blp.doc(security=[])
+@blp.response(200, ReadySchema)
+@blp.alt_response(503, schema=ReadySchema, description="Postgres or a migration is missing.")
 def ready() -> tuple[dict[str, Any], int]:
-    """Whether requests can be served: 503 only where Postgres or a migration is missing."""
+    """Whether requests can be served, and the state of each part.
+
+    503 only where Postgres or a migration is missing; without Redis, workers or clock events are still accepted.
+    """
     checks = {"postgres": _state(_postgres)}
     if checks["postgres"]["status"] == "ok":
         checks["migrations"] = _state(_migrations)
@@ -83,14 +94,14 @@ def ready() -> tuple[dict[str, Any], int]:
     return {"status": "ok" if all(c["status"] == "ok" for c in checks.values()) else "degraded", "checks": checks}, 200
 
 
-@blp.get("/docs")
+@pages.get("/docs")
 @is_open
 def docs() -> Response:
     """The interactive description; everything it loads comes from here."""
     return send_from_directory(_STATIC, "docs.html")
 
 
-@blp.get("/docs/<path:name>")
+@pages.get("/docs/<path:name>")
 @is_open
 def docs_file(name: str) -> Response:
     """Its scripts and styles."""
@@ -98,7 +109,7 @@ def docs_file(name: str) -> Response:
     return send_from_directory(folder, name, max_age=3600)
 
 
-@blp.get("/openapi.json")
+@pages.get("/openapi.json")
 @is_open
 def openapi() -> Response:
     """The OpenAPI description, made from the schemas that validate."""

@@ -116,7 +116,8 @@ class Delivery:
     """Delivers over one channel. Used by several threads at once."""
 
     def __init__(self, engine: Engine, channel: Channel, provider: Provider, *, sending_window: float) -> None:
-        self._engine = engine
+        #: Each statement is a transaction of its own: a third of the round trips.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._channel = channel
         self._provider = provider
         self._window = sending_window
@@ -147,7 +148,7 @@ class Delivery:
     def _claim(self, ids: Sequence[UUID], tries: int) -> list[_Claimed]:
         """Claim what is ours, and put aside what has expired."""
         lease = self._window + self._provider.timeout + MARGIN
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection:
             rows = [
                 _Claimed(*row)
                 for row in connection.execute(
@@ -194,7 +195,7 @@ class _Batch:
             while self._unrecorded and not self._record():
                 time.sleep(_RECORD_PAUSE)
         if self._waiting:
-            with self._engine.begin() as connection:
+            with self._engine.connect() as connection:
                 _change(connection, _GIVE_BACK, list(self._waiting))
         return self._failed
 

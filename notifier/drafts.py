@@ -12,7 +12,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import TextClause, text
 
 from notifier.channels import Channel, EventStatus, Priority, Status
 from notifier.ids import derived_id, millisecond_of, new_id, time_of
@@ -61,34 +60,30 @@ _NOTIFICATION_COLUMNS: Final = {
 }
 
 
-def _insert(table: str, columns: Mapping[str, str], parameter: str, due_at: str) -> str:
+def _insert(table: str, columns: Mapping[str, str], parameter: str, due_at: str, condition: str = "") -> str:
     names = ", ".join(columns)
     types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    # Ids are made beforehand, and some are derived: writing a row again makes no second one.
     return (
         f"INSERT INTO {table} ({names}, due_at) SELECT {names}, {due_at}"
-        f" FROM json_to_recordset(CAST(:{parameter} AS json)) AS row({types}, lease double precision)"
+        f" FROM json_to_recordset(CAST(:{parameter} AS json)) AS row({types}, key text, lease double precision)"
+        f" {condition} ON CONFLICT (id) DO NOTHING"
     )
 
 
-INSERT_EVENTS: Final[TextClause] = text(
-    _insert(
-        "events",
-        _EVENT_COLUMNS,
-        "events",
-        f"CASE WHEN status = '{EventStatus.ACCEPTED}' THEN now() + lease * interval '1 second' END",
-    )
-)
-#: Ids are derived, so that making a notification again makes no second one.
-INSERT_NOTIFICATIONS: Final[TextClause] = text(
-    _insert(
-        "notifications",
-        _NOTIFICATION_COLUMNS,
-        "notifications",
+def insert_events(condition: str = "") -> str:
+    """SQL that inserts the rows in `:events` (see `as_document`), those that meet a WHERE clause over `row`."""
+    due_at = f"CASE WHEN status = '{EventStatus.ACCEPTED}' THEN now() + lease * interval '1 second' END"
+    return _insert("events", _EVENT_COLUMNS, "events", due_at, condition)
+
+
+def insert_notifications(condition: str = "") -> str:
+    """SQL that inserts the rows in `:notifications`, those that meet a WHERE clause over `row`."""
+    due_at = (
         f"CASE status WHEN '{Status.QUEUED}' THEN now() + lease * interval '1 second'"
-        f" WHEN '{Status.SCHEDULED}' THEN send_at END",
+        f" WHEN '{Status.SCHEDULED}' THEN send_at END"
     )
-    + " ON CONFLICT (id) DO NOTHING"
-)
+    return _insert("notifications", _NOTIFICATION_COLUMNS, "notifications", due_at, condition)
 
 
 def as_document(rows: Sequence[Row]) -> str:
@@ -196,14 +191,15 @@ def draft_event(source: str, fields: Mapping[str, Any], payload: bytes, fingerpr
     """
     event_id = new_id()
     event = _fields_with_priority(fields, source)
+    key = event["key"] = event["idempotency_key"]
     event |= {"id": event_id, "created_at": time_of(event_id), "payload": orjson.Fragment(payload)}
     if event["recipient"] is None:
         event |= {"status": EventStatus.ACCEPTED, "lease": lease(FAN_OUT)}
-        return Draft(source, event, (), event["idempotency_key"], fingerprint)
+        return Draft(source, event, (), key, fingerprint)
     event["status"] = EventStatus.PROCESSED
     target = Target(event["channel"], event["recipient"], event["user_id"])
-    notification = notification_of(event, target, lease)
-    return Draft(source, event, (notification,), event["idempotency_key"], fingerprint)
+    notification = notification_of(event, target, lease) | {"key": key}
+    return Draft(source, event, (notification,), key, fingerprint)
 
 
 def draft_notification(
@@ -214,5 +210,6 @@ def draft_notification(
     origin = _fields_with_priority(fields, source)
     target = Target(origin["channel"], origin["recipient"], origin.get("user_id"))
     row = notification_row(origin, target, notification_id, datetime.now(UTC), lease)
-    row |= {"created_at": time_of(notification_id), "content": orjson.Fragment(content)}
-    return Draft(source, None, (row,), origin["idempotency_key"], fingerprint)
+    key = origin["idempotency_key"]
+    row |= {"created_at": time_of(notification_id), "content": orjson.Fragment(content), "key": key}
+    return Draft(source, None, (row,), key, fingerprint)

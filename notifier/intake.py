@@ -5,9 +5,10 @@ takes what is waiting (it never sleeps to wait for more), writes, commits and wa
 connections that is about six times the events a second that a session and a commit for each would give.
 """
 
+import contextlib
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -18,17 +19,17 @@ from uuid import UUID
 import orjson
 import structlog
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from notifier.drafts import INSERT_EVENTS, INSERT_NOTIFICATIONS, Draft, as_document
+from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
 
 log = structlog.get_logger()
 
 #: Rows that one group takes at the most: a commit of that size takes some tens of milliseconds.
 _GROUP: Final = 2000
-#: A group that was chosen as a deadlock's victim is repeated this often.
-_DEADLOCK_RETRIES: Final = 5
+#: How often a group is tried: it may be chosen as a deadlock's victim, or find its connection lost.
+_TRIES: Final = 5
 _DEADLOCK: Final = frozenset({"40P01", "40001"})  # deadlock_detected, serialization_failure
 
 
@@ -59,32 +60,40 @@ class _Request:
     answers: "Future[list[Answer]]"
 
 
-# Keys go in in one order everywhere, else two processes deadlock. An expired key is taken over.
-_CLAIM_KEYS = text("""
-    INSERT INTO idempotency_keys AS known (source, key, fingerprint, ids, created_at, expires_at)
-    SELECT source, key, decode(fingerprint, 'hex'), ids, created_at, now() + CAST(:ttl AS interval)
-    FROM json_to_recordset(CAST(:keys AS json))
-        AS given(source text, key text, fingerprint text, ids uuid[], created_at timestamptz)
-    ORDER BY source, key
-    ON CONFLICT (source, key) DO UPDATE SET fingerprint = excluded.fingerprint, ids = excluded.ids,
-        created_at = excluded.created_at, expires_at = excluded.expires_at
-        WHERE known.expires_at <= now()
-    RETURNING source, key
+_WON = "WHERE row.key IS NULL OR (row.source, row.key) IN (SELECT source, key FROM won)"
+# One round trip and one commit a group: the whole string is one implicit transaction (autocommit).
+# Keys go in in one order everywhere, else two processes deadlock. An expired key is taken over; one that is there
+# with our own ids was written by ourselves, over a connection that was lost before it could say so.
+_WRITE = text(f"""
+    SET LOCAL statement_timeout = '8s';
+    WITH won AS (
+        INSERT INTO idempotency_keys AS known (source, key, fingerprint, ids, created_at, expires_at)
+        SELECT source, key, decode(fingerprint, 'hex'), ids, created_at, now() + CAST(:ttl AS interval)
+        FROM json_to_recordset(CAST(:keys AS json))
+            AS given(source text, key text, fingerprint text, ids uuid[], created_at timestamptz)
+        ORDER BY source, key
+        ON CONFLICT (source, key) DO UPDATE SET fingerprint = excluded.fingerprint, ids = excluded.ids,
+            created_at = excluded.created_at, expires_at = excluded.expires_at
+            WHERE known.expires_at <= now() OR known.ids = excluded.ids
+        RETURNING source, key
+    ), new_events AS ({insert_events(_WON)}), new_notifications AS ({insert_notifications(_WON)})
+    SELECT source, key FROM won
 """)
-# A statement of its own, so that its snapshot shows what the winners of the first one committed.
+# A statement of its own, whose snapshot shows what the winners of the first one committed.
 _READ_KEYS = text("""
     SELECT source, key, fingerprint, ids, created_at
     FROM idempotency_keys JOIN json_to_recordset(CAST(:keys AS json)) AS given(source text, key text)
         USING (source, key)
 """)
-_BOUND = text("SET LOCAL statement_timeout = '8s'")
 
 
 class Intake:
     """The writer of one API process. Its thread starts with the first request, in the process that serves it."""
 
     def __init__(self, engine: Engine, publisher: Publisher, *, idempotency_ttl: timedelta) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        #: Held from group to group; made anew where it was lost.
+        self._connection: Connection | None = None
         self._publisher = publisher
         self._ttl = idempotency_ttl
         self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
@@ -154,10 +163,9 @@ class Intake:
         try:
             return self._commit(drafts)
         except (OperationalError, InterfaceError) as error:
-            # Its connection is gone with it; the pool makes the next one.
             log.warning("intake_unavailable", error=type(error.orig).__name__, drafts=len(drafts))
             return [Unavailable("Postgres cannot be reached.")] * len(drafts)
-        except (DataError, IntegrityError, ProgrammingError, DBAPIError) as error:
+        except DBAPIError as error:
             if len(drafts) > 1:
                 # One poisoned row must not fail its neighbours.
                 return [answer for draft in drafts for answer in self._answers([draft])]
@@ -165,52 +173,48 @@ class Intake:
             return [Invalid({"_schema": ["Postgres cannot store this."]})]
 
     def _commit(self, drafts: Sequence[Draft]) -> list[Answer]:
-        for _ in range(_DEADLOCK_RETRIES):
+        """Write a group; on a connection that was lost, or after a deadlock, again: that is safe, by its ids."""
+        for _ in range(_TRIES):
+            fresh = self._connection is None
             try:
-                with self._engine.begin() as connection:
-                    return _write_group(connection, drafts, self._ttl)
-            except OperationalError as error:
-                if getattr(error.orig, "pgcode", None) not in _DEADLOCK:
+                if self._connection is None:
+                    self._connection = self._engine.connect()
+                return _write_group(self._connection, drafts, self._ttl)
+            except DBAPIError as error:
+                self._drop_connection()
+                # One that was held may have died since; one that was just made says that Postgres is away.
+                lost = error.connection_invalidated and not fresh
+                if not lost and getattr(error.orig, "pgcode", None) not in _DEADLOCK:
                     raise
         return [Unavailable("Too much happens at once.")] * len(drafts)
 
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(SQLAlchemyError):
+                connection.close()
+
 
 def _key_of(draft: Draft) -> tuple[str, str]:
-    return draft.source, draft.idempotency_key or ""
+    return draft.source, draft.idempotency_key or ""  # no key is empty
 
 
 def _write_group(connection: Connection, drafts: Sequence[Draft], ttl: timedelta) -> list[Answer]:
-    """Write drafts in the connection's transaction: winners of their keys are inserted, the others answered for."""
-    connection.execute(_BOUND)
+    """Write drafts in one transaction: those that win their keys are inserted, the others answered for."""
     leaders: dict[tuple[str, str], Draft] = {}
     for draft in drafts:
         if draft.idempotency_key is not None:
             leaders.setdefault(_key_of(draft), draft)
-    known = _claim_keys(connection, list(leaders.values()), ttl) if leaders else {}
-
-    answers: list[Answer] = []
-    winners: list[Draft] = []
-    for draft in drafts:
-        leader = leaders.get(_key_of(draft), draft)
-        first = known.get(_key_of(draft))
-        if draft is leader and first is None:
-            winners.append(draft)
-            answers.append(Accepted(draft.ids, draft.created_at, duplicate=False))
-        elif draft.fingerprint != (first.fingerprint if first else leader.fingerprint):
-            answers.append(KeyReused())
-        else:
-            answers.append(
-                Accepted(first.ids, first.created_at, duplicate=True)
-                if first
-                else Accepted(leader.ids, leader.created_at, duplicate=True)
-            )
-    events = [draft.event for draft in winners if draft.event]
-    notifications = [row for draft in winners for row in draft.notifications]
-    if events:
-        connection.execute(INSERT_EVENTS, {"events": as_document(events)})
-    if notifications:
-        connection.execute(INSERT_NOTIFICATIONS, {"notifications": as_document(notifications)})
-    return answers
+    written = [draft for draft in drafts if leaders.get(_key_of(draft), draft) is draft]
+    document = {
+        "ttl": ttl,
+        "keys": orjson.dumps([_key_row(leader) for leader in leaders.values()]).decode(),
+        "events": as_document([draft.event for draft in written if draft.event]),
+        "notifications": as_document([row for draft in written for row in draft.notifications]),
+    }
+    won = {(row.source, row.key) for row in connection.execute(_WRITE, document)}
+    known = _read_keys(connection, [leader for key, leader in leaders.items() if key not in won])
+    return [_answer(draft, leaders.get(_key_of(draft)), won, known) for draft in drafts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,26 +224,38 @@ class _KnownKey:
     created_at: datetime
 
 
-def _claim_keys(connection: Connection, leaders: Sequence[Draft], ttl: timedelta) -> dict[tuple[str, str], _KnownKey]:
-    """Insert the keys of `leaders`; returns those that somebody else had before, with what they stand for."""
-    given = [
-        {
-            "source": draft.source,
-            "key": draft.idempotency_key,
-            "fingerprint": draft.fingerprint.hex(),
-            "ids": draft.ids,
-            "created_at": draft.created_at,
-        }
-        for draft in leaders
-    ]
-    won = {
-        (row.source, row.key)
-        for row in connection.execute(_CLAIM_KEYS, {"keys": orjson.dumps(given).decode(), "ttl": ttl})
-    }
-    lost = [{"source": draft.source, "key": draft.idempotency_key} for draft in leaders if _key_of(draft) not in won]
-    if not lost:
-        return {}
+def _answer(
+    draft: Draft, leader: Draft | None, won: Container[tuple[str, str]], known: Mapping[tuple[str, str], _KnownKey]
+) -> Answer:
+    """What becomes of a draft: `leader` is the first of its group with its key, `known` what others had before it."""
+    if leader is None or (leader is draft and _key_of(draft) in won):
+        return Accepted(draft.ids, draft.created_at, duplicate=False)
+    if _key_of(draft) in won:
+        first = _KnownKey(leader.fingerprint, leader.ids, leader.created_at)
+    elif _key_of(draft) in known:
+        first = known[_key_of(draft)]
+    else:
+        # Its time ran out between the two statements, and somebody swept it away.
+        return Unavailable("The idempotency key expired just now; send it again.")
+    if draft.fingerprint != first.fingerprint:
+        return KeyReused()
+    return Accepted(first.ids, first.created_at, duplicate=True)
+
+
+def _key_row(draft: Draft) -> dict[str, object]:
     return {
-        (row.source, row.key): _KnownKey(bytes(row.fingerprint), row.ids, row.created_at)
-        for row in connection.execute(_READ_KEYS, {"keys": orjson.dumps(lost).decode()})
+        "source": draft.source,
+        "key": draft.idempotency_key,
+        "fingerprint": draft.fingerprint.hex(),
+        "ids": draft.ids,
+        "created_at": draft.created_at,
     }
+
+
+def _read_keys(connection: Connection, losers: Sequence[Draft]) -> dict[tuple[str, str], _KnownKey]:
+    """What the keys of `losers` stand for."""
+    if not losers:
+        return {}
+    lost = [{"source": draft.source, "key": draft.idempotency_key} for draft in losers]
+    rows = connection.execute(_READ_KEYS, {"keys": orjson.dumps(lost).decode()}).all()
+    return {(row.source, row.key): _KnownKey(bytes(row.fingerprint), row.ids, row.created_at) for row in rows}

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from notifier.channels import Channel, EventStatus, Status
-from notifier.drafts import INSERT_NOTIFICATIONS, Lease, Row, Target, as_document, notification_of
+from notifier.drafts import Lease, Row, Target, as_document, insert_notifications, notification_of
 from notifier.ids import new_id
 
 Hints = list[tuple[str, UUID]]
@@ -22,6 +22,7 @@ _LOCK: Final = text(f"""
 _FINISH: Final = text(f"""
     UPDATE events SET status = '{EventStatus.PROCESSED}', due_at = NULL, error = NULL WHERE id = ANY(:ids)
 """)
+_INSERT: Final = text(insert_notifications())
 _NOTE_ERROR: Final = text("UPDATE events SET error = :error WHERE id = :id AND status = 'accepted'")
 
 
@@ -40,7 +41,7 @@ def targets_of(event: Mapping[str, Any]) -> list[Target]:
 
 def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
     if rows:
-        connection.execute(INSERT_NOTIFICATIONS, {"notifications": as_document(rows)})
+        connection.execute(_INSERT, {"notifications": as_document(rows)})
     return [(row["queue"], row["id"]) for row in rows if row["status"] == Status.QUEUED]
 
 

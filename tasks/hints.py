@@ -25,6 +25,8 @@ log = structlog.get_logger()
 LEASE: Final = 5.0
 #: Where publishing stops: some below the most, since several publishers may look at the same moment.
 _FULL: Final = MAX_MESSAGES - 8
+#: Messages that may go to a nearly empty queue between two looks at it: a look costs as much as a message.
+_UNSEEN: Final = 8
 #: Ids that are kept while their queues are full. What goes beyond is left to the clock.
 _MAX_KEPT: Final = 20_000
 #: Seconds between looks into full queues, and of silence after a failure.
@@ -89,7 +91,9 @@ class HintPublisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._kept: dict[str, deque[UUID]] = {queue: deque() for queue in (*DELIVERY, FAN_OUT)}
+        #: What was last seen of each queue, and how many messages were sent to it without a look since.
         self._depths = dict.fromkeys(self._kept, 0)
+        self._unseen = dict.fromkeys(self._kept, _UNSEEN)
         self._changed = threading.Condition()
         self._count = 0
         self._silent_until = 0.0
@@ -131,8 +135,7 @@ class HintPublisher:
         published = 0
         with self._app.producer_or_acquire() as producer:
             for queue in queues:
-                self._depths[queue] = depth(producer.connection, queue)
-                if self._depths[queue] >= _FULL:
+                if not self._has_room(producer.connection, queue):
                     continue
                 with self._changed:
                     kept = self._kept[queue]
@@ -141,6 +144,13 @@ class HintPublisher:
                 publish(self._app, [Handover(queue, ids, 0)], producer)
                 published += 1
         return published
+
+    def _has_room(self, connection: Any, queue: str) -> bool:  # noqa: ANN401 -- kombu ships no types
+        """Whether a message may be added; looks only every few messages while the queue is nearly empty."""
+        if self._unseen[queue] >= _UNSEEN or self._depths[queue] >= _UNSEEN:
+            self._depths[queue], self._unseen[queue] = depth(connection, queue), 0
+        self._unseen[queue] += 1
+        return self._depths[queue] < _FULL
 
     def _drop(self, error: str) -> None:
         with self._changed:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from notifier import migrations
@@ -42,10 +42,47 @@ def new_postgres(database: str) -> Iterator[EmbeddedPostgres]:
             server.create_database(database)
             engine = engine_of(server.url(database))
             migrations.upgrade(engine)
+            hold_to_the_state_machine(engine)
             engine.dispose()
             yield server
         finally:
             server.stop()
+
+
+#: The only transitions there are (docs/architecture.md).
+TRANSITIONS = {
+    ("scheduled", "queued"),
+    ("retrying", "queued"),
+    ("queued", "sending"),
+    ("sending", "sent"),
+    ("sending", "delivered"),
+    ("sending", "retrying"),
+    ("sending", "failed"),
+    ("sending", "expired"),
+    ("sending", "queued"),
+    ("queued", "sent"),
+    ("queued", "delivered"),
+    ("failed", "queued"),
+}
+
+
+def hold_to_the_state_machine(engine: Engine) -> None:
+    """Make Postgres refuse any other transition: so every test of the suite watches them."""
+    allowed = ", ".join(f"('{old}', '{new}')" for old, new in sorted(TRANSITIONS))
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION check_transition() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                f" IF OLD.status <> NEW.status AND (OLD.status, NEW.status) NOT IN ({allowed}) THEN"
+                " RAISE EXCEPTION 'no transition from % to %', OLD.status, NEW.status; END IF; RETURN NULL; END $$"
+            )
+        )
+        connection.execute(
+            text(
+                "CREATE TRIGGER check_transition AFTER UPDATE OF status ON notifications FOR EACH ROW"
+                " EXECUTE FUNCTION check_transition()"
+            )
+        )
 
 
 @pytest.fixture(scope="session")

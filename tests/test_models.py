@@ -130,3 +130,17 @@ def test_postgres_itself_holds_live_rows_to_a_due_at(engine: Engine, status: str
     )
     with pytest.raises(Exception, match="live_rows_are_due"), engine.begin() as connection:
         connection.execute(statement)
+
+
+@pytest.mark.parametrize("status", ["queued", "sending", "failed"])
+def test_a_sent_notification_stays_sent(engine: Engine, status: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO notifications (id, source, critical, priority, queue, status, created_at)"
+                " VALUES (gen_random_uuid(), 'x', false, 'normal', 'email', 'sent', now())"
+            )
+        )
+    due = "NULL" if status == "failed" else "now()"
+    with pytest.raises(Exception, match=f"no transition from sent to {status}"), engine.begin() as connection:
+        connection.execute(text(f"UPDATE notifications SET status = '{status}', due_at = {due}"))

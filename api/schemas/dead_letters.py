@@ -39,7 +39,7 @@ class FilterFields(ma.Schema):
 
     channel = fields.String(load_default=None, validate=validate.OneOf(list(Channel)))
     reason = name(load_default=None)
-    event_type = fields.String(load_default=None, validate=validate.Regexp(EVENT_TYPE))
+    event_type = fields.String(load_default=None, validate=EVENT_TYPE)
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)
 

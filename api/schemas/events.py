@@ -13,7 +13,7 @@ from notifier.channels import EventStatus
 class EventSchema(SchedulingFields):
     """Something that happened. Only `event_type` is required."""
 
-    event_type = fields.String(required=True, validate=validate.Regexp(EVENT_TYPE), metadata={"example": "user.signup"})
+    event_type = fields.String(required=True, validate=EVENT_TYPE, metadata={"example": "user.signup"})
     payload = fields.Dict(load_default=dict, metadata={"example": {"name": "Ada"}})
     occurred_at = Timestamp(load_default=None, allow_none=True)
 
@@ -90,7 +90,7 @@ class EventPageSchema(ma.Schema):
 class EventQuery(PageQuery):
     """Which events."""
 
-    event_type = fields.String(load_default=None, validate=validate.Regexp(EVENT_TYPE))
+    event_type = fields.String(load_default=None, validate=EVENT_TYPE)
     status = fields.String(load_default=None, validate=validate.OneOf(list(EventStatus)))
     source = name(load_default=None)
     recipient = name(2048, load_default=None)

@@ -91,6 +91,6 @@ class NotificationQuery(PageQuery):
     channel = fields.String(load_default=None, validate=validate.OneOf(list(Channel)))
     user_id = name(load_default=None)
     recipient = name(2048, load_default=None)
-    event_type = fields.String(load_default=None, validate=validate.Regexp(EVENT_TYPE))
+    event_type = fields.String(load_default=None, validate=EVENT_TYPE)
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)

@@ -9,7 +9,13 @@ from api.schemas.fields import StrictBoolean, Timestamp, name
 from notifier.addresses import normalised
 from notifier.channels import Channel, Priority
 
-EVENT_TYPE: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z"
+EVENT_TYPE: Final = validate.Regexp(
+    r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z",
+    error="Not an event type: 1 to 128 letters, digits, dots, dashes, colons and underscores.",
+)
+_CATEGORY: Final = validate.Regexp(
+    r"^[A-Za-z0-9._:-]{1,64}\Z", error="Not a category: 1 to 64 letters, digits, dots, dashes, colons and underscores."
+)
 
 
 class SchedulingFields(ma.Schema):
@@ -28,7 +34,7 @@ class SchedulingFields(ma.Schema):
     category = fields.String(
         load_default=None,
         allow_none=True,
-        validate=validate.Regexp(r"^[A-Za-z0-9._:-]{1,64}\Z"),
+        validate=_CATEGORY,
         metadata={"description": "What kind of message it is, for people's preferences.", "example": "account"},
     )
     critical = StrictBoolean(load_default=False, metadata={"description": "Implies priority high."})

@@ -129,7 +129,8 @@ class _Stack:
                 supervisor.start(*self._processes(environment), timeout=_READY_TIMEOUT)
                 self._announce(environment)
                 if self._options.demo:
-                    demo.show(f"http://{ADDRESS}:{self._port}", supervisor.watch)
+                    email = environment["NOTIFIER_EMAIL"].startswith("outbox:")
+                    demo.show(f"http://{ADDRESS}:{self._port}", supervisor.watch, email=email)
                 supervisor.watch()
             except Stopped:
                 _say("Stopping; Ctrl-C again kills at once.")

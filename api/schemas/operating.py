@@ -1,0 +1,24 @@
+"""Health and readiness."""
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+
+class HealthSchema(ma.Schema):
+    """The process lives."""
+
+    status = fields.String(metadata={"example": "ok"})
+
+
+class CheckSchema(ma.Schema):
+    """The state of one part."""
+
+    status = fields.String(validate=validate.OneOf(["ok", "failed"]))
+    detail = fields.String(metadata={"description": "What is wrong."})
+
+
+class ReadySchema(ma.Schema):
+    """The state of each part."""
+
+    status = fields.String(validate=validate.OneOf(["ok", "degraded", "unavailable"]))
+    checks = fields.Dict(keys=fields.String(), values=fields.Nested(CheckSchema))
