@@ -167,7 +167,7 @@ def get_event(event_id: UUID) -> dict[str, Any]:
 
 
 @blp.route("/<uuid:event_id>/replay", methods=["POST"])
-@requires(Scope.SEND)
+@requires(Scope.ADMIN)
 @blp.response(202, EventOutSchema)
 @blp.alt_response(404, description="There is no such event.")
 def replay_event(event_id: UUID) -> Event:

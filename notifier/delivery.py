@@ -206,6 +206,9 @@ class _Batch:
         """What the provider may begin now; ends early where time or Postgres runs out."""
         while self._waiting and self._may_begin():
             row = self._waiting.popleft()
+            if row.id not in contents:
+                self._failed.append(FailedRow(row.id, row.claims, True, "content: its event is gone"))
+                continue
             try:
                 message = render(row.id, self._channel, row.recipient, contents[row.id])
             except Exception as error:

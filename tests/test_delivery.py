@@ -148,26 +148,37 @@ def test_connections_to_the_mail_server_are_reused(system: Running, smtp: SmtpRe
     assert smtp.connections - before < 30
 
 
-def test_a_row_that_breaks_the_code_dies_alone(system: Running, http: HttpReceiver) -> None:
-    # An event whose payload is gone cannot be rendered: a stand-in for whatever we did not think of.
-    ids = [uuid4() for _ in range(3)]
-    broken = f"""
-        INSERT INTO notifications (id, event_id, event_type, source, recipient, channel, critical, priority, queue,
-            status, due_at, created_at)
-        SELECT id, CASE WHEN id = '{ids[1]}' THEN gen_random_uuid() END, 'x', 'test', '{http.url("/neighbours")}',
-            'webhook', false, 'normal', 'webhook', 'queued', now(), now()
-        FROM unnest(CAST(:ids AS uuid[])) AS id
-    """
-    system.sql(broken, ids=ids)
+def _queue_by_hand(system: Running, recipient: str, contents: list[str | None]) -> list[UUID]:
+    """Notifications as no request would make them: with this content, or of an event that does not exist."""
+    ids = [uuid4() for _ in contents]
     system.sql(
-        'UPDATE notifications SET content = \'{"body": "ok"}\' WHERE id = ANY(:ids) AND event_id IS NULL', ids=ids
+        """
+        INSERT INTO notifications (id, event_id, source, recipient, channel, critical, priority, content, queue,
+            status, due_at, created_at)
+        SELECT id, CASE WHEN content IS NULL THEN gen_random_uuid() END, 'test', :recipient, 'email', false, 'normal',
+            CAST(content AS json), 'email', 'queued', now(), now()
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:contents AS text[])) AS made(id, content)
+        """,
+        ids=ids,
+        contents=contents,
+        recipient=recipient,
     )
-    wait_for(lambda: len(http.received("/neighbours")) == 2)
-    dead = wait_for(lambda: _if_failed(system, ids[1]))
+    return ids
+
+
+@pytest.mark.parametrize(("broken", "error"), [("[]", "render: "), (None, "content: its event is gone")])
+def test_a_row_that_breaks_the_code_dies_alone(
+    system: Running, smtp: SmtpReceiver, broken: str | None, error: str
+) -> None:
+    good = '{"body": "ok"}'
+    recipient = f"neighbour-{len(broken or '')}@example.com"
+    _, dead_id, _ = _queue_by_hand(system, recipient, [good, broken, good])
+    wait_for(lambda: len(smtp.mails_to(recipient)) == 2)
+    dead = wait_for(lambda: _if_failed(system, dead_id))
     assert (dead["reason"], dead["attempts"]) == ("permanent_error", 0)
     letters = system.get("/api/v1/dead-letters", params={"reason": "permanent_error"}).json()["items"]
-    [letter] = [letter for letter in letters if letter["notification_id"] == str(ids[1])]
-    assert letter["error"].startswith("render:")
+    [letter] = [letter for letter in letters if letter["notification_id"] == str(dead_id)]
+    assert letter["error"].startswith(error)
 
 
 def _if_failed(system: Running, notification_id: UUID) -> dict[str, object] | None:

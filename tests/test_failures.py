@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
 
 from deploy.child import Child
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -253,6 +254,27 @@ def test_a_postgres_that_hangs_does_not_write_what_was_given_up(
     assert "nothing was written" in answers[1].json()["detail"]
     system.event(event_type="after")
     assert system.sql("SELECT count(*) FROM events WHERE event_type = 'hung.1'")[0][0] == 0
+
+
+def test_doubled_and_stale_messages_claim_nothing(start_system: Start, http: HttpReceiver) -> None:
+    system = start_system()
+    release = http.hold("/doubled")
+    event_id = system.event(recipient=http.url("/doubled"), channel="webhook")
+    wait_for(lambda: http.received("/doubled"))
+    [notification] = system.notifications(event_id)
+    with Celery(broker=system.environment["REDIS_URL"]) as sender:
+        sender.conf.task_create_missing_queues = True
+        for failed_attempts in (0, 0, 0, 1, 5):
+            sender.send_task(
+                "tasks.deliver.webhook", args=([notification["id"]],), queue="webhook", retries=failed_attempts
+            )
+    # What comes behind them in the queue says when they are through.
+    for _ in range(5):
+        system.finished(system.event(recipient=http.url("/behind"), channel="webhook"))
+    release()
+    assert system.finished(event_id)["attempts"] == 1
+    assert len(http.received("/doubled")) == 1
+    assert system.sql("SELECT claims FROM notifications WHERE id = :id", id=notification["id"])[0].claims == 1
 
 
 def test_any_number_of_beats_hand_over_once(start_system: Start, http: HttpReceiver) -> None:

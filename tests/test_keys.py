@@ -20,7 +20,6 @@ OPEN = {"/health", "/ready", "/docs", "/docs/<path:name>", "/openapi.json"}
 SEND = {
     ("POST", "/api/v1/events"),
     ("POST", "/api/v1/events/batch"),
-    ("POST", "/api/v1/events/<uuid:event_id>/replay"),
     ("POST", "/api/v1/notifications"),
 }
 
