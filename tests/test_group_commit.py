@@ -1,0 +1,62 @@
+"""Group commit, from inside: a group that is written again writes nothing twice."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from notifier.channels import Channel, Priority
+from notifier.drafts import Draft, draft_event
+from notifier.intake import Accepted, Intake
+
+_FIELDS = {
+    "event_type": "x",
+    "recipient": "+4915112345678",
+    "channel": Channel.SMS,
+    "user_id": None,
+    "category": None,
+    "critical": False,
+    "priority": Priority.NORMAL,
+    "send_at": None,
+    "expires_at": None,
+    "cancellation_key": None,
+    "occurred_at": None,
+}
+
+
+class _NoHints:
+    def hint(self, hints: Sequence[tuple[str, UUID]]) -> None:
+        """Whoever is told, nothing depends on it."""
+
+
+def _draft(key: str | None) -> Draft:
+    return draft_event("test", {**_FIELDS, "idempotency_key": key}, b"{}", b"fingerprint", lambda _: 5.0)
+
+
+def _count(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        return [connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0 for table in ("events", "notifications")]
+
+
+def test_a_group_whose_answer_was_lost_is_safely_written_again(engine: Engine) -> None:
+    intake = Intake(engine, _NoHints(), idempotency_ttl=timedelta(hours=1))
+    drafts = [_draft("key"), _draft(None)]
+    expected = [Accepted(draft.ids, draft.created_at, duplicate=False) for draft in drafts]
+    assert intake.accept(drafts, 10) == expected
+    assert intake.accept(drafts, 10) == expected
+    assert _count(engine) == [2, 2]
+
+
+def test_a_connection_that_died_since_is_replaced_without_a_word(engine: Engine) -> None:
+    intake = Intake(engine, _NoHints(), idempotency_ttl=timedelta(hours=1))
+    assert isinstance(intake.accept([_draft(None)], 10)[0], Accepted)
+    with engine.connect() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    assert isinstance(intake.accept([_draft(None)], 10)[0], Accepted)
+    assert _count(engine) == [2, 2]
