@@ -1,0 +1,89 @@
+"""When a recipient is not to be disturbed, and when that ends: `is_quiet`, `end_of`.
+
+A rule speaks of wall clocks, and a wall clock jumps. So everything is computed in UTC, and local times are only read:
+adding to a datetime of a zone, or comparing two of them, would ignore a jump that lies in between.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+#: Rules repeat daily, and clock changes lie days apart: what has no gap for so long has none worth waiting for.
+_HORIZON: Final = timedelta(days=8)
+_DAY: Final = timedelta(days=1)
+_SECOND: Final = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """One rule: from `start` (inclusive) to `end` (exclusive) on the wall clock of `zone`, over midnight where
+    `end` < `start`.
+
+    Both are naive and of whole minutes, and they differ; otherwise it raises ValueError.
+    """
+
+    start: time
+    end: time
+    zone: ZoneInfo
+
+    def __post_init__(self) -> None:
+        for edge in (self.start, self.end):
+            if edge.tzinfo is not None or edge.second or edge.microsecond:
+                raise ValueError(f"quiet hours start and end on a whole minute without a zone, not at {edge}")
+        if self.start == self.end:
+            raise ValueError(f"quiet hours end at another time than they start, not at {self.end:%H:%M}")
+
+    def __str__(self) -> str:
+        return f"{self.start:%H:%M}–{self.end:%H:%M} {self.zone}"
+
+
+def is_quiet(rule: QuietHours, moment: datetime) -> bool:
+    """Whether the wall clock of the rule's zone is within the rule at `moment`, which is aware.
+
+    Where clocks are set back, an hour's two passes are the same to a rule.
+    """
+    # By way of UTC: a moment that is in the zone already would keep a local time that a clock change skips.
+    clock = moment.astimezone(UTC).astimezone(rule.zone).time()
+    if rule.start < rule.end:
+        return rule.start <= clock < rule.end
+    return rule.start <= clock or clock < rule.end
+
+
+def end_of(rules: Sequence[QuietHours], moment: datetime) -> datetime | None:
+    """The first moment from `moment` on, which is aware, that none of the rules covers, in UTC.
+
+    That is `moment` itself where no rule holds then, and None where there is none within 8 days. An end that a clock
+    change skips is the first moment after the gap.
+    """
+    now = moment.astimezone(UTC)
+    last = now + _HORIZON
+    while now <= last:
+        rule = next((rule for rule in rules if is_quiet(rule, now)), None)
+        if rule is None:
+            return now
+        now = _quiet_until(rule, now)
+    return None
+
+
+def _quiet_until(rule: QuietHours, now: datetime) -> datetime:
+    """A later moment, in UTC, up to which a rule that holds `now` goes on to hold: its end, or a change of the clock.
+
+    What holds after a change is for the caller to ask again.
+    """
+    local = now.astimezone(rule.zone)
+    end = datetime.combine(local, rule.end)
+    candidate = now + (end - local.replace(tzinfo=None)) % _DAY
+    offset = local.utcoffset()
+    if candidate.astimezone(rule.zone).utcoffset() == offset:
+        return candidate  # no change: in all of tzdata, the fastest that another undid lasted four days
+    # The first second of the new offset (tzdata counts whole seconds), by halving: there is one change in the range.
+    first = now.replace(microsecond=0)
+    seconds = range((candidate - first) // _SECOND)
+    return first + _SECOND * bisect_left(seconds, True, key=lambda n: _offset(rule, first + _SECOND * n) != offset)
+
+
+def _offset(rule: QuietHours, moment: datetime) -> timedelta | None:
+    return moment.astimezone(rule.zone).utcoffset()
