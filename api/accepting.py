@@ -1,20 +1,20 @@
 """What the routes that accept something share: one item's body to a draft, drafts to answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import marshmallow as ma
 import orjson
 from flask import Response, request
 
-from api.auth import caller
 from api.bodies import Body
 from api.parts import parts
 from api.problems import flattened
-from notifier.channels import Channel
 from notifier.drafts import Draft
 from notifier.errors import Invalid
 from notifier.intake import Accepted, Answer
+from notifier.plans import Planner
+from notifier.templates import EMPTY, Catalogue, catalogue
 
 #: How an idempotency key may come besides in the body.
 KEY_HEADER = "Idempotency-Key"
@@ -26,10 +26,32 @@ def load(schema: ma.Schema, body: Body) -> dict[str, Any]:
         fields: dict[str, Any] = schema.load(body.document)
     except ma.ValidationError as error:
         raise Invalid(flattened(error.messages)) from None
-    channel: Channel | None = fields["channel"]
-    if channel is not None and channel not in parts().wiring.channels:
-        raise Invalid({"channel": [f"No provider is configured for {channel}: see NOTIFIER_{channel.upper()}."]})
+    asked = {"channel": [fields["channel"]], "channels": fields.get("channels") or []}
+    for name, channels in asked.items():
+        for channel in channels:
+            if channel is not None and channel not in parts().wiring.channels:
+                raise Invalid({name: [f"No provider is configured for {channel}: see NOTIFIER_{channel.upper()}."]})
     return fields
+
+
+def templates_of(fields: Sequence[Mapping[str, Any]]) -> Catalogue:
+    """The templates that some requests name; one query, and none where they name none."""
+    names = {each["template"] for each in fields if each["template"] is not None}
+    if not names:
+        return EMPTY
+    with parts().wiring.engine.connect() as connection:
+        return catalogue(connection, names)
+
+
+def check_template(fields: Mapping[str, Any], templates: Catalogue) -> None:
+    """Raise Invalid where a request's template is not known, or not for its channel."""
+    template, channel = fields["template"], fields["channel"]
+    if template is None:
+        return
+    if not templates.knows(template):
+        raise Invalid({"template": ["There is no such template."]})
+    if channel is not None and not templates.knows(template, channel):
+        raise Invalid({"template": [f"The template has no version for {channel}."]})
 
 
 def with_key_header(fields: dict[str, Any]) -> dict[str, Any]:
@@ -68,9 +90,6 @@ def accepted(body: object, *, duplicate: bool, location: str | None = None) -> R
     return response
 
 
-Drafting = Callable[[str, dict[str, Any], bytes, bytes, Callable[[str], float]], Draft]
-
-
-def draft(make: Drafting, kind: str, fields: dict[str, Any], body: Body, text: bytes) -> Draft:
-    """A draft of validated fields by `make`: the caller is its source, `kind` tells apart what shares a key."""
-    return make(caller().name, fields, text, body.fingerprint(kind), parts().publisher.lease)
+def planner() -> Planner:
+    """What turns this process's requests into rows."""
+    return parts().wiring.planner(parts().publisher.lease)

@@ -6,10 +6,23 @@ import orjson
 from flask import Flask
 from flask.json.provider import JSONProvider
 
-from api import dead_letters, events, notifications, operating
+from api import (
+    dead_letters,
+    events,
+    holds,
+    notifications,
+    operating,
+    preferences,
+    routes,
+    suppressions,
+    templates,
+    unsubscribing,
+    users,
+)
 from api.auth import is_open, require_keys
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
+from api.resources import NameConverter
 from config.logs import configure_logs
 from config.wiring import Wiring, wiring
 from tasks.publisher import publisher
@@ -18,6 +31,12 @@ _DESCRIPTION: Final = """Events in over HTTP; people hear of them by email, SMS,
 
 Errors are `application/problem+json` (RFC 9457). Send your key as `Authorization: Bearer …`. Lists take `limit`
 and `cursor`. Times are RFC 3339 with an offset, and come out in UTC."""
+
+
+_RESOURCES: Final = (
+    *(events, notifications, users, preferences, templates, routes, suppressions, holds),
+    *(dead_letters, operating),
+)
 
 
 class _Orjson(JSONProvider):
@@ -37,6 +56,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app = Flask("notifier", static_folder=None)
     app.json = _Orjson(app)
     app.url_map.strict_slashes = False
+    app.url_map.converters["name"] = NameConverter
     app.config.update(
         API_TITLE="Notifier",
         API_VERSION="0.1.0",
@@ -49,9 +69,10 @@ def create_app(wires: Wiring | None = None) -> Flask:
     )
     keep(app, Parts(wires, wires.intake(publisher()), publisher()))
     api = ProblemApi(app)
-    for module in (events, notifications, dead_letters, operating):
+    for module in _RESOURCES:
         api.register_blueprint(module.blp)
     app.register_blueprint(operating.pages)
+    app.register_blueprint(unsubscribing.pages)
     app.extensions["openapi"] = api.spec
     register_problems(app)
     app.view_functions = {

@@ -1,5 +1,6 @@
 """Events: something happened."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -7,8 +8,17 @@ from flask import Response, abort
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.accepting import accept, accept_one, accepted, draft, load, with_key_header
-from api.auth import requires
+from api.accepting import (
+    accept,
+    accept_one,
+    accepted,
+    check_template,
+    load,
+    planner,
+    templates_of,
+    with_key_header,
+)
+from api.auth import caller, requires
 from api.bodies import Body, items_of, read_batch, read_json
 from api.pages import filtered, page
 from api.parts import parts
@@ -26,10 +36,11 @@ from api.schemas.events import (
 from notifier import routing
 from notifier.drafts import Draft, draft_event
 from notifier.errors import Invalid, NotifierError, Unavailable
-from notifier.intake import Accepted
+from notifier.intake import Accepted, Answer
 from notifier.keys import Scope
 from notifier.models import Event, Notification
-from notifier.rendering import rfc3339
+from notifier.templates import Catalogue
+from notifier.times import rfc3339
 
 blp = Resource("events", __name__, url_prefix="/api/v1/events", description="Something happened.")
 
@@ -42,10 +53,11 @@ _KEY_HEADER_DOC = {
 }
 
 
-def _draft_event(fields: dict[str, Any], body: Body) -> Draft:
+def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft:
+    check_template(fields, templates)
     payload = body.raw_member("payload") or b"{}"
     columns = {name: value for name, value in fields.items() if name != "payload"}
-    return draft(draft_event, "event", columns, body, payload)
+    return draft_event(caller().name, columns, payload, body.fingerprint("event"), planner(), templates)
 
 
 def _location(event_id: UUID) -> str:
@@ -69,7 +81,7 @@ def post_event() -> Response:
     """
     body = read_json(parts().wiring.settings.max_event_bytes)
     fields = with_key_header(load(_event, body))
-    answer = accept_one(_draft_event(fields, body))
+    answer = accept_one(_draft(fields, body, templates_of([fields])))
     [event_id] = answer.ids
     return accepted(
         {
@@ -108,16 +120,16 @@ def post_batch() -> Response:
     if not 1 <= len(raw_items) <= settings.max_batch_events:
         raise Invalid({"events": [f"Send 1 to {settings.max_batch_events} events."]})
     outcomes: list[Accepted | NotifierError | None] = []
-    drafts: list[Draft] = []
+    loaded: list[tuple[Body, dict[str, Any]]] = []
     for item in items_of(raw_items, settings.max_event_bytes):
         try:
             if isinstance(item, Invalid):
                 raise item
-            drafts.append(_draft_event(load(_event, item), item))
+            loaded.append((item, load(_event, item)))
             outcomes.append(None)
         except Invalid as error:
             outcomes.append(error)
-    answers = accept(drafts)
+    answers = _accept_all(loaded)
     if answers and all(isinstance(answer, Unavailable) for answer in answers):
         raise Unavailable("Postgres cannot be reached.")
     written = iter(answers)
@@ -132,6 +144,19 @@ def post_batch() -> Response:
         },
         duplicate=False,
     )
+
+
+def _accept_all(loaded: Sequence[tuple[Body, dict[str, Any]]]) -> list[Answer]:
+    """Draft and write the valid items of a batch: an answer each."""
+    templates = templates_of([fields for _, fields in loaded])
+    drafts: list[Draft | Invalid] = []
+    for body, fields in loaded:
+        try:
+            drafts.append(_draft(fields, body, templates))
+        except Invalid as error:
+            drafts.append(error)
+    answers = iter(accept([draft for draft in drafts if isinstance(draft, Draft)]))
+    return [next(answers) if isinstance(draft, Draft) else draft for draft in drafts]
 
 
 def _item(index: int, outcome: Accepted | NotifierError) -> dict[str, Any]:
@@ -177,5 +202,5 @@ def replay_event(event_id: UUID) -> Event:
         event = session.get(Event, event_id)
     if event is None:
         abort(404, "There is no such event.")
-    here.publisher.hint(routing.replay(here.wiring.engine, vars(event), here.publisher.lease))
+    here.publisher.hint(routing.replay(here.wiring.engine, vars(event), planner()))
     return event

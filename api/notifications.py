@@ -8,24 +8,33 @@ from flask import Response, abort
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.accepting import accept_one, accepted, draft, load, with_key_header
-from api.auth import requires
-from api.bodies import read_json
+from api.accepting import accept_one, accepted, check_template, load, planner, templates_of, with_key_header
+from api.auth import caller, requires
+from api.bodies import Body, read_json
 from api.pages import filtered, page
 from api.parts import parts
+from api.problems import problem
 from api.resources import Resource
 from api.schemas.notifications import (
     AttemptPageSchema,
+    CancelledSchema,
+    CancelSchema,
     DirectNotificationSchema,
+    MoveSchema,
     NotificationPageSchema,
     NotificationQuery,
     NotificationsSchema,
     NotificationWithAttemptsSchema,
 )
-from notifier.drafts import draft_notification
+from notifier import changes as changing
+from notifier.cancelling import Cancelled, cancel, cancel_by_key, replace_older
+from notifier.drafts import draft_notifications
+from notifier.explaining import explain
 from notifier.ids import first_id_of, time_of
 from notifier.keys import Scope
 from notifier.models import Attempt, Notification
+from notifier.plans import Plan, shared_fields
+from notifier.users import people
 
 blp = Resource(
     "notifications", __name__, url_prefix="/api/v1/notifications", description="One message to one recipient."
@@ -42,14 +51,47 @@ _out = NotificationsSchema()
 @blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
 @blp.alt_response(503, description="Postgres cannot be reached; see Retry-After.")
 def post_notification() -> Response:
-    """Send a message without an event."""
+    """Send a message without an event: one notification for each channel, address and lead time."""
     body = read_json(parts().wiring.settings.max_event_bytes)
     fields = with_key_header(load(_direct, body))
-    content = orjson.dumps({"subject": fields.pop("subject"), "body": fields.pop("body")})
-    answer = accept_one(draft(draft_notification, "notification", fields, body, content))
-    with Session(parts().wiring.engine) as session:
-        rows = session.scalars(select(Notification).where(Notification.id.in_(answer.ids))).all()
-    return accepted(_out.dump({"items": rows}), duplicate=answer.duplicate)
+    templates = templates_of([fields])
+    check_template(fields, templates)
+    engine = parts().wiring.engine
+    with engine.connect() as connection:
+        person = people(connection, [fields["user_id"]]).get(fields["user_id"] or "")
+    draft = draft_notifications(
+        caller().name,
+        _plan(fields, body),
+        fields["idempotency_key"],
+        body.fingerprint("notification"),
+        planner(),
+        person,
+        templates,
+    )
+    answer = accept_one(draft)
+    with Session(engine) as session, session.begin():
+        if not answer.duplicate:
+            replace_older(session.connection(), draft.notifications)
+        rows = {row.id: row for row in session.scalars(select(Notification).where(Notification.id.in_(answer.ids)))}
+        items = _out.dump({"items": [rows[each] for each in answer.ids if each in rows]})
+    return accepted(items, duplicate=answer.duplicate)
+
+
+def _plan(fields: dict[str, Any], body: Body) -> Plan:
+    channels = fields["channels"] or ([fields["channel"]] if fields["channel"] else [])
+    if fields["template"] is None:
+        content = {"subject": fields["subject"], "body": fields["body"]}
+    else:
+        raw = body.raw_member("data") if fields["data"] is not None else None
+        content = {"data": orjson.Fragment(raw or b"{}")}
+    return Plan(
+        recipient=fields["recipient"],
+        user_id=fields["user_id"],
+        channels=tuple(channels),
+        strategy=fields["strategy"],
+        content=content,
+        **shared_fields(fields),
+    )
 
 
 @blp.route("")
@@ -78,15 +120,28 @@ def _attempts(session: Session, notification_id: UUID) -> list[Attempt]:
     return list(session.scalars(query.order_by(Attempt.number)))
 
 
+def _told(session: Session, notification: Notification) -> dict[str, Any]:
+    """A notification with all that is known of it."""
+    return {
+        **vars(notification),
+        "pinned_template": notification.pinned_template,
+        "explanation": explain(notification),
+        "attempt_log": _attempts(session, notification.id),
+    }
+
+
+def _read(notification_id: UUID) -> dict[str, Any]:
+    with Session(parts().wiring.engine) as session:
+        return _told(session, _find(session, notification_id))
+
+
 @blp.route("/<uuid:notification_id>")
 @requires(Scope.READ)
 @blp.response(200, NotificationWithAttemptsSchema)
 @blp.alt_response(404, description="There is no such notification.")
 def get_notification(notification_id: UUID) -> dict[str, Any]:
-    """Read a notification with its attempts."""
-    with Session(parts().wiring.engine) as session:
-        notification = _find(session, notification_id)
-        return {**vars(notification), "attempt_log": _attempts(session, notification_id)}
+    """Read a notification: where it stands, why, when it goes, and its attempts."""
+    return _read(notification_id)
 
 
 @blp.route("/<uuid:notification_id>/attempts")
@@ -98,3 +153,53 @@ def list_attempts(notification_id: UUID) -> dict[str, Any]:
     with Session(parts().wiring.engine) as session:
         _find(session, notification_id)
         return {"items": _attempts(session, notification_id), "next_cursor": None}
+
+
+@blp.route("/<uuid:notification_id>/cancel", methods=["POST"])
+@requires(Scope.SEND)
+@blp.response(200, NotificationWithAttemptsSchema, description="No further attempt is made.")
+@blp.alt_response(404, description="There is no such notification.")
+@blp.alt_response(409, description="It was or is being sent, or has ended otherwise; `notification` is its record.")
+def cancel_notification(notification_id: UUID) -> dict[str, Any] | Response:
+    """Cancel a notification that was not sent yet. One that was cancelled before stays so."""
+    _read(notification_id)
+    if cancel(parts().wiring.engine, notification_id):
+        return _read(notification_id)
+    found = _read(notification_id)
+    record = NotificationWithAttemptsSchema().dump(found)
+    return problem(409, f"It can not be cancelled any more: it is {found['status']}.", notification=record)
+
+
+@blp.route("/cancel", methods=["POST"])
+@requires(Scope.SEND)
+@blp.arguments(CancelSchema)
+@blp.response(200, CancelledSchema)
+def cancel_notifications(asked: dict[str, Any]) -> Cancelled:
+    """Cancel all with a cancellation key that still can be; the key may be used again."""
+    return cancel_by_key(parts().wiring.engine, asked["cancellation_key"])
+
+
+@blp.route("/<uuid:notification_id>", methods=["PATCH"])
+@requires(Scope.ADMIN)
+@blp.arguments(MoveSchema)
+@blp.response(200, NotificationWithAttemptsSchema)
+@blp.alt_response(404, description="There is no such notification.")
+@blp.alt_response(409, description="It is not scheduled.")
+def move_notification(changes: dict[str, Any], notification_id: UUID) -> dict[str, Any]:
+    """Move a scheduled notification to another time."""
+    _read(notification_id)
+    changing.move(parts().wiring.engine, notification_id, changes)
+    return _read(notification_id)
+
+
+@blp.route("/<uuid:notification_id>/resend", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.response(202, NotificationWithAttemptsSchema)
+@blp.alt_response(404, description="There is no such notification.")
+@blp.alt_response(409, description="It goes out by itself, or nobody can be reached.")
+def resend_notification(notification_id: UUID) -> dict[str, Any]:
+    """Send a finished notification again, or a retrying one now: the same id, its full number of attempts."""
+    here = parts()
+    _read(notification_id)
+    here.publisher.hint([changing.resend(here.wiring.engine, notification_id, here.publisher.lease)])
+    return _read(notification_id)

@@ -2,14 +2,19 @@
 
 from typing import Any, Final
 
+import marshmallow as ma
+from flask import request
 from flask_smorest import Blueprint
 from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
+from werkzeug.routing import BaseConverter
 
 from api.bodies import read_json
+from api.problems import flattened
+from notifier.errors import Invalid
 
-#: The largest body of a request that is no event, in bytes.
-_MAX_BODY: Final = 64 * 1024
+#: The largest body of a request that is no event, in bytes: a template's three parts fit.
+_MAX_BODY: Final = 1024 * 1024
 
 
 class _StrictParser(FlaskParser):
@@ -27,3 +32,20 @@ class Resource(Blueprint):
     """The routes of one resource."""
 
     ARGUMENTS_PARSER = _StrictParser()
+
+
+class NameConverter(BaseConverter):
+    """A name in a path, as callers chose it: 1 to 255 characters, any but a slash and control characters."""
+
+    regex = r"[^/\x00-\x1f\x7f]{1,255}"
+    part_isolating = True
+
+
+def read_arguments(schema: ma.Schema, location: str) -> dict[str, Any]:
+    """The arguments of a route that takes them from its query or from its body. Raises Invalid."""
+    given = request.args.to_dict() if location == "query" else read_json(_MAX_BODY).document
+    try:
+        fields: dict[str, Any] = schema.load(given)
+    except ma.ValidationError as error:
+        raise Invalid(flattened(error.messages)) from None
+    return fields

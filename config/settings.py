@@ -15,8 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from notifier.channels import Channel
+from notifier.durations import parse_iso
 from notifier.retries import RetryPolicy
 from notifier.signing import key_of
 
@@ -50,9 +52,6 @@ def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
     return parse
 
 
-_ISO_DURATION = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
-
-
 def parse_duration(value: str) -> timedelta:
     """Seconds (`90`, `1.5`) or an ISO 8601 duration without years and months, which have no fixed length.
 
@@ -62,13 +61,9 @@ def parse_duration(value: str) -> timedelta:
     try:
         if re.fullmatch(r"\d+(\.\d+)?", text):
             return timedelta(seconds=float(text))
-        found = _ISO_DURATION.fullmatch(text)
-        if found and any(found.groups()) and not text.endswith("T"):
-            weeks, days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
-            return timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
-    except OverflowError:
-        pass
-    raise ValueError("is not a duration: write seconds (90) or ISO 8601 (PT90S, P3D)")
+        return parse_iso(text).total
+    except (ValueError, OverflowError):
+        raise ValueError("is not a duration: write seconds (90) or ISO 8601 (PT90S, P3D)") from None
 
 
 def _duration(minimum: float) -> Callable[[str], timedelta]:
@@ -117,6 +112,13 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _zone(value: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
+
+
 def _webhook_secret(value: str) -> str:
     key_of(value)
     return value
@@ -153,6 +155,15 @@ class Settings:
     #: How long a POST may wait for Postgres before it answers 503.
     intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", _duration(0.1), timedelta(seconds=10))
 
+    #: The time zone of people who have none, for quiet hours and reminders: an IANA name.
+    timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", _zone, ZoneInfo("UTC"))
+    #: Where links in messages lead: the API's address as recipients reach it.
+    public_url: str = _setting("NOTIFIER_PUBLIC_URL", _url("http", "https"), "http://localhost:8000")
+    #: How long quiet hours and the like may put a notification off before it is a dead letter.
+    max_age: timedelta = _setting("NOTIFIER_MAX_AGE", _duration(1), timedelta(hours=72))
+    #: Hold everything from the start of each process that sends, until `manage.py release`: for restored backups.
+    hold: bool = _setting("NOTIFIER_HOLD", _boolean, False)
+
     #: Where email goes: provider DSNs in order of preference, such as `smtp://user:password@host:587?tls=starttls`.
     email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", _list, ())
     #: Where SMS goes. `outbox:` keeps messages in the local outbox.
@@ -172,8 +183,9 @@ class Settings:
     email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", _duration(0.1), timedelta(seconds=30))
     #: Seconds that one webhook may take in all.
     webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", _duration(0.1), timedelta(seconds=30))
-    #: How long after its claim a batch may begin sends; what did not begin by then is given back.
-    sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", _duration(0.1), timedelta(seconds=30))
+    #: How long after its claim a batch may begin sends; what did not begin by then is given back. So long a thread may
+    #: be busy with low notifications before it looks for high ones.
+    sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", _duration(0.1), timedelta(seconds=2))
 
     #: Seconds before the first retry of an email; doubled with each further one.
     email_retry_backoff: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF", _whole_seconds, 30)

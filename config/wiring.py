@@ -7,12 +7,17 @@ from sqlalchemy import Engine, create_engine, make_url
 
 from config.settings import Settings, SettingsError, load_settings
 from notifier.channels import Channel
+from notifier.composing import Composer
 from notifier.delivery import Delivery
+from notifier.gate import Gate
 from notifier.intake import Intake, Publisher
+from notifier.plans import Lease, Planner
 from notifier.providers import Provider, smtp
 from notifier.providers.outbox import Outbox
 from notifier.providers.webhook import Webhooks
+from notifier.sandbox import Sandbox
 from notifier.signing import key_of
+from notifier.unsubscribing import Links, links
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -79,15 +84,33 @@ class Wiring:
         return usable
 
     @functools.cached_property
+    def sandbox(self) -> Sandbox:
+        """Where templates are rendered."""
+        return Sandbox()
+
+    @functools.cached_property
+    def links(self) -> Links:
+        """Unsubscribe links. Reads their key from the database."""
+        return links(self.engine, self.settings.public_url)
+
+    @functools.cached_property
     def deliveries(self) -> dict[Channel, Delivery]:
         """How each usable channel delivers."""
-        window = self.settings.sending_window.total_seconds()
-        return {
-            channel: Delivery(
-                self.engine, channel, make_provider(self.settings, channel, self.engine), sending_window=window
-            )
-            for channel in self.channels
-        }
+        return {channel: self._delivery(channel) for channel in self.channels}
+
+    def _delivery(self, channel: Channel) -> Delivery:
+        settings = self.settings
+        return Delivery(
+            self.engine,
+            make_provider(settings, channel, self.engine),
+            Gate(channel, settings.timezone, settings.max_age),
+            Composer(self.engine, channel, self.sandbox, self.links),
+            sending_window=settings.sending_window.total_seconds(),
+        )
+
+    def planner(self, lease: Lease) -> Planner:
+        """What turns plans into rows, with the leases that a publisher gives."""
+        return Planner(lease, self.channels, self.settings.timezone)
 
     def intake(self, publisher: Publisher) -> Intake:
         """A writer that tells `publisher` what it committed."""

@@ -1,6 +1,8 @@
 """What a recipient's address must look like, channel by channel."""
 
+import hashlib
 import re
+import string
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -73,3 +75,24 @@ def normalised(channel: Channel, address: str) -> str:
     if len(address) > _MAX_LENGTH:
         raise ValueError(f"Longer than {_MAX_LENGTH} characters.")
     return _CHECKS[channel](address)
+
+
+_LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def folded(channel: Channel, address: str) -> str:
+    """An address as addresses are compared: no mailbox in use tells upper case from lower case.
+
+    ASCII only, as `folded_in_sql` does it, whatever the database's locale.
+    """
+    return address.translate(_LOWER) if channel is Channel.EMAIL else address
+
+
+def folded_in_sql(channel: Channel, expression: str) -> str:
+    """`folded` as an SQL expression."""
+    return f'lower({expression} COLLATE "C")' if channel is Channel.EMAIL else expression
+
+
+def hash_of(channel: Channel, address: str) -> bytes:
+    """SHA-256 of the folded address, for what must know an address again but need not keep it."""
+    return hashlib.sha256(folded(channel, address).encode()).digest()

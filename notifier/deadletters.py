@@ -15,15 +15,16 @@ import orjson
 from sqlalchemy import Connection, Engine, Select, delete, select, text
 
 from notifier.channels import EventStatus, Status
-from notifier.drafts import Lease
 from notifier.ids import new_id
 from notifier.lanes import BATCH, FAN_OUT
 from notifier.models import DeadLetter
+from notifier.plans import Lease
 
 #: Why a notification is dead.
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
 PERMANENT_ERROR: Final = "permanent_error"
 WORKER_LOST: Final = "worker_lost"
+TOO_OLD: Final = "too_old"
 #: Why an event is dead.
 FAN_OUT_FAILED: Final = "fan_out_failed"
 
@@ -45,7 +46,7 @@ _BURY: Final = text(f"""
     ), locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
     ), dead AS (
-        UPDATE notifications n SET status = '{Status.FAILED}', reason = given.reason, due_at = NULL
+        UPDATE notifications n SET status = '{Status.FAILED}', reason = given.reason, rule = given.error, due_at = NULL
         FROM given JOIN locked USING (id)
         WHERE n.id = ANY(:ids) AND n.id = given.id
             AND n.status = '{Status.SENDING}' AND n.claims = given.claims
@@ -129,7 +130,8 @@ _TAKE: Final = text("""
     RETURNING d.id, d.notification_id, d.event_id
 """)
 _REVIVE: Final = text(f"""
-    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, tries = 0, lost = 0,
+    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0,
+        lost = 0, next_channels = NULL,
         queue = CASE priority WHEN 'normal' THEN channel ELSE channel || '.' || priority END,
         due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids) AND status = '{Status.FAILED}'

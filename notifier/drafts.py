@@ -5,19 +5,20 @@ Rows are plain dictionaries of column values that go to Postgres as one JSON doc
 the text they came in.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
-from notifier.channels import Channel, EventStatus, Priority, Status
-from notifier.ids import derived_id, millisecond_of, new_id, time_of
-from notifier.lanes import FAN_OUT, lane
-
-Row = dict[str, Any]
+from notifier.channels import EventStatus, Priority, Status
+from notifier.ids import new_id, time_of
+from notifier.lanes import FAN_OUT
+from notifier.plans import Origin, Plan, Planner, Row, plan_of
+from notifier.templates import Catalogue
+from notifier.users import Person
 
 _EVENT_COLUMNS: Final = {
     "id": "uuid",
@@ -28,18 +29,25 @@ _EVENT_COLUMNS: Final = {
     "recipient": "text",
     "channel": "text",
     "user_id": "text",
+    "template": "text",
     "category": "text",
     "critical": "boolean",
     "priority": "text",
     "send_at": "timestamptz",
     "expires_at": "timestamptz",
+    "target_date": "timestamptz",
+    "lead_time": "text[]",
+    "timezone": "text",
     "cancellation_key": "text",
+    "dedup_key": "text",
+    "dedup_window": "text",
     "idempotency_key": "text",
     "occurred_at": "timestamptz",
     "created_at": "timestamptz",
 }
 _NOTIFICATION_COLUMNS: Final = {
     "id": "uuid",
+    "origin_id": "uuid",
     "event_id": "uuid",
     "event_type": "text",
     "source": "text",
@@ -53,20 +61,34 @@ _NOTIFICATION_COLUMNS: Final = {
     "queue": "text",
     "status": "text",
     "reason": "text",
+    "rule": "text",
+    "route": "text",
     "send_at": "timestamptz",
     "expires_at": "timestamptz",
+    "target_date": "timestamptz",
+    "lead_time": "text",
+    "timezone": "text",
     "cancellation_key": "text",
+    "dedup_key": "text",
+    "dedup_window": "text",
+    "template": "text",
+    "template_id": "uuid",
+    "template_version": "integer",
+    "next_channels": "text[]",
+    "siblings": "uuid[]",
+    "follows": "uuid",
     "created_at": "timestamptz",
 }
 
 
-def _insert(table: str, columns: Mapping[str, str], parameter: str, due_at: str, condition: str = "") -> str:
+def _insert(table: str, columns: Mapping[str, str], parameter: str, due_at: str, condition: str) -> str:
     names = ", ".join(columns)
     types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     # Ids are made beforehand, and some are derived: writing a row again makes no second one.
     return (
         f"INSERT INTO {table} ({names}, due_at) SELECT {names}, {due_at}"
-        f" FROM json_to_recordset(CAST(:{parameter} AS json)) AS row({types}, key text, lease double precision)"
+        f" FROM json_to_recordset(CAST(:{parameter} AS json))"
+        f" AS row({types}, key text, lease double precision, due_at timestamptz)"
         f" {condition} ON CONFLICT (id) DO NOTHING"
     )
 
@@ -81,7 +103,7 @@ def insert_notifications(condition: str = "") -> str:
     """SQL that inserts the rows in `:notifications`, those that meet a WHERE clause over `row`."""
     due_at = (
         f"CASE status WHEN '{Status.QUEUED}' THEN now() + lease * interval '1 second'"
-        f" WHEN '{Status.SCHEDULED}' THEN send_at END"
+        f" WHEN '{Status.SCHEDULED}' THEN row.due_at END"
     )
     return _insert("notifications", _NOTIFICATION_COLUMNS, "notifications", due_at, condition)
 
@@ -89,19 +111,6 @@ def insert_notifications(condition: str = "") -> str:
 def as_document(rows: Sequence[Row]) -> str:
     """Rows as the JSON document that the INSERT statements read."""
     return orjson.dumps(rows).decode()
-
-
-Lease = Callable[[str], float]
-"""Seconds that a row of a queue is left to the message that was sent for it, before the clock looks after it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One recipient over one channel, as routing resolved it. Without a recipient it is skipped: `no_address`."""
-
-    channel: Channel | None
-    recipient: str | None
-    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,82 +143,44 @@ class Draft:
         return due
 
 
-def notification_row(
-    origin: Mapping[str, Any], target: Target, notification_id: UUID, created_at: datetime, lease: Lease
-) -> Row:
-    """A new notification of an event (or of a direct request, which has no `event_type`) to one target."""
-    priority = Priority(origin["priority"])
-    queue = lane(target.channel, priority) if target.channel else FAN_OUT
-    send_at: datetime | None = origin["send_at"]
-    status, reason = Status.QUEUED, None
-    if target.recipient is None:
-        status, reason = Status.SKIPPED, "no_address"
-    elif send_at is not None and send_at > created_at:
-        status = Status.SCHEDULED
-    return {
-        "id": notification_id,
-        "event_id": origin.get("id"),
-        "event_type": origin.get("event_type"),
-        "source": origin["source"],
-        "user_id": target.user_id,
-        "recipient": target.recipient,
-        "channel": target.channel,
-        "category": origin["category"],
-        "critical": origin["critical"],
-        "priority": priority,
-        "queue": queue,
-        "status": status,
-        "reason": reason,
-        "send_at": send_at,
-        "expires_at": origin["expires_at"],
-        "cancellation_key": origin["cancellation_key"],
-        "created_at": created_at,
-        "lease": lease(queue),
-    }
-
-
-def notification_of(event: Mapping[str, Any], target: Target, lease: Lease, replay_id: UUID | None = None) -> Row:
-    """The notification of an event to one target; the same again whenever it is made again.
-
-    Its id is derived from event (or replay) and target, which makes fan-out idempotent: one event and one
-    target make one notification, however often it runs.
-    """
-    origin_id = replay_id or event["id"]
-    notification_id = derived_id(millisecond_of(origin_id), origin_id, target.recipient, target.channel, target.user_id)
-    return notification_row(event, target, notification_id, time_of(origin_id), lease)
-
-
-def _fields_with_priority(fields: Mapping[str, Any], source: str) -> Row:
-    priority = Priority.HIGH if fields["critical"] else fields["priority"]
-    return {**fields, "source": source, "priority": priority}
-
-
-def draft_event(source: str, fields: Mapping[str, Any], payload: bytes, fingerprint: bytes, lease: Lease) -> Draft:
+def draft_event(
+    source: str, fields: Mapping[str, Any], payload: bytes, fingerprint: bytes, planner: Planner, catalogue: Catalogue
+) -> Draft:
     """Draft a validated event. `fields` are the columns of an event that a caller gives; `payload` is JSON text.
 
-    One that names its recipient gets its notification at once and needs no fan-out.
+    One that names its recipient gets its notification at once and needs no fan-out, unless more must be known.
     """
     event_id = new_id()
-    event = _fields_with_priority(fields, source)
+    event = {**fields, "source": source, "id": event_id, "created_at": time_of(event_id)}
+    event["priority"] = Priority.HIGH if fields["critical"] else fields["priority"]
     key = event["key"] = event["idempotency_key"]
-    event |= {"id": event_id, "created_at": time_of(event_id), "payload": orjson.Fragment(payload)}
-    if event["recipient"] is None:
-        event |= {"status": EventStatus.ACCEPTED, "lease": lease(FAN_OUT)}
+    event["payload"] = orjson.Fragment(payload)
+    if event["recipient"] is None or _must_know_more(event):
+        event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}
         return Draft(source, event, (), key, fingerprint)
     event["status"] = EventStatus.PROCESSED
-    target = Target(event["channel"], event["recipient"], event["user_id"])
-    notification = notification_of(event, target, lease) | {"key": key}
-    return Draft(source, event, (notification,), key, fingerprint)
+    plan = plan_of(event)
+    origin = Origin(event_id, source, event_id, event["event_type"])
+    rows = planner.rows(plan, origin, None, catalogue) if plan else []
+    return Draft(source, event, tuple(row | {"key": key} for row in rows), key, fingerprint)
 
 
-def draft_notification(
-    source: str, fields: Mapping[str, Any], content: bytes, fingerprint: bytes, lease: Lease
+def _must_know_more(event: Row) -> bool:
+    """Whether an addressed event needs its user's locale or time zone, or replaces reminders before it."""
+    asks_user = event["template"] is not None or (event["target_date"] is not None and event["timezone"] is None)
+    replaces = event["target_date"] is not None and event["cancellation_key"] is not None
+    return replaces or (event["user_id"] is not None and asks_user)
+
+
+def draft_notifications(
+    source: str,
+    plan: Plan,
+    key: str | None,
+    fingerprint: bytes,
+    planner: Planner,
+    person: Person | None,
+    catalogue: Catalogue,
 ) -> Draft:
-    """Draft a validated notification without an event. `content` is `{"subject", "body"}` as JSON text."""
-    notification_id = new_id()
-    origin = _fields_with_priority(fields, source)
-    target = Target(origin["channel"], origin["recipient"], origin.get("user_id"))
-    row = notification_row(origin, target, notification_id, datetime.now(UTC), lease)
-    key = origin["idempotency_key"]
-    row |= {"created_at": time_of(notification_id), "content": orjson.Fragment(content), "key": key}
-    return Draft(source, None, (row,), key, fingerprint)
+    """Draft the notifications of a validated request without an event."""
+    rows = planner.rows(plan, Origin(new_id(), source), person, catalogue)
+    return Draft(source, None, tuple(row | {"key": key} for row in rows), key, fingerprint)

@@ -44,7 +44,8 @@ _DUE: Final = text(f"""
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 _QUEUE: Final = text(f"""
-    UPDATE notifications SET status = '{Status.QUEUED}', due_at = now() + :lease * interval '1 second'
+    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL,
+        due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids)
 """)
 _LOST: Final = text("""

@@ -1,8 +1,10 @@
 """From a notification to what its recipient reads."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from html.parser import HTMLParser
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,6 +12,9 @@ import orjson
 
 from notifier.channels import Channel
 from notifier.providers import Message
+from notifier.sandbox import Rendered
+from notifier.times import rfc3339
+from notifier.users import Person
 
 #: What a webhook without an event is called.
 DIRECT_TYPE: Final = "notification"
@@ -17,7 +22,7 @@ DIRECT_TYPE: Final = "notification"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a notification is about: an event's type and payload, or a direct notification's subject and body."""
+    """What a notification is about: an event's type and payload, or what was given with the notification itself."""
 
     event_id: UUID | None
     event_type: str | None
@@ -25,11 +30,8 @@ class Content:
     data: str
     #: When it happened, or else when it was accepted.
     timestamp: datetime
-
-
-def rfc3339(moment: datetime) -> str:
-    """A moment in UTC ending in `Z`, to the microsecond where it has any (RFC 3339)."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    #: `data` is `{"subject", "body"}` or `{"data": {…}}`, given with the notification.
+    given: bool = False
 
 
 def _lines(data: Mapping[str, Any]) -> str:
@@ -49,12 +51,95 @@ def _webhook_body(notification_id: UUID, content: Content) -> str:
     return "{" + ",".join(members) + "}"
 
 
-def render(notification_id: UUID, channel: Channel, recipient: str, content: Content) -> Message:
-    """The message of a notification. Without a template the built-in one shows the event's type and payload."""
+def render(
+    notification_id: UUID, channel: Channel, recipient: str, content: Content, *, unsubscribe: str | None = None
+) -> Message:
+    """The message of a notification without a template: what was given, or the event's type and payload."""
     if channel is Channel.WEBHOOK:
         return Message(notification_id, recipient, None, _webhook_body(notification_id, content))
     data = orjson.loads(content.data)
-    if content.event_type is None:
-        return Message(notification_id, recipient, data.get("subject"), data["body"])
-    text = "\n\n".join(filter(None, (content.event_type, _lines(data))))
-    return Message(notification_id, recipient, content.event_type, text)
+    if content.given and "body" in data:
+        return Message(notification_id, recipient, data.get("subject"), data["body"], unsubscribe=unsubscribe)
+    title = content.event_type or DIRECT_TYPE
+    body = "\n\n".join(filter(None, (title, _lines(data["data"] if content.given else data))))
+    return Message(notification_id, recipient, title, body, unsubscribe=unsubscribe)
+
+
+def context_of(
+    content: Content, event: Mapping[str, Any] | None, person: Person | None, unsubscribe: str | None
+) -> dict[str, Any]:
+    """What a template sees: `event`, `payload` (also as `data`), `user`, and the payload's members by their names."""
+    data = orjson.loads(content.data)
+    payload = data.get("data", {}) if content.given else data
+    return {
+        **payload,
+        "payload": payload,
+        "data": payload,
+        "event": event or {},
+        "user": asdict(person) if person else {},
+        "unsubscribe_url": unsubscribe or "",
+    }
+
+
+def preview_context(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a template sees in a preview: `data` as the payload, or `event`, `payload` and `user` in it as such."""
+    given = {name: data[name] for name in ("event", "payload", "user") if isinstance(data.get(name), Mapping)}
+    payload = given.get("payload", data)
+    context = {**payload, "payload": payload, "data": payload, "event": {"payload": payload}, "user": {}}
+    return {**context, "unsubscribe_url": "", **given}
+
+
+def message_of(
+    notification_id: UUID,
+    recipient: str,
+    rendered: Rendered,
+    *,
+    sender: str | None,
+    reply_to: str | None,
+    unsubscribe: str | None,
+) -> Message:
+    """The message that a template made. One that has HTML only gets a text that says the same."""
+    return Message(
+        notification_id,
+        recipient,
+        rendered.subject,
+        rendered.text if rendered.text is not None else text_of(rendered.html or ""),
+        rendered.html,
+        sender=sender,
+        reply_to=reply_to,
+        unsubscribe=unsubscribe,
+    )
+
+
+class _Text(HTMLParser):
+    """Collects what a reader of HTML would see."""
+
+    _BREAKS: Final = frozenset({"p", "br", "div", "tr", "li", "h1", "h2", "h3", "h4", "table", "ul", "ol"})
+    _UNSEEN: Final = frozenset({"style", "script", "head", "title"})
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._unseen = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del attrs
+        self._unseen += tag in self._UNSEEN
+        if tag in self._BREAKS:
+            self.parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._unseen = max(0, self._unseen - (tag in self._UNSEEN))
+
+    def handle_data(self, data: str) -> None:
+        if not self._unseen:
+            self.parts.append(re.sub(r"\s+", " ", data))
+
+
+def text_of(html: str) -> str:
+    """The text of an HTML document, for those who read no HTML."""
+    parser = _Text()
+    parser.feed(html)
+    parser.close()
+    lines = (line.strip() for line in "".join(parser.parts).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

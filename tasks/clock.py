@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import structlog
 from celery import shared_task
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from config.queues import WORKERS
 from config.wiring import wiring
-from notifier import heartbeats
+from notifier import fallbacks, heartbeats, holds
 from notifier.handover import hand_over, queues_with_due_rows
 from notifier.lanes import FAN_OUT, channel_of
 from notifier.partitions import make_partitions as make_missing_partitions
@@ -46,6 +46,8 @@ def hand_over_due() -> None:
 def _tick(*, spare_sending: bool) -> None:
     wires = wiring()
     until = time.monotonic() + _TICK
+    freed = holds.free_released(wires.engine)
+    succeeded = fallbacks.take_over(wires.engine, wires.planner(lambda _: LEASE))
     queues = queues_with_due_rows(wires.engine, [*WORKERS["fresh"], *WORKERS["retry"]])
     handed_over = 0
     with app.producer_or_acquire() as producer:
@@ -58,8 +60,8 @@ def _tick(*, spare_sending: bool) -> None:
                 publish(app, messages, producer)
                 handed_over += sum(len(message.ids) for message in messages)
                 rooms[queue] = rooms[queue] - len(messages) if messages else 0
-    if handed_over:
-        log.info("handed_over", rows=handed_over, queues=list(queues))
+    if handed_over or freed or succeeded:
+        log.info("handed_over", rows=handed_over, queues=list(queues), released=freed, next_channels=succeeded)
 
 
 @shared_task(name="tasks.make_partitions")
@@ -71,6 +73,22 @@ def make_partitions() -> None:
 
 
 _stopping = threading.Event()
+
+
+@worker_init.connect
+def _hold_if_asked(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    """Place the hold of NOTIFIER_HOLD before the first message is taken, however long Postgres is away."""
+    if not wiring().settings.hold:
+        return
+    while True:
+        try:
+            is_new = holds.hold(wiring().engine, holds.ALL, "NOTIFIER_HOLD")
+        except (OperationalError, InterfaceError) as error:
+            log.warning("hold_failed", error=type(error.orig).__name__)
+            time.sleep(heartbeats.INTERVAL)
+        else:
+            log.warning("held" if is_new else "held_already", target=holds.ALL, until="manage.py release")
+            return
 
 
 @worker_ready.connect

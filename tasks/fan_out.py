@@ -30,7 +30,8 @@ def fan_out(ids: Sequence[str]) -> None:
 
 
 def _fan_out(event_ids: Sequence[UUID]) -> None:
-    publisher().hint(routing.fan_out(wiring().engine, event_ids, publisher().lease))
+    wires = wiring()
+    publisher().hint(routing.fan_out(wires.engine, event_ids, wires.planner(publisher().lease)))
 
 
 def _fan_out_alone(event_id: UUID) -> None:

@@ -62,7 +62,18 @@ TRANSITIONS = {
     ("sending", "queued"),
     ("queued", "sent"),
     ("queued", "delivered"),
-    ("failed", "queued"),
+    # The gate: put off, or not sent at all.
+    ("sending", "scheduled"),
+    ("sending", "skipped"),
+    ("sending", "cancelled"),
+    # Somebody cancels.
+    ("scheduled", "cancelled"),
+    ("queued", "cancelled"),
+    ("retrying", "cancelled"),
+    # Somebody moves it past its deadline.
+    ("scheduled", "expired"),
+    # Somebody requeues or resends it.
+    *((finished, "queued") for finished in ("sent", "delivered", "failed", "cancelled", "expired", "skipped")),
 }
 
 

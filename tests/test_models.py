@@ -24,7 +24,7 @@ def _tables(engine: Engine) -> set[str]:
 def test_upgrade_and_downgrade_from_empty(postgres: EmbeddedPostgres) -> None:
     postgres.create_database("up_and_down")
     engine = engine_of(postgres.url("up_and_down"))
-    assert migrations.pending(engine) == "0001"
+    assert migrations.pending(engine) == "0002"
     migrations.upgrade(engine)
     assert migrations.pending(engine) is None
     full = _tables(engine)
@@ -132,7 +132,7 @@ def test_postgres_itself_holds_live_rows_to_a_due_at(engine: Engine, status: str
         connection.execute(statement)
 
 
-@pytest.mark.parametrize("status", ["queued", "sending", "failed"])
+@pytest.mark.parametrize("status", ["retrying", "sending", "failed"])
 def test_a_sent_notification_stays_sent(engine: Engine, status: str) -> None:
     with engine.begin() as connection:
         connection.execute(

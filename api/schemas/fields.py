@@ -1,15 +1,16 @@
 """Fields that are stricter than marshmallow's: what is accepted is exactly what the contract says."""
 
-import re
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
 from marshmallow import ValidationError, fields, validate
 
-from notifier.rendering import rfc3339
-
-_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+from notifier.addresses import normalised
+from notifier.channels import Channel
+from notifier.durations import parse_iso
+from notifier.times import parse_rfc3339, rfc3339
 
 
 class Timestamp(fields.Field[datetime]):
@@ -26,17 +27,69 @@ class Timestamp(fields.Field[datetime]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:  # noqa: ANN401
         del attr, data, kwargs
-        if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-            raise ValidationError("Not an RFC 3339 time with its offset, such as 2026-11-21T09:00:00Z.")
-        # Postgres keeps microseconds, and so does Python.
-        text = re.sub(r"(\.\d{6})\d+", r"\1", value.upper())
         try:
-            moment = datetime.fromisoformat(text).astimezone(UTC)
-        except (ValueError, OverflowError):
-            raise ValidationError("Not a time that exists.") from None
-        if moment.year < 1970:
-            raise ValidationError("Before 1970.")
-        return moment
+            return parse_rfc3339(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+class DurationText(fields.Field[str]):
+    """An ISO 8601 duration, kept as it was written."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        kwargs["metadata"] = {"type": "string", "format": "duration", "example": "P7D", **kwargs.get("metadata", {})}
+        super().__init__(**kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        del attr, data, kwargs
+        try:
+            parse_iso(value if isinstance(value, str) else "")
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+        return str(value)
+
+
+class LeadTimes(fields.Field[list[str]]):
+    """One ISO 8601 duration or a list of them."""
+
+    _MOST = 20
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        kwargs["metadata"] = {"example": ["P7D", "P1D"], **kwargs.get("metadata", {})}
+        super().__init__(**kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401
+        del attr, data, kwargs
+        values = value if isinstance(value, list) else [value]
+        if not 1 <= len(values) <= self._MOST:
+            raise ValidationError(f"Give one duration or 1 to {self._MOST} in a list.")
+        return [DurationText().deserialize(each) or "" for each in values]
+
+
+class Zone(fields.String):
+    """An IANA time zone."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        try:
+            return ZoneInfo(text).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValidationError("Not an IANA time zone, such as Europe/Berlin.") from None
+
+
+class Address(fields.String):
+    """An address of one channel, in its normal form."""
+
+    def __init__(self, channel: Channel, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        super().__init__(**kwargs)
+        self._channel = channel
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        try:
+            return normalised(self._channel, text)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class StrictBoolean(fields.Boolean):

@@ -3,25 +3,101 @@
 from typing import Any
 
 import marshmallow as ma
-from marshmallow import ValidationError, fields, validate, validates_schema
+from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.fields import Timestamp, name
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import Channel, Status
+from notifier.plans import Strategy
 from notifier.providers import Outcome
 
 
 class DirectNotificationSchema(SchedulingFields):
-    """A message to one recipient over one channel, without an event."""
+    """A message to one recipient or user, without an event: a template and its data, or a subject and a body."""
 
+    channels = fields.List(
+        fields.Enum(Channel, by_value=True),
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, len(Channel)),
+        metadata={"description": "In order of preference; instead of `channel`, for a user."},
+    )
+    strategy = fields.Enum(
+        Strategy,
+        by_value=True,
+        load_default=Strategy.ALL,
+        metadata={"description": "`first`: the next channel only where the one before cannot be used or is dead."},
+    )
+    data = fields.Dict(load_default=None, allow_none=True, metadata={"description": "What the template sees."})
     subject = name(998, load_default=None, allow_none=True)
-    body = fields.String(required=True, validate=validate.Length(1, 200_000))
+    body = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 200_000))
 
     @validates_schema(skip_on_field_errors=True)
     def _check_recipient(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        if data["recipient"] is None and data["channel"] is None:
-            raise ValidationError("Name a recipient and its channel.", "recipient")
+        if data["recipient"] is None and data["user_id"] is None:
+            raise ValidationError("Name a recipient and its channel, or a user_id.", "recipient")
+        channels = data["channels"]
+        if channels is not None and data["channel"] is not None:
+            raise ValidationError("Give channel or channels, not both.", "channels")
+        if channels is not None and data["recipient"] is not None:
+            raise ValidationError("A recipient has one channel; several are for a user_id.", "channels")
+        if channels is not None and len(set(channels)) < len(channels):
+            raise ValidationError("A channel stands there twice.", "channels")
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check_content(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        if (data["template"] is None) == (data["body"] is None):
+            raise ValidationError("Give a template (and its data), or a body (and a subject).", "body")
+        if data["template"] is None and data["data"] is not None:
+            raise ValidationError("Data are for a template.", "data")
+        if data["template"] is not None and data["subject"] is not None:
+            raise ValidationError("A template has its own subject.", "subject")
+
+
+class MoveSchema(ma.Schema):
+    """Another time for a scheduled notification."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    send_at = Timestamp(allow_none=True, metadata={"description": "Null: at once."})
+    target_date = Timestamp(allow_none=True, metadata={"description": "A reminder keeps its lead time."})
+    expires_at = Timestamp(allow_none=True)
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check_some(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        if not data:
+            raise ValidationError("Give send_at, target_date or expires_at.")
+        if "send_at" in data and "target_date" in data:
+            raise ValidationError("Give send_at or target_date, not both.", "send_at")
+
+
+class CancelSchema(ma.Schema):
+    """What is to be cancelled."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    cancellation_key = name(required=True)
+
+
+class CancelledSchema(ma.Schema):
+    """How many were cancelled, and for how many it was too late."""
+
+    cancelled = fields.Integer()
+    too_late = fields.Integer(metadata={"description": "They were sent, or are being sent."})
+
+
+class PinnedTemplateSchema(ma.Schema):
+    """The version of a template that a notification was given when it was made."""
+
+    name = fields.String()
+    version = fields.Integer()
 
 
 class AttemptSchema(ma.Schema):
@@ -48,7 +124,9 @@ class NotificationSchema(ma.Schema):
     category = fields.String(allow_none=True)
     critical = fields.Boolean()
     priority = fields.String()
-    template = fields.Constant(None, metadata={"description": "Templates are not there yet: the built-in one is used."})
+    template = fields.Nested(
+        PinnedTemplateSchema, attribute="pinned_template", allow_none=True, metadata={"description": "Null: built in."}
+    )
     status = fields.String(validate=validate.OneOf(list(Status)))
     reason = fields.String(allow_none=True)
     due_at = Timestamp(allow_none=True, metadata={"description": "When it is looked at again; null once finished."})
@@ -57,11 +135,21 @@ class NotificationSchema(ma.Schema):
     sent_at = Timestamp(allow_none=True)
     delivered_at = Timestamp(allow_none=True)
     subscription_id = fields.Constant(None)
+    route = fields.String(allow_none=True, metadata={"description": "The route that made it."})
+    target_date = Timestamp(allow_none=True)
+    lead_time = fields.String(allow_none=True)
+    send_at = Timestamp(allow_none=True)
+    expires_at = Timestamp(allow_none=True)
+    cancellation_key = fields.String(allow_none=True)
+    follows = fields.UUID(
+        allow_none=True, metadata={"description": "The notification on the channel before, which was of no use."}
+    )
 
 
 class NotificationWithAttemptsSchema(NotificationSchema):
     """A notification with its attempts."""
 
+    explanation = fields.String(metadata={"description": "Where it stands and why, in words."})
     attempt_log = fields.List(fields.Nested(AttemptSchema))
 
 

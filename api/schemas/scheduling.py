@@ -3,9 +3,9 @@
 from typing import Any, Final
 
 import marshmallow as ma
-from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
+from marshmallow import RAISE, ValidationError, fields, post_load, validate, validates_schema
 
-from api.schemas.fields import StrictBoolean, Timestamp, name
+from api.schemas.fields import DurationText, LeadTimes, StrictBoolean, Timestamp, Zone, name
 from notifier.addresses import normalised
 from notifier.channels import Channel, Priority
 
@@ -13,7 +13,10 @@ EVENT_TYPE: Final = validate.Regexp(
     r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z",
     error="Not an event type: 1 to 128 letters, digits, dots, dashes, colons and underscores.",
 )
-_CATEGORY: Final = validate.Regexp(
+TEMPLATE_NAME: Final = validate.Regexp(
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z", error="Not a name: 1 to 128 letters, digits, dots, dashes and underscores."
+)
+CATEGORY: Final = validate.Regexp(
     r"^[A-Za-z0-9._:-]{1,64}\Z", error="Not a category: 1 to 64 letters, digits, dots, dashes, colons and underscores."
 )
 
@@ -34,17 +37,62 @@ class SchedulingFields(ma.Schema):
     category = fields.String(
         load_default=None,
         allow_none=True,
-        validate=_CATEGORY,
+        validate=CATEGORY,
         metadata={"description": "What kind of message it is, for people's preferences.", "example": "account"},
     )
     critical = StrictBoolean(load_default=False, metadata={"description": "Implies priority high."})
     priority = fields.Enum(Priority, by_value=True, load_default=Priority.NORMAL)
     send_at = Timestamp(load_default=None, allow_none=True)
     expires_at = Timestamp(load_default=None, allow_none=True)
+    target_date = Timestamp(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "What reminders come before; past it they are expired."},
+    )
+    lead_time = LeadTimes(
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "description": "One duration or several, one reminder each: `P7D` on the wall clock, `PT2H` exactly."
+        },
+    )
+    lead_time_days = fields.Integer(
+        load_default=None,
+        allow_none=True,
+        strict=True,
+        validate=validate.Range(0, 3650),
+        metadata={"description": "`7` for `P7D`."},
+    )
+    timezone = Zone(load_default=None, allow_none=True, metadata={"description": "Where days are counted."})
+    template = fields.String(load_default=None, allow_none=True, validate=TEMPLATE_NAME)
+    dedup_key = name(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Within `dedup_window` the same recipient, channel and key is sent once."},
+    )
+    dedup_window = DurationText(load_default=None, allow_none=True, metadata={"example": "PT1H"})
     cancellation_key = name(load_default=None, allow_none=True)
     idempotency_key = name(
         load_default=None, allow_none=True, metadata={"description": "May also come as header `Idempotency-Key`."}
     )
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check_times(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        days = data.get("lead_time_days")
+        if days is not None and data["lead_time"] is not None:
+            raise ValidationError("Give lead_time or lead_time_days, not both.", "lead_time_days")
+        if (days is not None or data["lead_time"] is not None) and data["target_date"] is None:
+            raise ValidationError("A lead time needs a target_date to come before.", "target_date")
+        if data["target_date"] is not None and data["send_at"] is not None:
+            raise ValidationError("Give send_at or target_date, not both.", "send_at")
+        if (data["dedup_key"] is None) != (data["dedup_window"] is None):
+            missing = "dedup_window" if data["dedup_window"] is None else "dedup_key"
+            raise ValidationError("dedup_key and dedup_window go together.", missing)
+
+    @post_load
+    def _unite_lead_times(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
+        days = data.pop("lead_time_days", None)
+        return data if days is None else {**data, "lead_time": [f"P{days}D"]}
 
     @validates_schema(skip_on_field_errors=True)
     def _check_address(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options

@@ -4,10 +4,12 @@ import click
 
 from deploy.commands.dlq import dlq
 from deploy.commands.group import OneLineErrors
+from deploy.commands.holds import hold, release
 from deploy.commands.keys import api_keys
 from deploy.commands.outbox import outbox
 from deploy.commands.processes import api, beat, flower, migrate, worker
 from deploy.commands.replay import replay
+from deploy.commands.routes import routes
 from deploy.commands.status import alive, status
 from deploy.commands.up import up
 
@@ -22,5 +24,21 @@ def cli() -> None:
     """
 
 
-for command in (up, migrate, api, worker, beat, flower, status, alive, dlq, outbox, replay, api_keys):
+for command in (
+    up,
+    migrate,
+    api,
+    worker,
+    beat,
+    flower,
+    status,
+    alive,
+    dlq,
+    outbox,
+    replay,
+    routes,
+    hold,
+    release,
+    api_keys,
+):
     cli.add_command(command)

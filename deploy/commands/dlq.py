@@ -16,7 +16,7 @@ from notifier import deadletters
 from notifier.channels import Channel
 from notifier.deadletters import Filters
 from notifier.models import DeadLetter
-from notifier.rendering import rfc3339
+from notifier.times import rfc3339
 from tasks import app
 from tasks.hints import LEASE, publish_hints
 

@@ -6,7 +6,7 @@ from rich.table import Table
 from deploy.commands.group import console, on_a_stack, parts
 from notifier import keys
 from notifier.keys import Scope
-from notifier.rendering import rfc3339
+from notifier.times import rfc3339
 
 
 @click.group("api-keys")

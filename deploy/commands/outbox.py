@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from deploy.commands.group import console, on_a_stack, parts
 from notifier.channels import Channel
 from notifier.models import OutboxMessage
-from notifier.rendering import rfc3339
+from notifier.times import rfc3339
 
 
 @click.command()

@@ -152,6 +152,8 @@ class _Stack:
         if self._postgres:
             self._postgres.create_database(_DATABASE)
             added["DATABASE_URL"] = self._postgres.url(_DATABASE)
+        if not os.environ.get("NOTIFIER_PUBLIC_URL"):
+            added["NOTIFIER_PUBLIC_URL"] = f"http://{ADDRESS}:{self._port}"
         if self._valkey:
             added["REDIS_URL"] = self._valkey.url
         return _with_defaults(os.environ, added)

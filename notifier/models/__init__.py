@@ -4,21 +4,36 @@ from notifier.models.api_key import ApiKey
 from notifier.models.attempt import Attempt, attempt_id
 from notifier.models.dead_letter import DeadLetter
 from notifier.models.declarative import Base
+from notifier.models.dedup_key import DedupKey
 from notifier.models.event import Event
 from notifier.models.heartbeat import Heartbeat
+from notifier.models.hold import Hold
 from notifier.models.idempotency_key import IdempotencyKey
 from notifier.models.notification import Notification
 from notifier.models.outbox import OutboxMessage
+from notifier.models.route import Route
+from notifier.models.signing_key import SigningKey
+from notifier.models.suppression import OptOut, Suppression
+from notifier.models.template import Template
+from notifier.models.user import User
 
 __all__ = [
     "ApiKey",
     "Attempt",
     "Base",
     "DeadLetter",
+    "DedupKey",
     "Event",
     "Heartbeat",
+    "Hold",
     "IdempotencyKey",
     "Notification",
+    "OptOut",
     "OutboxMessage",
+    "Route",
+    "SigningKey",
+    "Suppression",
+    "Template",
+    "User",
     "attempt_id",
 ]

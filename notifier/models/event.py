@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import ARRAY, CheckConstraint, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.models.declarative import BY_DAY, Base, JsonText
@@ -16,6 +16,8 @@ class Event(Base):
     __table_args__ = (
         CheckConstraint("(due_at IS NOT NULL) = (status = 'accepted')", name="live_rows_are_due"),
         Index("events_due_idx", "due_at", postgresql_where="due_at IS NOT NULL"),
+        Index("events_cancellation_key_idx", "cancellation_key", postgresql_where="cancellation_key IS NOT NULL"),
+        Index("events_user_id_idx", "user_id", postgresql_where="user_id IS NOT NULL"),
         BY_DAY,
     )
 
@@ -44,3 +46,15 @@ class Event(Base):
     handovers: Mapped[int] = mapped_column(server_default="0")
     #: Why fan-out failed the last time.
     error: Mapped[str | None]
+    #: The name of a template.
+    template: Mapped[str | None]
+    #: What its reminders come before, and by how much: ISO 8601 durations.
+    target_date: Mapped[datetime | None]
+    lead_time: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
+    #: An IANA time zone, for days on the wall clock.
+    timezone: Mapped[str | None]
+    dedup_key: Mapped[str | None]
+    #: An ISO 8601 duration.
+    dedup_window: Mapped[str | None]
+    #: Cancelled before it was fanned out: what it makes is cancelled from the start.
+    cancelled_at: Mapped[datetime | None]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import ARRAY, CheckConstraint, Index, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.models.declarative import BY_DAY, Base, JsonText
@@ -21,6 +21,17 @@ class Notification(Base):
         Index("notifications_due_idx", "queue", "due_at", postgresql_where="due_at IS NOT NULL"),
         Index("notifications_event_id_idx", "event_id"),
         Index("notifications_recipient_idx", "recipient"),
+        Index("notifications_user_id_idx", "user_id", postgresql_where="user_id IS NOT NULL"),
+        Index(
+            "notifications_cancellation_key_idx", "cancellation_key", postgresql_where="cancellation_key IS NOT NULL"
+        ),
+        # What a hold keeps back, and what owes its next channel: the clock looks for both every second.
+        Index("notifications_held_idx", "due_at", postgresql_where="reason = 'held' AND due_at IS NOT NULL"),
+        Index(
+            "notifications_next_idx",
+            "id",
+            postgresql_where="next_channels IS NOT NULL AND status IN ('failed', 'skipped')",
+        ),
         BY_DAY,
     )
 
@@ -36,7 +47,7 @@ class Notification(Base):
     category: Mapped[str | None]
     critical: Mapped[bool]
     priority: Mapped[str]
-    #: `{"subject", "body"}` of a notification without an event.
+    #: `{"subject", "body"}` or `{"data"}` of a notification without an event, or what a handler gave it.
     content: Mapped[str | None] = mapped_column(JsonText())
     #: The queue it waits for, or waited for last.
     queue: Mapped[str]
@@ -58,3 +69,35 @@ class Notification(Base):
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
+    #: The event, the replay or the request that made it; later ones sort behind earlier ones.
+    origin_id: Mapped[UUID | None]
+    #: The name of the route that made it.
+    route: Mapped[str | None]
+    #: The template's name, and its version as it was when the notification was made.
+    template: Mapped[str | None]
+    template_id: Mapped[UUID | None]
+    template_version: Mapped[int | None]
+    #: A reminder of this moment, so long before it (an ISO 8601 duration, days on the wall clock of `timezone`).
+    target_date: Mapped[datetime | None]
+    lead_time: Mapped[str | None]
+    timezone: Mapped[str | None]
+    dedup_key: Mapped[str | None]
+    #: An ISO 8601 duration.
+    dedup_window: Mapped[str | None]
+    #: Strategy `first`: the channels that are tried in turn once this one is dead or cannot be used.
+    next_channels: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
+    #: Those beside it on the same channel (push tokens): only when all are dead the next channel comes.
+    siblings: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid()))
+    #: The notification on the channel before, which could not be used.
+    follows: Mapped[UUID | None]
+    #: What put it off or skipped it, in words.
+    rule: Mapped[str | None]
+    #: When a rule first put it off, since it last became due.
+    deferred_at: Mapped[datetime | None]
+
+    @property
+    def pinned_template(self) -> dict[str, object] | None:
+        """Its template and version, where it has one."""
+        if self.template_version is None:
+            return None
+        return {"name": self.template, "version": self.template_version}

@@ -42,6 +42,11 @@ class Message:
     text: str
     #: The same content as HTML, where there is one (email).
     html: str | None = None
+    #: The sender and where answers go, `name@domain` or `Name <name@domain>`, where they are not the channel's own.
+    sender: str | None = None
+    reply_to: str | None = None
+    #: Where one click ends messages of this kind (RFC 8058), where the channel can say so.
+    unsubscribe: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,17 +61,21 @@ def write(message: Message, sender: Address) -> Letter:
     parts = _ADDRESS.fullmatch(message.recipient)
     if parts is None:
         raise NotAMailbox
+    if message.sender is not None:
+        sender = mailbox(message.sender)
     international = not (message.recipient.isascii() and sender.addr_spec.isascii())
     mail = EmailMessage(policy=_INTERNATIONAL_POLICY if international else _POLICY)
     mail["From"] = sender
     mail["To"] = Address(username=parts[1], domain=parts[2])
+    if message.reply_to is not None:
+        mail["Reply-To"] = mailbox(message.reply_to)
     mail["Date"] = datetime.now(UTC)
     mail["Message-ID"] = f"<{message.id}@{sender.domain}>"
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: so that no vacation notice comes back
     mail.set_content(message.text)
     if message.html is not None:
         mail.add_alternative(message.html, subtype="html")
-    data = _subject(message.subject) + mail.as_bytes()
+    data = _subject(message.subject) + _unsubscribe(message.unsubscribe) + mail.as_bytes()
     return Letter(sender.addr_spec, message.recipient, _stuffed(data), international)
 
 
@@ -87,6 +91,17 @@ def _subject(subject: str | None) -> bytes:
     is_plain = text.isascii() and len(text) <= _PLAIN_SUBJECT and "=?" not in text
     charset = "us-ascii" if is_plain else "utf-8"
     return f"Subject: {Header(text, charset, header_name='Subject').encode(linesep=_EOL)}{_EOL}".encode("ascii")
+
+
+def _unsubscribe(url: str | None) -> bytes:
+    """The header fields of one-click unsubscribe (RFC 8058).
+
+    Not left to EmailMessage, which would encode a long URL.
+    """
+    if url is None:
+        return b""
+    lines = (f"List-Unsubscribe: <{url}>", "List-Unsubscribe-Post: List-Unsubscribe=One-Click")
+    return "".join(f"{line}{_EOL}" for line in lines).encode("ascii")
 
 
 def _stuffed(data: bytes) -> bytes:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 from notifier.channels import Channel
-from notifier.rendering import Content, render, rfc3339
+from notifier.rendering import Content, render
+from notifier.times import rfc3339
 
 ID, EVENT = UUID(int=1), UUID(int=2)
 AT = datetime(2026, 11, 21, 9, 0, 0, 123000, tzinfo=UTC)
@@ -40,7 +41,7 @@ def test_the_built_in_template_shows_type_and_payload() -> None:
 
 
 def test_a_direct_message_is_its_subject_and_body() -> None:
-    message = render(ID, Channel.EMAIL, "a@b.test", Content(None, None, '{"subject":"Hi","body":"there"}', AT))
+    message = render(ID, Channel.EMAIL, "a@b.test", Content(None, None, '{"subject":"Hi","body":"there"}', AT, given=True))
     assert (message.id, message.subject, message.text) == (ID, "Hi", "there")
 
 

@@ -1,0 +1,49 @@
+"""Holds: pause sending, and go on."""
+
+from typing import Any
+
+from flask import abort
+
+from api.auth import caller, requires
+from api.parts import parts
+from api.resources import Resource
+from api.schemas.suppressions import HoldPageSchema, HoldSchema
+from notifier import holds
+from notifier.keys import Scope
+from notifier.models import Hold
+
+blp = Resource("holds", __name__, url_prefix="/api/v1/holds", description="What an operator holds back.")
+
+
+def _find(target: str) -> Hold:
+    found = next((each for each in holds.listed(parts().wiring.engine) if each.target == target), None)
+    return found or abort(404, "It is not held.")
+
+
+@blp.route("")
+@requires(Scope.READ)
+@blp.response(200, HoldPageSchema)
+def list_holds() -> dict[str, Any]:
+    """List what is held."""
+    return {"items": holds.listed(parts().wiring.engine), "next_cursor": None}
+
+
+@blp.route("/<name:target>", methods=["PUT"])
+@requires(Scope.ADMIN)
+@blp.response(200, HoldSchema)
+@blp.alt_response(201, schema=HoldSchema, description="It was not held before.")
+@blp.alt_response(422, description="Neither `all`, a channel nor a route.")
+def hold(target: str) -> tuple[Hold, int]:
+    """Send nothing more of `all`, a channel or a route. Nothing is lost; held notifications say so."""
+    is_new = holds.hold(parts().wiring.engine, target, caller().name)
+    return _find(target), 201 if is_new else 200
+
+
+@blp.route("/<name:target>", methods=["DELETE"])
+@requires(Scope.ADMIN)
+@blp.response(204)
+@blp.alt_response(404, description="It is not held.")
+def release(target: str) -> None:
+    """Lift a hold: what waited goes out within seconds."""
+    if not holds.release(parts().wiring.engine, target):
+        abort(404, "It is not held.")

@@ -1,0 +1,43 @@
+"""Why not? What preferences decide, asked in advance."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import abort
+
+from api.auth import requires
+from api.parts import parts
+from api.resources import Resource
+from api.schemas.users import PreferenceCheckSchema, DecisionSchema
+from notifier.asking import ask
+from notifier.keys import Scope
+from notifier.plans import NO_ADDRESS
+from notifier.preferences import Decision
+
+blp = Resource("preferences", __name__, url_prefix="/api/v1/preferences", description="What preferences decide.")
+
+
+@blp.route("/check", methods=["POST"])
+@requires(Scope.READ)
+@blp.arguments(PreferenceCheckSchema)
+@blp.response(200, DecisionSchema)
+@blp.alt_response(404, description="There is no such user.")
+def check(asked: dict[str, Any]) -> Decision | dict[str, Any]:
+    """Whether a notification to a user would be sent, when, and which rule says so."""
+    wires = parts().wiring
+    try:
+        decision = ask(
+            wires.engine,
+            asked["user_id"],
+            asked["channel"],
+            asked["category"],
+            critical=asked["critical"],
+            at=asked["at"] or datetime.now(UTC),
+            zone=wires.settings.timezone,
+        )
+    except LookupError:
+        abort(404, "There is no such user.")
+    if decision is not None:
+        return decision
+    words = f"The user has no address for {asked['channel']}."
+    return {"allowed": False, "at": None, "rule": NO_ADDRESS, "explanation": words}

@@ -1,0 +1,139 @@
+"""Templates, in and out."""
+
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
+
+from api.schemas.fields import Timestamp
+from api.schemas.pages import PageQuery
+from api.schemas.users import Locale
+from notifier.channels import Channel
+from notifier.providers.letters import NotAMailbox, mailbox
+from notifier.sandbox import check
+from notifier.templates import DEFAULT
+
+_LONGEST = 200_000
+
+
+class Mailbox(fields.String):
+    """`name@domain` or `Name <name@domain>`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        try:
+            mailbox(text)
+        except NotAMailbox:
+            raise ValidationError("Not a mailbox: write name@domain or Name <name@domain>.") from None
+        return text
+
+
+class TemplateSchema(ma.Schema):
+    """A new version of a template for one channel and locale. Jinja2, sandboxed; what is undefined is an error."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    channel = fields.Enum(
+        Channel,
+        by_value=True,
+        required=True,
+        validate=validate.NoneOf([Channel.WEBHOOK], error="A webhook carries the event as it is, without a template."),
+    )
+    locale = Locale(
+        load_default=DEFAULT, allow_none=True, metadata={"example": "pt-BR", "description": "Null: default."}
+    )
+    subject = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 2000))
+    text = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, _LONGEST))
+    html = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(1, _LONGEST),
+        metadata={"description": "Email only; autoescaped."},
+    )
+    sender = Mailbox(data_key="from", load_default=None, allow_none=True, metadata={"description": "Email only."})
+    reply_to = Mailbox(load_default=None, allow_none=True, metadata={"description": "Email only."})
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check_parts(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        data["locale"] = data["locale"] or DEFAULT
+        if data["channel"] is not Channel.EMAIL:
+            for attribute, field in (("html", "html"), ("sender", "from"), ("reply_to", "reply_to")):
+                if data[attribute] is not None:
+                    raise ValidationError("Only an email has it.", field)
+        if data["text"] is None and data["html"] is None:
+            raise ValidationError("A template needs a text.", "text")
+        errors = check(data["subject"], data["text"], data["html"])
+        if errors:
+            raise ValidationError(errors)
+
+
+class TemplateOutSchema(ma.Schema):
+    """One version of a template."""
+
+    name = fields.String()
+    channel = fields.String()
+    locale = fields.String(metadata={"description": "`default` where it was given none."})
+    version = fields.Integer()
+    subject = fields.String(allow_none=True)
+    text = fields.String(allow_none=True)
+    html = fields.String(allow_none=True)
+    sender = fields.String(data_key="from", allow_none=True)
+    reply_to = fields.String(allow_none=True)
+    created_at = Timestamp()
+
+
+class TemplateWithVariantsSchema(TemplateOutSchema):
+    """The version that was saved last, and the current one of every channel and locale."""
+
+    variants = fields.List(fields.Nested(TemplateOutSchema))
+
+
+class TemplatePageSchema(ma.Schema):
+    """A page of templates."""
+
+    items = fields.List(fields.Nested(TemplateOutSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class VariantFields(ma.Schema):
+    """Which of a template's channels and locales."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    channel = fields.String(load_default=None, allow_none=True, validate=validate.OneOf(list(Channel)))
+    locale = Locale(load_default=None, allow_none=True)
+    version = fields.Integer(load_default=None, allow_none=True, strict=False, validate=validate.Range(1))
+
+
+class VersionQuery(VariantFields, PageQuery):
+    """Which versions."""
+
+    class Meta(PageQuery.Meta):
+        """Refuse unknown parameters."""
+
+
+class PreviewSchema(VariantFields):
+    """What a template is tried out with."""
+
+    data = fields.Dict(
+        load_default=dict,
+        metadata={"description": "The payload; or members `event`, `payload` and `user`, as templates see them."},
+    )
+
+
+class PreviewedSchema(ma.Schema):
+    """What a recipient would read."""
+
+    name = fields.String()
+    channel = fields.String()
+    locale = fields.String()
+    version = fields.Integer()
+    subject = fields.String(allow_none=True)
+    text = fields.String(allow_none=True)
+    html = fields.String(allow_none=True)

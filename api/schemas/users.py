@@ -1,0 +1,144 @@
+"""Users and their preferences, in and out."""
+
+import re
+from typing import Any, Final
+
+import marshmallow as ma
+from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
+
+from api.schemas.fields import Address, JsonText, StrictBoolean, Timestamp, Zone, name
+from api.schemas.scheduling import CATEGORY
+from notifier.channels import Channel
+from notifier.preferences import REST
+
+_TAG: Final = re.compile(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8}){0,4}")
+
+
+class Locale(fields.String):
+    """A language tag such as `pt-BR`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        if not _TAG.fullmatch(text):
+            raise ValidationError("Not a language tag, such as de or pt-BR.")
+        language, *rest = text.replace("_", "-").split("-")
+        return "-".join([language.lower(), *(part.upper() if len(part) == 2 else part.title() for part in rest)])
+
+
+class UserSchema(ma.Schema):
+    """Where a person can be reached. A PUT replaces all of it."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    email = Address(Channel.EMAIL, load_default=None, allow_none=True, metadata={"example": "ada@example.com"})
+    phone = Address(Channel.SMS, load_default=None, allow_none=True, metadata={"example": "+4915112345678"})
+    push_tokens = fields.List(Address(Channel.PUSH), load_default=list, validate=validate.Length(max=50))
+    webhook_url = Address(Channel.WEBHOOK, load_default=None, allow_none=True)
+    chat_url = Address(Channel.CHAT, load_default=None, allow_none=True)
+    timezone = Zone(load_default=None, allow_none=True, metadata={"example": "Europe/Berlin"})
+    locale = Locale(load_default=None, allow_none=True, metadata={"example": "pt-BR"})
+    attributes = fields.Dict(load_default=dict, metadata={"description": "Whatever templates want to know."})
+
+
+class UserOutSchema(ma.Schema):
+    """A user."""
+
+    user_id = fields.String()
+    email = fields.String(allow_none=True)
+    phone = fields.String(allow_none=True)
+    push_tokens = fields.List(fields.String())
+    webhook_url = fields.String(allow_none=True)
+    chat_url = fields.String(allow_none=True)
+    timezone = fields.String(allow_none=True)
+    locale = fields.String(allow_none=True)
+    attributes = JsonText()
+    created_at = Timestamp()
+    updated_at = Timestamp()
+
+
+class UserPageSchema(ma.Schema):
+    """A page of users."""
+
+    items = fields.List(fields.Nested(UserOutSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+_CHANNEL: Final = validate.OneOf(list(Channel))
+_CHANNEL_OR_REST: Final = validate.OneOf([*Channel, REST])
+_TIME: Final = validate.Regexp(r"^([01]\d|2[0-3]):[0-5]\d\Z", error="Not a time of day, such as 22:00.")
+
+
+class QuietHoursSchema(ma.Schema):
+    """When not to disturb: from `start` (inclusive) to `end` (exclusive), over midnight where it ends earlier."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    channels = fields.List(
+        fields.String(validate=_CHANNEL),
+        load_default=list,
+        metadata={"description": "None: all.", "example": ["push"]},
+    )
+    start = fields.String(required=True, validate=_TIME, metadata={"example": "22:00"})
+    end = fields.String(required=True, validate=_TIME, metadata={"example": "07:00"})
+    timezone = Zone(load_default=None, allow_none=True, metadata={"description": "Null: the user's."})
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check_length(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        if data["start"] == data["end"]:
+            raise ValidationError("It ends when it starts: switch the channel off instead.", "end")
+
+
+class PreferencesSchema(ma.Schema):
+    """What a person wants to hear of. What is not set means yes. A PUT replaces all of it."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    channels = fields.Dict(
+        keys=fields.String(validate=_CHANNEL),
+        values=StrictBoolean(),
+        load_default=dict,
+        metadata={"example": {"push": True, "sms": False}},
+    )
+    categories = fields.Dict(
+        keys=fields.String(validate=validate.Length(1, 64)),
+        values=fields.Dict(keys=fields.String(validate=_CHANNEL_OR_REST), values=StrictBoolean()),
+        load_default=dict,
+        validate=validate.Length(max=500),
+        metadata={"example": {"order_updates": {"email": True, REST: False}}},
+    )
+    quiet_hours = fields.List(fields.Nested(QuietHoursSchema), load_default=list, validate=validate.Length(max=50))
+
+
+class PreferenceCheckSchema(ma.Schema):
+    """A notification that might be sent."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    user_id = name(required=True)
+    channel = fields.Enum(Channel, by_value=True, required=True)
+    category = fields.String(load_default=None, allow_none=True, validate=CATEGORY)
+    critical = StrictBoolean(load_default=False)
+    at = Timestamp(load_default=None, allow_none=True, metadata={"description": "Null: now."})
+
+
+class DecisionSchema(ma.Schema):
+    """Whether it would be sent, when, and which rule says so."""
+
+    allowed = fields.Boolean(metadata={"description": "True also where it is put off to `at`."})
+    at = Timestamp(allow_none=True, metadata={"description": "When it would go; null: never, or nobody knows."})
+    rule = fields.String(
+        allow_none=True, metadata={"description": "no_address, suppression, critical, channel, category, quiet_hours."}
+    )
+    explanation = fields.String()

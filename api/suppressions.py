@@ -1,0 +1,82 @@
+"""The suppression list: addresses that get nothing over a channel."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import abort, request
+from sqlalchemy import select
+
+from api.auth import requires
+from api.pages import page
+from api.parts import parts
+from api.resources import Resource, read_arguments
+from api.schemas.suppressions import (
+    LiftSchema,
+    SuppressionOutSchema,
+    SuppressionPageSchema,
+    SuppressionQuery,
+    SuppressionSchema,
+)
+from notifier import suppressions
+from notifier.addresses import folded
+from notifier.channels import Channel
+from notifier.keys import Scope
+from notifier.models import Suppression
+
+blp = Resource(
+    "suppressions", __name__, url_prefix="/api/v1/suppressions", description="Addresses that are left alone."
+)
+
+_lift = LiftSchema()
+
+
+@blp.route("")
+@requires(Scope.READ)
+@blp.arguments(SuppressionQuery, location="query", as_kwargs=False)
+@blp.response(200, SuppressionPageSchema)
+def list_suppressions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List suppressed addresses, newest first; those whose end has come are there too."""
+    query = select(Suppression)
+    if asked["channel"] is not None:
+        query = query.where(Suppression.channel == asked["channel"])
+    if asked["address"] is not None:
+        forms = {folded(channel, asked["address"]) for channel in Channel}
+        query = query.where(Suppression.folded.in_(forms))
+    return page(parts().wiring.engine, query, Suppression.id, asked)
+
+
+@blp.route("", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.arguments(SuppressionSchema)
+@blp.response(201, SuppressionOutSchema)
+def suppress(fields: dict[str, Any]) -> Suppression:
+    """Suppress an address on a channel, or give its suppression another reason and end."""
+    return suppressions.add(parts().wiring.engine, fields)
+
+
+@blp.route("", methods=["DELETE"])
+@requires(Scope.ADMIN)
+@blp.doc(
+    parameters=[
+        {"in": "query", "name": "channel", "schema": {"type": "string"}},
+        {"in": "query", "name": "address", "schema": {"type": "string"}},
+    ],
+    requestBody={"required": False, "content": {"application/json": {"schema": LiftSchema}}},
+)
+@blp.response(204)
+@blp.alt_response(404, description="It is not suppressed.")
+def lift() -> None:
+    """Lift a suppression, named by `channel` and `address` in the query or in the body."""
+    asked = read_arguments(_lift, "query" if request.args else "json")
+    if not suppressions.remove(parts().wiring.engine, asked["channel"], asked["address"]):
+        abort(404, "This address is not suppressed on this channel.")
+
+
+@blp.route("/<uuid:suppression_id>", methods=["DELETE"])
+@requires(Scope.ADMIN)
+@blp.response(204)
+@blp.alt_response(404, description="There is no such suppression.")
+def lift_by_id(suppression_id: UUID) -> None:
+    """Lift a suppression by its id."""
+    if not suppressions.remove_by_id(parts().wiring.engine, suppression_id):
+        abort(404, "There is no such suppression.")

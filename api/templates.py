@@ -1,0 +1,127 @@
+"""Templates: what notifications say."""
+
+from typing import Any
+
+from flask import abort
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, aliased
+
+from api.auth import requires
+from api.pages import page
+from api.parts import parts
+from api.problems import validation_problem
+from api.resources import Resource
+from api.schemas.pages import PageQuery
+from api.schemas.templates import (
+    PreviewedSchema,
+    PreviewSchema,
+    TemplateOutSchema,
+    TemplatePageSchema,
+    TemplateSchema,
+    TemplateWithVariantsSchema,
+    VariantFields,
+    VersionQuery,
+)
+from notifier import templates
+from notifier.keys import Scope
+from notifier.models import Template
+from notifier.rendering import preview_context
+from notifier.sandbox import Rendered, Source
+
+blp = Resource("templates", __name__, url_prefix="/api/v1/templates", description="What notifications say.")
+
+
+def _current() -> Select[Template]:
+    """The newest version of each name, channel and locale."""
+    newer = aliased(Template)
+    same = (newer.name == Template.name, newer.channel == Template.channel, newer.locale == Template.locale)
+    return select(Template).where(~select(newer.id).where(*same, newer.version > Template.version).exists())
+
+
+def _find(name: str, asked: dict[str, Any]) -> Template:
+    """The version that was asked for, or the one that was saved last."""
+    query = select(Template).where(Template.name == name)
+    for field in ("channel", "version"):
+        if asked[field] is not None:
+            query = query.where(getattr(Template, field) == asked[field])
+    if asked["locale"] is not None:
+        query = query.where(func.lower(Template.locale) == asked["locale"].lower())
+    with Session(parts().wiring.engine) as session:
+        template = session.scalars(query.order_by(Template.id.desc()).limit(1)).first()
+    if template is None:
+        abort(404, "There is no such template.")
+    return template
+
+
+@blp.route("")
+@requires(Scope.READ)
+@blp.arguments(PageQuery, location="query", as_kwargs=False)
+@blp.response(200, TemplatePageSchema)
+def list_templates(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List the current version of every name, channel and locale, newest first."""
+    return page(parts().wiring.engine, _current(), Template.id, asked)
+
+
+@blp.route("/<name:template_name>", methods=["PUT"])
+@requires(Scope.ADMIN)
+@blp.arguments(TemplateSchema)
+@blp.response(200, TemplateOutSchema)
+@blp.alt_response(201, schema=TemplateOutSchema, description="The first version for this channel and locale.")
+def put_template(fields: dict[str, Any], template_name: str) -> tuple[Template, int]:
+    """Save a new version for a channel and a locale. What was made before keeps the version it has."""
+    template = templates.save(parts().wiring.engine, template_name, fields)
+    return template, 201 if template.version == 1 else 200
+
+
+@blp.route("/<name:template_name>")
+@requires(Scope.READ)
+@blp.arguments(VariantFields, location="query", as_kwargs=False)
+@blp.response(200, TemplateWithVariantsSchema)
+@blp.alt_response(404, description="There is no such template.")
+def get_template(asked: dict[str, Any], template_name: str) -> dict[str, Any]:
+    """Read a template: the version that was saved last (for a channel, a locale), and all current ones."""
+    found = _find(template_name, asked)
+    with Session(parts().wiring.engine) as session:
+        variants = session.scalars(
+            _current().where(Template.name == template_name).order_by(Template.channel, Template.locale)
+        ).all()
+    return {**vars(found), "variants": variants}
+
+
+@blp.route("/<name:template_name>/versions")
+@requires(Scope.READ)
+@blp.arguments(VersionQuery, location="query", as_kwargs=False)
+@blp.response(200, TemplatePageSchema)
+@blp.alt_response(404, description="There is no such template.")
+def list_versions(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List all versions of a template, newest first."""
+    _find(template_name, asked)
+    query = select(Template).where(Template.name == template_name)
+    for field in ("channel", "version", "locale"):
+        if asked[field] is not None:
+            query = query.where(getattr(Template, field) == asked[field])
+    return page(parts().wiring.engine, query, Template.id, asked)
+
+
+@blp.route("/<name:template_name>/preview", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.arguments(PreviewSchema)
+@blp.response(200, PreviewedSchema)
+@blp.alt_response(404, description="There is no such template.")
+@blp.alt_response(422, description="It cannot be rendered with these data: which line, and what is missing.")
+def preview(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a schema dumps it
+    """Render a template with data of your own. Nothing is sent."""
+    template = _find(template_name, asked)
+    source = Source(template.id, template.name, template.version, template.subject, template.text, template.html)
+    [outcome] = parts().wiring.sandbox.render([(source, preview_context(asked["data"]))])
+    if not isinstance(outcome, Rendered):
+        return validation_problem({"data": [str(outcome)]})
+    return {
+        "name": template.name,
+        "channel": template.channel,
+        "locale": template.locale,
+        "version": template.version,
+        "subject": outcome.subject,
+        "text": outcome.text,
+        "html": outcome.html,
+    }

@@ -1,0 +1,70 @@
+"""The pages behind unsubscribe links (RFC 8058): GET shows, POST switches. Whoever has the link may."""
+
+from pathlib import Path
+from typing import Final
+
+from flask import Blueprint, Response, request
+from jinja2 import Environment
+
+from api.auth import is_open
+from api.parts import parts
+from notifier.preferences import GENERAL
+from notifier.unsubscribing import Subscription, switch
+
+pages = Blueprint("unsubscribing", __name__)
+
+_PAGE: Final = Environment(autoescape=True).from_string(
+    (Path(__file__).parent / "static" / "unsubscribe.html").read_text()
+)
+#: What a form sends to come back; anything else that is posted ends the messages, as mail programs' one click does.
+_SUBSCRIBE: Final = "subscribe"
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def _page(status: int, title: str, text: str, *, action: str = "", button: str = "") -> Response:
+    html = _PAGE.render(title=title, text=text, action=action, button=button)
+    return Response(html, status, _HEADERS, content_type="text/html; charset=utf-8")
+
+
+def _read(token: str) -> Subscription | None:
+    return parts().wiring.links.read(token)
+
+
+def _named(subscription: Subscription) -> str:
+    return "this kind of message" if subscription.category == GENERAL else f"“{subscription.category}”"
+
+
+def _unknown() -> Response:
+    return _page(404, "This link is not valid", "It may have been cut off. Please use the link in the message itself.")
+
+
+@pages.get("/u/<token>")
+@is_open
+def show(token: str) -> Response:
+    """Ask. Changes nothing: programs that follow links in mail must not unsubscribe anybody."""
+    subscription = _read(token)
+    if subscription is None:
+        return _unknown()
+    text = f"You will get no more {subscription.channel} about {_named(subscription)}."
+    return _page(200, "Unsubscribe?", text, action="unsubscribe", button="Unsubscribe")
+
+
+@pages.post("/u/<token>")
+@is_open
+def unsubscribe(token: str) -> Response:
+    """Switch the category off for the channel; the form on the page that follows switches it on again."""
+    subscription = _read(token)
+    if subscription is None:
+        return _unknown()
+    wanted = request.form.get("action") == _SUBSCRIBE
+    switch(parts().wiring.engine, subscription, wanted=wanted)
+    if wanted:
+        return _page(
+            200, "You are subscribed again", f"You will get {subscription.channel} about {_named(subscription)}."
+        )
+    text = f"You will get no more {subscription.channel} about {_named(subscription)}. That was a mistake?"
+    return _page(200, "You are unsubscribed", text, action=_SUBSCRIBE, button="Subscribe again")

@@ -1,0 +1,90 @@
+"""Users: where people can be reached, and what they want to hear of."""
+
+from typing import Any
+
+import orjson
+from flask import abort
+from sqlalchemy import select
+
+from api.auth import requires
+from api.pages import page
+from api.parts import parts
+from api.resources import Resource
+from api.schemas.pages import PageQuery
+from api.schemas.users import PreferencesSchema, UserOutSchema, UserPageSchema, UserSchema
+from notifier import users
+from notifier.erasure import erase_user
+from notifier.keys import Scope
+from notifier.models import User
+
+blp = Resource("users", __name__, url_prefix="/api/v1/users", description="People, and what they want to hear of.")
+
+_NOTHING_SET: dict[str, Any] = {"channels": {}, "categories": {}, "quiet_hours": []}
+
+
+def _find(user_id: str) -> User:
+    user = users.get(parts().wiring.engine, user_id)
+    if user is None:
+        abort(404, "There is no such user.")
+    return user
+
+
+@blp.route("")
+@requires(Scope.READ)
+@blp.arguments(PageQuery, location="query", as_kwargs=False)
+@blp.response(200, UserPageSchema)
+def list_users(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List users, newest first."""
+    return page(parts().wiring.engine, select(User), User.id, asked)
+
+
+@blp.route("/<name:user_id>", methods=["PUT"])
+@requires(Scope.ADMIN)
+@blp.arguments(UserSchema)
+@blp.response(200, UserOutSchema)
+@blp.alt_response(201, schema=UserOutSchema, description="The user is new.")
+def put_user(fields: dict[str, Any], user_id: str) -> tuple[User, int]:
+    """Write a user whole. What waits for an address that changed goes to the new one; preferences stay."""
+    attributes = orjson.dumps(fields.pop("attributes"))
+    is_new = users.put(parts().wiring.engine, user_id, fields, attributes)
+    return _find(user_id), 201 if is_new else 200
+
+
+@blp.route("/<name:user_id>")
+@requires(Scope.READ)
+@blp.response(200, UserOutSchema)
+@blp.alt_response(404, description="There is no such user.")
+def get_user(user_id: str) -> User:
+    """Read a user."""
+    return _find(user_id)
+
+
+@blp.route("/<name:user_id>", methods=["DELETE"])
+@requires(Scope.ADMIN)
+@blp.response(204)
+@blp.alt_response(404, description="There is no such user.")
+def delete_user(user_id: str) -> None:
+    """Erase a person's data, keep the counts, and cancel what waits for them."""
+    if not erase_user(parts().wiring.engine, user_id):
+        abort(404, "There is no such user.")
+
+
+@blp.route("/<name:user_id>/preferences")
+@requires(Scope.READ)
+@blp.response(200, PreferencesSchema)
+@blp.alt_response(404, description="There is no such user.")
+def get_preferences(user_id: str) -> dict[str, Any]:
+    """Read what a user wants to hear of."""
+    return {**_NOTHING_SET, **(_find(user_id).preferences or {})}
+
+
+@blp.route("/<name:user_id>/preferences", methods=["PUT"])
+@requires(Scope.ADMIN)
+@blp.arguments(PreferencesSchema)
+@blp.response(200, PreferencesSchema)
+@blp.alt_response(404, description="There is no such user.")
+def put_preferences(preferences: dict[str, Any], user_id: str) -> dict[str, Any]:
+    """Write what a user wants to hear of, whole. It holds for what is sent from now on, whenever it was posted."""
+    if not users.set_preferences(parts().wiring.engine, user_id, preferences):
+        abort(404, "There is no such user.")
+    return preferences

@@ -1,0 +1,143 @@
+"""Routes from a file: `manage.py routes load|export`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import marshmallow as ma
+import yaml
+from sqlalchemy import Connection
+
+from api.problems import flattened
+from api.schemas.routes import RouteSchema
+from deploy.commands.group import on_a_stack, parts
+from notifier import routes as stored
+from notifier.errors import Invalid
+
+_schema = RouteSchema()
+#: Members that say no more than their absence does; an export leaves them out.
+_UNSAID = ({"strategy": "all"}, {"enabled": True})
+
+
+@click.group()
+def routes() -> None:
+    """Load routes from a file, and write them to one."""
+
+
+class _Line(dict[str, Any]):
+    """A mapping of a YAML file that knows the lines of its keys."""
+
+    lines: dict[str, int]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as data; times stay text, and a key may stand only once."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 -- yaml's own class attribute
+        first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> _Line:
+    made = _Line()
+    made.lines = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        line = key_node.start_mark.line + 1
+        if not isinstance(key, str):
+            raise click.ClickException(f"line {line}: {key!r} is no name")
+        if key in made:
+            raise click.ClickException(f"line {line}: {key} stands there twice")
+        made[key] = loader.construct_object(value_node, deep=True)
+        made.lines[key] = line
+    return made
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _parsed(text: str) -> _Line:
+    """The file's routes by name. Raises ClickException, with the line."""
+    try:
+        document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise click.ClickException(f"{where}not YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(document, _Line) or set(document) != {"routes"} or not isinstance(document["routes"], _Line):
+        raise click.ClickException("line 1: the file must have one key, routes, with routes by their names under it")
+    return document["routes"]
+
+
+def _line_of(entry: _Line, path: str) -> int | None:
+    """The line of the key that a dotted path of an error means, or of the deepest one above it that is there."""
+    found, inner = None, entry
+    for name in path.split("."):
+        if not isinstance(inner, _Line) or name not in inner:
+            break
+        found, inner = inner.lines[name], inner[name]
+    return found
+
+
+def _checked(connection: Connection, entries: _Line) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each route, validated. Raises ClickException with all that is wrong with one of them, by line and key."""
+    for name, entry in entries.items():
+        line = entries.lines[name]
+        if not isinstance(entry, _Line):
+            raise click.ClickException(f"line {line}: {name} is not a route")
+        try:
+            definition = _schema.load(entry)
+            stored.check(connection, name, definition)
+        except (ma.ValidationError, Invalid) as error:
+            messages = flattened(error.messages if isinstance(error, ma.ValidationError) else error.errors)
+            raise click.ClickException(
+                "\n".join(
+                    f"line {_line_of(entry, path) or line}: {name}.{path}: {' '.join(texts)}"
+                    for path, texts in messages.items()
+                )
+            ) from None
+        yield name, definition
+
+
+@routes.command()
+@on_a_stack
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--prune", is_flag=True, help="Delete routes that the file does not have.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+def load(file: Path, prune: bool, dry_run: bool) -> None:
+    """Write the routes of a YAML file; loading it again changes nothing.
+
+    All of it or nothing: a file with a mistake changes nothing, and the line and the key are named.
+    """
+    entries = _parsed(file.read_text())
+    with parts().engine.connect() as connection, connection.begin() as transaction:
+        outcomes = {name: stored.put(connection, name, each) for name, each in list(_checked(connection, entries))}
+        surplus = sorted(set(stored.definitions(connection)) - set(entries)) if prune else []
+        stored.remove(connection, surplus)
+        if dry_run:
+            transaction.rollback()
+    for name, outcome in [*outcomes.items(), *((name, "deleted") for name in surplus)]:
+        click.echo(f"{'would be ' if dry_run and outcome != 'unchanged' else ''}{outcome}: {name}")
+
+
+@routes.command()
+@on_a_stack
+@click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path), required=False)
+def export(file: Path | None) -> None:
+    """Write all routes as YAML, to a file or to standard output; 'load' reads it."""
+    with parts().engine.connect() as connection:
+        found = {name: _said(definition) for name, definition in stored.definitions(connection).items()}
+    text = yaml.safe_dump({"routes": found}, sort_keys=False, allow_unicode=True)
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    file.write_text(text)
+    click.echo(f"Wrote {len(found)} route{'s' * (len(found) != 1)} to {file}.")
+
+
+def _said(definition: dict[str, Any]) -> dict[str, Any]:
+    """A definition without what its absence says as well, in the order of the schema."""
+    said = {name: definition[name] for name in _schema.fields if definition.get(name) is not None}
+    return {name: value for name, value in said.items() if {name: value} not in _UNSAID}

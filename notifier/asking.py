@@ -1,0 +1,56 @@
+"""Would it be sent, and when? The gate's answer about a user, in advance."""
+
+from datetime import datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine, text
+
+from notifier.addresses import folded
+from notifier.channels import Channel
+from notifier.preferences import Circumstances, Decision, decide
+from notifier.users import people
+
+_FACTS: Final = text("SELECT preferences FROM users WHERE user_id = :user_id")
+# Each of several push tokens may be suppressed; it is nobody's turn only where all are.
+_SUPPRESSED: Final = text("""
+    SELECT reason FROM suppressions
+    WHERE channel = :channel AND folded = ANY(:folded) AND coalesce(until > :at, true)
+""")
+
+
+def ask(
+    engine: Engine,
+    user_id: str,
+    channel: Channel,
+    category: str | None,
+    *,
+    critical: bool,
+    at: datetime,
+    zone: ZoneInfo,
+) -> Decision | None:
+    """What the preferences decide about a notification to a user at a moment; None where they have no address.
+
+    Raises LookupError where there is no such user.
+    """
+    with engine.connect() as connection:
+        person = people(connection, [user_id]).get(user_id)
+        if person is None:
+            raise LookupError(user_id)
+        preferences = connection.scalar(_FACTS, {"user_id": user_id})
+        addresses = [folded(channel, address) for address in person.addresses(channel)]
+        suppressed = connection.scalars(_SUPPRESSED, {"channel": channel.value, "folded": addresses, "at": at}).all()
+    if not addresses:
+        return None
+    return decide(
+        Circumstances(
+            channel,
+            category,
+            critical,
+            suppressed[0] if len(suppressed) == len(addresses) else None,
+            opted_out=False,
+            preferences=preferences,
+            zone=ZoneInfo(person.timezone) if person.timezone else zone,
+        ),
+        at,
+    )

@@ -1,0 +1,117 @@
+"""What may be asked of a notification that stands: move it to another time, or send it once more."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, Engine, text
+
+from notifier.channels import FINISHED, Channel, Status
+from notifier.durations import parse_iso
+from notifier.errors import Conflict, Invalid
+from notifier.plans import Lease
+from notifier.reminders import deadline_of, moment_before, schedule
+from notifier.users import people
+
+_LOCK: Final = text("SELECT * FROM notifications WHERE id = :id FOR UPDATE")
+_MOVE: Final = text("""
+    UPDATE notifications SET send_at = :send_at, target_date = :target_date, expires_at = :expires_at,
+        status = :status, due_at = :due_at, reason = :reason, rule = :rule, deferred_at = :deferred_at
+    WHERE id = :id
+""")
+
+
+def _locked(connection: Connection, notification_id: UUID) -> dict[str, Any]:
+    row = connection.execute(_LOCK, {"id": notification_id}).mappings().one_or_none()
+    if row is None:
+        raise LookupError(notification_id)
+    return dict(row)
+
+
+def move(engine: Engine, notification_id: UUID, changes: Mapping[str, datetime | None]) -> None:
+    """Give a scheduled notification another `send_at`, `target_date` or `expires_at`.
+
+    A reminder keeps its lead time. Where it could then only go past its deadline it is expired at once. Raises
+    Conflict where it is not scheduled, Invalid where a change makes no sense, LookupError where there is none.
+    """
+    with engine.begin() as connection:
+        row = _locked(connection, notification_id)
+        if row["status"] != Status.SCHEDULED:
+            raise Conflict(f"Only what is scheduled can be moved; this notification is {row['status']}.")
+        if changes.get("target_date", row["target_date"]) is None and row["target_date"] is not None:
+            raise Invalid({"target_date": ["A reminder needs its target; cancel it instead."]})
+        if "target_date" in changes and row["target_date"] is None:
+            raise Invalid({"target_date": ["This notification is no reminder: it has no target to move."]})
+        connection.execute(_MOVE, {"id": notification_id, **_moved(row, changes)})
+
+
+def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None]) -> dict[str, Any]:
+    """The columns of a notification that was moved."""
+    times = {name: changes.get(name, row[name]) for name in ("send_at", "target_date", "expires_at")}
+    now = datetime.now(UTC)
+    deferral = {name: row[name] for name in ("reason", "rule", "deferred_at")}
+    due_at = row["due_at"]
+    if "send_at" in changes:
+        due_at = times["send_at"]
+    elif "target_date" in changes:
+        zone = ZoneInfo(row["timezone"] or "UTC")
+        due_at = moment_before(times["target_date"], parse_iso(row["lead_time"]), zone)
+    if due_at != row["due_at"]:
+        # It waits for another hour now, and for no rule any more: that is asked anew when the hour has come.
+        deferral = dict.fromkeys(deferral)
+    timing = schedule(now, due_at, deadline_of(times["expires_at"], times["target_date"], row["lead_time"]))
+    if timing.status is Status.EXPIRED:
+        return {**times, **dict.fromkeys(deferral), "status": Status.EXPIRED, "due_at": None}
+    # What is due now is left to the clock, as everything is that was scheduled.
+    return {**times, **deferral, "status": Status.SCHEDULED, "due_at": timing.due_at or now}
+
+
+_RESEND: Final = text(f"""
+    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0,
+        lost = 0, recipient = :recipient, expires_at = :expires_at, target_date = :target_date, next_channels = NULL,
+        queue = CASE priority WHEN 'normal' THEN channel ELSE channel || '.' || priority END,
+        due_at = now() + :lease * interval '1 second'
+    WHERE id = :id RETURNING queue
+""")
+_REQUEUED: Final = text("""
+    UPDATE dead_letters SET requeued_at = now() WHERE notification_id = :id AND requeued_at IS NULL
+""")
+
+
+def resend(engine: Engine, notification_id: UUID, lease: Lease) -> tuple[str, UUID]:
+    """Send a finished notification again, or a retrying one now: the same id, its full number of attempts.
+
+    What has expired is sent all the same, for somebody asked for it; preferences are checked as ever. Returns the
+    (queue, id) that is due now. Raises Conflict where it waits or is being sent, or where nobody can be reached;
+    LookupError where there is none.
+    """
+    with engine.begin() as connection:
+        # Its letters before the row, as a requeue takes them: two at once must not wait for each other.
+        connection.execute(_REQUEUED, {"id": notification_id})
+        row = _locked(connection, notification_id)
+        if row["status"] not in {*FINISHED, Status.RETRYING}:
+            raise Conflict(f"This notification is {row['status']}: it goes out by itself.")
+        recipient = row["recipient"] or _address(connection, row)
+        if recipient is None:
+            raise Conflict("There is still no address for it.")
+        overdue = row["status"] == Status.EXPIRED
+        queue = connection.scalar(
+            _RESEND,
+            {
+                "id": notification_id,
+                "recipient": recipient,
+                "lease": lease(row["queue"]),
+                "expires_at": None if overdue else row["expires_at"],
+                "target_date": None if overdue else row["target_date"],
+            },
+        )
+    return str(queue), notification_id
+
+
+def _address(connection: Connection, row: Mapping[str, Any]) -> str | None:
+    """Where its user can be reached by now, over its channel."""
+    person = people(connection, [row["user_id"]]).get(row["user_id"] or "")
+    addresses = person.addresses(Channel(row["channel"])) if person and row["channel"] else ()
+    return addresses[0] if addresses else None

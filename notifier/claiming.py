@@ -1,0 +1,158 @@
+"""Claims: a worker takes rows, with all that must be known to judge them, and puts aside what it will not send.
+
+One statement claims a batch and brings what the gate asks: suppressions, preferences, holds, later reminders. So
+a batch costs the same few queries however many rows it has.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, TextClause, text
+
+from notifier.addresses import folded_in_sql
+from notifier.cancelling import SUPERSEDED
+from notifier.channels import Channel, Status
+from notifier.holds import ALL
+from notifier.preferences import GENERAL
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A row as it was claimed, and what is known of its recipient at this moment."""
+
+    id: UUID
+    event_id: UUID | None
+    event_type: str | None
+    user_id: str | None
+    recipient: str | None
+    category: str | None
+    critical: bool
+    content: str | None
+    template: str | None
+    template_id: UUID | None
+    claims: int
+    attempts: int
+    expires_at: datetime | None
+    target_date: datetime | None
+    lead_time: str | None
+    dedup_key: str | None
+    dedup_window: str | None
+    deferred_at: datetime | None
+    created_at: datetime
+    #: The database's clock.
+    now: datetime
+    #: A later reminder has taken its place.
+    superseded: bool
+    #: What an operator holds back, where it is meant by that.
+    held: str | None
+    suppressed: str | None
+    opted_out: bool
+    preferences: Mapping[str, Any] | None
+    user_zone: str | None
+
+
+def claim_statement(channel: Channel) -> TextClause:
+    """SQL that claims those of `:ids` that are queued in a channel with `:tries` failures, for `:lease` seconds."""
+    address = folded_in_sql(channel, "n.recipient")
+    # `= ANY(:ids)` prunes partitions; the rows are locked in id order before they are changed, against deadlocks.
+    return text(f"""
+        WITH locked AS MATERIALIZED (
+            SELECT id FROM notifications
+            WHERE id = ANY(:ids) AND status = '{Status.QUEUED}' AND tries = :tries AND channel = '{channel}'
+            ORDER BY id FOR UPDATE
+        ), n AS (
+            UPDATE notifications SET status = '{Status.SENDING}', claims = claims + 1,
+                due_at = now() + :lease * interval '1 second'
+            FROM locked WHERE notifications.id = locked.id AND notifications.id = ANY(:ids)
+            RETURNING notifications.*
+        )
+        SELECT n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical,
+            CAST(n.content AS text) AS content, n.template, n.template_id, n.claims, n.attempts, n.expires_at,
+            n.target_date, n.lead_time, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at, now() AS now,
+            {SUPERSEDED} AS superseded,
+            (SELECT target FROM holds h WHERE h.target IN ('{ALL}', n.channel, n.route) LIMIT 1) AS held,
+            s.reason AS suppressed, o.category IS NOT NULL AS opted_out, u.preferences, u.timezone AS user_zone
+        FROM n
+        LEFT JOIN users u ON u.user_id = n.user_id
+        LEFT JOIN suppressions s ON s.channel = '{channel}' AND s.folded = {address}
+            AND coalesce(s.until > now(), true)
+        LEFT JOIN opt_outs o ON o.channel = '{channel}' AND o.category = coalesce(n.category, '{GENERAL}')
+            AND o.address_hash = sha256(convert_to({address}, 'UTF8'))
+        ORDER BY n.id
+    """)
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A claimed row that is not sent, or not now: its next state under its claim."""
+
+    id: UUID
+    claims: int
+    status: Status
+    reason: str | None = None
+    #: In words, for the reader.
+    rule: str | None = None
+    due_at: datetime | None = None
+    deferred_at: datetime | None = None
+
+
+_SET_ASIDE: Final = text(f"""
+    UPDATE notifications n SET status = aside.status, reason = aside.reason, rule = aside.rule,
+        due_at = aside.due_at, deferred_at = aside.deferred_at,
+        next_channels = CASE WHEN aside.status = '{Status.SKIPPED}' OR aside.due_at IS NOT NULL
+            THEN n.next_channels END
+    FROM json_to_recordset(CAST(:asides AS json)) AS aside(id uuid, claims integer, status text, reason text,
+        rule text, due_at timestamptz, deferred_at timestamptz)
+    WHERE n.id = ANY(:ids) AND n.id = aside.id AND n.claims = aside.claims AND n.status = '{Status.SENDING}'
+""")
+
+
+def set_aside(connection: Connection, asides: Sequence[Aside]) -> None:
+    """Give claimed rows the states that the gate decided on, those that are still held under their claim."""
+    if asides:
+        asides = sorted(asides, key=lambda aside: aside.id)
+        values = {"asides": orjson.dumps(asides).decode(), "ids": [aside.id for aside in asides]}
+        connection.execute(_SET_ASIDE, values)
+
+
+_GIVE_BACK: Final = text(f"""
+    UPDATE notifications n SET status = '{Status.QUEUED}', due_at = now()
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:claims AS integer[])) AS held(id, claims)
+    WHERE n.id = ANY(:ids) AND n.id = held.id AND n.claims = held.claims AND n.status = '{Status.SENDING}'
+""")
+
+
+def give_back(connection: Connection, rows: Sequence[Claimed]) -> None:
+    """Queue claimed rows again that were not begun."""
+    if rows:
+        rows = sorted(rows, key=lambda row: row.id)
+        connection.execute(_GIVE_BACK, {"ids": [row.id for row in rows], "claims": [row.claims for row in rows]})
+
+
+# A key belongs to whom it was given, until its window ends; one whose owner never arrived goes to the next.
+_TAKE_KEYS: Final = text(f"""
+    INSERT INTO dedup_keys AS known (channel, address, key, notification_id, until)
+    SELECT :channel, address, key, id, now() + CAST(span AS interval)
+    FROM json_to_recordset(CAST(:wanted AS json)) AS wanted(address text, key text, id uuid, span text)
+    ORDER BY address, key
+    ON CONFLICT (channel, address, key) DO UPDATE SET notification_id = excluded.notification_id,
+        until = CASE WHEN known.notification_id = excluded.notification_id THEN known.until ELSE excluded.until END
+        WHERE known.until <= now() OR known.notification_id = excluded.notification_id
+            OR EXISTS (SELECT FROM notifications owner WHERE owner.id = known.notification_id AND owner.status IN
+                ('{Status.FAILED}', '{Status.CANCELLED}', '{Status.EXPIRED}', '{Status.SKIPPED}'))
+    RETURNING notification_id
+""")
+
+
+def take_dedup_keys(connection: Connection, channel: Channel, wanted: Mapping[tuple[str, str], Claimed]) -> set[UUID]:
+    """Take (folded address, key) for one notification each; returns the ids of those that have theirs."""
+    rows = [
+        {"address": address, "key": key, "id": row.id, "span": row.dedup_window}
+        for (address, key), row in wanted.items()
+    ]
+    values = {"channel": channel.value, "wanted": orjson.dumps(rows).decode()}
+    return set(connection.scalars(_TAKE_KEYS, values)) if rows else set()

@@ -1,0 +1,171 @@
+"""From claimed notifications to messages: what each is about, its template, and the link to unsubscribe."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+
+from notifier.channels import Channel
+from notifier.claiming import Claimed
+from notifier.errors import NotifierError
+from notifier.preferences import GENERAL
+from notifier.providers import Message
+from notifier.rendering import Content, context_of, message_of, render
+from notifier.routes import view_of
+from notifier.sandbox import Rendered, Sandbox, Source
+from notifier.unsubscribing import Links
+from notifier.users import Person, people
+
+log = structlog.get_logger()
+
+#: Template versions that a process remembers; they never change.
+_REMEMBERED: Final = 1000
+
+_PAYLOADS: Final = text("""
+    SELECT id, CAST(payload AS text) AS payload, coalesce(occurred_at, created_at) AS moment
+    FROM events WHERE id = ANY(:ids)
+""")
+# What templates see besides: only where there are any.
+_EVENTS: Final = text("""
+    SELECT id, event_type, source, user_id, category, critical, priority, recipient, channel, cancellation_key,
+        timezone, CAST(payload AS text) AS payload, occurred_at, created_at
+    FROM events WHERE id = ANY(:ids)
+""")
+_TEMPLATES: Final = text("""
+    SELECT id, name, version, subject, text, html, sender, reply_to FROM templates WHERE id = ANY(:ids)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    source: Source
+    sender: str | None
+    reply_to: str | None
+
+
+class CannotCompose(NotifierError):
+    """There is no message to be made of a notification; its text says why, without its data."""
+
+
+class Composer:
+    """Makes the messages of one channel. Used by several threads at once."""
+
+    def __init__(self, engine: Engine, channel: Channel, sandbox: Sandbox, links: Links) -> None:
+        self._engine = engine
+        self._channel = channel
+        self._sandbox = sandbox
+        self._links = links
+        self._templates: dict[UUID, _Template] = {}
+
+    def begin(self, rows: Sequence[Claimed]) -> "Composition":
+        """Read what a batch is about, in a constant number of queries."""
+        templated = [row for row in rows if row.template_id is not None]
+        with self._engine.connect() as connection:
+            templates = self._read_templates(connection, {row.template_id for row in templated if row.template_id})
+            events, persons = _seen_by_templates(connection, templated)
+            contents = _contents(connection, rows)
+        return Composition(self._channel, self._sandbox, self._links, contents, templates, events, persons)
+
+    def _read_templates(self, connection: Connection, ids: set[UUID]) -> Mapping[UUID, _Template]:
+        missing = sorted(ids - self._templates.keys())
+        if missing:
+            if len(self._templates) > _REMEMBERED:
+                self._templates = {}
+            found = connection.execute(_TEMPLATES, {"ids": sorted(ids)})
+            self._templates |= {row.id: _Template(Source(*row[:6]), row.sender, row.reply_to) for row in found}
+        return self._templates
+
+
+def _seen_by_templates(
+    connection: Connection, rows: Sequence[Claimed]
+) -> tuple[dict[UUID, dict[str, Any]], dict[str, Person]]:
+    """The events (as templates see them) and users of some rows."""
+    event_ids = [row.event_id for row in rows if row.event_id]
+    found = connection.execute(_EVENTS, {"ids": event_ids}).mappings() if event_ids else ()
+    return {row["id"]: view_of(dict(row)) for row in found}, people(connection, (row.user_id for row in rows))
+
+
+def _contents(connection: Connection, rows: Sequence[Claimed]) -> dict[UUID, Content]:
+    """What each row is about; those whose event is gone are missing."""
+    event_ids = [row.event_id for row in rows if row.event_id]
+    events = {row.id: row for row in connection.execute(_PAYLOADS, {"ids": event_ids})} if event_ids else {}
+    contents = {}
+    for row in rows:
+        event = events.get(row.event_id)
+        if row.content is not None:
+            contents[row.id] = Content(row.event_id, row.event_type, row.content, row.created_at, given=True)
+        elif event is not None:
+            contents[row.id] = Content(row.event_id, row.event_type, event.payload, event.moment)
+    return contents
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A batch whose messages can be made."""
+
+    _channel: Channel
+    _sandbox: Sandbox
+    _links: Links
+    _contents: Mapping[UUID, Content]
+    _templates: Mapping[UUID, _Template]
+    _events: Mapping[UUID, Mapping[str, Any]]
+    _persons: Mapping[str, Person]
+
+    def messages(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
+        """The messages of some rows, or why there is none: an answer a row, in order. A row that breaks fails alone."""
+        answers: dict[UUID, Message | CannotCompose] = {}
+        templated = []
+        for row in rows:
+            if row.id not in self._contents:
+                answers[row.id] = CannotCompose("content: its event is gone")
+            elif row.template_id is None:
+                answers[row.id] = self._built_in(row)
+            elif row.template_id not in self._templates:
+                answers[row.id] = CannotCompose("template: its version is gone")
+            else:
+                templated.append(row)
+        jobs = [(self._template(row).source, self._context(row)) for row in templated]
+        for row, outcome in zip(templated, self._sandbox.render(jobs) if jobs else (), strict=True):
+            answers[row.id] = (
+                self._from_template(row, outcome)
+                if isinstance(outcome, Rendered)
+                else CannotCompose(f"template: {outcome}")
+            )
+        return [answers[row.id] for row in rows]
+
+    def _built_in(self, row: Claimed) -> Message | CannotCompose:
+        try:
+            return render(
+                row.id, self._channel, row.recipient or "", self._contents[row.id], unsubscribe=self._link(row)
+            )
+        except Exception as error:
+            # This row breaks our code: it dies alone, its batch goes on.
+            log.warning("render_failed", notification_id=str(row.id), error=type(error).__name__)
+            return CannotCompose(f"render: {type(error).__name__}")
+
+    def _template(self, row: Claimed) -> _Template:
+        return self._templates[row.template_id or row.id]
+
+    def _context(self, row: Claimed) -> Mapping[str, Any]:
+        content = self._contents[row.id]
+        person = self._persons.get(row.user_id or "")
+        return context_of(content, self._events.get(row.event_id or row.id), person, self._link(row))
+
+    def _from_template(self, row: Claimed, rendered: Rendered) -> Message:
+        template = self._template(row)
+        return message_of(
+            row.id,
+            row.recipient or "",
+            rendered,
+            sender=template.sender,
+            reply_to=template.reply_to,
+            unsubscribe=self._link(row),
+        )
+
+    def _link(self, row: Claimed) -> str | None:
+        if self._channel is not Channel.EMAIL or row.critical:
+            return None
+        return self._links.url(self._channel, row.category or GENERAL, row.user_id, row.recipient or "")

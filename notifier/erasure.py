@@ -1,0 +1,57 @@
+"""Erasing a person: their data goes, the counts stay, and what waits for them is cancelled."""
+
+from typing import Final
+
+from sqlalchemy import Engine, text
+
+from notifier.channels import EventStatus, Status
+
+#: Why a notification is cancelled whose user was deleted.
+USER_DELETED: Final = "user_deleted"
+
+_DELETE: Final = text("DELETE FROM users WHERE user_id = :user_id")
+_LOCK: Final = text("SELECT id, event_id FROM notifications WHERE user_id = :user_id ORDER BY id FOR UPDATE")
+_WAITS: Final = f"status IN ('{Status.SCHEDULED}', '{Status.QUEUED}', '{Status.RETRYING}')"
+# What is being sent loses its address too: a retry then finds nobody.
+_NOTIFICATIONS: Final = text(f"""
+    UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, rule = NULL, next_channels = NULL,
+        status = CASE WHEN {_WAITS} THEN '{Status.CANCELLED}' ELSE status END,
+        reason = CASE WHEN {_WAITS} THEN '{USER_DELETED}' ELSE reason END,
+        due_at = CASE WHEN {_WAITS} THEN NULL ELSE due_at END
+    WHERE id = ANY(:ids)
+""")
+# Answers of servers repeat addresses; of our own words the class is kept.
+_ATTEMPTS: Final = text("""
+    UPDATE attempts SET response_excerpt = NULL, error = split_part(error, ':', 1) WHERE notification_id = ANY(:ids)
+""")
+_LETTERS: Final = text("""
+    UPDATE dead_letters SET error = split_part(error, ':', 1) WHERE notification_id = ANY(:ids)
+""")
+_OUTBOX: Final = text("DELETE FROM outbox WHERE notification_id = ANY(:ids)")
+_DEDUP: Final = text("DELETE FROM dedup_keys WHERE notification_id = ANY(:ids)")
+# The events that named them, and those that nobody else heard of.
+_OWN_EVENTS: Final = text("SELECT id FROM events WHERE user_id = :user_id")
+_EVENTS: Final = text(f"""
+    UPDATE events e SET payload = '{{}}', recipient = NULL, user_id = NULL,
+        cancelled_at = CASE WHEN status = '{EventStatus.ACCEPTED}' THEN now() ELSE cancelled_at END
+    WHERE e.id = ANY(:own) OR e.id = ANY(:heard) AND NOT EXISTS (
+        SELECT FROM notifications n WHERE n.event_id = e.id AND n.recipient IS NOT NULL
+    )
+""")
+
+
+def erase_user(engine: Engine, user_id: str) -> bool:
+    """Delete a user, and what is known of them in events, notifications, attempts, letters and the outbox.
+
+    Rows and their states stay, for the counts. The suppression list stays too: it is there to leave people alone.
+    Returns false where there is no such user. One transaction.
+    """
+    with engine.begin() as connection:
+        if not connection.execute(_DELETE, {"user_id": user_id}).rowcount:
+            return False
+        rows = connection.execute(_LOCK, {"user_id": user_id}).all()
+        for statement in (_NOTIFICATIONS, _ATTEMPTS, _LETTERS, _OUTBOX, _DEDUP):
+            connection.execute(statement, {"ids": [row.id for row in rows]})
+        own = list(connection.scalars(_OWN_EVENTS, {"user_id": user_id}))
+        connection.execute(_EVENTS, {"own": own, "heard": [row.event_id for row in rows if row.event_id]})
+    return True

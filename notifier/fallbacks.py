@@ -1,0 +1,85 @@
+"""Strategy `first`: the next channel, where the one before could not be used or is dead.
+
+A skipped or failed row that still has `next_channels` owes its successor. The clock makes it: so a worker that dies
+in between forgets nothing, and of several push tokens the last one to die brings the next channel, once.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Engine, text
+
+from notifier.channels import Channel, Priority, Status
+from notifier.drafts import as_document, insert_notifications
+from notifier.lanes import BATCH
+from notifier.plans import Origin, Plan, Planner, Row, Strategy, next_in_line
+from notifier.templates import Catalogue, catalogue
+from notifier.users import Person, people
+
+_OWED: Final = text(f"""
+    SELECT n.*, CAST(n.content AS text) AS content_text, (
+        SELECT array_agg(s.status) FROM notifications s WHERE s.id = ANY(n.siblings)
+    ) AS beside
+    FROM notifications n
+    WHERE n.next_channels IS NOT NULL AND n.status IN ('{Status.FAILED}', '{Status.SKIPPED}')
+    ORDER BY n.id LIMIT {BATCH} FOR UPDATE OF n SKIP LOCKED
+""")
+_INSERT: Final = text(insert_notifications())
+_SETTLED: Final = text("UPDATE notifications SET next_channels = NULL WHERE id = ANY(:ids)")
+
+#: As long as one beside it may still arrive, the next channel waits.
+_HOPEFUL: Final = frozenset({Status.SCHEDULED, Status.QUEUED, Status.SENDING, Status.RETRYING})
+_REACHED: Final = frozenset({Status.SENT, Status.DELIVERED})
+
+
+def take_over(engine: Engine, planner: Planner) -> int:
+    """Make the successors that are owed, a batch of them; returns how many rows were made.
+
+    They are due at once. Any number of clocks may call it; ids are derived, so none is made twice.
+    """
+    with engine.begin() as connection:
+        owed = [dict(row) for row in connection.execute(_OWED).mappings()]
+        settled, rows = [], []
+        persons = people(connection, (row["user_id"] for row in owed))
+        templates = catalogue(connection, (row["template"] for row in owed))
+        for row in owed:
+            beside = set(row["beside"] or ())
+            if beside & _HOPEFUL:
+                continue
+            settled.append(row["id"])
+            if not beside & _REACHED:
+                person = persons.get(row["user_id"] or "")
+                rows += _successors(planner, row, person, templates)
+        if rows:
+            connection.execute(_INSERT, {"notifications": as_document(rows)})
+        connection.execute(_SETTLED, {"ids": settled})
+    return len(rows)
+
+
+def _successors(planner: Planner, row: Mapping[str, Any], person: Person | None, templates: Catalogue) -> list[Row]:
+    origin = Origin(row["origin_id"], row["source"], row["event_id"], row["event_type"])
+    return next_in_line(planner, _plan_behind(row), row["id"], origin, person, templates)
+
+
+def _plan_behind(row: Mapping[str, Any]) -> Plan:
+    """What is left of the plan that a row was made of."""
+    content = row["content_text"]
+    return Plan(
+        user_id=row["user_id"],
+        channels=tuple(Channel(channel) for channel in row["next_channels"]),
+        strategy=Strategy.FIRST,
+        template=row["template"],
+        content=None if content is None else orjson.Fragment(content),
+        category=row["category"],
+        critical=row["critical"],
+        priority=Priority(row["priority"]),
+        expires_at=row["expires_at"],
+        target_date=row["target_date"],
+        lead_time=(row["lead_time"],) if row["lead_time"] else (),
+        timezone=row["timezone"],
+        cancellation_key=row["cancellation_key"],
+        dedup_key=row["dedup_key"],
+        dedup_window=row["dedup_window"],
+        route=row["route"],
+    )

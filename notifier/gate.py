@@ -1,0 +1,131 @@
+"""The gate: what becomes of claimed rows before anything is sent.
+
+Expired → held → nobody there → replaced → preferences (suppression, critical, channel, category, quiet hours) →
+duplicate. Whatever is not sent keeps a reason and a sentence for whoever asks why.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, Engine
+
+from notifier.addresses import folded
+from notifier.cancelling import REPLACED
+from notifier.channels import Channel, Status
+from notifier.claiming import Aside, Claimed, set_aside, take_dedup_keys
+from notifier.deadletters import TOO_OLD, Death, bury
+from notifier.holds import ALL, HELD, RECHECK
+from notifier.plans import NO_ADDRESS
+from notifier.preferences import Circumstances, Rule, decide
+from notifier.reminders import deadline_of
+from notifier.times import rfc3339
+
+SUPPRESSED: Final = "suppressed"
+OPTED_OUT: Final = "opted_out"
+QUIET_HOURS: Final = "quiet_hours"
+DUPLICATE: Final = "duplicate"
+
+#: Where quiet hours leave no moment free, they are asked again after this long.
+_AGAIN: Final = timedelta(days=1)
+
+
+def _of_use_until(deadline: datetime) -> str:
+    return f"It was of use only until {rfc3339(deadline)}."
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Judges claimed rows of one channel."""
+
+    channel: Channel
+    #: The time zone of whoever has none.
+    zone: ZoneInfo
+    #: How long rules may put a notification off before it is a dead letter.
+    max_age: timedelta
+
+    def let_through(self, engine: Engine, rows: Sequence[Claimed]) -> list[Claimed]:
+        """Those rows that may be sent now; the others are put aside. At most one transaction, however many rows."""
+        passed: list[Claimed] = []
+        asides: list[Aside] = []
+        deaths: list[Death] = []
+        for row in rows:
+            verdict = self._judge(row)
+            if verdict is None:
+                passed.append(row)
+            elif isinstance(verdict, Death):
+                deaths.append(verdict)
+            else:
+                asides.append(verdict)
+        keyed = [row for row in passed if row.dedup_key is not None]
+        if keyed or asides or deaths:
+            with engine.begin() as connection:
+                duplicates = self._duplicates(connection, keyed)
+                set_aside(connection, [*asides, *duplicates])
+                bury(connection, deaths)
+            gone = {aside.id for aside in duplicates}
+            passed = [row for row in passed if row.id not in gone]
+        return passed
+
+    def _judge(self, row: Claimed) -> Aside | Death | None:
+        """What becomes of one row; None where it may be sent."""
+        deadline = deadline_of(row.expires_at, row.target_date, row.lead_time)
+        if deadline is not None and deadline <= row.now:
+            return Aside(row.id, row.claims, Status.EXPIRED, None, _of_use_until(deadline))
+        if row.held is not None:
+            return self._held(row, deadline)
+        if row.recipient is None:
+            return Aside(row.id, row.claims, Status.SKIPPED, NO_ADDRESS, "The user's address was removed.")
+        if row.superseded:
+            return Aside(row.id, row.claims, Status.CANCELLED, REPLACED)
+        decision = decide(
+            Circumstances(
+                self.channel,
+                row.category,
+                row.critical,
+                row.suppressed,
+                row.opted_out,
+                row.preferences,
+                ZoneInfo(row.user_zone) if row.user_zone else self.zone,
+            ),
+            row.now,
+        )
+        if not decision.allowed:
+            reason = SUPPRESSED if decision.rule is Rule.SUPPRESSION else OPTED_OUT
+            return Aside(row.id, row.claims, Status.SKIPPED, reason, decision.explanation)
+        if decision.rule is not Rule.QUIET_HOURS:
+            return None
+        return self._put_off(row, decision.at or row.now + _AGAIN, deadline, decision.explanation)
+
+    def _held(self, row: Claimed, deadline: datetime | None) -> Aside:
+        again = row.now + timedelta(seconds=RECHECK)
+        words = "Everything is held" if row.held == ALL else f"{row.held} is held"
+        return Aside(
+            row.id,
+            row.claims,
+            Status.SCHEDULED,
+            HELD,
+            f"{words} by an operator, until it is released.",
+            min(again, deadline) if deadline else again,
+            row.deferred_at,
+        )
+
+    def _put_off(self, row: Claimed, until: datetime, deadline: datetime | None, words: str) -> Aside | Death:
+        """Put off by a rule, which costs no attempt but cannot go on for ever."""
+        if deadline is not None and deadline <= until:
+            return Aside(row.id, row.claims, Status.EXPIRED, None, f"{words} {_of_use_until(deadline)}")
+        since = row.deferred_at or row.now
+        if until - since > self.max_age:
+            return Death(row.id, row.claims, TOO_OLD, f"put off for over {self.max_age}: {words}")
+        return Aside(row.id, row.claims, Status.SCHEDULED, QUIET_HOURS, words, until, since)
+
+    def _duplicates(self, connection: Connection, rows: Sequence[Claimed]) -> list[Aside]:
+        """Those of some rows whose key another notification has."""
+        wanted: dict[tuple[str, str], Claimed] = {}
+        for row in rows:  # in id order: of two in one batch the older one goes
+            wanted.setdefault((folded(self.channel, row.recipient or ""), row.dedup_key or ""), row)
+        taken = take_dedup_keys(connection, self.channel, wanted)
+        words = "Within its window another notification with this dedup_key was sent to the same recipient."
+        return [Aside(row.id, row.claims, Status.SKIPPED, DUPLICATE, words) for row in rows if row.id not in taken]

@@ -1,0 +1,21 @@
+"""Deduplication: what was sent to whom, and until when nothing more of its kind is."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from notifier.models.declarative import Base
+
+
+class DedupKey(Base):
+    """The notification that took a key for an address, and the end of its window."""
+
+    __tablename__ = "dedup_keys"
+
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    #: Folded.
+    address: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    notification_id: Mapped[UUID]
+    until: Mapped[datetime] = mapped_column(index=True)

@@ -1,0 +1,13 @@
+"""Patterns of event types: an exact type, or one with a trailing wildcard (`order.*`, `*`)."""
+
+import re
+from typing import Final
+
+PATTERN: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|[A-Za-z0-9][A-Za-z0-9._:-]{0,126}\*|\*)")
+
+
+def matches(pattern: str, event_type: str) -> bool:
+    """Whether a pattern means an event type."""
+    if pattern.endswith("*"):
+        return event_type.startswith(pattern[:-1])
+    return event_type == pattern

@@ -1,0 +1,162 @@
+"""Users: where people can be reached, and what they want to hear of."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy.orm import Session
+
+from notifier.channels import Channel, Status
+from notifier.ids import new_id
+from notifier.models import User
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A known user, as routing and templates see them."""
+
+    user_id: str
+    email: str | None
+    phone: str | None
+    push_tokens: tuple[str, ...]
+    webhook_url: str | None
+    chat_url: str | None
+    timezone: str | None
+    locale: str | None
+    attributes: Mapping[str, Any]
+
+    def addresses(self, channel: Channel) -> tuple[str, ...]:
+        """Where they are reached over a channel."""
+        if channel is Channel.PUSH:
+            return self.push_tokens
+        address: str | None = getattr(self, ADDRESS_FIELDS[channel])
+        return (address,) if address else ()
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels over which they can be reached."""
+        return tuple(channel for channel in Channel if self.addresses(channel))
+
+
+#: The field that holds the address of each channel; push has several.
+ADDRESS_FIELDS: Final = {
+    Channel.EMAIL: "email",
+    Channel.SMS: "phone",
+    Channel.PUSH: "push_tokens",
+    Channel.CHAT: "chat_url",
+    Channel.WEBHOOK: "webhook_url",
+}
+
+_PEOPLE: Final = text("""
+    SELECT user_id, email, phone, push_tokens, webhook_url, chat_url, timezone, locale,
+        CAST(attributes AS text) AS attributes
+    FROM users WHERE user_id = ANY(:ids)
+""")
+_PUT: Final = text("""
+    INSERT INTO users (id, user_id, email, phone, push_tokens, webhook_url, chat_url, timezone, locale, attributes,
+        created_at, updated_at)
+    VALUES (:id, :user_id, :email, :phone, :push_tokens, :webhook_url, :chat_url, :timezone, :locale,
+        CAST(:attributes AS json), :now, :now)
+    ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, phone = excluded.phone,
+        push_tokens = excluded.push_tokens, webhook_url = excluded.webhook_url, chat_url = excluded.chat_url,
+        timezone = excluded.timezone, locale = excluded.locale, attributes = excluded.attributes,
+        updated_at = excluded.updated_at
+    RETURNING xmax = 0 AS is_new
+""")
+# What waits for somebody whose address changed goes to the new one; what waits for an address that is gone says so.
+_MOVE: Final = text(f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM notifications WHERE user_id = :user_id AND channel = :channel AND recipient = :old
+            AND status IN ('{Status.SCHEDULED}', '{Status.QUEUED}', '{Status.RETRYING}') ORDER BY id FOR UPDATE
+    )
+    UPDATE notifications n SET recipient = :new FROM locked WHERE n.id = locked.id
+""")
+
+
+def people(connection: Connection, user_ids: Iterable[str | None]) -> dict[str, Person]:
+    """Those of the users that are known, by their user_id; one query."""
+    wanted = sorted({user_id for user_id in user_ids if user_id is not None})
+    if not wanted:
+        return {}
+    rows = connection.execute(_PEOPLE, {"ids": wanted})
+    return {
+        row.user_id: Person(
+            row.user_id,
+            row.email,
+            row.phone,
+            tuple(row.push_tokens),
+            row.webhook_url,
+            row.chat_url,
+            row.timezone,
+            row.locale,
+            orjson.loads(row.attributes),
+        )
+        for row in rows
+    }
+
+
+def put(engine: Engine, user_id: str, fields: Mapping[str, Any], attributes: bytes) -> bool:
+    """Write a user whole; `fields` are the validated columns, `attributes` JSON text. Returns whether they are new.
+
+    What waits for an address that changed goes to the new one.
+    """
+    values = {**fields, "attributes": attributes.decode(), "user_id": user_id, "id": new_id(), "now": datetime.now(UTC)}
+    with engine.begin() as connection:
+        before = people(connection, [user_id]).get(user_id)
+        is_new = bool(connection.execute(_PUT, values).scalar_one())
+        after = people(connection, [user_id])[user_id]
+        for channel in Channel if before else ():
+            _move(connection, channel, before, after)
+    return is_new
+
+
+def _move(connection: Connection, channel: Channel, before: Person | None, after: Person) -> None:
+    old, new = before.addresses(channel) if before else (), after.addresses(channel)
+    gone = [address for address in old if address not in new]
+    for address in gone:
+        # Of several push tokens none takes over for another: each has its own message.
+        successor = new[0] if new and channel is not Channel.PUSH else None
+        connection.execute(
+            _MOVE, {"user_id": after.user_id, "channel": channel.value, "old": address, "new": successor}
+        )
+
+
+def get(engine: Engine, user_id: str) -> User | None:
+    """A user, or None."""
+    with Session(engine) as session:
+        return session.scalar(select(User).where(User.user_id == user_id))
+
+
+_SET_PREFERENCES: Final = text("""
+    UPDATE users SET preferences = CAST(:preferences AS jsonb), updated_at = now() WHERE user_id = :user_id
+""")
+
+
+def set_preferences(engine: Engine, user_id: str, preferences: Mapping[str, Any]) -> bool:
+    """Write a user's preferences whole; false where there is no such user."""
+    values = {"user_id": user_id, "preferences": orjson.dumps(preferences).decode()}
+    with engine.begin() as connection:
+        return connection.execute(_SET_PREFERENCES, values).rowcount > 0
+
+
+# One statement, so that two at once lose neither.
+_SWITCH: Final = text("""
+    UPDATE users SET updated_at = now(), preferences = jsonb_set(
+        jsonb_set(
+            jsonb_set(coalesce(preferences, '{}'), '{categories}', coalesce(preferences -> 'categories', '{}')),
+            CAST(ARRAY['categories', :category] AS text[]),
+            coalesce(preferences -> 'categories' -> CAST(:category AS text), '{}')
+        ),
+        CAST(ARRAY['categories', :category, :channel] AS text[]), to_jsonb(CAST(:wanted AS boolean))
+    ) WHERE user_id = :user_id
+""")
+
+
+def switch_category(engine: Engine, user_id: str, category: str, channel: Channel, *, wanted: bool) -> bool:
+    """Switch one category on or off for one channel; false where there is no such user."""
+    values = {"user_id": user_id, "category": category, "channel": channel.value, "wanted": wanted}
+    with engine.begin() as connection:
+        return connection.execute(_SWITCH, values).rowcount > 0
