@@ -8,7 +8,7 @@ from flask import abort
 from api.auth import requires
 from api.parts import parts
 from api.resources import Resource
-from api.schemas.users import PreferenceCheckSchema, DecisionSchema
+from api.schemas.users import DecisionSchema, PreferenceCheckSchema
 from notifier.asking import ask
 from notifier.keys import Scope
 from notifier.plans import NO_ADDRESS

@@ -1,13 +1,10 @@
 """The main path, measured: python -m benchmarks.main_path [--seconds 8] [--connections 64] [--json]."""
 
 import argparse
-import contextlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.client import Load, post
-from deploy.child import Child, wait_until
-from deploy.ports import free_port
+from benchmarks.stack import granian, stack
+from deploy.child import wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
-THREADS = "64"
 DRAIN = 120.0
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=2).status_code < 500
-    except requests.RequestException:
-        return False
-
-
-@contextlib.contextmanager
-def _granian(folder: Path, interface: str, target: str) -> Iterator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    options = ["--blocking-threads", THREADS] if interface == "wsgi" else []
-    command = [sys.executable, "-m", "granian", "--interface", interface, "--port", str(port), "--no-ws", *options]
-    child = Child(
-        target, [*command, target], log=folder / f"{target}.log", cwd=ROOT, ready=lambda: _answers(f"{url}/x")
-    )
-    child.start()
-    try:
-        yield url
-    finally:
-        child.stop()
-
-
-@contextlib.contextmanager
-def _stack(folder: Path) -> Iterator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable,
-        "manage.py",
-        "up",
-        "--no-flower",
-        "--port",
-        str(port),
-        "--data-dir",
-        str(folder / "data"),
-    ]
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-    try:
-        if not wait_until(lambda: _answers(f"{url}/ready"), 60):
-            raise SystemExit((folder / "up.log").read_text())
-        yield url
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def _measure(url: str, receiver: str, **how: Any) -> dict[str, Any]:
@@ -96,10 +43,10 @@ def measure(seconds: float, connections: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        with _granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
-            with _granian(folder, "wsgi", "benchmarks.ceiling:app") as bare:
+        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
+            with granian(folder, "wsgi", "benchmarks.ceiling:app") as bare:
                 ceiling = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections).rate
-            with _stack(folder) as url:
+            with stack(folder) as url:
                 events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
                 _measure(events, receiver, seconds=2, connections=connections)
                 return {

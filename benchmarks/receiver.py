@@ -3,11 +3,15 @@
 granian --interface rsgi benchmarks.receiver:app
 """
 
+import asyncio
 import json
+import os
 import re
 import time
 from typing import Any
 
+#: Seconds before it answers.
+DELAY = int(os.environ.get("ANSWER_MS") or 0) / 1000
 NUMBER = re.compile(rb'"n":(\d+)')
 arrived: dict[int, float] = {}
 requests = 0
@@ -21,6 +25,8 @@ async def app(scope: Any, protocol: Any) -> None:
         if found:
             requests += 1
             arrived.setdefault(int(found[1]), time.time())
+        if DELAY:
+            await asyncio.sleep(DELAY)
         protocol.response_empty(204, [])
         return
     body = json.dumps({"requests": requests, "count": len(arrived), "arrived": arrived if scope.path == "/all" else {}})

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from notifier.lanes import DELIVERY, FAN_OUT, HIGH, LOW, NORMAL, RETRY
+from notifier.lanes import DELIVERY, DUE, FAN_OUT, HIGH, LOW, NORMAL, RETRY
 
 CLOCK: Final = "clock"
-ALL: Final = (*DELIVERY, FAN_OUT, CLOCK)
+ALL: Final = (*DELIVERY, *DUE, FAN_OUT, CLOCK)
 
 #: Neither the publisher nor the clock adds to a queue that holds this many messages: Redis stays small.
 MAX_MESSAGES: Final = 64
@@ -14,12 +14,12 @@ MAX_MESSAGES: Final = 64
 #: The worker processes, and the queues that each consumes. In one shared pool a few hanging retries would
 #: make fresh work wait, and everything would make the clock wait.
 WORKERS: Final[dict[str, tuple[str, ...]]] = {
-    "fresh": (*HIGH, FAN_OUT, *NORMAL, *LOW),
+    "fresh": (*HIGH, FAN_OUT, *NORMAL, *DUE, *LOW),
     "retry": RETRY,
     "clock": (CLOCK,),
 }
 
-_LEVEL: Final = {**dict.fromkeys(HIGH, 0), **dict.fromkeys((FAN_OUT, *NORMAL), 1), **dict.fromkeys(LOW, 2)}
+_LEVEL: Final = {**dict.fromkeys(HIGH, 0), **dict.fromkeys((FAN_OUT, *NORMAL, *DUE), 1), **dict.fromkeys(LOW, 2)}
 
 
 class LaneOrder:

@@ -26,7 +26,8 @@ def _email(address: str) -> str:
 
 def _phone(address: str) -> str:
     try:
-        number = phonenumbers.parse(address)
+        # Letters would be taken for the digits on their keys, and "l" for "1" would reach somebody else.
+        number = phonenumbers.parse(address) if re.fullmatch(r"[0-9+() ./-]+", address) else None
     except phonenumbers.NumberParseException:
         number = None
     # Possible, not valid: providers' own test numbers are in ranges that no country has assigned.

@@ -84,8 +84,8 @@ def cancel_by_key(engine: Engine, key: str) -> Cancelled:
     return Cancelled(events + sum(status == Status.CANCELLED for status in statuses), too_late)
 
 
-#: Whether there is a later reminder for the same recipient, of the same type, under the same key: over rows `n`.
-SUPERSEDED: Final = """
+# There is a later reminder for the same recipient, of the same type, under the same key.
+_LATER: Final = """
     (n.cancellation_key IS NOT NULL AND n.target_date IS NOT NULL AND EXISTS (
         SELECT FROM notifications later WHERE later.cancellation_key = n.cancellation_key
             AND later.target_date IS NOT NULL AND later.origin_id > n.origin_id
@@ -94,7 +94,7 @@ SUPERSEDED: Final = """
     ))
 """
 _LOCK_SUPERSEDED: Final = text(f"""
-    SELECT id FROM notifications n WHERE cancellation_key = ANY(:keys) AND status IN {_PENDING} AND {SUPERSEDED}
+    SELECT id FROM notifications n WHERE cancellation_key = ANY(:keys) AND status IN {_PENDING} AND {_LATER}
     ORDER BY id FOR UPDATE
 """)
 _REPLACE: Final = text(f"""
@@ -102,6 +102,16 @@ _REPLACE: Final = text(f"""
         next_channels = NULL
     WHERE id = ANY(:ids)
 """)
+
+
+_SUPERSEDED: Final = text(f"SELECT id FROM notifications n WHERE id = ANY(:ids) AND {_LATER}")
+
+
+def superseded(connection: Connection, notification_ids: Sequence[UUID]) -> frozenset[UUID]:
+    """Those of some reminders in whose place a later one has come."""
+    if not notification_ids:
+        return frozenset()
+    return frozenset(connection.scalars(_SUPERSEDED, {"ids": list(notification_ids)}))
 
 
 def replace_older(connection: Connection, rows: Sequence[Row]) -> None:

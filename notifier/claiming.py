@@ -1,36 +1,33 @@
-"""Claims: a worker takes rows, with all that must be known to judge them, and puts aside what it will not send.
+"""Claims: a worker takes rows, gives back what it did not begin, and puts aside what it will not send.
 
-One statement claims a batch and brings what the gate asks: suppressions, preferences, holds, later reminders. So
-a batch costs the same few queries however many rows it has.
+Each is one statement a batch, and matches the claim: who comes late changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
-from notifier.addresses import folded_in_sql
-from notifier.cancelling import SUPERSEDED
 from notifier.channels import Channel, Status
-from notifier.holds import ALL
-from notifier.preferences import GENERAL
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A row as it was claimed, and what is known of its recipient at this moment."""
+    """A row as it was claimed."""
 
     id: UUID
+    origin_id: UUID | None
     event_id: UUID | None
     event_type: str | None
     user_id: str | None
     recipient: str | None
     category: str | None
     critical: bool
+    route: str | None
     content: str | None
     template: str | None
     template_id: UUID | None
@@ -39,51 +36,41 @@ class Claimed:
     expires_at: datetime | None
     target_date: datetime | None
     lead_time: str | None
+    cancellation_key: str | None
     dedup_key: str | None
     dedup_window: str | None
     deferred_at: datetime | None
     created_at: datetime
     #: The database's clock.
     now: datetime
-    #: A later reminder has taken its place.
-    superseded: bool
-    #: What an operator holds back, where it is meant by that.
-    held: str | None
-    suppressed: str | None
-    opted_out: bool
-    preferences: Mapping[str, Any] | None
-    user_zone: str | None
 
 
-def claim_statement(channel: Channel) -> TextClause:
-    """SQL that claims those of `:ids` that are queued in a channel with `:tries` failures, for `:lease` seconds."""
-    address = folded_in_sql(channel, "n.recipient")
-    # `= ANY(:ids)` prunes partitions; the rows are locked in id order before they are changed, against deadlocks.
-    return text(f"""
-        WITH locked AS MATERIALIZED (
-            SELECT id FROM notifications
-            WHERE id = ANY(:ids) AND status = '{Status.QUEUED}' AND tries = :tries AND channel = '{channel}'
-            ORDER BY id FOR UPDATE
-        ), n AS (
-            UPDATE notifications SET status = '{Status.SENDING}', claims = claims + 1,
-                due_at = now() + :lease * interval '1 second'
-            FROM locked WHERE notifications.id = locked.id AND notifications.id = ANY(:ids)
-            RETURNING notifications.*
-        )
-        SELECT n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical,
-            CAST(n.content AS text) AS content, n.template, n.template_id, n.claims, n.attempts, n.expires_at,
-            n.target_date, n.lead_time, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at, now() AS now,
-            {SUPERSEDED} AS superseded,
-            (SELECT target FROM holds h WHERE h.target IN ('{ALL}', n.channel, n.route) LIMIT 1) AS held,
-            s.reason AS suppressed, o.category IS NOT NULL AS opted_out, u.preferences, u.timezone AS user_zone
-        FROM n
-        LEFT JOIN users u ON u.user_id = n.user_id
-        LEFT JOIN suppressions s ON s.channel = '{channel}' AND s.folded = {address}
-            AND coalesce(s.until > now(), true)
-        LEFT JOIN opt_outs o ON o.channel = '{channel}' AND o.category = coalesce(n.category, '{GENERAL}')
-            AND o.address_hash = sha256(convert_to({address}, 'UTF8'))
-        ORDER BY n.id
-    """)
+#: A row with a template has so many seconds more than the lease: as long as one rendering may take by the clock.
+COMPOSING: Final = 10
+
+# `= ANY(:ids)` prunes partitions; the rows are locked in id order before they are changed, against deadlocks.
+_CLAIM: Final = text(f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM notifications
+        WHERE id = ANY(:ids) AND status = '{Status.QUEUED}' AND tries = :tries AND channel = :channel
+        ORDER BY id FOR UPDATE
+    )
+    UPDATE notifications n SET status = '{Status.SENDING}', claims = claims + 1,
+        due_at = now() + (:lease + CASE WHEN template_id IS NULL THEN 0 ELSE {COMPOSING} END) * interval '1 second'
+    FROM locked WHERE n.id = locked.id AND n.id = ANY(:ids)
+    RETURNING n.id, n.origin_id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
+        CAST(n.content AS text), n.template, n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
+        n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at, now()
+""")
+
+
+def claim(connection: Connection, channel: Channel, ids: Sequence[UUID], tries: int, lease: float) -> list[Claimed]:
+    """Claim those of `ids` that are queued in a channel with so many failures; in id order.
+
+    They are held for `lease` seconds, those with a template for COMPOSING more.
+    """
+    values = {"ids": list(ids), "tries": tries, "channel": channel.value, "lease": lease}
+    return sorted((Claimed(*row) for row in connection.execute(_CLAIM, values)), key=lambda row: row.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from notifier.attempts import Record, record
-from notifier.claiming import Claimed, claim_statement, give_back
+from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
 from notifier.errors import NotifierError
+from notifier.facts import read
 from notifier.gate import Gate
 from notifier.providers import Message, Outcome, Provider, Result
 
@@ -36,8 +37,9 @@ MARGIN: Final = 5.0
 #: Results are recorded when this many have come, or after this many seconds.
 _RECORD_ROWS: Final = 100
 _RECORD_SECONDS: Final = 0.1
-#: Messages that are made at once.
-_COMPOSED: Final = 16
+#: The most messages that are made at once, and from how many seconds on that is too slow for as many.
+_MOST_AT_ONCE: Final = 16
+_SLOW_COMPOSING: Final = 0.1
 #: Between tries to record while Postgres is away, in seconds.
 _RECORD_PAUSE: Final = 0.25
 
@@ -84,7 +86,6 @@ class Delivery:
         self._transactions = engine
         #: Each statement is a transaction of its own: a third of the round trips.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._claim_statement = claim_statement(gate.channel)
         self._provider = provider
         self._gate = gate
         self._composer = composer
@@ -97,10 +98,13 @@ class Delivery:
         """
         # Read before the claim: a send begins only while the row is ours for a whole send and MARGIN more.
         began = time.monotonic()
-        claimed = self._claim(ids, tries)
-        if not claimed:
-            return
-        passed = self._gate.let_through(self._transactions, claimed)
+        lease = self._window + self._provider.timeout + MARGIN
+        with self._engine.connect() as connection:
+            claimed = claim(connection, self._gate.channel, ids, tries, lease)
+            if not claimed:
+                return
+            facts = read(connection, self._gate.channel, claimed)
+        passed = self._gate.let_through(self._transactions, claimed, facts)
         batch = _Batch(self._engine, self._provider, self._composer, passed, tries, began + self._window)
         failed = batch.run() if passed else []
         log.info(
@@ -114,12 +118,6 @@ class Delivery:
         )
         if failed:
             raise BatchFailed(failed)
-
-    def _claim(self, ids: Sequence[UUID], tries: int) -> list[Claimed]:
-        lease = self._window + self._provider.timeout + MARGIN
-        with self._engine.connect() as connection:
-            rows = connection.execute(self._claim_statement, {"ids": list(ids), "tries": tries, "lease": lease})
-            return [Claimed(*row) for row in rows]
 
 
 class _Batch:
@@ -140,6 +138,8 @@ class _Batch:
         self._tries = tries
         self._start_until = start_until
         self._waiting = deque(claimed)
+        #: How many messages are made at once: one, and twice as many each time that goes quickly.
+        self._at_once = 1
         self._begun: dict[UUID, Claimed] = {}
         self._unrecorded: list[Record] = []
         self._recorded_at = time.monotonic()
@@ -167,18 +167,27 @@ class _Batch:
 
     def _messages(self, composition: Composition) -> Iterator[Message]:
         """What the provider may begin now; ends early where time or Postgres runs out."""
-        composed: dict[UUID, Message | CannotCompose] = {}
         while self._waiting and self._may_begin():
-            if self._waiting[0].id not in composed:
-                # A few at a time: a template may take seconds, and the lease goes on meanwhile.
-                rows = list(islice(self._waiting, _COMPOSED))
-                composed = dict(zip((row.id for row in rows), composition.messages(rows), strict=True))
-                continue
-            row = self._waiting.popleft()
-            message = composed[row.id]
+            # What was made is sent, so that every claim gets on however slow its templates are.
+            yield from self._made(composition)
+
+    def _made(self, composition: Composition) -> Iterator[Message]:
+        """Make the messages of the next few rows, and give them out; rows that cannot be made have failed."""
+        began = time.monotonic()
+        rows = list(islice(self._waiting, self._at_once))
+        made = composition.messages(rows)
+        took = time.monotonic() - began
+        # A template may take seconds, and the lease goes on meanwhile.
+        self._at_once = min(_MOST_AT_ONCE, 2 * self._at_once) if took < _SLOW_COMPOSING else 1
+        for row, message in zip(rows, made, strict=True):
             if isinstance(message, CannotCompose):
+                self._waiting.popleft()
                 self._failed.append(FailedRow(row.id, row.claims, True, str(message)))
                 continue
+            grace = COMPOSING if row.template_id is not None else 0
+            if self._postgres_is_away or time.monotonic() >= self._start_until + grace:
+                return
+            self._waiting.popleft()
             self._begun[row.id] = row
             yield message
 

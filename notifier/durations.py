@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Final
 
 _ISO: Final = re.compile(
-    r"P(?:(\d{1,6})W)?(?:(\d{1,6})D)?(?:T(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9}(?:\.\d{1,6})?)S)?)?"
+    r"P(?:(\d{1,6})W)?(?:(\d{1,6})D)?(?:T(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9}(?:\.\d{1,6})?)S)?)?",
+    re.ASCII,
 )
 #: The longest there is: a hundred years.
 _MOST_DAYS: Final = 36_525

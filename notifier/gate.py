@@ -12,14 +12,15 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
 
-from notifier.addresses import folded
+from notifier.addresses import folded, hash_of
 from notifier.cancelling import REPLACED
 from notifier.channels import Channel, Status
 from notifier.claiming import Aside, Claimed, set_aside, take_dedup_keys
 from notifier.deadletters import TOO_OLD, Death, bury
+from notifier.facts import Facts
 from notifier.holds import ALL, HELD, RECHECK
 from notifier.plans import NO_ADDRESS
-from notifier.preferences import Circumstances, Rule, decide
+from notifier.preferences import GENERAL, Circumstances, Rule, decide
 from notifier.reminders import deadline_of
 from notifier.times import rfc3339
 
@@ -46,52 +47,34 @@ class Gate:
     #: How long rules may put a notification off before it is a dead letter.
     max_age: timedelta
 
-    def let_through(self, engine: Engine, rows: Sequence[Claimed]) -> list[Claimed]:
-        """Those rows that may be sent now; the others are put aside. At most one transaction, however many rows."""
-        passed: list[Claimed] = []
-        asides: list[Aside] = []
-        deaths: list[Death] = []
-        for row in rows:
-            verdict = self._judge(row)
-            if verdict is None:
-                passed.append(row)
-            elif isinstance(verdict, Death):
-                deaths.append(verdict)
-            else:
-                asides.append(verdict)
+    def let_through(self, engine: Engine, rows: Sequence[Claimed], facts: Facts) -> list[Claimed]:
+        """Those rows that may be sent now; the others are put aside. As many queries for one row as for many."""
+        verdicts = [(row, self._judge(row, facts)) for row in rows]
+        passed = [row for row, verdict in verdicts if verdict is None]
+        asides = [verdict for _, verdict in verdicts if isinstance(verdict, Aside)]
+        deaths = [verdict for _, verdict in verdicts if isinstance(verdict, Death)]
         keyed = [row for row in passed if row.dedup_key is not None]
-        if keyed or asides or deaths:
-            with engine.begin() as connection:
-                duplicates = self._duplicates(connection, keyed)
-                set_aside(connection, [*asides, *duplicates])
-                bury(connection, deaths)
-            gone = {aside.id for aside in duplicates}
-            passed = [row for row in passed if row.id not in gone]
-        return passed
+        if not (asides or deaths or keyed):
+            return passed
+        with engine.begin() as connection:
+            duplicates = self._duplicates(connection, keyed)
+            set_aside(connection, [*asides, *duplicates])
+            bury(connection, deaths)
+        gone = {aside.id for aside in duplicates}
+        return [row for row in passed if row.id not in gone]
 
-    def _judge(self, row: Claimed) -> Aside | Death | None:
+    def _judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
         """What becomes of one row; None where it may be sent."""
         deadline = deadline_of(row.expires_at, row.target_date, row.lead_time)
         if deadline is not None and deadline <= row.now:
             return Aside(row.id, row.claims, Status.EXPIRED, None, _of_use_until(deadline))
-        if row.held is not None:
-            return self._held(row, deadline)
+        if target := facts.held(row):
+            return self._held(row, target, deadline)
         if row.recipient is None:
             return Aside(row.id, row.claims, Status.SKIPPED, NO_ADDRESS, "The user's address was removed.")
-        if row.superseded:
+        if row.id in facts.superseded:
             return Aside(row.id, row.claims, Status.CANCELLED, REPLACED)
-        decision = decide(
-            Circumstances(
-                self.channel,
-                row.category,
-                row.critical,
-                row.suppressed,
-                row.opted_out,
-                row.preferences,
-                ZoneInfo(row.user_zone) if row.user_zone else self.zone,
-            ),
-            row.now,
-        )
+        decision = decide(self._circumstances(row, row.recipient, facts), row.now)
         if not decision.allowed:
             reason = SUPPRESSED if decision.rule is Rule.SUPPRESSION else OPTED_OUT
             return Aside(row.id, row.claims, Status.SKIPPED, reason, decision.explanation)
@@ -99,9 +82,24 @@ class Gate:
             return None
         return self._put_off(row, decision.at or row.now + _AGAIN, deadline, decision.explanation)
 
-    def _held(self, row: Claimed, deadline: datetime | None) -> Aside:
+    def _circumstances(self, row: Claimed, recipient: str, facts: Facts) -> Circumstances:
+        zone, preferences = facts.users.get(row.user_id or "", (None, None))
+        opted_out = bool(facts.opted_out) and (
+            (hash_of(self.channel, recipient).hex(), row.category or GENERAL) in facts.opted_out
+        )
+        return Circumstances(
+            self.channel,
+            row.category,
+            row.critical,
+            facts.suppressed.get(folded(self.channel, recipient)),
+            opted_out,
+            preferences,
+            ZoneInfo(zone) if zone else self.zone,
+        )
+
+    def _held(self, row: Claimed, target: str, deadline: datetime | None) -> Aside:
         again = row.now + timedelta(seconds=RECHECK)
-        words = "Everything is held" if row.held == ALL else f"{row.held} is held"
+        words = "Everything is held" if target == ALL else f"{target} is held"
         return Aside(
             row.id,
             row.claims,

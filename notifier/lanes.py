@@ -25,6 +25,15 @@ def retry_queue(channel: Channel) -> str:
     return f"{channel}.retry"
 
 
+def handover_queue(queue: str) -> str:
+    """The queue into which the clock puts messages for rows that wait for `queue`.
+
+    What was put off comes due in crowds (the end of a night, a hundred thousand reminders). A normal lane has a queue
+    beside it for those, and workers take turns between the two: so a crowd does not hold up what arrives meanwhile.
+    """
+    return f"{queue}.due" if queue in NORMAL else queue
+
+
 def channel_of(queue: str) -> Channel:
     """The channel that a delivery queue belongs to. Raises ValueError for any other queue."""
     return Channel(queue.partition(".")[0])
@@ -34,4 +43,6 @@ HIGH: Final = tuple(lane(channel, Priority.HIGH) for channel in Channel)
 NORMAL: Final = tuple(lane(channel, Priority.NORMAL) for channel in Channel)
 LOW: Final = tuple(lane(channel, Priority.LOW) for channel in Channel)
 RETRY: Final = tuple(retry_queue(channel) for channel in Channel)
+DUE: Final = tuple(handover_queue(queue) for queue in NORMAL)
+#: The queues that rows wait for; messages may be in those of DUE as well.
 DELIVERY: Final = HIGH + NORMAL + LOW + RETRY

@@ -13,6 +13,8 @@ from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from orjson import dumps
+
 from notifier.channels import Channel, Priority, Status
 from notifier.durations import parse_iso
 from notifier.ids import derived_id, millisecond_of, time_of
@@ -201,7 +203,11 @@ class _Maker:
             status, (reason, rule) = Status.SKIPPED, refused
         elif origin.cancelled and status is not Status.EXPIRED:
             status = Status.CANCELLED
-        parts = (origin.id, target.recipient, target.channel, plan.user_id, plan.route, moment.lead_time)
+        parts = (
+            *(origin.id, target.recipient, target.channel, plan.user_id, plan.route, moment.lead_time),
+            # A handler may have several things to say to one person.
+            *(plan.template, plan.category, plan.send_at, None if plan.content is None else dumps(plan.content)),
+        )
         row = {
             "id": derived_id(millisecond_of(origin.id), *parts),
             "origin_id": origin.id,

@@ -111,29 +111,54 @@ def message_of(
     )
 
 
-class _Text(HTMLParser):
-    """Collects what a reader of HTML would see."""
+_BLOCKS: Final = frozenset(
+    {
+        *("address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "fieldset", "figure", "footer"),
+        *("form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section"),
+        *("table", "tr", "ul"),
+    }
+)
+_CELLS: Final = frozenset({"td", "th"})
+_UNSEEN: Final = frozenset({"head", "script", "style", "title"})
 
-    _BREAKS: Final = frozenset({"p", "br", "div", "tr", "li", "h1", "h2", "h3", "h4", "table", "ul", "ol"})
-    _UNSEEN: Final = frozenset({"style", "script", "head", "title"})
+
+class _Text(HTMLParser):
+    """Collects what a reader of HTML would see, and where its links lead."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self._unseen = 0
+        #: The address of the link that is open, and where its text began.
+        self._link: tuple[str, int] | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        del attrs
-        self._unseen += tag in self._UNSEEN
-        if tag in self._BREAKS:
-            self.parts.append("\n")
+        self._unseen += tag in _UNSEEN
+        self._break(tag)
+        given = dict(attrs)
+        if tag == "a" and (href := given.get("href")):
+            self._link = (href, len(self.parts))
+        elif tag == "img" and (alt := given.get("alt")):
+            self.parts.append(alt)
 
     def handle_endtag(self, tag: str) -> None:
-        self._unseen = max(0, self._unseen - (tag in self._UNSEEN))
+        self._unseen = max(0, self._unseen - (tag in _UNSEEN))
+        if tag == "a" and self._link:
+            href, began = self._link
+            self._link = None
+            if "".join(self.parts[began:]).strip() != href and not href.startswith("#"):
+                self.parts.append(f" ({href})")
+        self._break(tag)
 
     def handle_data(self, data: str) -> None:
         if not self._unseen:
             self.parts.append(re.sub(r"\s+", " ", data))
+
+    def _break(self, tag: str) -> None:
+        if tag in _BLOCKS:
+            self.parts.append("\n")
+        elif tag in _CELLS:
+            self.parts.append(" ")
 
 
 def text_of(html: str) -> str:
@@ -141,5 +166,5 @@ def text_of(html: str) -> str:
     parser = _Text()
     parser.feed(html)
     parser.close()
-    lines = (line.strip() for line in "".join(parser.parts).split("\n"))
+    lines = (re.sub(r" {2,}", " ", line).strip() for line in "".join(parser.parts).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()

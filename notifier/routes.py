@@ -10,6 +10,7 @@ from typing import Any, Final
 import jmespath
 import orjson
 from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions
 from jmespath.parser import ParsedResult
 from sqlalchemy import Connection, Engine, delete, select, text
 from sqlalchemy.orm import Session
@@ -27,6 +28,8 @@ from notifier.times import parse_rfc3339, rfc3339
 
 Definition = Mapping[str, Any]
 
+_LONGEST_PATH: Final = 2000
+
 INVALID_ADDRESS: Final = "invalid_address"
 INVALID_TARGET_DATE: Final = "invalid_target_date"
 
@@ -42,8 +45,28 @@ _PUT: Final = text("""
 
 @functools.lru_cache(maxsize=10_000)
 def compiled(path: str) -> ParsedResult:
-    """A JMESPath expression, compiled. Raises JMESPathError."""
-    return jmespath.compile(path)
+    """A JMESPath expression, compiled. Raises ValueError, its message a sentence for the caller."""
+    if len(path) > _LONGEST_PATH:
+        raise ValueError(f"Longer than {_LONGEST_PATH} characters.")
+    try:
+        expression = jmespath.compile(path)
+        unknown = set(_functions(expression.parsed)) - set(Functions.FUNCTION_TABLE)
+    except JMESPathError as error:
+        raise ValueError(f"Not a JMESPath expression: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ValueError("Not a JMESPath expression: nested too deeply.") from None
+    if unknown:
+        raise ValueError(f"Not a JMESPath expression: there is no function {sorted(unknown)[0]}().")
+    return expression
+
+
+def _functions(node: Mapping[str, Any]) -> Iterator[str]:
+    """The functions that a parsed expression calls."""
+    if node["type"] == "function_expression":
+        yield node["value"]
+    for child in node["children"]:
+        if isinstance(child, dict):
+            yield from _functions(child)
 
 
 def check(connection: Connection, name: str, definition: Definition) -> None:
@@ -109,7 +132,7 @@ def plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[
     """
     if not matches(route["event_type"], event["event_type"]):
         return []
-    if route.get("filter") and not _search(route["filter"], view):
+    if route.get("filter") and _is_false(_search(route["filter"], view)):
         return []
     base = replace(Plan(**shared_fields(event)), **_own_fields(route), route=name)
     if path := route.get("target_date"):
@@ -118,6 +141,11 @@ def plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[
         except ValueError as error:
             base = replace(base, refused=(INVALID_TARGET_DATE, f"The route {name} finds no time at {path}: {error}"))
     return [_addressed(base, path, found) for path, found in _recipients(route["to"], view)]
+
+
+def _is_false(found: object) -> bool:
+    """As JMESPath has it: a number is true, be it zero."""
+    return found is None or found is False or (isinstance(found, str | list | dict) and not found)
 
 
 def _own_fields(route: Definition) -> dict[str, Any]:
@@ -157,5 +185,6 @@ def _addressed(plan: Plan, kind: str, value: object) -> Plan:
 def _search(path: str, view: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- whatever stands there
     try:
         return compiled(path).search(view)
-    except JMESPathError:
-        return None  # a function of the path does not fit what this event holds
+    except Exception:
+        # The path does not fit what this event holds; besides its own errors JMESPath lets Python's through.
+        return None

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -10,11 +11,10 @@ from celery.signals import worker_init, worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from config.queues import WORKERS
 from config.wiring import wiring
 from notifier import fallbacks, heartbeats, holds
 from notifier.handover import hand_over, queues_with_due_rows
-from notifier.lanes import FAN_OUT, channel_of
+from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
 from tasks import app
 from tasks.hints import LEASE, depth, publish, room
@@ -48,16 +48,16 @@ def _tick(*, spare_sending: bool) -> None:
     until = time.monotonic() + _TICK
     freed = holds.free_released(wires.engine)
     succeeded = fallbacks.take_over(wires.engine, wires.planner(lambda _: LEASE))
-    queues = queues_with_due_rows(wires.engine, [*WORKERS["fresh"], *WORKERS["retry"]])
+    queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
     with app.producer_or_acquire() as producer:
-        rooms = {queue: room(producer.connection, queue) for queue in queues}
+        rooms = {queue: room(producer.connection, handover_queue(queue)) for queue in queues}
         while time.monotonic() < until and any(rooms.values()):
             for queue in [queue for queue, left in rooms.items() if left > 0]:
-                lease = LEASE + depth(producer.connection, queue)
+                lease = LEASE + depth(producer.connection, handover_queue(queue))
                 policy = None if queue == FAN_OUT else wires.settings.retry_policy(channel_of(queue))
                 messages = hand_over(wires.engine, queue, rooms[queue], lease, policy, spare_sending=spare_sending)
-                publish(app, messages, producer)
+                publish(app, [replace(each, queue=handover_queue(queue)) for each in messages], producer)
                 handed_over += sum(len(message.ids) for message in messages)
                 rooms[queue] = rooms[queue] - len(messages) if messages else 0
     if handed_over or freed or succeeded:

@@ -9,6 +9,8 @@ from sqlalchemy import Engine, text
 from notifier.channels import Channel, Priority
 from notifier.drafts import Draft, draft_event
 from notifier.intake import Accepted, Intake
+from notifier.plans import Planner
+from notifier.templates import EMPTY
 
 _FIELDS = {
     "event_type": "x",
@@ -20,9 +22,18 @@ _FIELDS = {
     "priority": Priority.NORMAL,
     "send_at": None,
     "expires_at": None,
+    "target_date": None,
+    "lead_time": None,
+    "timezone": None,
+    "template": None,
+    "dedup_key": None,
+    "dedup_window": None,
     "cancellation_key": None,
     "occurred_at": None,
 }
+
+
+_PLANNER = Planner(lambda _: 5.0, frozenset(Channel))
 
 
 class _NoHints:
@@ -31,7 +42,7 @@ class _NoHints:
 
 
 def _draft(key: str | None) -> Draft:
-    return draft_event("test", {**_FIELDS, "idempotency_key": key}, b"{}", b"fingerprint", lambda _: 5.0)
+    return draft_event("test", {**_FIELDS, "idempotency_key": key}, b"{}", b"fingerprint", _PLANNER, EMPTY)
 
 
 def _count(engine: Engine) -> list[int]:

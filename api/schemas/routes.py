@@ -3,7 +3,6 @@
 from typing import Any
 
 import marshmallow as ma
-from jmespath.exceptions import JMESPathError
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.fields import LeadTimes, StrictBoolean, Timestamp
@@ -21,8 +20,8 @@ class Path(fields.String):
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
             compiled(text)
-        except JMESPathError as error:
-            raise ValidationError(f"Not a JMESPath expression: {str(error).splitlines()[0]}") from None
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
         return text
 
 

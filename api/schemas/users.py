@@ -68,7 +68,7 @@ class UserPageSchema(ma.Schema):
 
 _CHANNEL: Final = validate.OneOf(list(Channel))
 _CHANNEL_OR_REST: Final = validate.OneOf([*Channel, REST])
-_TIME: Final = validate.Regexp(r"^([01]\d|2[0-3]):[0-5]\d\Z", error="Not a time of day, such as 22:00.")
+_TIME: Final = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", error="Not a time of day, such as 22:00.")
 
 
 class QuietHoursSchema(ma.Schema):

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from config.queues import ALL
 from deploy.commands.group import console, on_a_stack, parts
-from notifier import heartbeats
+from notifier import heartbeats, holds
 from notifier.handover import live_rows
 from notifier.models import DeadLetter
 from tasks import app
@@ -60,6 +60,9 @@ def status() -> None:
     out, messages = console(), _messages()
     queues = _queues(messages)
     out.print(queues if queues.row_count else "Nothing waits.")
+    held = [each.target for each in holds.listed(parts().engine)]
+    if held:
+        out.print(f"[yellow]Held:[/] {', '.join(held)}. 'manage.py release' lets it go.")
     if messages is None:
         out.print("[yellow]The broker cannot be reached:[/] the clock hands everything over when it is back.")
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 from config.queues import ALL, WORKERS, LaneOrder
 from notifier.channels import Channel, Priority
-from notifier.lanes import channel_of, lane, retry_queue
+from notifier.lanes import FAN_OUT, channel_of, handover_queue, lane, retry_queue
 
 
 def test_every_queue_is_consumed_by_exactly_one_worker() -> None:
@@ -16,6 +16,17 @@ def test_every_lane_and_retry_queue_exists_and_knows_its_channel() -> None:
         for queue in [retry_queue(channel), *(lane(channel, priority) for priority in Priority)]:
             assert queue in ALL
             assert channel_of(queue) is channel
+
+
+def test_what_the_clock_brings_takes_turns_with_what_is_fresh() -> None:
+    assert handover_queue("email") == "email.due"
+    assert channel_of("email.due") is Channel.EMAIL
+    for queue in ("email.high", "email.low", "email.retry", FAN_OUT):
+        assert handover_queue(queue) == queue
+    order = LaneOrder()
+    order.update(["email.low", "email.due", "email", "email.high"])
+    order.rotate("email")
+    assert list(order.consume(4)) == ["email.high", "email.due", "email", "email.low"]
 
 
 def test_high_comes_before_normal_before_low_whatever_was_used_last() -> None:

@@ -1,0 +1,72 @@
+"""What benchmarks run against: the embedded stack, and servers beside it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import requests
+
+from deploy.child import Child, wait_until
+from deploy.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+THREADS = "64"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).status_code < 500
+    except requests.RequestException:
+        return False
+
+
+@contextlib.contextmanager
+def granian(folder: Path, interface: str, target: str, **environment: str) -> Iterator[str]:
+    """An application on the same HTTP server as the API; gives its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = ["--blocking-threads", THREADS] if interface == "wsgi" else []
+    command = [sys.executable, "-m", "granian", "--interface", interface, "--port", str(port), "--no-ws", *options]
+    child = Child(
+        target,
+        [*command, target],
+        log=folder / f"{target}.log",
+        environment={**os.environ, **environment},
+        cwd=ROOT,
+        ready=lambda: _answers(f"{url}/x"),
+    )
+    child.start()
+    try:
+        yield url
+    finally:
+        child.stop()
+
+
+@contextlib.contextmanager
+def stack(folder: Path, **settings: str) -> Iterator[str]:
+    """The embedded stack, with settings of its own; gives the API's address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable,
+        "manage.py",
+        "up",
+        "--no-flower",
+        "--port",
+        str(port),
+        "--data-dir",
+        str(folder / "data"),
+    ]
+    with (folder / "up.log").open("wb") as log:
+        environment = {**os.environ, **settings}
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        if not wait_until(lambda: _answers(f"{url}/ready"), 60):
+            raise SystemExit((folder / "up.log").read_text())
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)

@@ -1,0 +1,71 @@
+"""What the gate must know of a batch: one query whatever its size, and one more where it has reminders with a key.
+
+Read from Postgres at the moment of sending. A cache in Redis would be read faster, but what that saves is a small part
+of a batch (benchmarks/caching.py), and it would have to be invalidated by every change, also while Redis is away.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from notifier.addresses import folded, hash_of
+from notifier.cancelling import superseded
+from notifier.channels import Channel
+from notifier.claiming import Claimed
+from notifier.holds import ALL
+
+# Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
+_FACTS: Final = text("""
+    SELECT
+        (SELECT CAST(json_object_agg(user_id, json_build_array(timezone, preferences)) AS text)
+            FROM users WHERE user_id = ANY(:users)) AS users,
+        (SELECT CAST(json_object_agg(folded, reason) AS text) FROM suppressions
+            WHERE channel = :channel AND folded = ANY(:addresses) AND coalesce(until > now(), true)) AS suppressed,
+        (SELECT CAST(json_agg(json_build_array(encode(address_hash, 'hex'), category)) AS text) FROM opt_outs
+            WHERE channel = :channel AND address_hash = ANY(:hashes)) AS opted_out,
+        (SELECT CAST(json_agg(target) AS text) FROM holds) AS held
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the recipients of one batch on one channel, and of holds."""
+
+    channel: Channel
+    #: user_id → (time zone, preferences document).
+    users: Mapping[str, tuple[str | None, Mapping[str, Any] | None]]
+    #: Folded address → why it is on the suppression list.
+    suppressed: Mapping[str, str]
+    #: (hash of an address, category) that the address itself has switched off.
+    opted_out: frozenset[tuple[str, str]]
+    holds: frozenset[str]
+    #: Reminders in whose place a later one has come.
+    superseded: frozenset[UUID]
+
+    def held(self, row: Claimed) -> str | None:
+        """The hold that means a row: `all`, its channel or its route."""
+        return next((target for target in (ALL, self.channel, row.route) if target in self.holds), None)
+
+
+def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> Facts:
+    """Read what must be known of some rows."""
+    addresses = {folded(channel, row.recipient) for row in rows if row.recipient is not None}
+    values = {
+        "channel": channel.value,
+        "users": sorted({row.user_id for row in rows if row.user_id is not None}),
+        "addresses": sorted(addresses),
+        "hashes": [hash_of(channel, address) for address in sorted(addresses)],
+    }
+    found = connection.execute(_FACTS, values).one()
+    return Facts(
+        channel,
+        {user: (zone, preferences) for user, (zone, preferences) in orjson.loads(found.users or "{}").items()},
+        orjson.loads(found.suppressed or "{}"),
+        frozenset((digest, category) for digest, category in orjson.loads(found.opted_out or "[]")),
+        frozenset(orjson.loads(found.held or "[]")),
+        superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
+    )
