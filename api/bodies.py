@@ -44,7 +44,8 @@ def _refuse_constant(name: str) -> float:
     raise NotJson(f"{name} is not JSON.")
 
 
-def _check_text(value: str) -> None:
+def check_text(value: str) -> None:
+    """Raise ValueError where a text cannot be kept as it is."""
     if "\0" in value:
         raise ValueError("A text may not contain the NUL character.")
     if not value.isascii():
@@ -57,7 +58,7 @@ def _check_text(value: str) -> None:
 def _check(value: object, depth: int) -> None:
     """Raise ValueError where a value cannot be kept as it is."""
     if isinstance(value, str):
-        _check_text(value)
+        check_text(value)
     elif isinstance(value, bool) or value is None:
         return
     elif isinstance(value, int):
@@ -70,7 +71,7 @@ def _check(value: object, depth: int) -> None:
         raise ValueError(f"Nested more than {_MAX_DEPTH} levels deep.")
     elif isinstance(value, dict):
         for name, inner in value.items():
-            _check_text(name)
+            check_text(name)
             _check(inner, depth + 1)
     elif isinstance(value, list):
         for inner in value:
@@ -96,7 +97,7 @@ def parse(raw: bytes) -> Body:
     errors = {}
     for name, value in document.items():
         try:
-            _check_text(name)
+            check_text(name)
             _check(value, 0)
         except ValueError as error:
             errors[name.encode("utf-8", "replace").decode().replace("\0", "")] = [str(error)]

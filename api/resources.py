@@ -9,7 +9,7 @@ from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
-from api.bodies import read_json
+from api.bodies import check_text, read_json
 from api.problems import flattened
 from notifier.errors import Invalid
 
@@ -26,6 +26,20 @@ class _StrictParser(FlaskParser):
         """The request's body, as parsed."""
         del req, schema
         return read_json(_MAX_BODY).document
+
+    def load_querystring(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
+        """The query's parameters. Raises Invalid."""
+        for name, value in req.args.items(multi=True):
+            _check_parameter(name, value)
+        return super().load_querystring(req, schema)
+
+
+def _check_parameter(name: str, value: str) -> None:
+    try:
+        check_text(name)
+        check_text(value)
+    except ValueError as error:
+        raise Invalid({name.replace("\0", ""): [str(error)]}) from None
 
 
 class Resource(Blueprint):
@@ -44,6 +58,8 @@ class NameConverter(BaseConverter):
 def read_arguments(schema: ma.Schema, location: str) -> dict[str, Any]:
     """The arguments of a route that takes them from its query or from its body. Raises Invalid."""
     given = request.args.to_dict() if location == "query" else read_json(_MAX_BODY).document
+    for name, value in request.args.items(multi=True):
+        _check_parameter(name, value)
     try:
         fields: dict[str, Any] = schema.load(given)
     except ma.ValidationError as error:

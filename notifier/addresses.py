@@ -13,7 +13,7 @@ from email_validator import EmailNotValidError, validate_email
 from notifier.channels import Channel
 
 _MAX_LENGTH: Final = 2048
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://?[^\s]+")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://?[^\s\x00-\x1f\x7f]+")
 
 
 def _email(address: str) -> str:

@@ -92,6 +92,25 @@ class Address(fields.String):
             raise ValidationError(str(error)) from None
 
 
+class ByName(fields.Dict):
+    """A JSON object with members of one kind; what is wrong with one stands under its name."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
+        except ValidationError as error:
+            if not isinstance(error.messages, dict):
+                raise
+            # marshmallow tells a name's errors from its value's by one more level, which no caller knows of.
+            named = {
+                name: next(iter(inner.values()))
+                if isinstance(inner, dict) and set(inner) <= {"key", "value"}
+                else inner
+                for name, inner in error.messages.items()
+            }
+            raise ValidationError(named) from None
+
+
 class StrictBoolean(fields.Boolean):
     """true or false, and nothing that merely looks like it."""
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import Address, JsonText, StrictBoolean, Timestamp, Zone, name
+from api.schemas.fields import Address, ByName, JsonText, StrictBoolean, Timestamp, Zone, name
 from api.schemas.scheduling import CATEGORY
 from notifier.channels import Channel
 from notifier.preferences import REST
@@ -102,15 +102,15 @@ class PreferencesSchema(ma.Schema):
 
         unknown = RAISE
 
-    channels = fields.Dict(
+    channels = ByName(
         keys=fields.String(validate=_CHANNEL),
         values=StrictBoolean(),
         load_default=dict,
         metadata={"example": {"push": True, "sms": False}},
     )
-    categories = fields.Dict(
+    categories = ByName(
         keys=fields.String(validate=validate.Length(1, 64)),
-        values=fields.Dict(keys=fields.String(validate=_CHANNEL_OR_REST), values=StrictBoolean()),
+        values=ByName(keys=fields.String(validate=_CHANNEL_OR_REST), values=StrictBoolean()),
         load_default=dict,
         validate=validate.Length(max=500),
         metadata={"example": {"order_updates": {"email": True, REST: False}}},

@@ -15,6 +15,9 @@ from deploy.commands.group import on_a_stack, parts
 from notifier import routes as stored
 from notifier.errors import Invalid
 
+#: The largest file of routes, in bytes.
+_LARGEST = 1024 * 1024
+
 _schema = RouteSchema()
 #: Members that say no more than their absence does; an export leaves them out.
 _UNSAID = ({"strategy": "all"}, {"enabled": True})
@@ -58,14 +61,31 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> _Line:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
+def _read(file: Path) -> str:
+    raw = file.read_bytes()
+    if len(raw) > _LARGEST:
+        raise click.ClickException(f"the file is larger than {_LARGEST} bytes")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise click.ClickException(f"line {line}: not UTF-8") from None
+    unprintable = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    if unprintable:
+        line = text.count("\n", 0, unprintable.start()) + 1
+        raise click.ClickException(f"line {line}: a character that YAML does not allow")
+    return text
+
+
 def _parsed(text: str) -> _Line:
     """The file's routes by name. Raises ClickException, with the line."""
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise click.ClickException(f"{where}not YAML: {getattr(error, 'problem', None) or error}") from None
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise click.ClickException(f"{where}not YAML: {error.problem}") from None
+    except RecursionError:
+        raise click.ClickException("not routes: nested too deeply") from None
     if not isinstance(document, _Line) or set(document) != {"routes"} or not isinstance(document["routes"], _Line):
         raise click.ClickException("line 1: the file must have one key, routes, with routes by their names under it")
     return document["routes"]
@@ -111,7 +131,7 @@ def load(file: Path, prune: bool, dry_run: bool) -> None:
 
     All of it or nothing: a file with a mistake changes nothing, and the line and the key are named.
     """
-    entries = _parsed(file.read_text())
+    entries = _parsed(_read(file))
     with parts().engine.connect() as connection, connection.begin() as transaction:
         outcomes = {name: stored.put(connection, name, each) for name, each in list(_checked(connection, entries))}
         surplus = sorted(set(stored.definitions(connection)) - set(entries)) if prune else []
@@ -133,7 +153,7 @@ def export(file: Path | None) -> None:
     if file is None:
         click.echo(text, nl=False)
         return
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     click.echo(f"Wrote {len(found)} route{'s' * (len(found) != 1)} to {file}.")
 
 
