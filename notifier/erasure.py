@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from notifier.channels import EventStatus, Status
 
@@ -29,11 +29,11 @@ _LETTERS: Final = text("""
 """)
 _OUTBOX: Final = text("DELETE FROM outbox WHERE notification_id = ANY(:ids)")
 _DEDUP: Final = text("DELETE FROM dedup_keys WHERE notification_id = ANY(:ids)")
-# The events that named them, and those that nobody else heard of.
-_OWN_EVENTS: Final = text("SELECT id FROM events WHERE user_id = :user_id")
+# The events that named them, and those that nobody else heard of. One that was not fanned out makes nothing more.
+_OWN_EVENTS: Final = "SELECT id FROM events WHERE user_id = :user_id ORDER BY id FOR UPDATE"
 _EVENTS: Final = text(f"""
-    UPDATE events e SET payload = '{{}}', recipient = NULL, user_id = NULL,
-        cancelled_at = CASE WHEN status = '{EventStatus.ACCEPTED}' THEN now() ELSE cancelled_at END
+    UPDATE events e SET payload = '{{}}', recipient = NULL, user_id = NULL, due_at = NULL,
+        status = CASE status WHEN '{EventStatus.ACCEPTED}' THEN '{EventStatus.PROCESSED}' ELSE status END
     WHERE e.id = ANY(:own) OR e.id = ANY(:heard) AND NOT EXISTS (
         SELECT FROM notifications n WHERE n.event_id = e.id AND n.recipient IS NOT NULL
     )
@@ -44,14 +44,22 @@ def erase_user(engine: Engine, user_id: str) -> bool:
     """Delete a user, and what is known of them in events, notifications, attempts, letters and the outbox.
 
     Rows and their states stay, for the counts. The suppression list stays too: it is there to leave people alone.
-    Returns false where there is no such user. One transaction.
+    Returns false where there is no such user.
     """
     with engine.begin() as connection:
+        # This waits for a fan-out that makes notifications for them (it keeps the user's row): those are then found.
         if not connection.execute(_DELETE, {"user_id": user_id}).rowcount:
             return False
-        rows = connection.execute(_LOCK, {"user_id": user_id}).all()
-        for statement in (_NOTIFICATIONS, _ATTEMPTS, _LETTERS, _OUTBOX, _DEDUP):
-            connection.execute(statement, {"ids": [row.id for row in rows]})
-        own = list(connection.scalars(_OWN_EVENTS, {"user_id": user_id}))
-        connection.execute(_EVENTS, {"own": own, "heard": [row.event_id for row in rows if row.event_id]})
+        # An event that is in a fan-out by now waits for this transaction, so this one must not wait for it.
+        _erase_traces(connection, user_id, f"{_OWN_EVENTS} SKIP LOCKED")
+    with engine.begin() as connection:
+        _erase_traces(connection, user_id, _OWN_EVENTS)
     return True
+
+
+def _erase_traces(connection: Connection, user_id: str, own_events: str) -> None:
+    own = list(connection.scalars(text(own_events), {"user_id": user_id}))
+    rows = connection.execute(_LOCK, {"user_id": user_id}).all()
+    for statement in (_NOTIFICATIONS, _ATTEMPTS, _LETTERS, _OUTBOX, _DEDUP):
+        connection.execute(statement, {"ids": [row.id for row in rows]})
+    connection.execute(_EVENTS, {"own": own, "heard": [row.event_id for row in rows if row.event_id]})

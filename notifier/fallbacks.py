@@ -41,7 +41,7 @@ def take_over(engine: Engine, planner: Planner) -> int:
     with engine.begin() as connection:
         owed = [dict(row) for row in connection.execute(_OWED).mappings()]
         settled, rows = [], []
-        persons = people(connection, (row["user_id"] for row in owed))
+        persons = people(connection, (row["user_id"] for row in owed), keep=True)
         templates = catalogue(connection, (row["template"] for row in owed))
         for row in owed:
             beside = set(row["beside"] or ())

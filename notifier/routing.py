@@ -48,7 +48,7 @@ def _rows(
     unaddressed = any(plan_of(event) is None for event in events)
     definitions = routes.definitions(connection, enabled_only=True) if unaddressed else {}
     planned = [(event, plan) for event in events for plan in plans_of(event, definitions)]
-    persons = people(connection, (plan.user_id for _, plan in planned))
+    persons = people(connection, (plan.user_id for _, plan in planned), keep=True)
     templates = catalogue(connection, (plan.template for _, plan in planned))
     rows = []
     for event, plan in planned:

@@ -53,8 +53,10 @@ ADDRESS_FIELDS: Final = {
 _PEOPLE: Final = text("""
     SELECT user_id, email, phone, push_tokens, webhook_url, chat_url, timezone, locale,
         CAST(attributes AS text) AS attributes
-    FROM users WHERE user_id = ANY(:ids)
+    FROM users WHERE user_id = ANY(:ids) ORDER BY user_id
 """)
+# Nobody is erased while notifications are being made for them: the deletion waits, and then finds those too.
+_PEOPLE_KEPT: Final = text(f"{_PEOPLE.text} FOR KEY SHARE")
 _PUT: Final = text("""
     INSERT INTO users (id, user_id, email, phone, push_tokens, webhook_url, chat_url, timezone, locale, attributes,
         created_at, updated_at)
@@ -76,12 +78,12 @@ _MOVE: Final = text(f"""
 """)
 
 
-def people(connection: Connection, user_ids: Iterable[str | None]) -> dict[str, Person]:
-    """Those of the users that are known, by their user_id; one query."""
+def people(connection: Connection, user_ids: Iterable[str | None], *, keep: bool = False) -> dict[str, Person]:
+    """Those of the users that are known, by their user_id; one query. `keep`: until the transaction ends they stay."""
     wanted = sorted({user_id for user_id in user_ids if user_id is not None})
     if not wanted:
         return {}
-    rows = connection.execute(_PEOPLE, {"ids": wanted})
+    rows = connection.execute(_PEOPLE_KEPT if keep else _PEOPLE, {"ids": wanted})
     return {
         row.user_id: Person(
             row.user_id,
