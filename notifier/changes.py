@@ -70,7 +70,8 @@ def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None]) -> di
 
 _RESEND: Final = text(f"""
     UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0,
-        lost = 0, recipient = :recipient, expires_at = :expires_at, target_date = :target_date, next_channels = NULL,
+        lost = 0, recipient = :recipient, target_date = NULL, lead_time = NULL, next_channels = NULL,
+        expires_at = CASE WHEN expires_at > now() THEN expires_at END,
         queue = CASE priority WHEN 'normal' THEN channel ELSE channel || '.' || priority END,
         due_at = now() + :lease * interval '1 second'
     WHERE id = :id RETURNING queue
@@ -83,7 +84,8 @@ _REQUEUED: Final = text("""
 def resend(engine: Engine, notification_id: UUID, lease: Lease) -> tuple[str, UUID]:
     """Send a finished notification again, or a retrying one now: the same id, its full number of attempts.
 
-    What has expired is sent all the same, for somebody asked for it; preferences are checked as ever. Returns the
+    Somebody asked for it: so it is sent although it has expired, and a reminder whatever became of its target or took
+    its place. Preferences are checked as ever. Returns the
     (queue, id) that is due now. Raises Conflict where it waits or is being sent, or where nobody can be reached;
     LookupError where there is none.
     """
@@ -96,17 +98,8 @@ def resend(engine: Engine, notification_id: UUID, lease: Lease) -> tuple[str, UU
         recipient = row["recipient"] or _address(connection, row)
         if recipient is None:
             raise Conflict("There is still no address for it.")
-        overdue = row["status"] == Status.EXPIRED
-        queue = connection.scalar(
-            _RESEND,
-            {
-                "id": notification_id,
-                "recipient": recipient,
-                "lease": lease(row["queue"]),
-                "expires_at": None if overdue else row["expires_at"],
-                "target_date": None if overdue else row["target_date"],
-            },
-        )
+        values = {"id": notification_id, "recipient": recipient, "lease": lease(row["queue"])}
+        queue = connection.scalar(_RESEND, values)
     return str(queue), notification_id
 
 
