@@ -35,7 +35,7 @@ and `cursor`. Times are RFC 3339 with an offset, and come out in UTC."""
 
 _RESOURCES: Final = (
     *(events, notifications, users, preferences, templates, routes, suppressions, holds),
-    *(dead_letters, operating),
+    *(dead_letters, unsubscribing, operating),
 )
 
 
@@ -72,7 +72,6 @@ def create_app(wires: Wiring | None = None) -> Flask:
     for module in _RESOURCES:
         api.register_blueprint(module.blp)
     app.register_blueprint(operating.pages)
-    app.register_blueprint(unsubscribing.pages)
     app.extensions["openapi"] = api.spec
     register_problems(app)
     app.view_functions = {

@@ -65,6 +65,7 @@ def suppress(fields: dict[str, Any]) -> Suppression:
 )
 @blp.response(204)
 @blp.alt_response(404, description="It is not suppressed.")
+@blp.alt_response(422, description="No channel, or no address of that channel.")
 def lift() -> None:
     """Lift a suppression, named by `channel` and `address` in the query or in the body."""
     asked = read_arguments(_lift, "query" if request.args else "json")

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Final
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 from jinja2 import Environment
 
 from api.auth import is_open
 from api.parts import parts
+from api.resources import Resource
 from notifier.preferences import GENERAL
 from notifier.unsubscribing import Subscription, switch
 
-pages = Blueprint("unsubscribing", __name__)
+blp = Resource("unsubscribing", __name__, url_prefix="/u", description="Links in messages; no key is needed.")
 
 _PAGE: Final = Environment(autoescape=True).from_string(
     (Path(__file__).parent / "static" / "unsubscribe.html").read_text()
@@ -42,8 +43,11 @@ def _unknown() -> Response:
     return _page(404, "This link is not valid", "It may have been cut off. Please use the link in the message itself.")
 
 
-@pages.get("/u/<token>")
+@blp.route("/<token>")
 @is_open
+@blp.doc(security=[])
+@blp.response(200, description="A page that asks.", content_type="text/html")
+@blp.alt_response(404, description="The link is not one of ours.", content_type="text/html")
 def show(token: str) -> Response:
     """Ask. Changes nothing: programs that follow links in mail must not unsubscribe anybody."""
     subscription = _read(token)
@@ -53,8 +57,11 @@ def show(token: str) -> Response:
     return _page(200, "Unsubscribe?", text, action="unsubscribe", button="Unsubscribe")
 
 
-@pages.post("/u/<token>")
+@blp.route("/<token>", methods=["POST"])
 @is_open
+@blp.doc(security=[])
+@blp.response(200, description="Done; the page offers to undo it.", content_type="text/html")
+@blp.alt_response(404, description="The link is not one of ours.", content_type="text/html")
 def unsubscribe(token: str) -> Response:
     """Switch the category off for the channel; the form on the page that follows switches it on again."""
     subscription = _read(token)
