@@ -60,7 +60,9 @@ def flattened(messages: object, prefix: str = "") -> dict[str, list[str]]:
     if isinstance(messages, Mapping):
         flat: dict[str, list[str]] = {}
         for name, inner in messages.items():
-            flat |= flattened(inner, f"{prefix}.{name}" if prefix else str(name))
+            # What concerns an object as a whole stands under its own name.
+            path = prefix if prefix and name == "_schema" else f"{prefix}.{name}" if prefix else str(name)
+            flat |= flattened(inner, path)
         return flat
     if isinstance(messages, list):
         return {prefix or "_schema": [str(message) for message in messages]}

@@ -85,15 +85,16 @@ class Aside:
     rule: str | None = None
     due_at: datetime | None = None
     deferred_at: datetime | None = None
+    #: Its channel cannot be used: with strategy `first` the next one takes over.
+    needs_next: bool = False
 
 
 _SET_ASIDE: Final = text(f"""
     UPDATE notifications n SET status = aside.status, reason = aside.reason, rule = aside.rule,
         due_at = aside.due_at, deferred_at = aside.deferred_at,
-        next_channels = CASE WHEN aside.status = '{Status.SKIPPED}' OR aside.due_at IS NOT NULL
-            THEN n.next_channels END
+        next_channels = CASE WHEN aside.needs_next OR aside.due_at IS NOT NULL THEN n.next_channels END
     FROM json_to_recordset(CAST(:asides AS json)) AS aside(id uuid, claims integer, status text, reason text,
-        rule text, due_at timestamptz, deferred_at timestamptz)
+        rule text, due_at timestamptz, deferred_at timestamptz, needs_next boolean)
     WHERE n.id = ANY(:ids) AND n.id = aside.id AND n.claims = aside.claims AND n.status = '{Status.SENDING}'
 """)
 

@@ -71,13 +71,15 @@ class Gate:
         if target := facts.held(row):
             return self._held(row, target, deadline)
         if row.recipient is None:
-            return Aside(row.id, row.claims, Status.SKIPPED, NO_ADDRESS, "The user's address was removed.")
+            return Aside(
+                row.id, row.claims, Status.SKIPPED, NO_ADDRESS, "The user's address was removed.", needs_next=True
+            )
         if row.id in facts.superseded:
             return Aside(row.id, row.claims, Status.CANCELLED, REPLACED)
         decision = decide(self._circumstances(row, row.recipient, facts), row.now)
         if not decision.allowed:
             reason = SUPPRESSED if decision.rule is Rule.SUPPRESSION else OPTED_OUT
-            return Aside(row.id, row.claims, Status.SKIPPED, reason, decision.explanation)
+            return Aside(row.id, row.claims, Status.SKIPPED, reason, decision.explanation, needs_next=True)
         if decision.rule is not Rule.QUIET_HOURS:
             return None
         return self._put_off(row, decision.at or row.now + _AGAIN, deadline, decision.explanation)
