@@ -6,12 +6,16 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, text
 
-from notifier.addresses import folded
+from notifier.addresses import folded, hash_of
 from notifier.channels import Channel
-from notifier.preferences import Circumstances, Decision, decide
+from notifier.preferences import GENERAL, Circumstances, Decision, decide
 from notifier.users import people
 
-_FACTS: Final = text("SELECT preferences FROM users WHERE user_id = :user_id")
+_PREFERENCES: Final = text("SELECT preferences FROM users WHERE user_id = :user_id")
+_OPTED_OUT: Final = text("""
+    SELECT count(*) FROM opt_outs
+    WHERE channel = :channel AND category = :category AND address_hash = ANY(:hashes)
+""")
 # Each of several push tokens may be suppressed; it is nobody's turn only where all are.
 _SUPPRESSED: Final = text("""
     SELECT reason FROM suppressions
@@ -37,9 +41,12 @@ def ask(
         person = people(connection, [user_id]).get(user_id)
         if person is None:
             raise LookupError(user_id)
-        preferences = connection.scalar(_FACTS, {"user_id": user_id})
+        preferences = connection.scalar(_PREFERENCES, {"user_id": user_id})
         addresses = [folded(channel, address) for address in person.addresses(channel)]
         suppressed = connection.scalars(_SUPPRESSED, {"channel": channel.value, "folded": addresses, "at": at}).all()
+        hashes = [hash_of(channel, address) for address in addresses]
+        asked = {"channel": channel.value, "category": category or GENERAL, "hashes": hashes}
+        opted_out = connection.scalar(_OPTED_OUT, asked)
     if not addresses:
         return None
     return decide(
@@ -48,7 +55,7 @@ def ask(
             category,
             critical,
             suppressed[0] if len(suppressed) == len(addresses) else None,
-            opted_out=False,
+            opted_out=opted_out == len(addresses),
             preferences=preferences,
             zone=ZoneInfo(person.timezone) if person.timezone else zone,
         ),

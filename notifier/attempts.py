@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from notifier.channels import Status
 from notifier.models import attempt_id
 from notifier.providers import Outcome, Result
+from notifier.traces import wipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,7 @@ _ATTEMPTS: Final = """
 _NOTIFICATIONS: Final = f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
-    )
-    UPDATE notifications n SET
+    ), recorded AS (UPDATE notifications n SET
         attempts = greatest(n.attempts, record.number),
         tries = CASE WHEN record.accepted THEN n.tries ELSE record.tries END,
         status = CASE WHEN record.accepted THEN :finished ELSE n.status END,
@@ -56,6 +56,8 @@ _NOTIFICATIONS: Final = f"""
         accepted boolean, ended_at timestamptz) JOIN locked USING (id)
     WHERE n.id = ANY(:ids) AND n.id = record.id AND n.claims = record.claims
         AND (n.status = '{Status.SENDING}' OR record.accepted AND n.status = '{Status.QUEUED}')
+        RETURNING n.id, n.recipient
+    ) SELECT id FROM recorded WHERE recipient IS NULL
 """
 # One round trip and one commit: two statements in one string are one implicit transaction (autocommit).
 _RECORD: Final = text(f"{_ATTEMPTS}; {_NOTIFICATIONS}")
@@ -70,10 +72,9 @@ def record(engine: Engine, records: Sequence[Record], *, confirmed: bool) -> Non
     rows = [_row(each) for each in records]
     finished = (Status.DELIVERED if confirmed else Status.SENT).value
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(
-            _RECORD,
-            {"records": orjson.dumps(rows).decode(), "ids": [row["id"] for row in rows], "finished": finished},
-        )
+        values = {"records": orjson.dumps(rows).decode(), "ids": [row["id"] for row in rows], "finished": finished}
+        # Erased while they were being sent: what came back goes too.
+        wipe(connection, list(connection.scalars(_RECORD, values)))
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from notifier.channels import FINISHED, Channel, Status
 from notifier.durations import parse_iso
 from notifier.errors import Conflict, Invalid
+from notifier.holds import HELD
 from notifier.plans import Lease
 from notifier.reminders import deadline_of, moment_before, schedule
 from notifier.users import people
@@ -52,18 +53,28 @@ def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None]) -> di
     times = {name: changes.get(name, row[name]) for name in ("send_at", "target_date", "expires_at")}
     now = datetime.now(UTC)
     deferral = {name: row[name] for name in ("reason", "rule", "deferred_at")}
-    due_at = row["due_at"]
+    # A held one is due already; its `due_at` is only when it is looked at again.
+    held = row["reason"] == HELD
+    due_at = now if held else row["due_at"]
     if "send_at" in changes:
         due_at = times["send_at"]
     elif "target_date" in changes:
         zone = ZoneInfo(row["timezone"] or "UTC")
         due_at = moment_before(times["target_date"], parse_iso(row["lead_time"]), zone)
-    if due_at != row["due_at"]:
+    if "send_at" in changes or "target_date" in changes:
         # It waits for another hour now, and for no rule any more: that is asked anew when the hour has come.
         deferral = dict.fromkeys(deferral)
-    timing = schedule(now, due_at, deadline_of(times["expires_at"], times["target_date"], row["lead_time"]))
+    deadline = deadline_of(times["expires_at"], times["target_date"], row["lead_time"])
+    timing = schedule(now, due_at, deadline)
     if timing.status is Status.EXPIRED:
         return {**times, **dict.fromkeys(deferral), "status": Status.EXPIRED, "due_at": None}
+    if held and deferral["reason"] == HELD:
+        return {
+            **times,
+            **deferral,
+            "status": Status.SCHEDULED,
+            "due_at": min(row["due_at"], deadline or row["due_at"]),
+        }
     # What is due now is left to the clock, as everything is that was scheduled.
     return {**times, **deferral, "status": Status.SCHEDULED, "due_at": timing.due_at or now}
 

@@ -46,12 +46,13 @@ _BURY: Final = text(f"""
     ), locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
     ), dead AS (
-        UPDATE notifications n SET status = '{Status.FAILED}', reason = given.reason, rule = given.error, due_at = NULL
+        UPDATE notifications n SET status = '{Status.FAILED}', reason = given.reason, due_at = NULL,
+            rule = CASE WHEN n.recipient IS NULL THEN NULL ELSE given.error END
         FROM given JOIN locked USING (id)
         WHERE n.id = ANY(:ids) AND n.id = given.id
             AND n.status = '{Status.SENDING}' AND n.claims = given.claims
-        RETURNING n.id, n.event_id, n.claims, n.channel, n.event_type, n.attempts,
-            given.reason, given.error, given.letter_id
+        RETURNING n.id, n.event_id, n.claims, n.channel, n.event_type, n.attempts, given.reason, given.letter_id,
+            CASE WHEN n.recipient IS NULL THEN split_part(given.error, ':', 1) ELSE given.error END AS error
     )
     INSERT INTO dead_letters
         (id, notification_id, event_id, claims, channel, event_type, reason, error, attempts, created_at)

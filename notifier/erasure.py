@@ -5,6 +5,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, text
 
 from notifier.channels import EventStatus, Status
+from notifier.traces import wipe
 
 #: Why a notification is cancelled whose user was deleted.
 USER_DELETED: Final = "user_deleted"
@@ -20,15 +21,6 @@ _NOTIFICATIONS: Final = text(f"""
         due_at = CASE WHEN {_WAITS} THEN NULL ELSE due_at END
     WHERE id = ANY(:ids)
 """)
-# Answers of servers repeat addresses; of our own words the class is kept.
-_ATTEMPTS: Final = text("""
-    UPDATE attempts SET response_excerpt = NULL, error = split_part(error, ':', 1) WHERE notification_id = ANY(:ids)
-""")
-_LETTERS: Final = text("""
-    UPDATE dead_letters SET error = split_part(error, ':', 1) WHERE notification_id = ANY(:ids)
-""")
-_OUTBOX: Final = text("DELETE FROM outbox WHERE notification_id = ANY(:ids)")
-_DEDUP: Final = text("DELETE FROM dedup_keys WHERE notification_id = ANY(:ids)")
 # The events that named them, and those that nobody else heard of. One that was not fanned out makes nothing more.
 _OWN_EVENTS: Final = "SELECT id FROM events WHERE user_id = :user_id ORDER BY id FOR UPDATE"
 _EVENTS: Final = text(f"""
@@ -60,6 +52,7 @@ def erase_user(engine: Engine, user_id: str) -> bool:
 def _erase_traces(connection: Connection, user_id: str, own_events: str) -> None:
     own = list(connection.scalars(text(own_events), {"user_id": user_id}))
     rows = connection.execute(_LOCK, {"user_id": user_id}).all()
-    for statement in (_NOTIFICATIONS, _ATTEMPTS, _LETTERS, _OUTBOX, _DEDUP):
-        connection.execute(statement, {"ids": [row.id for row in rows]})
+    ids = [row.id for row in rows]
+    connection.execute(_NOTIFICATIONS, {"ids": ids})
+    wipe(connection, ids)
     connection.execute(_EVENTS, {"own": own, "heard": [row.event_id for row in rows if row.event_id]})

@@ -31,9 +31,10 @@ _FREE: Final = text(f"""
     SELECT id FROM notifications n
     WHERE reason = '{HELD}' AND due_at > now() AND status = '{Status.SCHEDULED}'
         AND NOT EXISTS (SELECT FROM holds WHERE target IN ('{ALL}', n.channel, n.route))
-    LIMIT {_BATCH} FOR UPDATE OF n SKIP LOCKED
+    ORDER BY id LIMIT {_BATCH} FOR UPDATE OF n SKIP LOCKED
 """)
-_BRING_FORWARD: Final = text("UPDATE notifications SET due_at = now() WHERE id = ANY(:ids)")
+# In the order in which they were made: what is due longest goes first.
+_BRING_FORWARD: Final = text("UPDATE notifications SET due_at = created_at WHERE id = ANY(:ids)")
 
 
 def check_target(connection: Connection, target: str) -> None:

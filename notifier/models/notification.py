@@ -26,7 +26,7 @@ class Notification(Base):
             "notifications_cancellation_key_idx", "cancellation_key", postgresql_where="cancellation_key IS NOT NULL"
         ),
         # What a hold keeps back, and what owes its next channel: the clock looks for both every second.
-        Index("notifications_held_idx", "due_at", postgresql_where="reason = 'held' AND due_at IS NOT NULL"),
+        Index("notifications_held_idx", "id", postgresql_where="reason = 'held' AND due_at IS NOT NULL"),
         Index(
             "notifications_next_idx",
             "id",

@@ -38,7 +38,7 @@ ALTER TABLE notifications
     ADD deferred_at timestamptz;
 CREATE INDEX notifications_user_id_idx ON notifications (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX notifications_cancellation_key_idx ON notifications (cancellation_key) WHERE cancellation_key IS NOT NULL;
-CREATE INDEX notifications_held_idx ON notifications (due_at) WHERE reason = 'held' AND due_at IS NOT NULL;
+CREATE INDEX notifications_held_idx ON notifications (id) WHERE reason = 'held' AND due_at IS NOT NULL;
 CREATE INDEX notifications_next_idx ON notifications (id)
     WHERE next_channels IS NOT NULL AND status IN ('failed', 'skipped');
 """

@@ -1,0 +1,25 @@
+"""What sending leaves of a person beside the notification itself: answers of servers, errors, copies of messages."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+# Answers of servers repeat addresses; of our own words the class is kept.
+_WIPE: Final = (
+    text("""
+        UPDATE attempts SET response_excerpt = NULL, error = split_part(error, ':', 1)
+        WHERE notification_id = ANY(:ids)
+    """),
+    text("UPDATE dead_letters SET error = split_part(error, ':', 1) WHERE notification_id = ANY(:ids)"),
+    text("DELETE FROM outbox WHERE notification_id = ANY(:ids)"),
+    text("DELETE FROM dedup_keys WHERE notification_id = ANY(:ids)"),
+)
+
+
+def wipe(connection: Connection, notification_ids: Sequence[UUID]) -> None:
+    """Remove personal data from what was recorded about some notifications; the records stay, for the counts."""
+    if notification_ids:
+        for statement in _WIPE:
+            connection.execute(statement, {"ids": list(notification_ids)})
