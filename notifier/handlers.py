@@ -6,7 +6,7 @@ A package registers a function for an event type (or a pattern such as `order.*`
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from notifier.patterns import matches
@@ -20,17 +20,35 @@ Handler = Callable[[Mapping[str, Any]], Iterable[Plan]]
 
 
 @functools.cache
-def _registered() -> tuple[tuple[str, Handler], ...]:
-    """(pattern, handler) of what is installed. Raises what a broken package raises."""
-    return tuple((entry.name, entry.load()) for entry in entry_points(group=GROUP))
+def _registered() -> tuple[EntryPoint, ...]:
+    """What is installed; an entry's name is its pattern."""
+    return tuple(entry_points(group=GROUP))
+
+
+@functools.cache
+def _loaded(entry: EntryPoint) -> Handler:
+    handler: Handler = entry.load()
+    return handler
+
+
+def broken() -> list[tuple[str, str]]:
+    """(pattern, error) of the handlers that cannot be loaded; events of their types will fail."""
+    failed = []
+    for entry in _registered():
+        try:
+            _loaded(entry)
+        except Exception as error:
+            failed.append((entry.name, f"{type(error).__name__}: {error}"))
+    return failed
 
 
 def plans(view: Mapping[str, Any]) -> list[Plan]:
     """What the handlers of an event's type want to be sent. Raises what they raise, TypeError for what is no plan."""
     made: list[Plan] = []
-    for pattern, handler in _registered():
-        if matches(pattern, view["event_type"]):
-            made.extend(handler(view))
+    for entry in _registered():
+        # Loaded only for events of its type: a broken package costs those alone.
+        if matches(entry.name, view["event_type"]):
+            made.extend(_loaded(entry)(view))
     for plan in made:
         if not isinstance(plan, Plan):
             raise TypeError(f"a handler of {view['event_type']} returned a {type(plan).__name__}, not a Plan")

@@ -1,17 +1,25 @@
 """Events to notifications: a batch at once, and one by one where the batch fails."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import structlog
 from celery import shared_task
+from celery.signals import worker_init
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from config.wiring import wiring
-from notifier import routing
+from notifier import handlers, routing
 from tasks.publisher import publisher
 
 log = structlog.get_logger()
+
+
+@worker_init.connect
+def _tell_of_broken_handlers(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    for pattern, error in handlers.broken():
+        log.error("handler_broken", event_type=pattern, error=error)
 
 
 @shared_task(name="tasks.fan_out")

@@ -4,7 +4,7 @@ import re
 from typing import Any, Final
 
 import marshmallow as ma
-from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
+from marshmallow import RAISE, ValidationError, fields, post_load, validate, validates_schema
 
 from api.schemas.fields import Address, ByName, JsonText, StrictBoolean, Timestamp, Zone, name
 from api.schemas.scheduling import CATEGORY
@@ -41,6 +41,10 @@ class UserSchema(ma.Schema):
     timezone = Zone(load_default=None, allow_none=True, metadata={"example": "Europe/Berlin"})
     locale = Locale(load_default=None, allow_none=True, metadata={"example": "pt-BR"})
     attributes = fields.Dict(load_default=dict, metadata={"description": "Whatever templates want to know."})
+
+    @post_load
+    def _each_token_once(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
+        return {**data, "push_tokens": list(dict.fromkeys(data["push_tokens"]))}
 
 
 class UserOutSchema(ma.Schema):
