@@ -50,7 +50,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> _Line:
         key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
         if not isinstance(key, str):
-            raise click.ClickException(f"line {line}: {key!r} is no name")
+            shown = str(key)[:40] if isinstance(key, int | float) or key is None else f"a {type(key).__name__}"
+            raise click.ClickException(f"line {line}: {shown} is no name")
         if key in made:
             raise click.ClickException(f"line {line}: {key} stands there twice")
         made[key] = loader.construct_object(value_node, deep=True)
