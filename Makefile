@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests wait more than they compute: a few processes more than one suit two cores.
+WORKERS ?= 3
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
@@ -28,8 +30,8 @@ types: $(VENV)/.installed-dev ## Check types
 imports: $(VENV)/.installed-dev ## Check that imports point one way
 	$(BIN)/lint-imports --no-cache
 
-pytest: $(VENV)/.installed-dev ## Run the tests; ARGS="-k name" picks some
-	$(BIN)/python -m pytest $(ARGS)
+pytest: $(VENV)/.installed-dev ## Run the tests, in WORKERS processes; ARGS="-k name" picks some
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix .

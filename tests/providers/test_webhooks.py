@@ -603,6 +603,8 @@ def in_an_hour(format_: str) -> str:
         (format_datetime(datetime.now(UTC) + timedelta(days=30), usegmt=True), 86400, 86400),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],
+    # Names without the time of day: every process of a run must collect the same.
+    ids=["0", "120", "spaces", "a-day", "over-a-day", "long", "imf", "rfc850", "asctime", "a-month", "past"],
 )
 def test_retry_after_is_seconds_or_a_date(make: Make, status: int, value: str, least: float, most: float) -> None:
     with receivers.http(response(status, b"", f"Retry-After:{value}")) as (server, _):

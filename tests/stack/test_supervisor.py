@@ -192,7 +192,7 @@ def test_what_a_killed_supervisor_left_is_stopped_by_the_next(supervise: Supervi
     assert not gone(recorded(tmp_path)["polite"])
 
 
-@pytest.mark.parametrize("started", [0.0, time.time() + 3600])
+@pytest.mark.parametrize("started", [0.0, time.time() + 3600], ids=["long-ago", "later"])
 def test_a_number_that_is_anothers_by_now_is_left_alone(tmp_path: Path, started: float) -> None:
     bystander = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
