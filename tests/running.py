@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,6 +30,36 @@ def wait_for(look: Callable[[], Found | None], timeout: float = 20.0, what: str 
         if time.monotonic() > until:
             raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {found!r}")
         time.sleep(0.03)
+
+
+def ahead(**span: float) -> str:
+    """A moment so far ahead, as it is written: ahead(hours=1)."""
+    return (datetime.now(UTC) + timedelta(**span)).isoformat()
+
+
+def made(system: "Running", **fields: Any) -> str:
+    """Post a notification without an event, which must be accepted; returns the id of the one that it made."""
+    answer = system.post("/api/v1/notifications", {"body": "x", **fields})
+    assert answer.status_code == 202, answer.text
+    [notification] = answer.json()["items"]
+    return str(notification["id"])
+
+
+def made_of(system: "Running", event_type: str, payload: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
+    """What an event's fan-out made."""
+    event_id = system.event(event_type=event_type, payload=payload, **fields)
+    wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed")
+    return system.notifications(event_id)
+
+
+def reaches(system: "Running", notification_id: str, *statuses: str) -> dict[str, Any]:
+    """A notification once it has one of these states."""
+
+    def look() -> dict[str, Any] | None:
+        found = system.notification(notification_id)
+        return found if found["status"] in statuses else None
+
+    return wait_for(look, 30, f"notification {notification_id} to be {' or '.join(statuses)}")
 
 
 class Running:

@@ -10,32 +10,13 @@ import pytest
 import requests
 
 from tests.receivers import HttpReceiver
-from tests.running import FINISHED, Running, wait_for
+from tests.running import FINISHED, Running, ahead, made, reaches, wait_for
 
 FAR = "2040-06-01T12:00:00Z"
 
 
-def ahead(**distance: float) -> str:
-    return (datetime.now(UTC) + timedelta(**distance)).isoformat()
-
-
-def made(system: Running, **fields: Any) -> str:
-    answer = system.post("/api/v1/notifications", {"body": "x", **fields})
-    assert answer.status_code == 202, answer.text
-    [notification] = answer.json()["items"]
-    return str(notification["id"])
-
-
 def cancel(system: Running, notification_id: str) -> requests.Response:
     return system.post(f"/api/v1/notifications/{notification_id}/cancel")
-
-
-def reaches(system: Running, notification_id: str, status: str) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        found = system.notification(notification_id)
-        return found if found["status"] == status else None
-
-    return wait_for(look, what=f"a notification that is {status}")
 
 
 def by_key(system: Running, key: str) -> dict[str, int]:

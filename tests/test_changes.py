@@ -10,29 +10,10 @@ import pytest
 import requests
 
 from tests.receivers import HttpReceiver
-from tests.running import Running, wait_for
+from tests.running import Running, ahead, made, reaches, wait_for
 
 FAR = "2040-06-01T12:00:00Z"
 FARTHER = "2040-07-01T12:00:00Z"
-
-
-def ahead(**distance: float) -> str:
-    return (datetime.now(UTC) + timedelta(**distance)).isoformat()
-
-
-def made(system: Running, **fields: Any) -> str:
-    answer = system.post("/api/v1/notifications", {"body": "x", **fields})
-    assert answer.status_code == 202, answer.text
-    [notification] = answer.json()["items"]
-    return str(notification["id"])
-
-
-def reaches(system: Running, notification_id: str, status: str) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        found = system.notification(notification_id)
-        return found if found["status"] == status else None
-
-    return wait_for(look, what=f"a notification that is {status}")
 
 
 def patch(system: Running, notification_id: str, body: Any) -> requests.Response:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import ROOT, Running, wait_for
+from tests.running import ROOT, Running, made_of, wait_for
 
 #: Handlers as nobody should write them, and one that is fine.
 CRANKS = '''
@@ -86,13 +86,6 @@ def system(new_system: Callable[..., Running], tmp_path_factory: pytest.TempPath
         yield running
     finally:
         running.stop()
-
-
-def made_of(system: Running, event_type: str, payload: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
-    """What an event's fan-out made."""
-    event_id = system.event(event_type=event_type, payload=payload, **fields)
-    wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed")
-    return system.notifications(event_id)
 
 
 def user(system: Running, user_id: str, **fields: Any) -> None:

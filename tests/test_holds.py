@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.receivers import HttpReceiver
-from tests.running import ROOT, Running, wait_for
+from tests.running import ROOT, Running, reaches, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,6 @@ def is_held(system: Running, notification_id: str) -> dict[str, Any]:
         return found if (found["status"], found["reason"]) == ("scheduled", "held") else None
 
     return wait_for(look, what="a notification that is held")
-
-
-def reaches(system: Running, notification_id: str, *statuses: str) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        found = system.notification(notification_id)
-        return found if found["status"] in statuses else None
-
-    return wait_for(look, what=f"a notification that is {statuses}")
 
 
 def test_a_hold_is_placed_once_listed_and_lifted_once(own: Running) -> None:

@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 
 from tests.receivers import HttpReceiver
-from tests.running import FINISHED, Running, wait_for
+from tests.running import FINISHED, Running, ahead, wait_for
 
 FAR = "2040-06-01T12:00:00Z"
-
-
-def ahead(**distance: float) -> str:
-    return (datetime.now(UTC) + timedelta(**distance)).isoformat()
 
 
 def by_event(system: Running, **fields: Any) -> list[dict[str, Any]]:

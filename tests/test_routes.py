@@ -14,7 +14,7 @@ import requests
 import yaml
 
 from tests.conftest import QUICK, clean_environment
-from tests.running import ROOT, Running, wait_for
+from tests.running import ROOT, Running, made_of, wait_for
 from tests.test_commands import succeed
 
 TO_USER = {"user_id": "payload.user_id"}
@@ -54,13 +54,6 @@ def route(system: Running, name: str, **fields: Any) -> dict[str, Any]:
 
 def user(system: Running, user_id: str, **fields: Any) -> None:
     assert system.http.put(f"{system.url}/api/v1/users/{user_id}", json=fields, timeout=20).ok
-
-
-def made_of(system: Running, event_type: str, payload: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
-    """What an event's fan-out made."""
-    event_id = system.event(event_type=event_type, payload=payload, **fields)
-    wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed")
-    return system.notifications(event_id)
 
 
 def test_a_route_is_written_read_listed_and_deleted(system: Running) -> None:

@@ -1,6 +1,5 @@
 """The suppression list: written, read, lifted; and whoever is on it gets nothing, critical or not."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,7 +14,7 @@ from notifier import users
 from notifier.channels import Channel
 from notifier.unsubscribing import links
 from tests.receivers import HttpReceiver, SmtpReceiver
-from tests.running import Running, wait_for
+from tests.running import Running, ahead, wait_for
 
 SUPPRESSIONS = "/api/v1/suppressions"
 FIELDS = ("email", "phone", "webhook_url", "chat_url", "timezone", "locale")
@@ -37,10 +36,6 @@ def listed(system: Running, **query: str) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["items"]
     return found
-
-
-def ahead(**span: float) -> str:
-    return (datetime.now(UTC) + timedelta(**span)).isoformat()
 
 
 def put_user(system: Running, user_id: str, **fields: Any) -> None:
