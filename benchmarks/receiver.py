@@ -12,7 +12,7 @@ from typing import Any
 
 #: Seconds before it answers.
 DELAY = int(os.environ.get("ANSWER_MS") or 0) / 1000
-NUMBER = re.compile(rb'"n":(\d+)')
+NUMBER = re.compile(rb'"n": ?(\d+)')
 arrived: dict[int, float] = {}
 requests = 0
 

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 LEASE: Final = 5.0
 #: Where publishing stops: some below the most, since several publishers may look at the same moment.
 _FULL: Final = MAX_MESSAGES - 8
+#: Where only full messages are added.
+_CROWDED: Final = 8
 #: Messages that may go to a nearly empty queue between two looks at it: a look costs as much as a message.
 _UNSEEN: Final = 8
 #: Ids that are kept while their queues are full. What goes beyond is left to the clock.
@@ -150,7 +152,10 @@ class HintPublisher:
         if self._unseen[queue] >= _UNSEEN or self._depths[queue] >= _UNSEEN:
             self._depths[queue], self._unseen[queue] = depth(connection, queue), 0
         self._unseen[queue] += 1
-        return self._depths[queue] < _FULL
+        # Workers take turns between queues by the message: while some wait, small ones would lose to a crowd's large
+        # ones. So they are held back, and grow.
+        most = _FULL if len(self._kept[queue]) >= BATCH else _CROWDED
+        return self._depths[queue] < most
 
     def _drop(self, error: str) -> None:
         with self._changed:
