@@ -3,11 +3,12 @@
 import json
 import time
 from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from standardwebhooks import Webhook
 
+from notifier.ids import new_id
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, wait_for
 
@@ -150,7 +151,7 @@ def test_connections_to_the_mail_server_are_reused(system: Running, smtp: SmtpRe
 
 def _queue_by_hand(system: Running, recipient: str, contents: list[str | None]) -> list[UUID]:
     """Notifications as no request would make them: with this content, or of an event that does not exist."""
-    ids = [uuid4() for _ in contents]
+    ids = [new_id() for _ in contents]
     system.sql(
         """
         INSERT INTO notifications (id, event_id, source, recipient, channel, critical, priority, content, queue,
