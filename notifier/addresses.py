@@ -82,16 +82,8 @@ _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def folded(channel: Channel, address: str) -> str:
-    """An address as addresses are compared: no mailbox in use tells upper case from lower case.
-
-    ASCII only, as `folded_in_sql` does it, whatever the database's locale.
-    """
+    """An address as addresses are compared: no mailbox in use tells upper case from lower case (ASCII only)."""
     return address.translate(_LOWER) if channel is Channel.EMAIL else address
-
-
-def folded_in_sql(channel: Channel, expression: str) -> str:
-    """`folded` as an SQL expression."""
-    return f'lower({expression} COLLATE "C")' if channel is Channel.EMAIL else expression
 
 
 def hash_of(channel: Channel, address: str) -> bytes:

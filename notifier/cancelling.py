@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from notifier.channels import EventStatus, Status
+from notifier.channels import PENDING_IN_SQL, EventStatus, Status
 from notifier.plans import Row
 
 #: Why a notification is cancelled that an earlier attempt may have sent all the same.
@@ -19,8 +19,6 @@ MAY_HAVE_BEEN_SENT: Final = "may_have_been_sent"
 #: Why a reminder is cancelled whose place another one took.
 REPLACED: Final = "replaced"
 
-#: What can still be cancelled.
-_PENDING: Final = f"('{Status.SCHEDULED}', '{Status.QUEUED}', '{Status.RETRYING}')"
 _REASON: Final = f"""
     CASE WHEN n.lost > 0 OR EXISTS (
         SELECT FROM attempts a WHERE a.notification_id = n.id AND a.outcome = 'ambiguous'
@@ -29,10 +27,10 @@ _REASON: Final = f"""
 # What is being sent, or is dead already, must not go on to its next channel either.
 _CANCELLED: Final = f"""
     next_channels = NULL,
-    status = CASE WHEN n.status IN {_PENDING} THEN '{Status.CANCELLED}' ELSE n.status END,
-    reason = CASE WHEN n.status IN {_PENDING} THEN {_REASON} ELSE n.reason END,
-    rule = CASE WHEN n.status IN {_PENDING} THEN NULL ELSE n.rule END,
-    due_at = CASE WHEN n.status IN {_PENDING} THEN NULL ELSE n.due_at END
+    status = CASE WHEN n.status IN {PENDING_IN_SQL} THEN '{Status.CANCELLED}' ELSE n.status END,
+    reason = CASE WHEN n.status IN {PENDING_IN_SQL} THEN {_REASON} ELSE n.reason END,
+    rule = CASE WHEN n.status IN {PENDING_IN_SQL} THEN NULL ELSE n.rule END,
+    due_at = CASE WHEN n.status IN {PENDING_IN_SQL} THEN NULL ELSE n.due_at END
 """
 _CANCEL: Final = text(f"UPDATE notifications n SET {_CANCELLED} WHERE n.id = ANY(:ids) RETURNING n.status")
 # The events first: this waits for a fan-out that holds them, whose notifications the next statement then sees.
@@ -45,7 +43,7 @@ _CANCEL_EVENTS: Final = text(f"""
 """)
 _LOCK_BY_KEY: Final = text(f"""
     SELECT id FROM notifications
-    WHERE cancellation_key = :key AND (status IN {_PENDING} OR next_channels IS NOT NULL) ORDER BY id FOR UPDATE
+    WHERE cancellation_key = :key AND (status IN {PENDING_IN_SQL} OR next_channels IS NOT NULL) ORDER BY id FOR UPDATE
 """)
 _TOO_LATE: Final = text(f"""
     SELECT count(*) FROM notifications WHERE cancellation_key = :key
@@ -94,7 +92,7 @@ _LATER: Final = """
     ))
 """
 _LOCK_SUPERSEDED: Final = text(f"""
-    SELECT id FROM notifications n WHERE cancellation_key = ANY(:keys) AND status IN {_PENDING} AND {_LATER}
+    SELECT id FROM notifications n WHERE cancellation_key = ANY(:keys) AND status IN {PENDING_IN_SQL} AND {_LATER}
     ORDER BY id FOR UPDATE
 """)
 _REPLACE: Final = text(f"""
@@ -118,7 +116,7 @@ def replace_older(connection: Connection, rows: Sequence[Row]) -> None:
     """Cancel pending reminders in whose place some of these new rows have come, in the connection's transaction.
 
     Whichever of two was made first, the later one stands. What slips through between two that are made at the
-    same moment is found when it is to be sent (see notifier.delivery).
+    same moment is found when it is to be sent (see notifier.gate).
     """
     keys = {row["cancellation_key"] for row in rows if row.get("cancellation_key") and row.get("target_date")}
     if keys:

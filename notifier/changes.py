@@ -12,6 +12,7 @@ from notifier.channels import FINISHED, Channel, Status
 from notifier.durations import parse_iso
 from notifier.errors import Conflict, Invalid
 from notifier.holds import HELD
+from notifier.lanes import LANE_IN_SQL
 from notifier.plans import Lease
 from notifier.reminders import deadline_of, moment_before, schedule
 from notifier.users import people
@@ -83,7 +84,7 @@ _RESEND: Final = text(f"""
     UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0,
         lost = 0, recipient = :recipient, target_date = NULL, lead_time = NULL, next_channels = NULL,
         expires_at = CASE WHEN expires_at > now() THEN expires_at END,
-        queue = CASE priority WHEN 'normal' THEN channel ELSE channel || '.' || priority END,
+        queue = {LANE_IN_SQL},
         due_at = now() + :lease * interval '1 second'
     WHERE id = :id RETURNING queue
 """)
@@ -96,9 +97,8 @@ def resend(engine: Engine, notification_id: UUID, lease: Lease) -> tuple[str, UU
     """Send a finished notification again, or a retrying one now: the same id, its full number of attempts.
 
     Somebody asked for it: so it is sent although it has expired, and a reminder whatever became of its target or took
-    its place. Preferences are checked as ever. Returns the
-    (queue, id) that is due now. Raises Conflict where it waits or is being sent, or where nobody can be reached;
-    LookupError where there is none.
+    its place. Preferences are checked as ever. Returns the (queue, id) that is due now. Raises Conflict where it waits
+    or is being sent, or where nobody can be reached; LookupError where there is none.
     """
     with engine.begin() as connection:
         # Its letters before the row, as a requeue takes them: two at once must not wait for each other.

@@ -38,6 +38,8 @@ class Status(StrEnum):
 
 FINISHED = frozenset({Status.SENT, Status.DELIVERED, Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.SKIPPED})
 LIVE = frozenset(Status) - FINISHED
+#: What waits: it can still be cancelled, and sent elsewhere. As a list in SQL.
+PENDING_IN_SQL = f"('{Status.SCHEDULED}', '{Status.QUEUED}', '{Status.RETRYING}')"
 
 
 class EventStatus(StrEnum):

@@ -20,7 +20,6 @@ class Claimed:
     """A row as it was claimed."""
 
     id: UUID
-    origin_id: UUID | None
     event_id: UUID | None
     event_type: str | None
     user_id: str | None
@@ -29,7 +28,6 @@ class Claimed:
     critical: bool
     route: str | None
     content: str | None
-    template: str | None
     template_id: UUID | None
     claims: int
     attempts: int
@@ -58,8 +56,8 @@ _CLAIM: Final = text(f"""
     UPDATE notifications n SET status = '{Status.SENDING}', claims = claims + 1,
         due_at = now() + (:lease + CASE WHEN template_id IS NULL THEN 0 ELSE {COMPOSING} END) * interval '1 second'
     FROM locked WHERE n.id = locked.id AND n.id = ANY(:ids)
-    RETURNING n.id, n.origin_id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
-        CAST(n.content AS text), n.template, n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
+    RETURNING n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
+        CAST(n.content AS text), n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
         n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at, now()
 """)
 

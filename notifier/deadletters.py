@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Select, delete, select, text
 
 from notifier.channels import EventStatus, Status
 from notifier.ids import new_id
-from notifier.lanes import BATCH, FAN_OUT
+from notifier.lanes import BATCH, FAN_OUT, LANE_IN_SQL
 from notifier.models import DeadLetter
 from notifier.plans import Lease
 
@@ -133,7 +133,7 @@ _TAKE: Final = text("""
 _REVIVE: Final = text(f"""
     UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0,
         lost = 0, next_channels = NULL,
-        queue = CASE priority WHEN 'normal' THEN channel ELSE channel || '.' || priority END,
+        queue = {LANE_IN_SQL},
         due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids) AND status = '{Status.FAILED}'
     RETURNING id, queue

@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, text
 
-from notifier.channels import EventStatus, Status
+from notifier.channels import PENDING_IN_SQL, EventStatus, Status
 from notifier.traces import wipe
 
 #: Why a notification is cancelled whose user was deleted.
@@ -12,13 +12,12 @@ USER_DELETED: Final = "user_deleted"
 
 _DELETE: Final = text("DELETE FROM users WHERE user_id = :user_id")
 _LOCK: Final = text("SELECT id, event_id FROM notifications WHERE user_id = :user_id ORDER BY id FOR UPDATE")
-_WAITS: Final = f"status IN ('{Status.SCHEDULED}', '{Status.QUEUED}', '{Status.RETRYING}')"
 # What is being sent loses its address too: a retry then finds nobody.
 _NOTIFICATIONS: Final = text(f"""
     UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, rule = NULL, next_channels = NULL,
-        status = CASE WHEN {_WAITS} THEN '{Status.CANCELLED}' ELSE status END,
-        reason = CASE WHEN {_WAITS} THEN '{USER_DELETED}' ELSE reason END,
-        due_at = CASE WHEN {_WAITS} THEN NULL ELSE due_at END
+        status = CASE WHEN status IN {PENDING_IN_SQL} THEN '{Status.CANCELLED}' ELSE status END,
+        reason = CASE WHEN status IN {PENDING_IN_SQL} THEN '{USER_DELETED}' ELSE reason END,
+        due_at = CASE WHEN status IN {PENDING_IN_SQL} THEN NULL ELSE due_at END
     WHERE id = ANY(:ids)
 """)
 # The events that named them, and those that nobody else heard of. One that was not fanned out makes nothing more.

@@ -10,10 +10,10 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Engine, text
 
-from notifier.channels import Channel, Priority, Status
+from notifier.channels import Channel, Status
 from notifier.drafts import as_document, insert_notifications
 from notifier.lanes import BATCH
-from notifier.plans import Origin, Plan, Planner, Row, Strategy, next_in_line
+from notifier.plans import Origin, Plan, Planner, Row, Strategy, next_in_line, shared_fields
 from notifier.templates import Catalogue, catalogue
 from notifier.users import Person, people
 
@@ -40,6 +40,8 @@ def take_over(engine: Engine, planner: Planner) -> int:
     """
     with engine.begin() as connection:
         owed = [dict(row) for row in connection.execute(_OWED).mappings()]
+        if not owed:
+            return 0
         settled, rows = [], []
         persons = people(connection, (row["user_id"] for row in owed), keep=True)
         templates = catalogue(connection, (row["template"] for row in owed))
@@ -64,22 +66,12 @@ def _successors(planner: Planner, row: Mapping[str, Any], person: Person | None,
 
 def _plan_behind(row: Mapping[str, Any]) -> Plan:
     """What is left of the plan that a row was made of."""
-    content = row["content_text"]
+    content, lead_time = row["content_text"], row["lead_time"]
     return Plan(
         user_id=row["user_id"],
         channels=tuple(Channel(channel) for channel in row["next_channels"]),
         strategy=Strategy.FIRST,
-        template=row["template"],
         content=None if content is None else orjson.Fragment(content),
-        category=row["category"],
-        critical=row["critical"],
-        priority=Priority(row["priority"]),
-        expires_at=row["expires_at"],
-        target_date=row["target_date"],
-        lead_time=(row["lead_time"],) if row["lead_time"] else (),
-        timezone=row["timezone"],
-        cancellation_key=row["cancellation_key"],
-        dedup_key=row["dedup_key"],
-        dedup_window=row["dedup_window"],
         route=row["route"],
+        **shared_fields({**row, "send_at": None, "lead_time": [lead_time] if lead_time else []}),
     )

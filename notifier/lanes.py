@@ -20,6 +20,10 @@ def lane(channel: Channel, priority: Priority) -> str:
     return channel.value if priority is Priority.NORMAL else f"{channel}.{priority}"
 
 
+#: `lane` in SQL, over a notification's columns.
+LANE_IN_SQL: Final = f"CASE priority WHEN '{Priority.NORMAL}' THEN channel ELSE channel || '.' || priority END"
+
+
 def retry_queue(channel: Channel) -> str:
     """The queue in which a channel's retries wait."""
     return f"{channel}.retry"

@@ -1,9 +1,12 @@
-"""Patterns of event types: an exact type, or one with a trailing wildcard (`order.*`, `*`)."""
+"""What names look like, and patterns of event types: an exact one, or one with a trailing wildcard (`order.*`, `*`)."""
 
 import re
 from typing import Final
 
 PATTERN: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|[A-Za-z0-9][A-Za-z0-9._:-]{0,126}\*|\*)")
+
+#: What templates and routes may be called.
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def matches(pattern: str, event_type: str) -> bool:

@@ -20,7 +20,7 @@ from notifier.durations import parse_iso
 from notifier.ids import derived_id, millisecond_of, time_of
 from notifier.lanes import FAN_OUT, lane
 from notifier.reminders import AT_THE_TARGET, deadline_of, moment_before, schedule
-from notifier.templates import Catalogue
+from notifier.templates import Catalogue, TemplateVersion
 from notifier.users import Person
 
 Row = dict[str, Any]
@@ -120,9 +120,11 @@ class Planner:
         `person` is the plan's user, None where unknown. A row whose recipient cannot be reached is there too,
         as `skipped`. With strategy `first` the channels behind the first usable one stand in its `next_channels`.
         """
-        zone = ZoneInfo(plan.timezone or (person.timezone if person else None) or self.zone.key)
-        plan = replace(plan, timezone=zone.key if plan.target_date else None)
-        moments = list(_moments(plan, zone))
+        moments = [_Moment(None, plan.send_at)]
+        if (target := plan.target_date) is not None:
+            zone = ZoneInfo(plan.timezone or (person.timezone if person else None) or self.zone.key)
+            plan = replace(plan, timezone=zone.key)
+            moments = list(_reminders(plan, target, zone))
         make = _Maker(self, plan, origin, person, catalogue).row
         if plan.strategy is Strategy.ALL:
             return [make(target, moment) for moment in moments for target in _targets(plan, plan.channels, person)]
@@ -138,12 +140,9 @@ def next_in_line(
     return list(_first_usable(plan, person, _Moment(lead_time, None), make, follows))
 
 
-def _moments(plan: Plan, zone: ZoneInfo) -> Iterator[_Moment]:
-    if plan.target_date is None:
-        yield _Moment(None, plan.send_at)
-        return
+def _reminders(plan: Plan, target: datetime, zone: ZoneInfo) -> Iterator[_Moment]:
     for lead_time in dict.fromkeys(plan.lead_time or (AT_THE_TARGET,)):
-        yield _Moment(lead_time, moment_before(plan.target_date, parse_iso(lead_time), zone))
+        yield _Moment(lead_time, moment_before(target, parse_iso(lead_time), zone))
 
 
 def _targets(plan: Plan, channels: Sequence[Channel], person: Person | None) -> list[_Target]:
@@ -235,7 +234,7 @@ class _Maker:
             "expires_at": plan.expires_at,
             "target_date": plan.target_date,
             "lead_time": moment.lead_time,
-            "timezone": plan.timezone,
+            "timezone": plan.timezone if plan.target_date else None,
             "due_at": timing.due_at,
             "cancellation_key": plan.cancellation_key,
             "dedup_key": plan.dedup_key,
@@ -248,7 +247,7 @@ class _Maker:
         }
         return row | {name: value for name, value in more.items() if value is not None}
 
-    def _template(self, target: _Target) -> Any:  # noqa: ANN401 -- a TemplateVersion or None
+    def _template(self, target: _Target) -> TemplateVersion | None:
         if self.plan.template is None or target.channel is None:
             return None
         return self.catalogue.pick(self.plan.template, target.channel, self.person.locale if self.person else None)

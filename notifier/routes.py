@@ -1,7 +1,6 @@
 """Routes: what an event type means for people. Who and when are JMESPath over the event."""
 
 import functools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from notifier.errors import Invalid
 from notifier.holds import ALL
 from notifier.ids import new_id
 from notifier.models import Route
-from notifier.patterns import matches
+from notifier.patterns import NAME, matches
 from notifier.plans import NO_ADDRESS, Plan, Strategy, shared_fields
 from notifier.templates import catalogue
 from notifier.times import parse_rfc3339, rfc3339
@@ -71,7 +70,7 @@ def _functions(node: Mapping[str, Any]) -> Iterator[str]:
 
 def check(connection: Connection, name: str, definition: Definition) -> None:
     """Raise Invalid where a route cannot be named so, or its template is not there."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) or name in {ALL, *Channel}:
+    if not NAME.fullmatch(name) or name in {ALL, *Channel}:
         raise Invalid({"name": ["1 to 128 letters, digits, dots, dashes and underscores, and no channel's name."]})
     template = definition["template"]
     if template is not None and not catalogue(connection, [template]).knows(template):

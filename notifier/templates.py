@@ -1,6 +1,5 @@
 """Templates: versions by name, channel and locale, and which of them a notification gets."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from notifier.channels import Channel
 from notifier.errors import Invalid
 from notifier.ids import new_id
 from notifier.models import Template
+from notifier.patterns import NAME
 
 #: The locale of whoever has none, and of last resort.
 DEFAULT: Final = "default"
@@ -74,7 +74,7 @@ def catalogue(connection: Connection, names: Iterable[str | None]) -> Catalogue:
 
 def save(engine: Engine, name: str, fields: Mapping[str, Any]) -> Template:
     """Add a version; `fields` are the validated columns of a template. Raises Invalid where its name is none."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+    if not NAME.fullmatch(name):
         raise Invalid({"name": ["1 to 128 letters, digits, dots, dashes and underscores."]})
     with Session(engine, expire_on_commit=False) as session, session.begin():
         # Versions are counted one at a time for each name.

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.orm import Session
 
-from notifier.channels import Channel, Status
+from notifier.channels import PENDING_IN_SQL, Channel
 from notifier.ids import new_id
 from notifier.models import User
 
@@ -72,7 +72,7 @@ _PUT: Final = text("""
 _MOVE: Final = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE user_id = :user_id AND channel = :channel AND recipient = :old
-            AND status IN ('{Status.SCHEDULED}', '{Status.QUEUED}', '{Status.RETRYING}') ORDER BY id FOR UPDATE
+            AND status IN {PENDING_IN_SQL} ORDER BY id FOR UPDATE
     )
     UPDATE notifications n SET recipient = :new FROM locked WHERE n.id = locked.id
 """)

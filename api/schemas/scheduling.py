@@ -8,13 +8,14 @@ from marshmallow import RAISE, ValidationError, fields, post_load, validate, val
 from api.schemas.fields import DurationText, LeadTimes, StrictBoolean, Timestamp, Zone, name
 from notifier.addresses import normalised
 from notifier.channels import Channel, Priority
+from notifier.patterns import NAME
 
 EVENT_TYPE: Final = validate.Regexp(
     r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z",
     error="Not an event type: 1 to 128 letters, digits, dots, dashes, colons and underscores.",
 )
 TEMPLATE_NAME: Final = validate.Regexp(
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z", error="Not a name: 1 to 128 letters, digits, dots, dashes and underscores."
+    rf"^{NAME.pattern}\Z", error="Not a name: 1 to 128 letters, digits, dots, dashes and underscores."
 )
 CATEGORY: Final = validate.Regexp(
     r"^[A-Za-z0-9._:-]{1,64}\Z", error="Not a category: 1 to 64 letters, digits, dots, dashes, colons and underscores."
