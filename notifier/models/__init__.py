@@ -13,6 +13,7 @@ from notifier.models.notification import Notification
 from notifier.models.outbox import OutboxMessage
 from notifier.models.route import Route
 from notifier.models.signing_key import SigningKey
+from notifier.models.subscription import Endpoint, Listeners, Subscription
 from notifier.models.suppression import OptOut, Suppression
 from notifier.models.template import Template
 from notifier.models.user import User
@@ -23,15 +24,18 @@ __all__ = [
     "Base",
     "DeadLetter",
     "DedupKey",
+    "Endpoint",
     "Event",
     "Heartbeat",
     "Hold",
     "IdempotencyKey",
+    "Listeners",
     "Notification",
     "OptOut",
     "OutboxMessage",
     "Route",
     "SigningKey",
+    "Subscription",
     "Suppression",
     "Template",
     "User",

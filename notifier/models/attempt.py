@@ -7,7 +7,7 @@ from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.ids import derived_id, millisecond_of
-from notifier.models.declarative import BY_DAY, Base
+from notifier.models.declarative import BY_DAY, Base, JsonText
 
 
 def attempt_id(notification_id: UUID, claims: int) -> UUID:
@@ -38,3 +38,8 @@ class Attempt(Base):
     response_excerpt: Mapped[str | None]
     duration_ms: Mapped[float | None]
     started_at: Mapped[datetime | None]
+    #: Of an HTTP call: what was sent (secrets masked) and what came back, name → value.
+    request_headers: Mapped[str | None] = mapped_column(JsonText())
+    response_headers: Mapped[str | None] = mapped_column(JsonText())
+    #: `{"dns_ms", "connect_ms", "tls_ms", "first_byte_ms", "total_ms"}`, each since the beginning of the call.
+    timing: Mapped[str | None] = mapped_column(JsonText())

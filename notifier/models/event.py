@@ -56,5 +56,7 @@ class Event(Base):
     dedup_key: Mapped[str | None]
     #: An ISO 8601 duration.
     dedup_window: Mapped[str | None]
+    #: The last subscription for which it made a notification, while it is being fanned out in several steps.
+    fan_out_after: Mapped[UUID | None]
     #: Cancelled before it was fanned out: what it makes is cancelled from the start.
     cancelled_at: Mapped[datetime | None]

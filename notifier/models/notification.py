@@ -25,6 +25,12 @@ class Notification(Base):
         Index(
             "notifications_cancellation_key_idx", "cancellation_key", postgresql_where="cancellation_key IS NOT NULL"
         ),
+        Index(
+            "notifications_subscription_id_idx",
+            "subscription_id",
+            "id",
+            postgresql_where="subscription_id IS NOT NULL",
+        ),
         # What a hold keeps back, and what owes its next channel: the clock looks for both every second.
         Index("notifications_held_idx", "id", postgresql_where="reason = 'held' AND due_at IS NOT NULL"),
         Index(
@@ -92,6 +98,8 @@ class Notification(Base):
     follows: Mapped[UUID | None]
     #: What put it off or skipped it, in words.
     rule: Mapped[str | None]
+    #: The subscription that it is for.
+    subscription_id: Mapped[UUID | None]
     #: When a rule first put it off, since it last became due.
     deferred_at: Mapped[datetime | None]
 

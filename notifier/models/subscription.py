@@ -1,0 +1,64 @@
+"""Webhook subscriptions: receivers that services run themselves."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from notifier.models.declarative import Base, JsonText
+
+
+class Subscription(Base):
+    """A URL that hears of some events, signed with a secret of its own."""
+
+    __tablename__ = "subscriptions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    url: Mapped[str]
+    #: Patterns (notifier.patterns).
+    event_types: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    #: JMESPath over the event.
+    filter: Mapped[str | None]
+    description: Mapped[str | None]
+    #: Headers of the receiver's own, name → value.
+    headers: Mapped[str] = mapped_column(JsonText())
+    rate_limit_per_second: Mapped[float | None]
+    enabled: Mapped[bool]
+    #: Why it is not enabled: `by_hand`, `gone` (410), `failing`.
+    disabled_reason: Mapped[str | None]
+    #: Encrypted (notifier.vault); the one before signs too until its end.
+    secret: Mapped[bytes]
+    previous_secret: Mapped[bytes | None]
+    previous_secret_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class Listeners(Base):
+    """One row with a number that grows whenever something about who listens changes."""
+
+    __tablename__ = "listeners"
+    #: The table has one row and needs no key; the mapper wants one.
+    version: Mapped[int] = mapped_column(BigInteger(), primary_key=True)
+
+
+class Endpoint(Base):
+    """How a subscription's URL fares. There is no row while all is well."""
+
+    __tablename__ = "endpoints"
+
+    #: The subscription's.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    #: Nothing but failures since then.
+    failing_since: Mapped[datetime | None]
+    #: Failures in a row.
+    failures: Mapped[int] = mapped_column(server_default="0")
+    #: Until then nothing is sent there; then one probe is.
+    open_until: Mapped[datetime | None]
+    #: Until then it is served in the slow lane: it keeps callers waiting.
+    slow_until: Mapped[datetime | None]
+    #: When its subscribers were told that it fails.
+    warned_at: Mapped[datetime | None]
+    #: From when on the rate limit lets the next message through.
+    next_slot: Mapped[datetime | None]
