@@ -14,6 +14,7 @@ from api import (
     operating,
     preferences,
     routes,
+    subscriptions,
     suppressions,
     templates,
     unsubscribing,
@@ -34,7 +35,7 @@ and `cursor`. Times are RFC 3339 with an offset, and come out in UTC."""
 
 
 _RESOURCES: Final = (
-    *(events, notifications, users, preferences, templates, routes, suppressions, holds),
+    *(events, notifications, users, preferences, templates, routes, subscriptions, suppressions, holds),
     *(dead_letters, unsubscribing, operating),
 )
 

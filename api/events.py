@@ -57,7 +57,9 @@ def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft
     check_template(fields, templates)
     payload = body.raw_member("payload") or b"{}"
     columns = {name: value for name, value in fields.items() if name != "payload"}
-    return draft_event(caller().name, columns, payload, body.fingerprint("event"), planner(), templates)
+    wires = parts().wiring
+    directory = wires.listeners.recent(wires.engine)
+    return draft_event(caller().name, columns, payload, body.fingerprint("event"), planner(), templates, directory)
 
 
 def _location(event_id: UUID) -> str:
@@ -202,5 +204,5 @@ def replay_event(event_id: UUID) -> Event:
         event = session.get(Event, event_id)
     if event is None:
         abort(404, "There is no such event.")
-    here.publisher.hint(routing.replay(here.wiring.engine, vars(event), planner()))
+    here.publisher.hint(routing.replay(here.wiring.engine, vars(event), planner(), here.wiring.listeners))
     return event

@@ -32,6 +32,7 @@ from notifier.claiming import claim
 from notifier.drafts import Draft, draft_event
 from notifier.facts import read
 from notifier.intake import Intake
+from notifier.listeners import Directory
 from notifier.plans import Planner
 from notifier.templates import EMPTY
 
@@ -120,7 +121,9 @@ def _drafts(size: int, *, keyed: bool) -> list[Draft]:
     planner = Planner(lambda _: 5.0, frozenset(Channel))
     keys = [uuid4().hex if keyed else None for _ in range(size)]
     return [
-        draft_event("bench", {**fields, "idempotency_key": key}, b'{"n":1}', b"fingerprint", planner, EMPTY)
+        draft_event(
+            "bench", {**fields, "idempotency_key": key}, b'{"n":1}', b"fingerprint", planner, EMPTY, Directory(1, ())
+        )
         for key in keys
     ]
 

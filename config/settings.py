@@ -21,6 +21,7 @@ from notifier.channels import Channel
 from notifier.durations import parse_iso
 from notifier.retries import RetryPolicy
 from notifier.signing import key_of
+from notifier.vault import Vault
 
 #: Written by `manage.py up` into its data folder, so that other commands find the running stack.
 STACK_FILE: Final = "stack.json"
@@ -119,6 +120,15 @@ def _zone(value: str) -> ZoneInfo:
         raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
 
 
+def _fernet_keys(value: str) -> tuple[str, ...]:
+    keys = _list(value)
+    try:
+        Vault(keys)
+    except ValueError:
+        raise ValueError("is not a list of Fernet keys: 32 bytes in URL-safe base64 each") from None
+    return keys
+
+
 def _webhook_secret(value: str) -> str:
     key_of(value)
     return value
@@ -176,6 +186,9 @@ class Settings:
     email_from: str = _setting("NOTIFIER_EMAIL_FROM", _text, "notifier@localhost")
     #: Signs webhooks that are addressed directly: `whsec_` and 24 to 64 bytes in base64. Unset: no such webhooks.
     webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", _webhook_secret, None)
+    #: Encrypts the secrets of subscriptions: Fernet keys (32 bytes in URL-safe base64), the newest first. Unset: no
+    #: subscriptions.
+    secret_key: tuple[str, ...] = _setting("NOTIFIER_SECRET_KEY", _fernet_keys, ())
     #: Private networks that webhooks may reach all the same: `10.1.0.0/16, 127.0.0.0/8`.
     webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", _networks, ())
 

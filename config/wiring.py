@@ -11,6 +11,7 @@ from notifier.composing import Composer
 from notifier.delivery import Delivery
 from notifier.gate import Gate
 from notifier.intake import Intake, Publisher
+from notifier.listeners import Listeners
 from notifier.plans import Lease, Planner
 from notifier.providers import Provider, smtp
 from notifier.providers.outbox import Outbox
@@ -18,6 +19,7 @@ from notifier.providers.webhook import Webhooks
 from notifier.sandbox import Sandbox
 from notifier.signing import key_of
 from notifier.unsubscribing import Links, links
+from notifier.vault import Vault
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -42,17 +44,17 @@ def make_provider(settings: Settings, channel: Channel, engine: Engine) -> Provi
     """The provider of a channel. Raises SettingsError where it has none, or its DSN cannot be understood."""
     name = f"NOTIFIER_{channel.upper()}"
     dsns = settings.providers(channel)
-    if not dsns:
-        raise SettingsError(f"{name}{'_SECRET' if channel is Channel.WEBHOOK else ''} is not set")
+    if not dsns and channel is not Channel.WEBHOOK:
+        raise SettingsError(f"{name} is not set")
     if len(dsns) > 1:
         raise SettingsError(f"{name} names several providers; only one is supported")
-    scheme = urlsplit(dsns[0]).scheme
     if channel is Channel.WEBHOOK:
         return Webhooks(
-            keys=[key_of(settings.webhook_secret or "")],
+            keys=[key_of(settings.webhook_secret)] if settings.webhook_secret else [],
             allowed_networks=settings.webhook_allowed_networks,
             timeout=settings.webhook_timeout.total_seconds(),
         )
+    scheme = urlsplit(dsns[0]).scheme
     if scheme == "outbox":
         return Outbox(channel, engine)
     if channel is Channel.EMAIL and scheme in {"smtp", "smtps"}:
@@ -89,6 +91,16 @@ class Wiring:
         return Sandbox()
 
     @functools.cached_property
+    def vault(self) -> Vault:
+        """What keeps secrets."""
+        return Vault(self.settings.secret_key)
+
+    @functools.cached_property
+    def listeners(self) -> Listeners:
+        """What this process remembers of who listens."""
+        return Listeners()
+
+    @functools.cached_property
     def links(self) -> Links:
         """Unsubscribe links. Reads their key from the database."""
         return links(self.engine, self.settings.public_url)
@@ -96,7 +108,8 @@ class Wiring:
     @functools.cached_property
     def deliveries(self) -> dict[Channel, Delivery]:
         """How each usable channel delivers."""
-        return {channel: self._delivery(channel) for channel in self.channels}
+        # Webhooks always: subscriptions have secrets of their own.
+        return {channel: self._delivery(channel) for channel in (*(self.channels - {Channel.WEBHOOK}), Channel.WEBHOOK)}
 
     def _delivery(self, channel: Channel) -> Delivery:
         settings = self.settings
@@ -104,7 +117,7 @@ class Wiring:
             self.engine,
             make_provider(settings, channel, self.engine),
             Gate(channel, settings.timezone, settings.max_age),
-            Composer(self.engine, channel, self.sandbox, self.links),
+            Composer(self.engine, channel, self.sandbox, self.links, self.vault),
             sending_window=settings.sending_window.total_seconds(),
         )
 

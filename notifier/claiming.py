@@ -39,6 +39,7 @@ class Claimed:
     dedup_window: str | None
     deferred_at: datetime | None
     created_at: datetime
+    subscription_id: UUID | None
     #: The database's clock.
     now: datetime
 
@@ -58,7 +59,8 @@ _CLAIM: Final = text(f"""
     FROM locked WHERE n.id = locked.id AND n.id = ANY(:ids)
     RETURNING n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
         CAST(n.content AS text), n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
-        n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at, now()
+        n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at,
+        n.subscription_id, now()
 """)
 
 

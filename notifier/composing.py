@@ -1,7 +1,7 @@
 """From claimed notifications to messages: what each is about, its template, and the link to unsubscribe."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,11 +13,13 @@ from notifier.claiming import Claimed
 from notifier.errors import NotifierError
 from notifier.preferences import GENERAL
 from notifier.providers import Message
+from notifier.receivers import Receiver
 from notifier.rendering import Content, context_of, message_of, render
 from notifier.routes import view_of
 from notifier.sandbox import Rendered, Sandbox, Source
 from notifier.unsubscribing import Links
 from notifier.users import Person, people
+from notifier.vault import CannotDecrypt, Vault
 
 log = structlog.get_logger()
 
@@ -53,21 +55,24 @@ class CannotCompose(NotifierError):
 class Composer:
     """Makes the messages of one channel. Used by several threads at once."""
 
-    def __init__(self, engine: Engine, channel: Channel, sandbox: Sandbox, links: Links) -> None:
+    def __init__(self, engine: Engine, channel: Channel, sandbox: Sandbox, links: Links, vault: Vault) -> None:
         self._engine = engine
         self._channel = channel
         self._sandbox = sandbox
         self._links = links
+        self._vault = vault
         self._templates: dict[UUID, _Template] = {}
 
-    def begin(self, rows: Sequence[Claimed]) -> "Composition":
-        """Read what a batch is about, in a constant number of queries."""
+    def begin(self, rows: Sequence[Claimed], known: Mapping[UUID, Receiver]) -> "Composition":
+        """Read what a batch is about, in a constant number of queries. `known`: its receivers, by subscription."""
         templated = [row for row in rows if row.template_id is not None]
         with self._engine.connect() as connection:
             templates = self._read_templates(connection, {row.template_id for row in templated if row.template_id})
             events, persons = _seen_by_templates(connection, templated)
             contents = _contents(connection, rows)
-        return Composition(self._channel, self._sandbox, self._links, contents, templates, events, persons)
+        return Composition(
+            self._channel, self._sandbox, self._links, self._vault, contents, templates, events, persons, known
+        )
 
     def _read_templates(self, connection: Connection, ids: set[UUID]) -> Mapping[UUID, _Template]:
         missing = sorted(ids - self._templates.keys())
@@ -109,10 +114,12 @@ class Composition:
     _channel: Channel
     _sandbox: Sandbox
     _links: Links
+    _vault: Vault
     _contents: Mapping[UUID, Content]
     _templates: Mapping[UUID, _Template]
     _events: Mapping[UUID, Mapping[str, Any]]
     _persons: Mapping[str, Person]
+    _receivers: Mapping[UUID, Receiver]
 
     def messages(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
         """The messages of some rows, or why there is none: an answer a row, in order. A row that breaks fails alone."""
@@ -138,9 +145,16 @@ class Composition:
 
     def _built_in(self, row: Claimed) -> Message | CannotCompose:
         try:
-            return render(
+            message = render(
                 row.id, self._channel, row.recipient or "", self._contents[row.id], unsubscribe=self._link(row)
             )
+            receiver = self._receivers.get(row.subscription_id) if row.subscription_id else None
+            if receiver is None:
+                return message
+            keys, headers = receiver.keys(self._vault), tuple(receiver.headers.items())
+            return replace(message, recipient=receiver.url, keys=keys, headers=headers)
+        except CannotDecrypt as error:
+            return CannotCompose(f"secret: {error}")
         except Exception as error:
             # This row breaks our code: it dies alone, its batch goes on.
             log.warning("render_failed", notification_id=str(row.id), error=type(error).__name__)

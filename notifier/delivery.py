@@ -26,7 +26,7 @@ from notifier.attempts import Record, record
 from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
 from notifier.errors import NotifierError
-from notifier.facts import read
+from notifier.facts import Facts, read
 from notifier.gate import Gate
 from notifier.providers import Message, Outcome, Provider, Result
 
@@ -105,8 +105,7 @@ class Delivery:
                 return
             facts = read(connection, self._gate.channel, claimed)
         passed = self._gate.let_through(self._transactions, claimed, facts)
-        batch = _Batch(self._engine, self._provider, self._composer, passed, tries, began + self._window)
-        failed = batch.run() if passed else []
+        failed = self._send(passed, facts, tries, began + self._window) if passed else []
         log.info(
             "batch",
             channel=self._gate.channel.value,
@@ -119,6 +118,11 @@ class Delivery:
         if failed:
             raise BatchFailed(failed)
 
+    def _send(self, rows: Sequence[Claimed], facts: Facts, tries: int, start_until: float) -> list[FailedRow]:
+        """Send what has passed the gate; returns what failed."""
+        composition = self._composer.begin(rows, facts.receivers)
+        return _Batch(self._engine, self._provider, composition, rows, tries, start_until).run()
+
 
 class _Batch:
     """One claimed batch on its way through the provider."""
@@ -127,14 +131,14 @@ class _Batch:
         self,
         engine: Engine,
         provider: Provider,
-        composer: Composer,
+        composition: Composition,
         claimed: Sequence[Claimed],
         tries: int,
         start_until: float,
     ) -> None:
         self._engine = engine
         self._provider = provider
-        self._composer = composer
+        self._composition = composition
         self._tries = tries
         self._start_until = start_until
         self._waiting = deque(claimed)
@@ -148,9 +152,8 @@ class _Batch:
 
     def run(self) -> list[FailedRow]:
         """Send all that can begin in time, record it, and give the rest back; returns what failed."""
-        composition = self._composer.begin(self._waiting)
         while self._waiting and self._may_begin():
-            for results in self._provider.send(self._messages(composition)):
+            for results in self._provider.send(self._messages()):
                 self._note(results)
                 if self._record_is_due():
                     self._record()
@@ -165,17 +168,17 @@ class _Batch:
     def _may_begin(self) -> bool:
         return not self._postgres_is_away and time.monotonic() < self._start_until
 
-    def _messages(self, composition: Composition) -> Iterator[Message]:
+    def _messages(self) -> Iterator[Message]:
         """What the provider may begin now; ends early where time or Postgres runs out."""
         while self._waiting and self._may_begin():
             # What was made is sent, so that every claim gets on however slow its templates are.
-            yield from self._made(composition)
+            yield from self._made()
 
-    def _made(self, composition: Composition) -> Iterator[Message]:
+    def _made(self) -> Iterator[Message]:
         """Make the messages of the next few rows, and give them out; rows that cannot be made have failed."""
         began = time.monotonic()
         rows = list(islice(self._waiting, self._at_once))
-        made = composition.messages(rows)
+        made = self._composition.messages(rows)
         took = time.monotonic() - began
         # A template may take seconds, and the lease goes on meanwhile.
         self._at_once = min(_MOST_AT_ONCE, 2 * self._at_once) if took < _SLOW_COMPOSING else 1

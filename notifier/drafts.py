@@ -16,6 +16,7 @@ import orjson
 from notifier.channels import EventStatus, Priority, Status
 from notifier.ids import new_id, time_of
 from notifier.lanes import FAN_OUT
+from notifier.listeners import Directory
 from notifier.plans import Origin, Plan, Planner, Row, plan_of
 from notifier.templates import Catalogue
 from notifier.users import Person
@@ -77,16 +78,24 @@ _NOTIFICATION_COLUMNS: Final = {
     "next_channels": "text[]",
     "siblings": "uuid[]",
     "follows": "uuid",
+    "subscription_id": "uuid",
     "created_at": "timestamptz",
 }
 
 
-def _insert(table: str, columns: Mapping[str, str], parameter: str, due_at: str, condition: str) -> str:
-    names = ", ".join(columns)
+#: Seconds after which the clock looks after an event for which no message was sent.
+_LEASE: Final = 5
+
+
+def _insert(
+    table: str, columns: Mapping[str, str], parameter: str, condition: str, expressions: Mapping[str, str]
+) -> str:
+    """`expressions`: what is written where that is not simply the row's own value."""
     types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    written = {**{name: name for name in columns}, **expressions}
     # Ids are made beforehand, and some are derived: writing a row again makes no second one.
     return (
-        f"INSERT INTO {table} ({names}, due_at) SELECT {names}, {due_at}"
+        f"INSERT INTO {table} ({', '.join(written)}) SELECT {', '.join(written.values())}"
         f" FROM json_to_recordset(CAST(:{parameter} AS json))"
         f" AS row({types}, key text, lease double precision, due_at timestamptz)"
         f" {condition} ON CONFLICT (id) DO NOTHING"
@@ -94,9 +103,15 @@ def _insert(table: str, columns: Mapping[str, str], parameter: str, due_at: str,
 
 
 def insert_events(condition: str = "") -> str:
-    """SQL that inserts the rows in `:events` (see `as_document`), those that meet a WHERE clause over `row`."""
-    due_at = f"CASE WHEN status = '{EventStatus.ACCEPTED}' THEN now() + lease * interval '1 second' END"
-    return _insert("events", _EVENT_COLUMNS, "events", due_at, condition)
+    """SQL that inserts the rows in `:events` (see `as_document`), those that meet a WHERE clause over `row`.
+
+    An event that is processed already, since nobody was known to listen, is fanned out all the same where somebody
+    may have begun to: where `:version` is not the version of the listeners.
+    """
+    status = f"CASE WHEN (SELECT version FROM listeners) = :version THEN status ELSE '{EventStatus.ACCEPTED}' END"
+    leased = f"now() + coalesce(lease, {_LEASE}) * interval '1 second'"
+    due_at = f"CASE WHEN {status} = '{EventStatus.ACCEPTED}' THEN {leased} END"
+    return _insert("events", _EVENT_COLUMNS, "events", condition, {"status": status, "due_at": due_at})
 
 
 def insert_notifications(condition: str = "") -> str:
@@ -105,7 +120,7 @@ def insert_notifications(condition: str = "") -> str:
         f"CASE status WHEN '{Status.QUEUED}' THEN now() + lease * interval '1 second'"
         f" WHEN '{Status.SCHEDULED}' THEN row.due_at END"
     )
-    return _insert("notifications", _NOTIFICATION_COLUMNS, "notifications", due_at, condition)
+    return _insert("notifications", _NOTIFICATION_COLUMNS, "notifications", condition, {"due_at": due_at})
 
 
 def as_document(rows: Sequence[Row]) -> str:
@@ -123,6 +138,8 @@ class Draft:
     idempotency_key: str | None
     #: SHA-256 over the body, to tell a repeated request from another one with the same key.
     fingerprint: bytes
+    #: The version of the listeners by which it was decided whether anybody else must hear of it.
+    version: int = 0
 
     @property
     def ids(self) -> list[UUID]:
@@ -144,25 +161,35 @@ class Draft:
 
 
 def draft_event(
-    source: str, fields: Mapping[str, Any], payload: bytes, fingerprint: bytes, planner: Planner, catalogue: Catalogue
+    source: str,
+    fields: Mapping[str, Any],
+    payload: bytes,
+    fingerprint: bytes,
+    planner: Planner,
+    catalogue: Catalogue,
+    directory: Directory,
 ) -> Draft:
     """Draft a validated event. `fields` are the columns of an event that a caller gives; `payload` is JSON text.
 
-    One that names its recipient gets its notification at once and needs no fan-out, unless more must be known.
+    One that names its recipient gets its notification at once. It needs no fan-out then, unless more must be known or
+    somebody listens for its type.
     """
     event_id = new_id()
     event = {**fields, "source": source, "id": event_id, "created_at": time_of(event_id)}
     event["priority"] = Priority.HIGH if fields["critical"] else fields["priority"]
     key = event["key"] = event["idempotency_key"]
     event["payload"] = orjson.Fragment(payload)
-    if event["recipient"] is None or _must_know_more(event):
+    needs_fan_out = event["recipient"] is None or _must_know_more(event)
+    if needs_fan_out or directory.of(event["event_type"]):
         event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}
-        return Draft(source, event, (), key, fingerprint)
-    event["status"] = EventStatus.PROCESSED
+    else:
+        event["status"] = EventStatus.PROCESSED
+    if needs_fan_out:
+        return Draft(source, event, (), key, fingerprint, directory.version)
     plan = plan_of(event)
     origin = Origin(event_id, source, event_id, event["event_type"])
     rows = planner.rows(plan, origin, None, catalogue) if plan else []
-    return Draft(source, event, tuple(row | {"key": key} for row in rows), key, fingerprint)
+    return Draft(source, event, tuple(row | {"key": key} for row in rows), key, fingerprint, directory.version)
 
 
 def _must_know_more(event: Row) -> bool:

@@ -1,4 +1,5 @@
-"""What the gate must know of a batch: one query whatever its size, and one more where it has reminders with a key.
+"""What the gate must know of a batch: one query whatever its size, and one more each where it has
+reminders with a key, or subscriptions.
 
 Read from Postgres at the moment of sending. A cache in Redis would be read faster, but what that saves is a small part
 of a batch (benchmarks/caching.py), and it would have to be invalidated by every change, also while Redis is away.
@@ -17,6 +18,7 @@ from notifier.cancelling import superseded
 from notifier.channels import Channel
 from notifier.claiming import Claimed
 from notifier.holds import ALL
+from notifier.receivers import Receiver, receivers
 
 # Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
 _FACTS: Final = text("""
@@ -45,6 +47,7 @@ class Facts:
     holds: frozenset[str]
     #: Reminders in whose place a later one has come.
     superseded: frozenset[UUID]
+    receivers: Mapping[UUID, Receiver]
 
     def held(self, row: Claimed) -> str | None:
         """The hold that means a row: `all`, its channel or its route."""
@@ -68,4 +71,5 @@ def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> F
         frozenset((digest, category) for digest, category in orjson.loads(found.opted_out or "[]")),
         frozenset(orjson.loads(found.held or "[]")),
         superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
+        receivers(connection, [row.subscription_id for row in rows if row.subscription_id]),
     )

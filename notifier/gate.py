@@ -21,6 +21,7 @@ from notifier.facts import Facts
 from notifier.holds import ALL, HELD, RECHECK
 from notifier.plans import NO_ADDRESS
 from notifier.preferences import GENERAL, Circumstances, Rule, decide
+from notifier.receivers import SUBSCRIPTION_DISABLED, TEST, Receiver
 from notifier.reminders import deadline_of
 from notifier.times import rfc3339
 
@@ -28,6 +29,7 @@ SUPPRESSED: Final = "suppressed"
 OPTED_OUT: Final = "opted_out"
 QUIET_HOURS: Final = "quiet_hours"
 DUPLICATE: Final = "duplicate"
+SUBSCRIPTION_DELETED: Final = "subscription_deleted"
 
 #: Where quiet hours leave no moment free, they are asked again after this long.
 _AGAIN: Final = timedelta(days=1)
@@ -70,6 +72,8 @@ class Gate:
             return Aside(row.id, row.claims, Status.EXPIRED, None, _of_use_until(deadline))
         if target := facts.held(row):
             return self._held(row, target, deadline)
+        if row.subscription_id is not None:
+            return self._judge_for_receiver(row, facts.receivers.get(row.subscription_id))
         if row.recipient is None:
             return Aside(
                 row.id, row.claims, Status.SKIPPED, NO_ADDRESS, "The user's address was removed.", needs_next=True
@@ -83,6 +87,16 @@ class Gate:
         if decision.rule is not Rule.QUIET_HOURS:
             return None
         return self._put_off(row, decision.at or row.now + _AGAIN, deadline, decision.explanation)
+
+    def _judge_for_receiver(self, row: Claimed, receiver: Receiver | None) -> Aside | None:
+        """What becomes of a row for a subscription: people's preferences do not concern it."""
+        if receiver is None:
+            words = "The subscription was deleted."
+            return Aside(row.id, row.claims, Status.SKIPPED, SUBSCRIPTION_DELETED, words)
+        if not receiver.enabled and row.event_type != TEST:
+            words = f"The subscription is disabled: {receiver.disabled_reason}."
+            return Aside(row.id, row.claims, Status.SKIPPED, SUBSCRIPTION_DISABLED, words)
+        return None
 
     def _circumstances(self, row: Claimed, recipient: str, facts: Facts) -> Circumstances:
         zone, preferences = facts.users.get(row.user_id or "", (None, None))

@@ -209,6 +209,8 @@ def _write_group(connection: Connection, drafts: Sequence[Draft], ttl: timedelta
     document = {
         "ttl": ttl,
         "keys": orjson.dumps([_key_row(leader) for leader in leaders.values()]).decode(),
+        # Where they differ, somebody has changed what may listen meanwhile: the oldest makes sure that it is noticed.
+        "version": min(draft.version for draft in written),
         "events": as_document([draft.event for draft in written if draft.event]),
         "notifications": as_document([row for draft in written for row in draft.notifications]),
     }

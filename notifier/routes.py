@@ -131,19 +131,19 @@ def plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[
     """
     if not matches(route["event_type"], event["event_type"]):
         return []
-    if route.get("filter") and _is_false(_search(route["filter"], view)):
+    if route.get("filter") and is_false(search(route["filter"], view)):
         return []
     base = replace(Plan(**shared_fields(event)), **_own_fields(route), route=name)
     if path := route.get("target_date"):
         try:
-            base = replace(base, target_date=parse_rfc3339(_search(path, view)))
+            base = replace(base, target_date=parse_rfc3339(search(path, view)))
         except ValueError as error:
             base = replace(base, refused=(INVALID_TARGET_DATE, f"The route {name} finds no time at {path}: {error}"))
     return [_addressed(base, path, found) for path, found in _recipients(route["to"], view)]
 
 
-def _is_false(found: object) -> bool:
-    """As JMESPath has it: a number is true, be it zero."""
+def is_false(found: object) -> bool:
+    """Whether a filter's result means no. As JMESPath has it: a number is true, be it zero."""
     return found is None or found is False or (isinstance(found, str | list | dict) and not found)
 
 
@@ -162,7 +162,7 @@ def _own_fields(route: Definition) -> dict[str, Any]:
 def _recipients(to: Definition, view: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """(kind, value) of each one that a route's path leads to; at least one, for the record."""
     kind = "user_id" if "user_id" in to else "recipient"
-    found = _search(to[kind], view)
+    found = search(to[kind], view)
     yield from ((kind, each) for each in (found if isinstance(found, list) and found else [found]))
 
 
@@ -181,7 +181,8 @@ def _addressed(plan: Plan, kind: str, value: object) -> Plan:
     return replace(plan, refused=(INVALID_ADDRESS, f"What the route {plan.route} finds is no {kind}."))
 
 
-def _search(path: str, view: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- whatever stands there
+def search(path: str, view: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- whatever stands there
+    """What a path leads to in an event; None where it leads nowhere."""
     try:
         return compiled(path).search(view)
     except Exception:

@@ -4,6 +4,7 @@ Fan-out takes a batch of events in one transaction, their rows locked. It may ru
 same event: notifications have derived ids, and a processed event is passed over.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -12,14 +13,22 @@ from sqlalchemy import Connection, Engine, text
 
 from notifier import handlers, routes
 from notifier.cancelling import replace_older
-from notifier.channels import EventStatus, Status
+from notifier.channels import Channel, EventStatus, Priority, Status
 from notifier.drafts import as_document, insert_notifications
-from notifier.ids import new_id
+from notifier.ids import derived_id, millisecond_of, new_id, time_of
+from notifier.lanes import FAN_OUT, lane
+from notifier.listeners import Directory, Listener, Listeners
 from notifier.plans import Origin, Plan, Planner, Row, plan_of
+from notifier.receivers import SUBSCRIPTION_DISABLED
 from notifier.templates import catalogue
 from notifier.users import people
 
 Hints = list[tuple[str, UUID]]
+
+#: Notifications to subscriptions that one transaction makes at the most.
+CHUNK: Final = 5000
+#: The place before the first subscription.
+_FIRST: Final = UUID(int=0)
 
 _LOCK: Final = text(f"""
     SELECT * FROM events WHERE id = ANY(:ids) AND status = '{EventStatus.ACCEPTED}' ORDER BY id FOR UPDATE
@@ -28,6 +37,10 @@ _FINISH: Final = text(f"""
     UPDATE events SET status = '{EventStatus.PROCESSED}', due_at = NULL, error = NULL WHERE id = ANY(:ids)
 """)
 _INSERT: Final = text(insert_notifications())
+_KEEP_PLACE: Final = text("""
+    UPDATE events e SET fan_out_after = kept.place, handovers = 0, due_at = now() + :lease * interval '1 second'
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:places AS uuid[])) AS kept(id, place) WHERE e.id = kept.id
+""")
 _NOTE_ERROR: Final = text("UPDATE events SET error = :error WHERE id = :id AND status = 'accepted'")
 
 
@@ -41,7 +54,7 @@ def plans_of(event: Mapping[str, Any], definitions: Mapping[str, routes.Definiti
     return made + handlers.plans(view)
 
 
-def _rows(
+def _own_rows(
     connection: Connection, planner: Planner, events: Sequence[Mapping[str, Any]], replay_id: UUID | None = None
 ) -> list[Row]:
     """The notifications of events; a constant number of queries however many events there are."""
@@ -58,6 +71,40 @@ def _rows(
     return rows
 
 
+def _rows_for(event: Mapping[str, Any], listeners: Sequence[Listener], planner: Planner, origin_id: UUID) -> list[Row]:
+    """The notifications of an event to subscriptions; those that are disabled are skipped, and can be recovered."""
+    priority = Priority(event["priority"])
+    queue = lane(Channel.WEBHOOK, priority)
+    lease, created_at, millisecond = planner.lease(queue), time_of(origin_id), millisecond_of(origin_id)
+    cancelled = event["cancelled_at"] is not None and origin_id == event["id"]
+    usual = Status.CANCELLED if cancelled else Status.QUEUED
+    common = {
+        "origin_id": origin_id,
+        "event_id": event["id"],
+        "event_type": event["event_type"],
+        "source": event["source"],
+        "channel": Channel.WEBHOOK,
+        "category": event["category"],
+        "critical": event["critical"],
+        "priority": priority,
+        "queue": queue,
+        "cancellation_key": event["cancellation_key"],
+        "created_at": created_at,
+        "lease": lease,
+    }
+    skipped = {"status": Status.SKIPPED, "reason": SUBSCRIPTION_DISABLED, "rule": "The subscription is disabled."}
+    return [
+        {
+            **common,
+            "id": derived_id(millisecond, origin_id, "subscription", each.id),
+            "recipient": each.url,
+            "subscription_id": each.id,
+            **({"status": usual} if each.enabled else skipped),
+        }
+        for each in listeners
+    ]
+
+
 def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
     if rows:
         connection.execute(_INSERT, {"notifications": as_document(rows)})
@@ -65,16 +112,52 @@ def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
     return [(row["queue"], row["id"]) for row in rows if row["status"] == Status.QUEUED]
 
 
-def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner) -> Hints:
+def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: Listeners) -> Hints:
     """Make the notifications of accepted events, in one transaction; returns what can be sent at once.
 
-    Raises what the database or an event's data raises; nothing is written then.
+    At most CHUNK notifications to subscriptions are made at a time. An event that has more keeps its place and is
+    handed over again; so are those behind it. Raises what the database or an event's data raises; nothing is written
+    then.
     """
     with engine.begin() as connection:
         events = [dict(row) for row in connection.execute(_LOCK, {"ids": list(event_ids)}).mappings()]
-        hints = _write(connection, _rows(connection, planner, events))
-        connection.execute(_FINISH, {"ids": [event["id"] for event in events]})
+        fresh = [event for event in events if event["fan_out_after"] is None]
+        rows = _own_rows(connection, planner, fresh)
+        directory = memory.read(connection)
+        finished, unfinished = [], []
+        for event in events:
+            heard, place = _next_listeners(event, directory, CHUNK - len(rows))
+            rows += _rows_for(event, heard, planner, event["id"])
+            if place is None:
+                finished.append(event["id"])
+            else:
+                unfinished.append((event["id"], place))
+        hints = _write(connection, rows)
+        connection.execute(_FINISH, {"ids": finished})
+        if unfinished:
+            ids, places = zip(*unfinished, strict=True)
+            lease = planner.lease(FAN_OUT)
+            connection.execute(_KEEP_PLACE, {"ids": list(ids), "places": list(places), "lease": lease})
+            hints += [(FAN_OUT, event_id) for event_id in ids]
     return hints
+
+
+def _next_listeners(event: Mapping[str, Any], directory: Directory, room: int) -> tuple[list[Listener], UUID | None]:
+    """The next listeners of an event, as far as there is room, and the last one looked at; None where all have been."""
+    after = event["fan_out_after"]
+    candidates = directory.of(event["event_type"])
+    if after is not None:
+        candidates = candidates[bisect_right(candidates, after, key=lambda each: each.id) :]
+    if not candidates:
+        return [], None
+    view = routes.view_of(event)
+    heard: list[Listener] = []
+    for each in candidates:
+        if len(heard) >= max(room, 0):
+            return heard, heard[-1].id if heard else (after or _FIRST)
+        if each.wants(view):
+            heard.append(each)
+    return heard, None
 
 
 def note_failure(engine: Engine, event_id: UUID, error: str) -> None:
@@ -83,10 +166,14 @@ def note_failure(engine: Engine, event_id: UUID, error: str) -> None:
         connection.execute(_NOTE_ERROR, {"id": event_id, "error": error[:1024]})
 
 
-def replay(engine: Engine, event: Mapping[str, Any], planner: Planner) -> Hints:
+def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: Listeners) -> Hints:
     """Fan an event out again, as new notifications; returns what can be sent at once.
 
     Each call is a replay of its own: what the first fan-out made stays as it is.
     """
+    replay_id = new_id()
     with engine.begin() as connection:
-        return _write(connection, _rows(connection, planner, [event], new_id()))
+        rows = _own_rows(connection, planner, [event], replay_id)
+        directory, view = memory.read(connection), routes.view_of(event)
+        heard = [each for each in directory.of(event["event_type"]) if each.wants(view)]
+        return _write(connection, rows + _rows_for(event, heard, planner, replay_id))

@@ -39,7 +39,7 @@ def fan_out(ids: Sequence[str]) -> None:
 
 def _fan_out(event_ids: Sequence[UUID]) -> None:
     wires = wiring()
-    publisher().hint(routing.fan_out(wires.engine, event_ids, wires.planner(publisher().lease)))
+    publisher().hint(routing.fan_out(wires.engine, event_ids, wires.planner(publisher().lease), wires.listeners))
 
 
 def _fan_out_alone(event_id: UUID) -> None:

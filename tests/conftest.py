@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from notifier import migrations
 from notifier.signing import new_secret
+from notifier.vault import new_key
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running
 
@@ -154,6 +155,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 QUICK: dict[str, str] = {
     "NOTIFIER_AUTH": "off",
     "NOTIFIER_WEBHOOK_SECRET": new_secret(),
+    "NOTIFIER_SECRET_KEY": new_key(),
     "NOTIFIER_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
     "NOTIFIER_SMS": "outbox:",
     "NOTIFIER_PUSH": "outbox:",

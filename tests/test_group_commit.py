@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from notifier.channels import Channel, Priority
 from notifier.drafts import Draft, draft_event
 from notifier.intake import Accepted, Intake
+from notifier.listeners import Directory
 from notifier.plans import Planner
 from notifier.templates import EMPTY
 
@@ -42,7 +43,9 @@ class _NoHints:
 
 
 def _draft(key: str | None) -> Draft:
-    return draft_event("test", {**_FIELDS, "idempotency_key": key}, b"{}", b"fingerprint", _PLANNER, EMPTY)
+    return draft_event(
+        "test", {**_FIELDS, "idempotency_key": key}, b"{}", b"fingerprint", _PLANNER, EMPTY, Directory(1, ())
+    )
 
 
 def _count(engine: Engine) -> list[int]:

@@ -134,7 +134,7 @@ class NotificationSchema(ma.Schema):
     created_at = Timestamp()
     sent_at = Timestamp(allow_none=True)
     delivered_at = Timestamp(allow_none=True)
-    subscription_id = fields.Constant(None)
+    subscription_id = fields.UUID(allow_none=True)
     route = fields.String(allow_none=True, metadata={"description": "The route that made it."})
     target_date = Timestamp(allow_none=True)
     lead_time = fields.String(allow_none=True)

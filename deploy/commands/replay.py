@@ -22,6 +22,6 @@ def replay(event_ids: tuple[UUID, ...]) -> None:
             event = session.get(Event, event_id)
         if event is None:
             raise click.ClickException(f"There is no event {event_id}.")
-        hints = routing.replay(parts().engine, vars(event), parts().planner(lambda _: LEASE))
+        hints = routing.replay(parts().engine, vars(event), parts().planner(lambda _: LEASE), parts().listeners)
         publish_hints(app, hints)
         click.echo(f"Replayed {event_id}: {len(hints)} notification{'s' * (len(hints) != 1)} to be sent now.")

@@ -20,6 +20,7 @@ from deploy.embedded import EmbeddedPostgres, EmbeddedValkey, make_folder
 from deploy.ports import ADDRESS, free_port, is_free
 from deploy.supervisor import Stopped, Supervisor, stop_left_over
 from notifier.signing import new_secret
+from notifier.vault import new_key
 
 _PROJECT: Final = Path(__file__).resolve().parents[2]
 _API_PORT: Final = 8000
@@ -152,6 +153,8 @@ class _Stack:
         if self._postgres:
             self._postgres.create_database(_DATABASE)
             added["DATABASE_URL"] = self._postgres.url(_DATABASE)
+        if not os.environ.get("NOTIFIER_SECRET_KEY"):
+            added["NOTIFIER_SECRET_KEY"] = _kept(self._folder / "secret-key", new_key)
         if not os.environ.get("NOTIFIER_PUBLIC_URL"):
             added["NOTIFIER_PUBLIC_URL"] = f"http://{ADDRESS}:{self._port}"
         if self._valkey:

@@ -47,6 +47,9 @@ class Message:
     reply_to: str | None = None
     #: Where one click ends messages of this kind (RFC 8058), where the channel can say so.
     unsubscribe: str | None = None
+    #: The keys that sign a webhook, the newest first, where they are not the channel's; and headers of its receiver.
+    keys: tuple[bytes, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,8 +80,10 @@ class Webhooks:
 
     def _request(self, message: Message) -> Request:
         body = message.text.encode(errors="replace")
-        signed = signing.headers(self._keys, message.id, int(time.time()), body)
+        signed = signing.headers(message.keys or self._keys, message.id, int(time.time()), body)
         headers = [*_HEADERS, *(f"{name}: {value}" for name, value in signed.items())]
+        # Without a value libcurl would leave the header out: a semicolon says that it is meant to be empty.
+        headers += [f"{name}: {value}" if value else f"{name};" for name, value in message.headers]
         return Request(id=message.id, url=message.recipient, headers=headers, body=body)
 
     def _result(self, exchange: Exchange) -> Result:

@@ -1,0 +1,157 @@
+"""Webhook subscriptions, in and out."""
+
+import re
+from typing import Any, Final
+
+import marshmallow as ma
+import orjson
+from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
+
+from api.schemas.fields import Address, StrictBoolean, Timestamp
+from api.schemas.pages import PageQuery
+from api.schemas.routes import Path, Pattern
+from notifier.channels import Channel, Status
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
+#: What we, HTTP or the connection itself decide.
+_OURS: Final = frozenset(
+    {
+        *("content-type", "content-length", "host", "user-agent", "connection", "transfer-encoding", "expect", "te"),
+        *("upgrade", "trailer", "keep-alive", "proxy-authorization", "proxy-connection"),
+    }
+)
+
+
+class Headers(fields.Dict):
+    """Headers of the receiver's own, name → value; they never override ours."""
+
+    _MOST = 20
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:  # noqa: ANN401
+        headers: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
+        if len(headers) > self._MOST:
+            raise ValidationError(f"More than {self._MOST} headers.")
+        errors = {name: [text] for name, content in headers.items() if (text := _wrong_with_header(name, content))}
+        if errors:
+            raise ValidationError(errors)
+        return headers
+
+
+def _wrong_with_header(name: str, value: object) -> str | None:
+    if not _HEADER_NAME.fullmatch(name):
+        return "Not the name of a header."
+    if name.lower() in _OURS or name.lower().startswith("webhook-"):
+        return "This header is ours."
+    if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+        return "Not the value of a header: at most 1024 printable ASCII characters."
+    return None
+
+
+class SubscriptionFields(ma.Schema):
+    """A receiver, and what it wants to hear of."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    url = Address(Channel.WEBHOOK, required=True, metadata={"example": "https://shop.example.com/hooks"})
+    event_types = fields.List(
+        Pattern(),
+        required=True,
+        validate=validate.Length(1, 100),
+        metadata={"description": "Types, or the beginning of types and `*`.", "example": ["user.*"]},
+    )
+    filter = Path(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "JMESPath over the event; only those for which it holds.", "example": "payload.vip"},
+    )
+    description = fields.String(load_default=None, allow_none=True, validate=validate.Length(0, 1000))
+    headers = Headers(load_default=dict, metadata={"example": {"X-Tenant": "42"}})
+    rate_limit_per_second = fields.Float(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Range(0.01, 10_000),
+        metadata={"description": "Null: none."},
+    )
+    enabled = StrictBoolean(load_default=True)
+
+
+class SubscriptionChanges(SubscriptionFields):
+    """What is to be changed of a subscription; what is absent stays."""
+
+    @validates_schema
+    def _check_some(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        if not data:
+            raise ValidationError("Give something to change.")
+
+
+class SubscriptionSchema(ma.Schema):
+    """A subscription. Its secret is shown when it is made and when it is rotated only."""
+
+    id = fields.UUID()
+    url = fields.String()
+    event_types = fields.List(fields.String())
+    filter = fields.String(allow_none=True)
+    description = fields.String(allow_none=True)
+    headers = fields.Function(
+        lambda row: orjson.loads(row.headers), metadata={"type": "object", "additionalProperties": {"type": "string"}}
+    )
+    rate_limit_per_second = fields.Float(allow_none=True)
+    enabled = fields.Boolean()
+    disabled_reason = fields.String(
+        allow_none=True, metadata={"description": "`by_hand`, `gone` (it answered 410) or `failing`."}
+    )
+    created_at = Timestamp()
+    updated_at = Timestamp()
+
+
+class NewSubscriptionSchema(SubscriptionSchema):
+    """A subscription with its secret."""
+
+    secret = fields.String(metadata={"description": "Keep it now.", "example": "whsec_…"})
+
+
+class SecretSchema(ma.Schema):
+    """A new secret; the one before signs too for 24 hours."""
+
+    secret = fields.String(metadata={"example": "whsec_…"})
+    previous_secret_until = Timestamp()
+
+
+class SubscriptionPageSchema(ma.Schema):
+    """A page of subscriptions."""
+
+    items = fields.List(fields.Nested(SubscriptionSchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class SubscriptionQuery(PageQuery):
+    """Which subscriptions."""
+
+    enabled = fields.Boolean(load_default=None)
+
+
+class SubscriptionNotificationQuery(PageQuery):
+    """Which of a subscription's notifications."""
+
+    status = fields.String(load_default=None, validate=validate.OneOf(list(Status)))
+
+
+class RecoverSchema(ma.Schema):
+    """From when on."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    since = Timestamp(required=True)
+
+
+class RecoveredSchema(ma.Schema):
+    """How many notifications are sent again."""
+
+    recovered = fields.Integer()

@@ -1,0 +1,159 @@
+"""Subscriptions: webhooks to receivers of their own."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from flask import abort
+from sqlalchemy import select
+
+from api.auth import requires
+from api.pages import page
+from api.parts import parts
+from api.resources import Resource
+from api.schemas.notifications import NotificationPageSchema, NotificationSchema
+from api.schemas.subscriptions import (
+    NewSubscriptionSchema,
+    RecoveredSchema,
+    RecoverSchema,
+    SecretSchema,
+    SubscriptionChanges,
+    SubscriptionFields,
+    SubscriptionNotificationQuery,
+    SubscriptionPageSchema,
+    SubscriptionQuery,
+    SubscriptionSchema,
+)
+from notifier import recovery, subscriptions
+from notifier.keys import Scope
+from notifier.models import Notification, Subscription
+
+blp = Resource(
+    "subscriptions", __name__, url_prefix="/api/v1/subscriptions", description="Webhooks to receivers of their own."
+)
+
+
+def _find(subscription_id: UUID) -> Subscription:
+    subscription = subscriptions.find(parts().wiring.engine, subscription_id)
+    return subscription or abort(404, "There is no such subscription.")
+
+
+@blp.route("")
+@requires(Scope.READ)
+@blp.arguments(SubscriptionQuery, location="query", as_kwargs=False)
+@blp.response(200, SubscriptionPageSchema)
+def list_subscriptions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List subscriptions, newest first."""
+    query = select(Subscription)
+    if asked["enabled"] is not None:
+        query = query.where(Subscription.enabled == asked["enabled"])
+    return page(parts().wiring.engine, query, Subscription.id, asked)
+
+
+@blp.route("", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.arguments(SubscriptionFields)
+@blp.response(201, NewSubscriptionSchema)
+@blp.alt_response(409, description="NOTIFIER_SECRET_KEY is not set: no secret can be kept.")
+def create_subscription(fields: dict[str, Any]) -> Any:  # noqa: ANN401 -- a schema dumps it
+    """Subscribe a URL to event types. The secret is shown now, and after a rotation, only."""
+    wires = parts().wiring
+    made, secret = subscriptions.create(wires.engine, wires.vault, fields)
+    made.__dict__["secret"] = secret
+    return made
+
+
+@blp.route("/<uuid:subscription_id>")
+@requires(Scope.READ)
+@blp.response(200, SubscriptionSchema)
+@blp.alt_response(404, description="There is no such subscription.")
+def get_subscription(subscription_id: UUID) -> Subscription:
+    """Read a subscription."""
+    return _find(subscription_id)
+
+
+@blp.route("/<uuid:subscription_id>", methods=["PATCH"])
+@requires(Scope.ADMIN)
+@blp.arguments(SubscriptionChanges(partial=True))
+@blp.response(200, SubscriptionSchema)
+@blp.alt_response(404, description="There is no such subscription.")
+def change_subscription(changes: dict[str, Any], subscription_id: UUID) -> Subscription:
+    """Change some of a subscription. What waits for it goes to the new URL."""
+    subscriptions.change(parts().wiring.engine, subscription_id, changes)
+    return _find(subscription_id)
+
+
+@blp.route("/<uuid:subscription_id>", methods=["DELETE"])
+@requires(Scope.ADMIN)
+@blp.response(204)
+@blp.alt_response(404, description="There is no such subscription.")
+def delete_subscription(subscription_id: UUID) -> None:
+    """Delete a subscription. What waits for it is skipped."""
+    if not subscriptions.remove(parts().wiring.engine, subscription_id):
+        abort(404, "There is no such subscription.")
+
+
+@blp.route("/<uuid:subscription_id>/rotate-secret", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.response(200, SecretSchema)
+@blp.alt_response(404, description="There is no such subscription.")
+def rotate_secret(subscription_id: UUID) -> dict[str, Any]:
+    """Give it a new secret. For 24 hours both sign, so that the receiver can change in peace."""
+    wires = parts().wiring
+    secret = subscriptions.rotate_secret(wires.engine, wires.vault, subscription_id)
+    if secret is None:
+        abort(404, "There is no such subscription.")
+    return {"secret": secret, "previous_secret_until": datetime.now(UTC) + subscriptions.OVERLAP}
+
+
+@blp.route("/<uuid:subscription_id>/enable", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.response(200, SubscriptionSchema)
+@blp.alt_response(404, description="There is no such subscription.")
+def enable_subscription(subscription_id: UUID) -> Subscription:
+    """Enable it, and forget how its endpoint fared. `recover` brings what was missed."""
+    subscriptions.change(parts().wiring.engine, subscription_id, {"enabled": True})
+    return _find(subscription_id)
+
+
+@blp.route("/<uuid:subscription_id>/notifications")
+@requires(Scope.READ)
+@blp.arguments(SubscriptionNotificationQuery, location="query", as_kwargs=False)
+@blp.response(200, NotificationPageSchema)
+@blp.alt_response(404, description="There is no such subscription.")
+def list_subscription_notifications(asked: dict[str, Any], subscription_id: UUID) -> Any:  # noqa: ANN401
+    """List what was made for it, newest first."""
+    _find(subscription_id)
+    query = select(Notification).where(Notification.subscription_id == subscription_id)
+    if asked["status"] is not None:
+        query = query.where(Notification.status == asked["status"])
+    return page(parts().wiring.engine, query, Notification.id, asked)
+
+
+@blp.route("/<uuid:subscription_id>/test", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.response(202, NotificationSchema)
+@blp.alt_response(404, description="There is no such subscription.")
+def test_subscription(subscription_id: UUID) -> Notification:
+    """Send it an event of type `notifier.test`, whatever it listens for; nobody else hears of that."""
+    here = parts()
+    subscription = _find(subscription_id)
+    notification, hint = recovery.send_test(here.wiring.engine, subscription, here.publisher.lease)
+    here.publisher.hint([hint])
+    return notification
+
+
+@blp.route("/<uuid:subscription_id>/recover", methods=["POST"])
+@requires(Scope.ADMIN)
+@blp.arguments(RecoverSchema)
+@blp.response(202, RecoveredSchema)
+@blp.alt_response(404, description="There is no such subscription.")
+def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> dict[str, int]:
+    """Send all again that failed since then, or was skipped while it was disabled."""
+    here = parts()
+    _find(subscription_id)
+    recovered = 0
+    for hints in recovery.recover(here.wiring.engine, subscription_id, asked["since"], here.publisher.lease):
+        here.publisher.hint(hints)
+        recovered += len(hints)
+    return {"recovered": recovered}

@@ -1,0 +1,93 @@
+"""Who listens for which event types, remembered by each process, with a version that tells when to read again.
+
+Reading ten thousand subscriptions for every batch would cost more than delivering it. Every change of a subscription
+raises the version in its own transaction, and intake compares it in the statement that writes (notifier.intake): so
+what is remembered may be old, but never decides wrongly that nobody listens.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, text
+
+from notifier.patterns import matches
+from notifier.routes import is_false, search
+
+#: Seconds that an API process goes by what it remembers without asking for the version.
+_FRESH: Final = 1.0
+#: Event types whose listeners are remembered.
+_REMEMBERED: Final = 10_000
+
+_VERSION: Final = text("SELECT version FROM listeners")
+_ALL: Final = text("SELECT id, url, event_types, filter, enabled FROM subscriptions ORDER BY id")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A subscription, as fan-out needs it."""
+
+    id: UUID
+    url: str
+    event_types: tuple[str, ...]
+    filter: str | None
+    enabled: bool
+
+    def wants(self, view: Mapping[str, Any]) -> bool:
+        """Whether its filter lets an event (see notifier.routes.view_of) through."""
+        return self.filter is None or not is_false(search(self.filter, view))
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The listeners at one version, by event type."""
+
+    version: int
+    listeners: tuple[Listener, ...]
+    _by_type: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
+
+    def of(self, event_type: str) -> tuple[Listener, ...]:
+        """Those who listen for a type, disabled ones too, in the order of their ids; before any filter."""
+        found = self._by_type.get(event_type)
+        if found is None:
+            found = tuple(
+                each for each in self.listeners if any(matches(pattern, event_type) for pattern in each.event_types)
+            )
+            if len(self._by_type) >= _REMEMBERED:
+                self._by_type.clear()
+            self._by_type[event_type] = found
+        return found
+
+
+class Listeners:
+    """This process's memory of the directory. Used by several threads at once."""
+
+    def __init__(self) -> None:
+        self._directory: Directory | None = None
+        self._asked_at = 0.0
+        self._lock = threading.Lock()
+
+    def read(self, connection: Connection) -> Directory:
+        """The directory as the connection's transaction sees it."""
+        version = int(connection.scalar(_VERSION) or 0)
+        directory = self._directory
+        if directory is None or directory.version != version:
+            rows = connection.execute(_ALL)
+            listeners = tuple(Listener(r.id, r.url, tuple(r.event_types), r.filter, r.enabled) for r in rows)
+            directory = self._directory = Directory(version, listeners)
+        self._asked_at = time.monotonic()
+        return directory
+
+    def recent(self, engine: Engine) -> Directory:
+        """The directory as it was a second ago at most; its version says which it is."""
+        directory = self._directory
+        if directory is not None and time.monotonic() - self._asked_at < _FRESH:
+            return directory
+        with self._lock:
+            if self._directory is None or time.monotonic() - self._asked_at >= _FRESH:
+                with engine.connect() as connection:
+                    return self.read(connection)
+            return self._directory

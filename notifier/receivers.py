@@ -1,0 +1,72 @@
+"""The receivers of a batch: the subscriptions that its rows are for, as they are at the moment of sending."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from notifier.signing import key_of
+from notifier.vault import Vault
+
+#: Why a notification is skipped whose subscription is disabled.
+SUBSCRIPTION_DISABLED: Final = "subscription_disabled"
+#: The type of the event that a test sends.
+TEST: Final = "notifier.test"
+
+_READ: Final = text("""
+    SELECT s.id, s.url, s.enabled, s.disabled_reason, CAST(s.headers AS text) AS headers, s.rate_limit_per_second,
+        s.secret, CASE WHEN s.previous_secret_until > now() THEN s.previous_secret END AS previous_secret,
+        e.id IS NOT NULL AS troubled, coalesce(e.failures, 0) AS failures, e.open_until, e.slow_until
+    FROM subscriptions s LEFT JOIN endpoints e ON e.id = s.id
+    WHERE s.id = ANY(:ids)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """A subscription and how its endpoint fares."""
+
+    id: UUID
+    url: str
+    enabled: bool
+    disabled_reason: str | None
+    headers: Mapping[str, str]
+    rate_limit_per_second: float | None
+    #: The keys that sign, the newest first.
+    secrets: tuple[bytes, ...]
+    #: It has failed lately, or is limited: there is something to forget when it succeeds.
+    troubled: bool
+    failures: int
+    open_until: datetime | None
+    slow_until: datetime | None
+
+    def keys(self, vault: Vault) -> tuple[bytes, ...]:
+        """What signs its messages. Raises CannotDecrypt, Conflict."""
+        return tuple(key_of(vault.decrypt(secret)) for secret in self.secrets)
+
+
+def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[UUID, Receiver]:
+    """The subscriptions with these ids that are there; one query, and none without ids."""
+    if not subscription_ids:
+        return {}
+    rows = connection.execute(_READ, {"ids": sorted(set(subscription_ids))})
+    return {
+        row.id: Receiver(
+            row.id,
+            row.url,
+            row.enabled,
+            row.disabled_reason,
+            orjson.loads(row.headers),
+            row.rate_limit_per_second,
+            tuple(bytes(secret) for secret in (row.secret, row.previous_secret) if secret is not None),
+            row.troubled,
+            row.failures,
+            row.open_until,
+            row.slow_until,
+        )
+        for row in rows
+    }

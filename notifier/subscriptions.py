@@ -1,0 +1,128 @@
+"""Subscriptions: who runs a receiver for which events, and the secret that it knows us by."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine, delete, select, text, update
+from sqlalchemy.orm import Session
+
+from notifier.ids import new_id
+from notifier.models import Subscription
+from notifier.signing import new_secret
+from notifier.vault import Vault
+
+#: How long the secret before a rotation signs too.
+OVERLAP: Final = timedelta(hours=24)
+#: Why a subscription is disabled.
+BY_HAND: Final = "by_hand"
+GONE: Final = "gone"
+FAILING: Final = "failing"
+
+_CHANGED: Final = text("UPDATE listeners SET version = version + 1")
+_FORGET_ENDPOINTS: Final = text("DELETE FROM endpoints WHERE id = ANY(:ids)")
+
+
+def _columns(fields: Mapping[str, Any]) -> dict[str, Any]:
+    columns = dict(fields)
+    if "headers" in columns:
+        columns["headers"] = orjson.dumps(columns["headers"]).decode()
+    if "enabled" in columns:
+        columns["disabled_reason"] = None if columns["enabled"] else BY_HAND
+    return columns
+
+
+def create(engine: Engine, vault: Vault, fields: Mapping[str, Any]) -> tuple[Subscription, str]:
+    """Add a subscription of validated fields; returns it and its secret. Raises Conflict without a key for secrets."""
+    secret, now = new_secret(), datetime.now(UTC)
+    made = Subscription(id=new_id(), **_columns(fields), secret=vault.encrypt(secret), created_at=now, updated_at=now)
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        session.add(made)
+        session.execute(_CHANGED)
+    return made, secret
+
+
+def find(engine: Engine, subscription_id: UUID) -> Subscription | None:
+    """A subscription, or None."""
+    with Session(engine) as session:
+        return session.get(Subscription, subscription_id)
+
+
+def change(engine: Engine, subscription_id: UUID, fields: Mapping[str, Any]) -> bool:
+    """Change some fields; false where there is no such subscription.
+
+    A new URL, or enabling it, forgets its failures.
+    """
+    values = {**_columns(fields), "updated_at": datetime.now(UTC)}
+    with engine.begin() as connection:
+        statement = update(Subscription).where(Subscription.id == subscription_id).values(values)
+        found = connection.execute(statement).rowcount > 0
+        if "url" in fields or fields.get("enabled"):
+            connection.execute(_FORGET_ENDPOINTS, {"ids": [subscription_id]})
+        connection.execute(_CHANGED)
+    return found
+
+
+def disable(connection: Connection, subscription_ids: Sequence[UUID], reason: str) -> list[UUID]:
+    """Disable those that are enabled, in the connection's transaction; returns their ids."""
+    statement = (
+        update(Subscription)
+        .where(Subscription.id.in_(subscription_ids), Subscription.enabled)
+        .values(enabled=False, disabled_reason=reason, updated_at=datetime.now(UTC))
+        .returning(Subscription.id)
+    )
+    disabled = list(connection.scalars(statement))
+    if disabled:
+        connection.execute(_CHANGED)
+    return disabled
+
+
+def remove(engine: Engine, subscription_id: UUID) -> bool:
+    """Delete a subscription; false where there is none. What waits for it is skipped."""
+    with engine.begin() as connection:
+        found = connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount > 0
+        connection.execute(_FORGET_ENDPOINTS, {"ids": [subscription_id]})
+        connection.execute(_CHANGED)
+    return found
+
+
+def rotate_secret(engine: Engine, vault: Vault, subscription_id: UUID) -> str | None:
+    """Give a subscription a new secret and return it; the one before signs too for OVERLAP.
+
+    None where there is no such subscription.
+    """
+    secret = new_secret()
+    statement = (
+        update(Subscription)
+        .where(Subscription.id == subscription_id)
+        .values(
+            previous_secret=Subscription.secret,
+            previous_secret_until=datetime.now(UTC) + OVERLAP,
+            secret=vault.encrypt(secret),
+            updated_at=datetime.now(UTC),
+        )
+    )
+    with engine.begin() as connection:
+        return secret if connection.execute(statement).rowcount else None
+
+
+def rekey(engine: Engine, vault: Vault, after: UUID | None, limit: int = 500) -> tuple[int, UUID | None]:
+    """Encrypt the secrets of the next subscriptions behind an id with the first key; returns how many, and the last id.
+
+    Raises CannotDecrypt where one was encrypted with a key that is gone; it and those behind it stay as they are.
+    """
+    query = select(Subscription.id, Subscription.secret, Subscription.previous_secret).order_by(Subscription.id)
+    if after is not None:
+        query = query.where(Subscription.id > after)
+    with engine.begin() as connection:
+        rows = connection.execute(query.limit(limit).with_for_update()).all()
+        for row in rows:
+            before = row.previous_secret
+            values = {
+                "secret": vault.rotate(bytes(row.secret)),
+                "previous_secret": None if before is None else vault.rotate(bytes(before)),
+            }
+            connection.execute(update(Subscription).where(Subscription.id == row.id).values(values))
+    return len(rows), rows[-1].id if rows else None
