@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from notifier.lanes import DELIVERY, DUE, FAN_OUT, HIGH, LOW, NORMAL, RETRY
+from notifier.lanes import DELIVERY, DUE, FAN_OUT, HIGH, LOW, NORMAL, RETRY, SLOW
 
 CLOCK: Final = "clock"
 ALL: Final = (*DELIVERY, *DUE, FAN_OUT, CLOCK)
@@ -15,7 +15,7 @@ MAX_MESSAGES: Final = 64
 #: make fresh work wait, and everything would make the clock wait.
 WORKERS: Final[dict[str, tuple[str, ...]]] = {
     "fresh": (*HIGH, FAN_OUT, *NORMAL, *DUE, *LOW),
-    "retry": RETRY,
+    "retry": (*RETRY, SLOW),
     "clock": (CLOCK,),
 }
 

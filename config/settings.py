@@ -189,6 +189,10 @@ class Settings:
     #: Encrypts the secrets of subscriptions: Fernet keys (32 bytes in URL-safe base64), the newest first. Unset: no
     #: subscriptions.
     secret_key: tuple[str, ...] = _setting("NOTIFIER_SECRET_KEY", _fernet_keys, ())
+    #: A subscription that sees nothing but failures for so long is disabled; at half of it its failing is told.
+    subscription_disable_after: timedelta = _setting(
+        "NOTIFIER_SUBSCRIPTION_DISABLE_AFTER", _duration(1), timedelta(days=5)
+    )
     #: Private networks that webhooks may reach all the same: `10.1.0.0/16, 127.0.0.0/8`.
     webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", _networks, ())
 

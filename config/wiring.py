@@ -118,7 +118,9 @@ class Wiring:
             make_provider(settings, channel, self.engine),
             Gate(channel, settings.timezone, settings.max_age),
             Composer(self.engine, channel, self.sandbox, self.links, self.vault),
+            self.listeners,
             sending_window=settings.sending_window.total_seconds(),
+            disable_after=settings.subscription_disable_after,
         )
 
     def planner(self, lease: Lease) -> Planner:

@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, text
 
+from notifier.callbacks import tell
 from notifier.channels import Status
 from notifier.models import attempt_id
 from notifier.providers import Outcome, Result
@@ -57,24 +58,31 @@ _NOTIFICATIONS: Final = f"""
     WHERE n.id = ANY(:ids) AND n.id = record.id AND n.claims = record.claims
         AND (n.status = '{Status.SENDING}' OR record.accepted AND n.status = '{Status.QUEUED}')
         RETURNING n.id, n.recipient
-    ) SELECT id FROM recorded WHERE recipient IS NULL
+    ) SELECT id, recipient IS NULL AS erased FROM recorded WHERE recipient IS NULL OR :tell
 """
 # One round trip and one commit: two statements in one string are one implicit transaction (autocommit).
 _RECORD: Final = text(f"{_ATTEMPTS}; {_NOTIFICATIONS}")
 
 
-def record(engine: Engine, records: Sequence[Record], *, confirmed: bool) -> None:
+def record(engine: Engine, records: Sequence[Record], *, confirmed: bool, told: bool) -> None:
     """Write attempts and what follows from them for their notifications, in one transaction.
 
-    Accepted ones are finished: `delivered` where the provider's yes is a confirmation, else `sent`. The others
-    stay as they are, their budget spent. Safe to repeat. Raises what the database raises.
+    Accepted ones are finished: `delivered` where the provider's yes is a confirmation, else `sent`; `told` where
+    somebody may want to hear of that. The others stay as they are, their budget spent. Safe to repeat. Raises what
+    the database raises.
     """
     rows = [_row(each) for each in records]
     finished = (Status.DELIVERED if confirmed else Status.SENT).value
-    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        values = {"records": orjson.dumps(rows).decode(), "ids": [row["id"] for row in rows], "finished": finished}
+    document = orjson.dumps(rows).decode()
+    values = {"records": document, "ids": [row["id"] for row in rows], "finished": finished, "tell": told}
+    # What is told is told in the same transaction; without that a single statement needs none.
+    transaction = engine.begin() if told else engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+    with transaction as connection:
+        recorded = connection.execute(_RECORD, values).all()
         # Erased while they were being sent: what came back goes too.
-        wipe(connection, list(connection.scalars(_RECORD, values)))
+        wipe(connection, [row.id for row in recorded if row.erased])
+        if told:
+            tell(connection, [row.id for row in recorded])
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Claimed:
     deferred_at: datetime | None
     created_at: datetime
     subscription_id: UUID | None
+    queue: str
     #: The database's clock.
     now: datetime
 
@@ -60,7 +61,7 @@ _CLAIM: Final = text(f"""
     RETURNING n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
         CAST(n.content AS text), n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
         n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at,
-        n.subscription_id, now()
+        n.subscription_id, n.queue, now()
 """)
 
 
@@ -87,14 +88,17 @@ class Aside:
     deferred_at: datetime | None = None
     #: Its channel cannot be used: with strategy `first` the next one takes over.
     needs_next: bool = False
+    #: Another queue that it waits for from now on.
+    queue: str | None = None
 
 
 _SET_ASIDE: Final = text(f"""
     UPDATE notifications n SET status = aside.status, reason = aside.reason, rule = aside.rule,
-        due_at = aside.due_at, deferred_at = aside.deferred_at,
+        due_at = aside.due_at, deferred_at = aside.deferred_at, queue = coalesce(aside.queue, n.queue),
         next_channels = CASE WHEN aside.needs_next OR aside.due_at IS NOT NULL THEN n.next_channels END
     FROM json_to_recordset(CAST(:asides AS json)) AS aside(id uuid, claims integer, status text, reason text,
-        rule text, due_at timestamptz, deferred_at timestamptz, needs_next boolean)
+        rule text, due_at timestamptz, deferred_at timestamptz, needs_next boolean,
+        queue text)
     WHERE n.id = ANY(:ids) AND n.id = aside.id AND n.claims = aside.claims AND n.status = '{Status.SENDING}'
 """)
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, Select, delete, select, text
 
+from notifier.callbacks import tell
 from notifier.channels import EventStatus, Status
 from notifier.ids import new_id
 from notifier.lanes import BATCH, FAN_OUT, LANE_IN_SQL
@@ -85,7 +86,9 @@ def bury(connection: Connection, deaths: Sequence[Death]) -> None:
         {"id": death.id, "claims": death.claims, "reason": death.reason, "error": death.error, "letter_id": new_id()}
         for death in deaths
     ]
-    connection.execute(_BURY, {"deaths": orjson.dumps(given).decode(), "ids": [death.id for death in deaths]})
+    ids = [death.id for death in deaths]
+    connection.execute(_BURY, {"deaths": orjson.dumps(given).decode(), "ids": ids})
+    tell(connection, ids)
 
 
 def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:

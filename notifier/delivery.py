@@ -12,8 +12,10 @@ while a provider is called, and every call leaves an attempt row whose id follow
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import Final
 from uuid import UUID
@@ -23,11 +25,15 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from notifier.attempts import Record, record
+from notifier.callbacks import TYPES
+from notifier.channels import Status
 from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
+from notifier.endpoints import Watch
 from notifier.errors import NotifierError
 from notifier.facts import Facts, read
 from notifier.gate import Gate
+from notifier.listeners import Listeners
 from notifier.providers import Message, Outcome, Provider, Result
 
 log = structlog.get_logger()
@@ -40,6 +46,8 @@ _RECORD_SECONDS: Final = 0.1
 #: The most messages that are made at once, and from how many seconds on that is too slow for as many.
 _MOST_AT_ONCE: Final = 16
 _SLOW_COMPOSING: Final = 0.1
+#: Seconds after which a send counts as late: a thread is not kept by those alone.
+_LATE: Final = 1.0
 #: Between tries to record while Postgres is away, in seconds.
 _RECORD_PAUSE: Final = 0.25
 
@@ -77,11 +85,23 @@ class BatchFailed(NotifierError):
         return f"BatchFailed({self})"  # short: it goes to logs and to Flower
 
 
+#: Takes what is left of a batch off a worker's hands: whether it could, and then what failed in the end.
+Detach = Callable[[Callable[[], list[FailedRow]], int], bool]
+
+
 class Delivery:
     """Delivers over one channel. Used by several threads at once."""
 
     def __init__(
-        self, engine: Engine, provider: Provider, gate: Gate, composer: Composer, *, sending_window: float
+        self,
+        engine: Engine,
+        provider: Provider,
+        gate: Gate,
+        composer: Composer,
+        listeners: Listeners,
+        *,
+        sending_window: float,
+        disable_after: timedelta,
     ) -> None:
         self._transactions = engine
         #: Each statement is a transaction of its own: a third of the round trips.
@@ -89,12 +109,16 @@ class Delivery:
         self._provider = provider
         self._gate = gate
         self._composer = composer
+        self._listeners = listeners
+        self._finished = Status.DELIVERED if provider.confirms_delivery else Status.SENT
         self._window = sending_window
+        self._disable_after = disable_after
 
-    def deliver(self, ids: Sequence[UUID], tries: int) -> None:
+    def deliver(self, ids: Sequence[UUID], tries: int, detach: Detach) -> None:
         """Deliver those of `ids` that are queued with `tries` failed attempts; the others are somebody else's.
 
-        Raises BatchFailed where any failed. Whatever else is raised leaves rows to their lease.
+        What keeps it waiting alone in the end is given to `detach`, which must see to what fails of it. Raises
+        BatchFailed where any failed until then. Whatever else is raised leaves rows to their lease.
         """
         # Read before the claim: a send begins only while the row is ours for a whole send and MARGIN more.
         began = time.monotonic()
@@ -105,7 +129,7 @@ class Delivery:
                 return
             facts = read(connection, self._gate.channel, claimed)
         passed = self._gate.let_through(self._transactions, claimed, facts)
-        failed = self._send(passed, facts, tries, began + self._window) if passed else []
+        failed = self._send(passed, facts, tries, began + self._window, detach) if passed else []
         log.info(
             "batch",
             channel=self._gate.channel.value,
@@ -118,10 +142,34 @@ class Delivery:
         if failed:
             raise BatchFailed(failed)
 
-    def _send(self, rows: Sequence[Claimed], facts: Facts, tries: int, start_until: float) -> list[FailedRow]:
-        """Send what has passed the gate; returns what failed."""
+    def _send(
+        self, rows: Sequence[Claimed], facts: Facts, tries: int, start_until: float, detach: Detach
+    ) -> list[FailedRow]:
+        """Send what has passed the gate; returns what failed until only stragglers were left."""
+        watch = Watch(self._transactions, facts.receivers, self._disable_after)
         composition = self._composer.begin(rows, facts.receivers)
-        return _Batch(self._engine, self._provider, composition, rows, tries, start_until).run()
+        told = bool(self._listeners.recent(self._transactions).of(TYPES[self._finished]))
+        batch = _Batch(self._transactions, self._provider, composition, watch, rows, tries, start_until, told=told)
+        steps = batch.steps()
+        tried = False
+        for _ in steps:
+            late = batch.late()
+            for row in late:
+                if row.subscription_id is not None:
+                    self._gate.suspects.add(row.subscription_id)
+            if not tried and batch.is_waiting_for(late):
+                tried = True
+                failed = batch.take_failed()
+                if detach(partial(_finish, batch, steps), tries):
+                    return failed
+                batch.put_failed(failed)
+        return batch.take_failed()
+
+
+def _finish(batch: "_Batch", steps: Iterator[None]) -> list[FailedRow]:
+    for _ in steps:
+        pass
+    return batch.take_failed()
 
 
 class _Batch:
@@ -132,38 +180,71 @@ class _Batch:
         engine: Engine,
         provider: Provider,
         composition: Composition,
+        watch: Watch,
         claimed: Sequence[Claimed],
         tries: int,
         start_until: float,
+        *,
+        told: bool,
     ) -> None:
-        self._engine = engine
+        self._transactions = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._told = told
         self._provider = provider
         self._composition = composition
+        self._watch = watch
         self._tries = tries
         self._start_until = start_until
         self._waiting = deque(claimed)
         #: How many messages are made at once: one, and twice as many each time that goes quickly.
         self._at_once = 1
-        self._begun: dict[UUID, Claimed] = {}
+        self._begun: dict[UUID, tuple[Claimed, float]] = {}
         self._unrecorded: list[Record] = []
         self._recorded_at = time.monotonic()
         self._postgres_is_away = False
         self._failed: list[FailedRow] = []
 
-    def run(self) -> list[FailedRow]:
-        """Send all that can begin in time, record it, and give the rest back; returns what failed."""
+    def steps(self) -> Iterator[None]:
+        """Send all that can begin in time, record it, and give the rest back; yields many times a second."""
         while self._waiting and self._may_begin():
             for results in self._provider.send(self._messages()):
                 self._note(results)
                 if self._record_is_due():
                     self._record()
+                yield
             # Postgres may have gone meanwhile. What went out is recorded before anything more does.
             while self._unrecorded and not self._record():
                 time.sleep(_RECORD_PAUSE)
+        self._give_back()
+
+    def late(self) -> list[Claimed]:
+        """What was begun a while ago and is not back."""
+        since = time.monotonic() - _LATE
+        return [row for row, begun in self._begun.values() if begun < since]
+
+    def is_waiting_for(self, late: Sequence[Claimed]) -> bool:
+        """Whether nothing is left but these."""
+        if len(late) < len(self._begun) or not late or self._unrecorded:
+            return False
+        if self._waiting and self._may_begin():
+            return False
+        self._give_back()
+        return True
+
+    def take_failed(self) -> list[FailedRow]:
+        """What has failed since this was asked last."""
+        failed, self._failed = self._failed, []
+        return failed
+
+    def put_failed(self, failed: list[FailedRow]) -> None:
+        """Keep what has failed for later."""
+        self._failed = failed + self._failed
+
+    def _give_back(self) -> None:
         if self._waiting:
             with self._engine.connect() as connection:
                 give_back(connection, self._waiting)
-        return self._failed
+            self._waiting.clear()
 
     def _may_begin(self) -> bool:
         return not self._postgres_is_away and time.monotonic() < self._start_until
@@ -191,12 +272,13 @@ class _Batch:
             if self._postgres_is_away or time.monotonic() >= self._start_until + grace:
                 return
             self._waiting.popleft()
-            self._begun[row.id] = row
+            self._begun[row.id] = (row, time.monotonic())
             yield message
 
     def _note(self, results: Sequence[Result]) -> None:
         for result in results:
-            row = self._begun.pop(result.id)
+            row, _ = self._begun.pop(result.id)
+            self._watch.add(row, result)
             self._unrecorded.append(Record(result, row.claims, row.attempts + 1, self._tries + 1))
             if result.outcome is not Outcome.ACCEPTED:
                 permanent = result.outcome is Outcome.REJECTED
@@ -210,11 +292,17 @@ class _Batch:
     def _record(self) -> bool:
         """Record what has finished, and say whether that worked; while it does not, nothing more is begun."""
         try:
-            record(self._engine, self._unrecorded, confirmed=self._provider.confirms_delivery)
+            record(
+                self._transactions,
+                self._unrecorded,
+                confirmed=self._provider.confirms_delivery,
+                told=self._told,
+            )
         except (OperationalError, InterfaceError) as error:
             log.warning("record_failed", error=type(error.orig).__name__, results=len(self._unrecorded))
             self._postgres_is_away = True
             return False
+        self._watch.report()
         self._unrecorded = []
         self._recorded_at = time.monotonic()
         self._postgres_is_away = False

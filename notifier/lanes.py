@@ -29,6 +29,10 @@ def retry_queue(channel: Channel) -> str:
     return f"{channel}.retry"
 
 
+#: The queue of subscriptions whose endpoints keep callers waiting.
+SLOW: Final = f"{Channel.WEBHOOK}.slow"
+
+
 def handover_queue(queue: str) -> str:
     """The queue into which the clock puts messages for rows that wait for `queue`.
 
@@ -49,4 +53,4 @@ LOW: Final = tuple(lane(channel, Priority.LOW) for channel in Channel)
 RETRY: Final = tuple(retry_queue(channel) for channel in Channel)
 DUE: Final = tuple(handover_queue(queue) for queue in NORMAL)
 #: The queues that rows wait for; messages may be in those of DUE as well.
-DELIVERY: Final = HIGH + NORMAL + LOW + RETRY
+DELIVERY: Final = (*HIGH, *NORMAL, *LOW, *RETRY, SLOW)

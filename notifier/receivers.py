@@ -20,7 +20,8 @@ TEST: Final = "notifier.test"
 _READ: Final = text("""
     SELECT s.id, s.url, s.enabled, s.disabled_reason, CAST(s.headers AS text) AS headers, s.rate_limit_per_second,
         s.secret, CASE WHEN s.previous_secret_until > now() THEN s.previous_secret END AS previous_secret,
-        e.id IS NOT NULL AS troubled, coalesce(e.failures, 0) AS failures, e.open_until, e.slow_until
+        coalesce(e.failures > 0 OR e.open_until IS NOT NULL OR e.slow_until IS NOT NULL, false) AS troubled,
+        e.open_until, e.slow_until
     FROM subscriptions s LEFT JOIN endpoints e ON e.id = s.id
     WHERE s.id = ANY(:ids)
 """)
@@ -38,9 +39,8 @@ class Receiver:
     rate_limit_per_second: float | None
     #: The keys that sign, the newest first.
     secrets: tuple[bytes, ...]
-    #: It has failed lately, or is limited: there is something to forget when it succeeds.
+    #: It has failed lately: there is something to forget when it succeeds.
     troubled: bool
-    failures: int
     open_until: datetime | None
     slow_until: datetime | None
 
@@ -64,7 +64,6 @@ def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[
             row.rate_limit_per_second,
             tuple(bytes(secret) for secret in (row.secret, row.previous_secret) if secret is not None),
             row.troubled,
-            row.failures,
             row.open_until,
             row.slow_until,
         )

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from notifier import handlers, routes
+from notifier.callbacks import tell
 from notifier.cancelling import replace_older
 from notifier.channels import Channel, EventStatus, Priority, Status
 from notifier.drafts import as_document, insert_notifications
@@ -109,6 +110,7 @@ def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
     if rows:
         connection.execute(_INSERT, {"notifications": as_document(rows)})
         replace_older(connection, rows)
+        tell(connection, [row["id"] for row in rows if row["status"] in {Status.SKIPPED, Status.EXPIRED}])
     return [(row["queue"], row["id"]) for row in rows if row["status"] == Status.QUEUED]
 
 

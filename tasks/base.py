@@ -1,7 +1,9 @@
 """The task class of deliveries: a retry is a `due_at` in Postgres, a failed task is a dead letter."""
 
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NoReturn
 
 import structlog
 from celery import Task
@@ -15,6 +17,11 @@ from notifier.delivery import BatchFailed, FailedRow
 from notifier.retries import RetryPolicy, Wait, put_off
 
 log = structlog.get_logger()
+
+#: Threads that wait for what keeps a batch waiting. They are joined when the process ends.
+_STRAGGLERS: Final = 32
+_stragglers = ThreadPoolExecutor(_STRAGGLERS, thread_name_prefix="straggler")
+_room_for_stragglers = threading.Semaphore(_STRAGGLERS)
 
 
 class DeliverTask(Task):
@@ -50,11 +57,44 @@ class DeliverTask(Task):
         transient = [row for row in exc.rows if not row.permanent]
         if not transient or self.request.retries >= most:
             raise exc
-        waits = [Wait(row.id, row.claims, self._seconds(row, countdown)) for row in transient]
-        with wiring().engine.begin() as connection:
-            bury(connection, self._deaths([row for row in exc.rows if row.permanent]))
-            put_off(connection, self.channel, waits)
+        self._settle(exc.rows, self.request.retries, countdown)
         raise Retry(exc=exc, when=countdown or 0)
+
+    def detach(self, finish: Callable[[], list[FailedRow]], tries: int) -> bool:
+        """Let another thread wait for what is left of a batch, so that this one is free for others; false if none can.
+
+        What fails of it in the end is settled as a task's failure is.
+        """
+        if not _room_for_stragglers.acquire(blocking=False):
+            return False
+        _stragglers.submit(self._finish, finish, tries)
+        return True
+
+    def _finish(self, finish: Callable[[], list[FailedRow]], tries: int) -> None:
+        try:
+            rows = finish()
+            most = self.max_retries if self.max_retries is not None else 0
+            if rows and tries < most:
+                self._settle(rows, tries, countdown=0 if self.policy.backoff == 0 else None, draw=True)
+            elif rows:
+                with wiring().engine.begin() as connection:
+                    bury(connection, self._deaths(rows))
+        except Exception as error:
+            # The rows have their lease, and the clock takes them back.
+            log.warning("stragglers_failed", error=type(error).__name__)
+        finally:
+            _room_for_stragglers.release()
+
+    def _settle(self, rows: Sequence[FailedRow], tries: int, countdown: float | None, *, draw: bool = False) -> None:
+        """Bury what failed for good, and let the rest wait for its retry."""
+        waits = [
+            Wait(row.id, row.claims, self._seconds(row, tries, countdown, draw=draw))
+            for row in rows
+            if not row.permanent
+        ]
+        with wiring().engine.begin() as connection:
+            bury(connection, self._deaths([row for row in rows if row.permanent]))
+            put_off(connection, self.channel, waits)
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401
         """Celery's failed-task handler: write dead letters. Raises nothing, or Celery would call it again."""
@@ -67,12 +107,12 @@ class DeliverTask(Task):
         except Exception as error:
             log.warning("dead_letter_failed", error=type(error).__name__, rows=len(exc.rows))
 
-    def _seconds(self, row: FailedRow, countdown: float | None) -> float:
+    def _seconds(self, row: FailedRow, tries: int, countdown: float | None, *, draw: bool) -> float:
         """How long a row waits: Celery's countdown, with a jitter of its own, and never before its Retry-After."""
-        if countdown is not None:
+        if draw or countdown is not None:
             countdown = get_exponential_backoff_interval(
                 factor=self.policy.backoff,
-                retries=self.request.retries,
+                retries=tries,
                 maximum=self.policy.backoff_max,
                 full_jitter=self.policy.jitter,
             )

@@ -31,7 +31,7 @@ def _make(channel: Channel) -> Task:
         delivery = wiring().deliveries.get(channel)
         if delivery is None:
             raise LookupError(f"{channel} has no provider in this worker's settings")
-        delivery.deliver([UUID(row_id) for row_id in ids], self.request.retries)
+        delivery.deliver([UUID(row_id) for row_id in ids], self.request.retries, self.detach)
 
     return deliver
 

@@ -8,12 +8,18 @@ from api.schemas.notifications import NotificationSchema
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import EventStatus
+from notifier.own_events import PREFIX
+
+
+def _not_ours(event_type: str) -> None:
+    if event_type.startswith(PREFIX):
+        raise ma.ValidationError(f"Types that begin with {PREFIX} are events of Notifier itself.")
 
 
 class EventSchema(SchedulingFields):
     """Something that happened. Only `event_type` is required."""
 
-    event_type = fields.String(required=True, validate=EVENT_TYPE, metadata={"example": "user.signup"})
+    event_type = fields.String(required=True, validate=[EVENT_TYPE, _not_ours], metadata={"example": "user.signup"})
     payload = fields.Dict(load_default=dict, metadata={"example": {"name": "Ada"}})
     occurred_at = Timestamp(load_default=None, allow_none=True)
 

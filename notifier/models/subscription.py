@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Text
+from sqlalchemy import ARRAY, BigInteger, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.models.declarative import Base, JsonText
@@ -13,6 +13,7 @@ class Subscription(Base):
     """A URL that hears of some events, signed with a secret of its own."""
 
     __tablename__ = "subscriptions"
+    __table_args__ = (Index("subscriptions_event_types_idx", "event_types", postgresql_using="gin"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     url: Mapped[str]
@@ -56,6 +57,9 @@ class Endpoint(Base):
     failures: Mapped[int] = mapped_column(server_default="0")
     #: Until then nothing is sent there; then one probe is.
     open_until: Mapped[datetime | None]
+    #: How long it was opened the last time, in seconds; and whether a probe is under way.
+    open_for: Mapped[float | None]
+    probing: Mapped[bool] = mapped_column(server_default="false")
     #: Until then it is served in the slow lane: it keeps callers waiting.
     slow_until: Mapped[datetime | None]
     #: When its subscribers were told that it fails.

@@ -26,6 +26,8 @@ CREATE TABLE subscriptions (
     updated_at timestamptz NOT NULL
 );
 
+CREATE INDEX subscriptions_event_types_idx ON subscriptions USING gin (event_types);
+
 -- One row: grows with every change of what may listen, so that whoever remembers it knows when to read again.
 CREATE TABLE listeners (
     version bigint PRIMARY KEY
@@ -37,6 +39,8 @@ CREATE TABLE endpoints (
     failing_since timestamptz,
     failures integer NOT NULL DEFAULT 0,
     open_until timestamptz,
+    open_for double precision,
+    probing boolean NOT NULL DEFAULT false,
     slow_until timestamptz,
     warned_at timestamptz,
     next_slot timestamptz

@@ -1,0 +1,46 @@
+"""Callbacks: what becomes of notifications, as events of our own (`notifier.notification.*`).
+
+So a calling service learns of a failure without polling. Written in the transaction of what they tell of, and only
+where somebody subscribes; nothing is told of what was itself an event of ours, or telling would never end.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from notifier.channels import Status
+from notifier.own_events import PREFIX, emit
+
+#: The states that are told of, each by a type of its own.
+TOLD: Final = (Status.SENT, Status.DELIVERED, Status.FAILED, Status.EXPIRED, Status.SKIPPED)
+TYPES: Final = {status: f"{PREFIX}notification.{status}" for status in TOLD}
+
+#: Every pattern that means any of the types.
+_PATTERNS: Final = sorted(
+    {*TYPES.values()} | {f"{name[:length]}*" for name in TYPES.values() for length in range(len(name) + 1)}
+)
+_WANTED: Final = text("SELECT EXISTS (SELECT FROM subscriptions WHERE event_types && CAST(:patterns AS text[]))")
+_ROWS: Final = text(f"""
+    SELECT id, event_id, event_type, user_id, channel, category, status, reason, attempts, subscription_id
+    FROM notifications
+    WHERE id = ANY(:ids) AND status = ANY(:told) AND coalesce(event_type, '') NOT LIKE '{PREFIX}%' ORDER BY id
+""")
+
+
+def tell(connection: Connection, notification_ids: Sequence[UUID]) -> None:
+    """Tell what has become of some notifications, in the connection's transaction, where anybody wants to know."""
+    if not notification_ids or not connection.scalar(_WANTED, {"patterns": _PATTERNS}):
+        return
+    rows = connection.execute(_ROWS, {"ids": list(notification_ids), "told": list(TOLD)}).mappings()
+    emit(
+        connection,
+        [
+            (
+                TYPES[Status(row["status"])],
+                {"notification_id": row["id"], **{name: value for name, value in row.items() if name != "id"}},
+            )
+            for row in rows
+        ],
+    )

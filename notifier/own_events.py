@@ -1,0 +1,40 @@
+"""Events of our own: what becomes of notifications and subscriptions, for whoever subscribes to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from notifier.channels import EventStatus, Priority
+from notifier.drafts import as_document, insert_events
+from notifier.ids import new_id, time_of
+
+#: What the types of our own events begin with. Callers cannot post such, and nothing is told about telling.
+PREFIX: Final = "notifier."
+#: The name of their source.
+SOURCE: Final = "notifier"
+
+_INSERT: Final = text(insert_events())
+
+
+def emit(connection: Connection, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Write events, (type, payload) each, in the connection's transaction; the clock hands them over."""
+    rows = [_row(new_id(), event_type, payload) for event_type, payload in events]
+    if rows:
+        connection.execute(_INSERT, {"events": as_document(rows), "version": 0})
+
+
+def _row(event_id: UUID, event_type: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": event_id,
+        "event_type": event_type,
+        "source": SOURCE,
+        "status": EventStatus.ACCEPTED,
+        "payload": orjson.Fragment(orjson.dumps(payload)),
+        "critical": False,
+        "priority": Priority.NORMAL,
+        "created_at": time_of(event_id),
+        "lease": 0,
+    }
