@@ -36,6 +36,7 @@ from api.schemas.events import (
 from notifier import routing
 from notifier.drafts import Draft, draft_event
 from notifier.errors import Invalid, NotifierError, Unavailable
+from notifier.explaining import explain_event
 from notifier.intake import Accepted, Answer
 from notifier.keys import Scope
 from notifier.models import Event, Notification
@@ -190,7 +191,7 @@ def get_event(event_id: UUID) -> dict[str, Any]:
         notifications = session.scalars(
             select(Notification).where(Notification.event_id == event_id).order_by(Notification.id)
         ).all()
-    return {**vars(event), "notifications": notifications}
+    return {**vars(event), "explanation": explain_event(event, len(notifications)), "notifications": notifications}
 
 
 @blp.route("/<uuid:event_id>/replay", methods=["POST"])

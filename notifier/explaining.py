@@ -1,7 +1,7 @@
 """Why not? Where a notification stands and why, in words."""
 
-from notifier.channels import Status
-from notifier.models import Notification
+from notifier.channels import EventStatus, Status
+from notifier.models import Event, Notification
 from notifier.times import rfc3339
 
 _WAITING = {
@@ -64,3 +64,18 @@ def _ended(notification: Notification, status: Status) -> str:
     if status is Status.FAILED and notification.rule:
         words += f" ({notification.rule})"
     return f"{words}."
+
+
+def explain_event(event: Event, notifications: int) -> str:
+    """A sentence for whoever asks about an event."""
+    if event.status == EventStatus.FAILED:
+        return (
+            f"Making its notifications failed, and it stands in the dead letters: {event.error or 'nobody knows why'}."
+        )
+    if event.status == EventStatus.ACCEPTED and event.fan_out_after is None:
+        return "It is accepted; its notifications are made within seconds."
+    if event.status == EventStatus.ACCEPTED:
+        return f"It has many listeners: {notifications} notifications are made, more follow."
+    if not notifications:
+        return "Nobody hears of it: no recipient, no user, no route and no subscription is for it."
+    return f"It made {notifications} notification{'s' * (notifications != 1)}."

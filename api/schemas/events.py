@@ -89,6 +89,7 @@ class EventOutSchema(ma.Schema):
 class EventWithNotificationsSchema(EventOutSchema):
     """An event and its notifications."""
 
+    explanation = fields.String(metadata={"description": "What became of it, in words."})
     notifications = fields.List(fields.Nested(NotificationSchema))
 
 

@@ -8,6 +8,7 @@ from deploy.commands.holds import hold, release
 from deploy.commands.keys import api_keys
 from deploy.commands.outbox import outbox
 from deploy.commands.processes import api, beat, flower, migrate, worker
+from deploy.commands.rekey import rekey
 from deploy.commands.replay import replay
 from deploy.commands.routes import routes
 from deploy.commands.status import alive, status
@@ -40,5 +41,6 @@ for command in (
     hold,
     release,
     api_keys,
+    rekey,
 ):
     cli.add_command(command)

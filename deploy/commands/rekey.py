@@ -1,0 +1,35 @@
+"""Encrypt the secrets of subscriptions anew."""
+
+from uuid import UUID
+
+import click
+from rich.progress import Progress
+from sqlalchemy import func, select
+
+from deploy.commands.group import console, on_a_stack, parts
+from notifier import subscriptions
+from notifier.models import Subscription
+
+
+@click.command()
+@on_a_stack
+def rekey() -> None:
+    """Encrypt every secret with the first key of NOTIFIER_SECRET_KEY; after that the others can go.
+
+    To change the key: put a new one in front of the old one, restart everything, run this, drop the old one. Running it
+    again does no harm; where it stops, what was done before is kept.
+    """
+    wires = parts()
+    with wires.engine.connect() as connection:
+        total = connection.scalar(select(func.count()).select_from(Subscription)) or 0
+    done, after = 0, None
+    with Progress(console=console()) as progress:
+        bar = progress.add_task("Encrypting", total=total)
+        while True:
+            last: UUID | None
+            count, last = subscriptions.rekey(wires.engine, wires.vault, after)
+            if last is None:
+                break
+            done, after = done + count, last
+            progress.advance(bar, count)
+    click.echo(f"Encrypted the secrets of {done} subscription{'s' * (done != 1)} with the first key.")
