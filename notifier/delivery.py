@@ -264,6 +264,8 @@ class _Batch:
         # A template may take seconds, and the lease goes on meanwhile.
         self._at_once = min(_MOST_AT_ONCE, 2 * self._at_once) if took < _SLOW_COMPOSING else 1
         for row, message in zip(rows, made, strict=True):
+            if not self._waiting:
+                return  # given back meanwhile
             if isinstance(message, CannotCompose):
                 self._waiting.popleft()
                 self._failed.append(FailedRow(row.id, row.claims, True, str(message)))
