@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from notifier import own_events
+from notifier.channels import Status
 from notifier.claiming import Claimed
 from notifier.providers import Outcome, Result
 from notifier.receivers import Receiver
@@ -29,6 +30,8 @@ from notifier.subscriptions import FAILING, GONE, disable
 
 log = structlog.get_logger()
 
+#: Why a notification waits whose receiver fails again and again.
+BREAKER_OPEN: Final = "breaker_open"
 #: Failures in a row that open a breaker.
 _OPENS_AT: Final = 5
 _FIRST_OPEN: Final = 15
@@ -88,6 +91,11 @@ _SUCCEEDED: Final = text("""
         warned_at = NULL, slow_until = CASE WHEN note.quick THEN NULL ELSE e.slow_until END
     FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, quick boolean) WHERE e.id = note.id
 """)
+# It is well again: what waited for it goes.
+_BRING_FORWARD: Final = text(f"""
+    UPDATE notifications SET due_at = now() WHERE subscription_id = ANY(:ids) AND status = '{Status.SCHEDULED}'
+        AND reason = '{BREAKER_OPEN}' AND due_at > now()
+""")
 _WARNED: Final = text("UPDATE endpoints SET warned_at = now() WHERE id = ANY(:ids)")
 _URLS: Final = text("SELECT id, url FROM subscriptions WHERE id = ANY(:ids)")
 
@@ -102,6 +110,8 @@ def note(engine: Engine, notes: Iterable[Note], known: Mapping[UUID, Receiver], 
     with engine.begin() as connection:
         if well:
             connection.execute(_SUCCEEDED, {"notes": orjson.dumps(well).decode()})
+            closed = [each.id for each in well if known[each.id].open_until is not None]
+            connection.execute(_BRING_FORWARD, {"ids": closed})
         if failed:
             rows = connection.execute(_FAILED, {"notes": orjson.dumps(failed).decode()}).all()
             given_up = [row.id for row in rows if row.failing_for >= disable_after]

@@ -21,7 +21,7 @@ from notifier.cancelling import REPLACED
 from notifier.channels import Channel, Status
 from notifier.claiming import Aside, Claimed, set_aside, take_dedup_keys
 from notifier.deadletters import TOO_OLD, Death, bury
-from notifier.endpoints import PROBE, take_probe, take_slots
+from notifier.endpoints import BREAKER_OPEN, PROBE, take_probe, take_slots
 from notifier.facts import Facts
 from notifier.holds import ALL, HELD, RECHECK
 from notifier.lanes import SLOW, retry_queue
@@ -35,7 +35,6 @@ SUPPRESSED: Final = "suppressed"
 OPTED_OUT: Final = "opted_out"
 QUIET_HOURS: Final = "quiet_hours"
 DUPLICATE: Final = "duplicate"
-BREAKER_OPEN: Final = "breaker_open"
 THROTTLED: Final = "throttled"
 SUBSCRIPTION_DELETED: Final = "subscription_deleted"
 

@@ -120,6 +120,15 @@ class StrictBoolean(fields.Boolean):
         return value
 
 
+class StrictNumber(fields.Float):
+    """A number, and no text that looks like one."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:  # noqa: ANN401
+        if isinstance(value, bool | str):
+            raise self.make_error("invalid", input=value)
+        return float(super()._deserialize(value, attr, data, **kwargs))
+
+
 class JsonText(fields.Field[str]):
     """A JSON object kept as its text: put out exactly as it came in."""
 

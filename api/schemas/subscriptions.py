@@ -7,7 +7,7 @@ import marshmallow as ma
 import orjson
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import Address, StrictBoolean, Timestamp
+from api.schemas.fields import Address, StrictBoolean, StrictNumber, Timestamp
 from api.schemas.pages import PageQuery
 from api.schemas.routes import Path, Pattern
 from notifier.channels import Channel, Status
@@ -18,7 +18,7 @@ _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
 _OURS: Final = frozenset(
     {
         *("content-type", "content-length", "host", "user-agent", "connection", "transfer-encoding", "expect", "te"),
-        *("upgrade", "trailer", "keep-alive", "proxy-authorization", "proxy-connection"),
+        *("upgrade", "trailer", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
     }
 )
 
@@ -32,6 +32,8 @@ class Headers(fields.Dict):
         headers: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
         if len(headers) > self._MOST:
             raise ValidationError(f"More than {self._MOST} headers.")
+        if len({name.lower() for name in headers}) < len(headers):
+            raise ValidationError("A header stands there twice: their names know no upper case.")
         errors = {name: [text] for name, content in headers.items() if (text := _wrong_with_header(name, content))}
         if errors:
             raise ValidationError(errors)
@@ -70,7 +72,7 @@ class SubscriptionFields(ma.Schema):
     )
     description = fields.String(load_default=None, allow_none=True, validate=validate.Length(0, 1000))
     headers = Headers(load_default=dict, metadata={"example": {"X-Tenant": "42"}})
-    rate_limit_per_second = fields.Float(
+    rate_limit_per_second = StrictNumber(
         load_default=None,
         allow_none=True,
         validate=validate.Range(0.01, 10_000),
