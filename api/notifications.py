@@ -27,7 +27,9 @@ from api.schemas.notifications import (
     NotificationWithAttemptsSchema,
 )
 from notifier import changes as changing
+from notifier.callbacks import tell
 from notifier.cancelling import Cancelled, cancel, cancel_by_key, replace_older
+from notifier.channels import FINISHED
 from notifier.drafts import draft_notifications
 from notifier.explaining import explain
 from notifier.ids import first_id_of, time_of
@@ -72,6 +74,8 @@ def post_notification() -> Response:
     with Session(engine) as session, session.begin():
         if not answer.duplicate:
             replace_older(session.connection(), draft.notifications)
+            ended = [row["id"] for row in draft.notifications if row["status"] in FINISHED]
+            tell(session.connection(), ended)
         rows = {row.id: row for row in session.scalars(select(Notification).where(Notification.id.in_(answer.ids)))}
         items = _out.dump({"items": [rows[each] for each in answer.ids if each in rows]})
     return accepted(items, duplicate=answer.duplicate)

@@ -11,34 +11,42 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from notifier.channels import Status
-from notifier.own_events import PREFIX, emit
+from notifier.own_events import emit
+from notifier.patterns import OURS, matches, told_as
 
 #: The states that are told of, each by a type of its own.
 TOLD: Final = (Status.SENT, Status.DELIVERED, Status.FAILED, Status.EXPIRED, Status.SKIPPED)
-TYPES: Final = {status: f"{PREFIX}notification.{status}" for status in TOLD}
 
+_TYPES: Final = {status: told_as(status) for status in TOLD}
 #: Every pattern that means any of the types.
 _PATTERNS: Final = sorted(
-    {*TYPES.values()} | {f"{name[:length]}*" for name in TYPES.values() for length in range(len(name) + 1)}
+    {*_TYPES.values()} | {f"{name[:length]}*" for name in _TYPES.values() for length in range(len(name) + 1)}
 )
-_WANTED: Final = text("SELECT EXISTS (SELECT FROM subscriptions WHERE event_types && CAST(:patterns AS text[]))")
+_WANTED: Final = text("""
+    SELECT DISTINCT pattern FROM subscriptions, unnest(event_types) AS pattern
+    WHERE event_types && CAST(:patterns AS text[])
+""")
 _ROWS: Final = text(f"""
     SELECT id, event_id, event_type, user_id, channel, category, status, reason, attempts, subscription_id
     FROM notifications
-    WHERE id = ANY(:ids) AND status = ANY(:told) AND coalesce(event_type, '') NOT LIKE '{PREFIX}%' ORDER BY id
+    WHERE id = ANY(:ids) AND status = ANY(:told) AND coalesce(event_type, '') NOT LIKE '{OURS}%' ORDER BY id
 """)
 
 
 def tell(connection: Connection, notification_ids: Sequence[UUID]) -> None:
     """Tell what has become of some notifications, in the connection's transaction, where anybody wants to know."""
-    if not notification_ids or not connection.scalar(_WANTED, {"patterns": _PATTERNS}):
+    if not notification_ids:
         return
-    rows = connection.execute(_ROWS, {"ids": list(notification_ids), "told": list(TOLD)}).mappings()
+    wishes = list(connection.scalars(_WANTED, {"patterns": _PATTERNS}))
+    wanted = [status for status, name in _TYPES.items() if any(matches(pattern, name) for pattern in wishes)]
+    if not wanted:
+        return
+    rows = connection.execute(_ROWS, {"ids": list(notification_ids), "told": wanted}).mappings()
     emit(
         connection,
         [
             (
-                TYPES[Status(row["status"])],
+                _TYPES[Status(row["status"])],
                 {"notification_id": row["id"], **{name: value for name, value in row.items() if name != "id"}},
             )
             for row in rows

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine, text
 
+from notifier.callbacks import tell
 from notifier.channels import FINISHED, Channel, Status
 from notifier.durations import parse_iso
 from notifier.errors import Conflict, Invalid
@@ -47,6 +48,7 @@ def move(engine: Engine, notification_id: UUID, changes: Mapping[str, datetime |
         if "target_date" in changes and row["target_date"] is None:
             raise Invalid({"target_date": ["This notification is no reminder: it has no target to move."]})
         connection.execute(_MOVE, {"id": notification_id, **_moved(row, changes)})
+        tell(connection, [notification_id])  # where it is expired now
 
 
 def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None]) -> dict[str, Any]:

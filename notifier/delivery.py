@@ -25,7 +25,6 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from notifier.attempts import Record, record
-from notifier.callbacks import TYPES
 from notifier.channels import Status
 from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
@@ -34,6 +33,7 @@ from notifier.errors import NotifierError
 from notifier.facts import Facts, read
 from notifier.gate import Gate
 from notifier.listeners import Listeners
+from notifier.patterns import told_as
 from notifier.providers import Message, Outcome, Provider, Result
 
 log = structlog.get_logger()
@@ -148,7 +148,8 @@ class Delivery:
         """Send what has passed the gate; returns what failed until only stragglers were left."""
         watch = Watch(self._transactions, facts.receivers, self._disable_after)
         composition = self._composer.begin(rows, facts.receivers)
-        told = bool(self._listeners.recent(self._transactions).of(TYPES[self._finished]))
+        directory = self._listeners.at(self._transactions, facts.version)
+        told = bool(directory.of(told_as(self._finished)))
         batch = _Batch(self._transactions, self._provider, composition, watch, rows, tries, start_until, told=told)
         steps = batch.steps()
         tried = False

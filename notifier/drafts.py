@@ -13,10 +13,11 @@ from uuid import UUID
 
 import orjson
 
-from notifier.channels import EventStatus, Priority, Status
+from notifier.channels import FINISHED, EventStatus, Priority, Status
 from notifier.ids import new_id, time_of
 from notifier.lanes import FAN_OUT
 from notifier.listeners import Directory
+from notifier.patterns import told_as
 from notifier.plans import Origin, Plan, Planner, Row, plan_of
 from notifier.templates import Catalogue
 from notifier.users import Person
@@ -189,6 +190,9 @@ def draft_event(
     plan = plan_of(event)
     origin = Origin(event_id, source, event_id, event["event_type"])
     rows = planner.rows(plan, origin, None, catalogue) if plan else []
+    ended = {Status(row["status"]) for row in rows} & FINISHED
+    if any(directory.of(told_as(status)) for status in ended):
+        event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}  # which tells of it
     return Draft(source, event, tuple(row | {"key": key} for row in rows), key, fingerprint, directory.version)
 
 

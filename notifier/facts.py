@@ -29,7 +29,8 @@ _FACTS: Final = text("""
             WHERE channel = :channel AND folded = ANY(:addresses) AND coalesce(until > now(), true)) AS suppressed,
         (SELECT CAST(json_agg(json_build_array(encode(address_hash, 'hex'), category)) AS text) FROM opt_outs
             WHERE channel = :channel AND address_hash = ANY(:hashes)) AS opted_out,
-        (SELECT CAST(json_agg(target) AS text) FROM holds) AS held
+        (SELECT CAST(json_agg(target) AS text) FROM holds) AS held,
+        (SELECT version FROM listeners) AS version
 """)
 
 
@@ -48,6 +49,8 @@ class Facts:
     #: Reminders in whose place a later one has come.
     superseded: frozenset[UUID]
     receivers: Mapping[UUID, Receiver]
+    #: The version of the listeners (notifier.listeners).
+    version: int
 
     def held(self, row: Claimed) -> str | None:
         """The hold that means a row: `all`, its channel or its route."""
@@ -72,4 +75,5 @@ def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> F
         frozenset(orjson.loads(found.held or "[]")),
         superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
         receivers(connection, [row.subscription_id for row in rows if row.subscription_id]),
+        int(found.version),
     )

@@ -10,7 +10,8 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Engine, text
 
-from notifier.channels import Channel, Status
+from notifier.callbacks import tell
+from notifier.channels import FINISHED, Channel, Status
 from notifier.drafts import as_document, insert_notifications
 from notifier.lanes import BATCH
 from notifier.plans import Origin, Plan, Planner, Row, Strategy, next_in_line, shared_fields
@@ -55,6 +56,7 @@ def take_over(engine: Engine, planner: Planner) -> int:
                 rows += _successors(planner, row, person, templates)
         if rows:
             connection.execute(_INSERT, {"notifications": as_document(rows)})
+            tell(connection, [row["id"] for row in rows if row["status"] in FINISHED])
         connection.execute(_SETTLED, {"ids": settled})
     return len(rows)
 

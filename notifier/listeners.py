@@ -81,6 +81,14 @@ class Listeners:
         self._asked_at = time.monotonic()
         return directory
 
+    def at(self, engine: Engine, version: int) -> Directory:
+        """The directory at a version, or a later one."""
+        directory = self._directory
+        if directory is not None and directory.version == version:
+            return directory
+        with engine.connect() as connection:
+            return self.read(connection)
+
     def recent(self, engine: Engine) -> Directory:
         """The directory as it was a second ago at most; its version says which it is."""
         directory = self._directory

@@ -11,8 +11,6 @@ from notifier.channels import EventStatus, Priority
 from notifier.drafts import as_document, insert_events
 from notifier.ids import new_id, time_of
 
-#: What the types of our own events begin with. Callers cannot post such, and nothing is told about telling.
-PREFIX: Final = "notifier."
 #: The name of their source.
 SOURCE: Final = "notifier"
 

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from notifier.channels import Status
+
 PATTERN: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|[A-Za-z0-9][A-Za-z0-9._:-]{0,126}\*|\*)")
 
 #: What templates and routes may be called.
@@ -14,3 +16,12 @@ def matches(pattern: str, event_type: str) -> bool:
     if pattern.endswith("*"):
         return event_type.startswith(pattern[:-1])
     return event_type == pattern
+
+
+#: What the types of our own events begin with. Callers cannot post such, and nothing is told about telling.
+OURS: Final = "notifier."
+
+
+def told_as(status: Status) -> str:
+    """The type of the event that tells of a notification in this state."""
+    return f"{OURS}notification.{status}"

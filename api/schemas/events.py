@@ -8,12 +8,12 @@ from api.schemas.notifications import NotificationSchema
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import EventStatus
-from notifier.own_events import PREFIX
+from notifier.patterns import OURS
 
 
 def _not_ours(event_type: str) -> None:
-    if event_type.startswith(PREFIX):
-        raise ma.ValidationError(f"Types that begin with {PREFIX} are events of Notifier itself.")
+    if event_type.startswith(OURS):
+        raise ma.ValidationError(f"Types that begin with {OURS} are events of Notifier itself.")
 
 
 class EventSchema(SchedulingFields):
