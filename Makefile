@@ -51,7 +51,8 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements.txt | $(BIN)/python
+$(VENV)/.installed-dev: requirements-dev.txt requirements.txt tests/data/npm/package-lock.json | $(BIN)/python
 	@echo "Installing requirements-dev.txt into $(VENV) …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m tests.node_packages
 	@touch $@ $(VENV)/.installed

@@ -311,7 +311,20 @@ def load_settings() -> Settings:
 
     Raises SettingsError.
     """
+    return read_settings(_environ())
+
+
+def load_webhook_secret() -> str | None:
+    """NOTIFIER_WEBHOOK_SECRET of this process or else of the running stack, for what needs no database.
+
+    Raises SettingsError.
+    """
+    [entry] = (each for each in fields(Settings) if each.name == "webhook_secret")
+    value = _environ().get(entry.metadata["env"])
+    return str(_parse(entry, value)) if value else None
+
+
+def _environ() -> dict[str, str]:
+    """This process's environment and, where it names no database, what the running stack has besides."""
     environ = dict(os.environ)
-    if not environ.get("DATABASE_URL"):
-        environ = {**running_stack(environ), **environ}
-    return read_settings(environ)
+    return environ if environ.get("DATABASE_URL") else {**running_stack(environ), **environ}

@@ -55,6 +55,7 @@ def succeed(*arguments: str, environment: dict[str, str]) -> str:
         "dlq",
         "dlq requeue",
         "outbox",
+        "listen",
         "api-keys",
         "replay",
     ],

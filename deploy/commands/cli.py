@@ -6,6 +6,7 @@ from deploy.commands.dlq import dlq
 from deploy.commands.group import OneLineErrors
 from deploy.commands.holds import hold, release
 from deploy.commands.keys import api_keys
+from deploy.commands.listen import listen
 from deploy.commands.outbox import outbox
 from deploy.commands.processes import api, beat, flower, migrate, worker
 from deploy.commands.rekey import rekey
@@ -36,6 +37,7 @@ for command in (
     alive,
     dlq,
     outbox,
+    listen,
     replay,
     routes,
     hold,
