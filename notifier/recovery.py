@@ -19,12 +19,14 @@ from notifier.receivers import SUBSCRIPTION_DISABLED, TEST
 Hints = list[tuple[str, UUID]]
 
 # Chunk by chunk behind the last id, so that what fails again meanwhile is not taken twice.
-_MISSED: Final = text(f"""
-    SELECT id FROM notifications
-    WHERE subscription_id = :subscription_id AND id >= :since AND id > :after
+_IS_MISSED: Final = f"""
+    subscription_id = :subscription_id AND id >= :since
         AND (status = '{Status.FAILED}' OR status = '{Status.SKIPPED}' AND reason = '{SUBSCRIPTION_DISABLED}')
-    ORDER BY id LIMIT {BATCH} FOR UPDATE
-""")
+"""
+_MISSED: Final = text(
+    f"SELECT id FROM notifications WHERE {_IS_MISSED} AND id > :after ORDER BY id LIMIT {BATCH} FOR UPDATE"
+)
+_COUNT: Final = text(f"SELECT count(*) FROM notifications WHERE {_IS_MISSED}")
 _LETTERS: Final = text("""
     UPDATE dead_letters SET requeued_at = now() WHERE notification_id = ANY(:ids) AND requeued_at IS NULL
 """)
@@ -34,6 +36,13 @@ _REVIVE: Final = text(f"""
         due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids) RETURNING queue, id
 """)
+
+
+def count_missed(engine: Engine, subscription_id: UUID, since: datetime) -> int:
+    """How many notifications `recover` would requeue now."""
+    with engine.connect() as connection:
+        values = {"subscription_id": subscription_id, "since": first_id_of(since)}
+        return int(connection.scalar(_COUNT, values) or 0)
 
 
 def recover(engine: Engine, subscription_id: UUID, since: datetime, lease: Lease) -> Iterator[Hints]:

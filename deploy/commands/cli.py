@@ -9,6 +9,7 @@ from deploy.commands.keys import api_keys
 from deploy.commands.listen import listen
 from deploy.commands.outbox import outbox
 from deploy.commands.processes import api, beat, flower, migrate, worker
+from deploy.commands.recover import recover
 from deploy.commands.rekey import rekey
 from deploy.commands.replay import replay
 from deploy.commands.routes import routes
@@ -44,5 +45,6 @@ for command in (
     release,
     api_keys,
     rekey,
+    recover,
 ):
     cli.add_command(command)
