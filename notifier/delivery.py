@@ -48,6 +48,8 @@ _MOST_AT_ONCE: Final = 16
 _SLOW_COMPOSING: Final = 0.1
 #: Seconds after which a send counts as late: a thread is not kept by those alone.
 _LATE: Final = 1.0
+#: Seconds between two looks, where a tenth is usual, that say that this process is slow itself.
+_STALLED: Final = 0.3
 #: Between tries to record while Postgres is away, in seconds.
 _RECORD_PAUSE: Final = 0.25
 
@@ -155,11 +157,12 @@ class Delivery:
         tried = False
         for _ in steps:
             late = batch.late()
-            for row in late:
-                if row.subscription_id is not None:
-                    self._gate.suspects.add(row.subscription_id)
             if not tried and batch.is_waiting_for(late):
                 tried = True
+                # The others are back: so it is these receivers that are slow, and not this process.
+                for row in late:
+                    if row.subscription_id is not None:
+                        self._gate.suspects.add(row.subscription_id)
                 failed = batch.take_failed()
                 if detach(partial(_finish, batch, steps), tries):
                     return failed
@@ -202,6 +205,7 @@ class _Batch:
         self._begun: dict[UUID, tuple[Claimed, float]] = {}
         self._unrecorded: list[Record] = []
         self._recorded_at = time.monotonic()
+        self._turned_at = time.monotonic()
         self._postgres_is_away = False
         self._failed: list[FailedRow] = []
 
@@ -220,7 +224,13 @@ class _Batch:
 
     def late(self) -> list[Claimed]:
         """What was begun a while ago and is not back."""
-        since = time.monotonic() - _LATE
+        now = time.monotonic()
+        if now - self._turned_at > _STALLED:
+            # This process itself did not get on: that is held against nobody.
+            gap = now - self._turned_at
+            self._begun = {each: (row, begun + gap) for each, (row, begun) in self._begun.items()}
+        self._turned_at = now
+        since = now - _LATE
         return [row for row, begun in self._begun.values() if begun < since]
 
     def is_waiting_for(self, late: Sequence[Claimed]) -> bool:
