@@ -30,14 +30,17 @@ class Record:
 # An attempt that the clock wrote for a worker it thought dead gives way to what the worker knows.
 _ATTEMPTS: Final = """
     INSERT INTO attempts (id, notification_id, number, provider, outcome, status_code, error, response_excerpt,
-        duration_ms, started_at)
-    SELECT attempt_id, id, number, provider, outcome, status_code, error, response_excerpt, duration_ms, started_at
+        duration_ms, started_at, request_headers, response_headers, timing)
+    SELECT attempt_id, id, number, provider, outcome, status_code, error, response_excerpt, duration_ms, started_at,
+        request_headers, response_headers, timing
     FROM json_to_recordset(CAST(:records AS json)) AS record(attempt_id uuid, id uuid, number integer, provider text,
         outcome text, status_code integer, error text, response_excerpt text, duration_ms double precision,
-        started_at timestamptz)
+        started_at timestamptz, request_headers json, response_headers json, timing json)
     ON CONFLICT (id) DO UPDATE SET provider = excluded.provider, outcome = excluded.outcome,
         status_code = excluded.status_code, error = excluded.error, response_excerpt = excluded.response_excerpt,
-        duration_ms = excluded.duration_ms, started_at = excluded.started_at
+        duration_ms = excluded.duration_ms, started_at = excluded.started_at,
+        request_headers = excluded.request_headers, response_headers = excluded.response_headers,
+        timing = excluded.timing
         WHERE attempts.provider IS NULL
 """
 # Every value is absolute, so that recording twice (a lost COMMIT) changes nothing. What was accepted finishes its
@@ -102,6 +105,9 @@ def _row(record: Record) -> dict[str, Any]:
         "duration_ms": result.duration_ms,
         "started_at": result.started_at,
         "ended_at": result.ended_at,
+        "request_headers": result.request_headers,
+        "response_headers": result.response_headers,
+        "timing": result.timing,
     }
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 # Answers of servers repeat addresses; of our own words the class is kept.
 _WIPE: Final = (
     text("""
-        UPDATE attempts SET response_excerpt = NULL, error = split_part(error, ':', 1)
+        UPDATE attempts SET response_excerpt = NULL, response_headers = NULL, error = split_part(error, ':', 1)
         WHERE notification_id = ANY(:ids)
     """),
     text("UPDATE dead_letters SET error = split_part(error, ':', 1) WHERE notification_id = ANY(:ids)"),

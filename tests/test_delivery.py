@@ -29,6 +29,7 @@ def test_an_email_arrives(system: Running, smtp: SmtpReceiver) -> None:
     assert attempt["outcome"] == "accepted"
     assert attempt["duration_ms"] > 0
     assert attempt["started_at"].endswith("Z")
+    assert (attempt["request_headers"], attempt["response_headers"], attempt["timing"]) == (None, None, None)
 
 
 def test_a_webhook_arrives_signed_and_as_it_was_sent(system: Running, http: HttpReceiver) -> None:
@@ -37,6 +38,7 @@ def test_a_webhook_arrives_signed_and_as_it_was_sent(system: Running, http: Http
         f'{{"event_type": "order.paid", "channel": "webhook", "recipient": "{http.url("/as-sent")}",'
         f' "occurred_at": "2026-11-21T10:00:00+01:00", "payload": {payload}}}'
     )
+    http.answer("/as-sent", (204, {"X-Request-Id": "r-1", "Set-Cookie": "session=hunter2"}))
     answer = system.http.post(
         f"{system.url}/api/v1/events", data=body.encode(), headers={"content-type": "application/json"}, timeout=10
     )
@@ -45,7 +47,19 @@ def test_a_webhook_arrives_signed_and_as_it_was_sent(system: Running, http: Http
     [received] = http.received("/as-sent")
     assert notification["status"] == "delivered"
     assert notification["delivered_at"]
-    assert notification["attempt_log"][0]["status_code"] == 204
+    [attempt] = notification["attempt_log"]
+    assert attempt["status_code"] == 204
+    assert attempt["request_headers"] == {
+        "content-type": "application/json",
+        "user-agent": received.headers["user-agent"],
+        "webhook-id": notification["id"],
+        "webhook-timestamp": received.headers["webhook-timestamp"],
+        "webhook-signature": "v1,***",
+    }
+    assert (attempt["response_headers"]["x-request-id"], attempt["response_headers"]["set-cookie"]) == ("r-1", "***")
+    assert 0 <= attempt["timing"]["first_byte_ms"] <= attempt["timing"]["total_ms"]
+    assert attempt["timing"]["tls_ms"] is None
+    assert system.get(f"/api/v1/notifications/{notification['id']}/attempts").json()["items"] == [attempt]
     assert received.id == notification["id"]
     assert received.headers["content-type"] == "application/json"
     assert f'"data":{payload}'.encode() in received.body

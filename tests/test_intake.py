@@ -312,6 +312,9 @@ def test_the_description_is_served_and_valid_json(system: Running) -> None:
     assert description["openapi"].startswith("3.0")
     assert "/api/v1/events" in description["paths"]
     assert json.dumps(description["paths"]["/api/v1/events"]["post"]["requestBody"])
+    attempt = description["components"]["schemas"]["Attempt"]["properties"]
+    for name in ("request_headers", "response_headers", "timing"):
+        assert (attempt[name]["type"], attempt[name]["nullable"]) == ("object", True)
 
 
 def test_the_docs_load_nothing_from_elsewhere(system: Running) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import Timestamp, name
+from api.schemas.fields import JsonText, Timestamp, name
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import Channel, Status
@@ -100,6 +100,12 @@ class PinnedTemplateSchema(ma.Schema):
     version = fields.Integer()
 
 
+def _by_name(values: dict[str, Any], description: str, example: dict[str, Any]) -> JsonText:
+    """An object of an HTTP call, null where there was none."""
+    metadata = {"type": "object", "additionalProperties": values, "description": description, "example": example}
+    return JsonText(allow_none=True, metadata=metadata)
+
+
 class AttemptSchema(ma.Schema):
     """One call to a provider."""
 
@@ -111,6 +117,23 @@ class AttemptSchema(ma.Schema):
     response_excerpt = fields.String(allow_none=True)
     duration_ms = fields.Float(allow_none=True)
     started_at = Timestamp(allow_none=True)
+    request_headers = _by_name(
+        {"type": "string"},
+        "The headers that we set, of a webhook; whatever may be a secret is `***`.",
+        {"content-type": "application/json", "webhook-signature": "v1,***"},
+    )
+    response_headers = _by_name(
+        {"type": "string"},
+        "The headers of the answer: the first 30 lines, values cut to 256 characters, 4 KiB in all; cookies and what"
+        " else may be a secret are `***`. Null where there was no answer.",
+        {"server": "nginx", "set-cookie": "***"},
+    )
+    timing = _by_name(
+        {"type": "number", "nullable": True},
+        "Milliseconds from the beginning of the call to the end of each phase; null for one that was not reached or did"
+        " not happen: a connection that was kept has no `dns_ms`, `connect_ms` and `tls_ms`, http no `tls_ms`.",
+        {"dns_ms": 1.2, "connect_ms": 20.5, "tls_ms": 61.0, "first_byte_ms": 95.3, "total_ms": 95.4},
+    )
 
 
 class NotificationSchema(ma.Schema):

@@ -4,7 +4,7 @@ A provider takes messages one by one as it has capacity for them and gives back 
 they finish. It knows nothing of Postgres, retries or queues: it tells outcomes apart, the rest decides.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -72,6 +72,12 @@ class Result:
     response_excerpt: str | None = None
     #: Seconds that the provider asks us to wait, as a floor under the backoff.
     retry_after: float | None = None
+    #: Of an HTTP call: the headers that we set, secrets masked, and those that came back; dicts, lower-case names.
+    request_headers: Mapping[str, str] | None = None
+    response_headers: Mapping[str, str] | None = None
+    #: `dns_ms`, `connect_ms`, `tls_ms`, `first_byte_ms`, `total_ms`: milliseconds from the call's beginning to the end
+    #: of each phase; None where it was not reached or did not happen.
+    timing: Mapping[str, float | None] | None = None
 
     @property
     def ended_at(self) -> datetime:

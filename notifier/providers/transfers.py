@@ -14,7 +14,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -67,7 +67,6 @@ _NO_URL: Final = (Failure.URL, "not a URL that begins with http:// or https://")
 class Request:
     """One POST."""
 
-    #: Handed back with what became of it.
     id: UUID
     url: str
     #: Lines, "name: value".
@@ -79,7 +78,7 @@ class Request:
 class Exchange:
     """What became of one Request: an answer's status, or a failure."""
 
-    id: UUID
+    request: Request
     #: With a time zone.
     started_at: datetime
     duration_ms: float
@@ -91,6 +90,9 @@ class Exchange:
     head: Sequence[bytes]
     #: The beginning of the answer's body, at most EXCERPT characters; None where it is empty.
     excerpt: str | None
+    #: See Result; None where the request was not begun. Where libcurl sent it twice, the phases before the total are
+    #: those of the second time, and count from there.
+    timing: Mapping[str, float | None] | None
     failure: Failure | None = None
     #: The failure in a few words, safe to show: no part of the URL but an address is in it.
     detail: str = ""
@@ -152,13 +154,14 @@ class Transfer:
 
     def prepare(self, request: Request) -> bool:
         """Whether the request can be begun at all; if not, `refuse` is for it."""
-        self._id = request.id
+        self._request = request
         self._started_at = datetime.now(UTC)
         self._began = time.monotonic()
         self._head.clear()
         self._body = b""
         self._read = 0
         self._refusal: str | None = None
+        self._sought = False
         self._opened = False
         self._trouble: OSError | None = None
         # libcurl guesses a scheme where there is none.
@@ -177,10 +180,11 @@ class Transfer:
         # An answer that is cut off, by us or by them, after its head still counts by its status.
         head = self._final_head()
         if head is not None:
-            return self._exchange(sent=True, status_code=int(self.curl.getinfo(pycurl.RESPONSE_CODE)), head=head)
+            status = int(self.curl.getinfo(pycurl.RESPONSE_CODE))
+            return self._exchange(sent=True, status_code=status, head=head, timing=self._timing(sent=True))
         sent = int(self.curl.getinfo(pycurl.REQUEST_SIZE)) > 0
         failure, detail = self._failure_to_answer(code) if sent else self._failure_to_send(code, message)
-        return self._exchange(sent=sent, failure=failure, detail=detail)
+        return self._exchange(sent=sent, failure=failure, detail=detail, timing=self._timing(sent=sent))
 
     def refuse(self) -> Exchange:
         """What becomes of a request that cannot be begun."""
@@ -195,18 +199,40 @@ class Transfer:
         head: Sequence[bytes] = (),
         failure: Failure | None = None,
         detail: str = "",
+        timing: Mapping[str, float | None] | None = None,
     ) -> Exchange:
         return Exchange(
-            id=self._id,
+            request=self._request,
             started_at=self._started_at,
             duration_ms=(time.monotonic() - self._began) * 1000,
             sent=sent,
             status_code=status_code,
             head=head,
             excerpt=_excerpt(self._body),
+            timing=timing,
             failure=failure,
             detail=detail,
         )
+
+    def _timing(self, *, sent: bool) -> dict[str, float | None]:
+        dns = connect = tls = None
+        if self._sought:  # on a kept connection there is nothing to ask for
+            dns = self._milliseconds(pycurl.NAMELOOKUP_TIME_T)
+            connect = self._milliseconds(pycurl.CONNECT_TIME_T)
+            tls = self._milliseconds(pycurl.APPCONNECT_TIME_T)
+        return {
+            "dns_ms": dns,
+            "connect_ms": connect,
+            "tls_ms": tls,
+            # Where there was no request, libcurl has the moment at which it gave up.
+            "first_byte_ms": self._milliseconds(pycurl.STARTTRANSFER_TIME_T) if sent else None,
+            "total_ms": self._milliseconds(pycurl.TOTAL_TIME_T),
+        }
+
+    def _milliseconds(self, info: int) -> float | None:
+        """One of libcurl's times, with one decimal; None where it has none."""
+        microseconds = self.curl.getinfo(info)
+        return (microseconds + 50) // 100 / 10 if microseconds else None
 
     def _take(self, chunk: bytes) -> int:
         if len(self._body) <= EXCERPT:
@@ -217,6 +243,7 @@ class Transfer:
     def _open_socket(
         self, _purpose: int, address: tuple[int, int, int, tuple[str, int]]
     ) -> socket.socket | Literal[-1]:
+        self._sought = True
         family, kind, protocol, (host, *_) = address
         refused = refusal(host, self._limits.allowed_networks)
         if refused:
@@ -231,12 +258,12 @@ class Transfer:
 
     def _final_head(self) -> list[bytes] | None:
         """The header lines after the last status line (a 100 or 103 may stand before), if the head is complete."""
-        lines = list(self._head)
-        start = max((at for at, line in enumerate(lines) if line.startswith(b"HTTP/")), default=None)
-        if start is None:
-            return None
-        fields = lines[start + 1 :]
-        return fields if any(line in {b"\r\n", b"\n"} for line in fields) else None
+        start = 0
+        for at, line in enumerate(self._head, start=1):
+            if line.startswith(b"HTTP/"):
+                start = at
+        fields = self._head[start:]
+        return fields if start and (b"\r\n" in fields or b"\n" in fields) else None
 
     def _failure_to_send(self, code: int, message: str) -> tuple[Failure, str]:
         if code == pycurl.E_OPERATION_TIMEDOUT:
@@ -265,6 +292,8 @@ class Transfer:
 
 
 def _excerpt(body: bytes) -> str | None:
+    if not body:
+        return None
     # A decoder that awaits more leaves out a character which the cut has halved.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     return decoder.decode(body[:EXCERPT], final=len(body) <= EXCERPT).replace("\0", "") or None

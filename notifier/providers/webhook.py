@@ -27,7 +27,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from notifier import signing
-from notifier.providers import Message, Outcome, Result
+from notifier.providers import Message, Outcome, Result, headers
 from notifier.providers.address_guard import Network
 from notifier.providers.exchanges import Exchanges
 from notifier.providers.transfers import Exchange, Failure, Request
@@ -81,15 +81,15 @@ class Webhooks:
     def _request(self, message: Message) -> Request:
         body = message.text.encode(errors="replace")
         signed = signing.headers(message.keys or self._keys, message.id, int(time.time()), body)
-        headers = [*_HEADERS, *(f"{name}: {value}" for name, value in signed.items())]
+        lines = [*_HEADERS, *(f"{name}: {value}" for name, value in signed.items())]
         # Without a value libcurl would leave the header out: a semicolon says that it is meant to be empty.
-        headers += [f"{name}: {value}" if value else f"{name};" for name, value in message.headers]
-        return Request(id=message.id, url=message.recipient, headers=headers, body=body)
+        lines += [f"{name}: {value}" if value.strip() else f"{name};" for name, value in message.headers]
+        return Request(id=message.id, url=message.recipient, headers=lines, body=body)
 
     def _result(self, exchange: Exchange) -> Result:
         outcome = _outcome(exchange)
         return Result(
-            id=exchange.id,
+            id=exchange.request.id,
             outcome=outcome,
             provider=self.name,
             started_at=exchange.started_at,
@@ -98,6 +98,9 @@ class Webhooks:
             error=None if outcome is Outcome.ACCEPTED else _error(exchange),
             response_excerpt=exchange.excerpt,
             retry_after=_retry_after(exchange),
+            request_headers=headers.of_request(exchange.request.headers),
+            response_headers=None if exchange.status_code is None else headers.of_response(exchange.head),
+            timing=exchange.timing,
         )
 
 
