@@ -104,6 +104,10 @@ def _networks(value: str) -> tuple[Network, ...]:
         raise ValueError(f"is not a list of networks: {error}") from None
 
 
+def _ports(value: str) -> tuple[int, ...]:
+    return tuple(_integer(1, 65535)(part) for part in _list(value))
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if urlsplit(value).scheme not in schemes:
@@ -195,6 +199,8 @@ class Settings:
     )
     #: Private networks that webhooks may reach all the same: `10.1.0.0/16, 127.0.0.0/8`.
     webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", _networks, ())
+    #: The ports that webhooks may reach: `443, 8443`. Unset: all.
+    webhook_allowed_ports: tuple[int, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_PORTS", _ports, ())
 
     #: Seconds that one email may take in all.
     email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", _duration(0.1), timedelta(seconds=30))

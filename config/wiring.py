@@ -52,6 +52,7 @@ def make_provider(settings: Settings, channel: Channel, engine: Engine) -> Provi
         return Webhooks(
             keys=[key_of(settings.webhook_secret)] if settings.webhook_secret else [],
             allowed_networks=settings.webhook_allowed_networks,
+            allowed_ports=settings.webhook_allowed_ports,
             timeout=settings.webhook_timeout.total_seconds(),
         )
     scheme = urlsplit(dsns[0]).scheme

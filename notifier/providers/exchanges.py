@@ -4,7 +4,7 @@ import math
 import select
 import ssl
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -22,12 +22,20 @@ _SLICE: Final = 0.1
 class Exchanges:
     """Sends requests from any number of threads, each `send` over connections of its own, kept for the next one."""
 
-    def __init__(self, *, timeout: float, allowed_networks: Sequence[Network], concurrency: int) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        allowed_networks: Sequence[Network],
+        concurrency: int,
+        allowed_ports: Collection[int] = (),
+    ) -> None:
         """`timeout`: the total for one request, in seconds. `concurrency`: requests in flight in one `send`."""
         self._limits = Limits(
             timeout=timeout,
             connect_timeout=min(_CONNECT_TIMEOUT, timeout),
             allowed_networks=tuple(allowed_networks),
+            allowed_ports=frozenset(allowed_ports),
             # What Python's own TLS trusts, SSL_CERT_FILE included; libcurl would go by where it was built.
             ca_file=ssl.get_default_verify_paths().cafile,
         )

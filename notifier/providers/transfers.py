@@ -116,6 +116,8 @@ class Limits:
     connect_timeout: float
     #: What may be connected to beside public addresses.
     allowed_networks: Sequence[Network]
+    #: The ports that may be connected to; none: all.
+    allowed_ports: frozenset[int]
     #: The certificates to trust; None: those that libcurl was built to trust.
     ca_file: str | None
 
@@ -244,8 +246,10 @@ class Transfer:
         self, _purpose: int, address: tuple[int, int, int, tuple[str, int]]
     ) -> socket.socket | Literal[-1]:
         self._sought = True
-        family, kind, protocol, (host, *_) = address
+        family, kind, protocol, (host, port, *_) = address
         refused = refusal(host, self._limits.allowed_networks)
+        if self._limits.allowed_ports and port not in self._limits.allowed_ports:
+            refused = f"port {port} is not allowed"
         if refused:
             self._refusal = refused
             return pycurl.SOCKET_BAD

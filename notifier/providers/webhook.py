@@ -20,7 +20,7 @@ again over a new one. RFC 9110, section 9.2.2, allows that for what its receiver
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -58,15 +58,23 @@ class Webhooks:
     confirms_delivery = True
 
     def __init__(
-        self, keys: Sequence[bytes], allowed_networks: Sequence[Network], timeout: float, concurrency: int = 64
+        self,
+        keys: Sequence[bytes],
+        allowed_networks: Sequence[Network],
+        timeout: float,
+        concurrency: int = 64,
+        allowed_ports: Collection[int] = (),
     ) -> None:
         """`timeout`: seconds that one webhook may take in all. `concurrency`: requests in flight in each `send`.
 
-        Only public addresses are connected to, and those in `allowed_networks`.
+        Only public addresses are connected to, and those in `allowed_networks`; only the ports in `allowed_ports`,
+        where there are any.
         """
         self.timeout = timeout
         self._keys = tuple(keys)
-        self._exchanges = Exchanges(timeout=timeout, allowed_networks=allowed_networks, concurrency=concurrency)
+        self._exchanges = Exchanges(
+            timeout=timeout, allowed_networks=allowed_networks, concurrency=concurrency, allowed_ports=allowed_ports
+        )
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         """See Provider."""
@@ -116,7 +124,10 @@ def _outcome(exchange: Exchange) -> Outcome:
 def _error(exchange: Exchange) -> str:
     if exchange.failure is None:
         return f"http {exchange.status_code}"
-    hint = "; NOTIFIER_WEBHOOK_ALLOWED_NETWORKS can allow it" if exchange.failure is Failure.ADDRESS else ""
+    hint = ""
+    if exchange.failure is Failure.ADDRESS:
+        what = "PORTS" if exchange.detail.startswith("port ") else "NETWORKS"
+        hint = f"; NOTIFIER_WEBHOOK_ALLOWED_{what} can allow it"
     return f"{exchange.failure}: {exchange.detail}{hint}"
 
 

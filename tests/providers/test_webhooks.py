@@ -666,6 +666,19 @@ def test_the_refusal_names_the_address_and_its_kind(make: Make) -> None:
     assert result.error == "address: 10.0.0.1 is private; NOTIFIER_WEBHOOK_ALLOWED_NETWORKS can allow it"
 
 
+def test_ports_can_be_limited() -> None:
+    with receivers.http() as (allowed, _), receivers.http() as (other, _), ExitStack() as stack:
+        keys = [signing.key_of(SECRET)]
+        provider = Webhooks(keys, allowed_networks=(LOOPBACK,), timeout=5, allowed_ports=[allowed.port])
+        stack.callback(provider.close)
+        assert post(provider, url_of(allowed)).outcome is Outcome.ACCEPTED
+        refused = post(provider, url_of(other))
+
+        assert other.connections == 0
+    assert refused.outcome is Outcome.REJECTED
+    assert refused.error == f"address: port {other.port} is not allowed; NOTIFIER_WEBHOOK_ALLOWED_PORTS can allow it"
+
+
 def test_an_allowed_network_can_be_reached_and_no_other(make: Make) -> None:
     provider = make(allowed=(ip_network("127.0.0.1/32"),))
     with receivers.http() as (server, _):
