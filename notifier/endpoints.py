@@ -87,9 +87,13 @@ _FAILED: Final = text(f"""
     RETURNING id, now() - failing_since AS failing_for, warned_at IS NOT NULL AS warned
 """)
 _SUCCEEDED: Final = text("""
+    WITH was AS MATERIALIZED (
+        SELECT id, open_until IS NOT NULL AS was_open FROM endpoints WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
+    )
     UPDATE endpoints e SET failing_since = NULL, failures = 0, open_until = NULL, open_for = NULL, probing = false,
         warned_at = NULL, slow_until = CASE WHEN note.quick THEN NULL ELSE e.slow_until END
-    FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, quick boolean) WHERE e.id = note.id
+    FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, quick boolean) JOIN was USING (id)
+    WHERE e.id = note.id RETURNING e.id, was.was_open
 """)
 # It is well again: what waited for it goes.
 _BRING_FORWARD: Final = text(f"""
@@ -109,8 +113,8 @@ def note(engine: Engine, notes: Iterable[Note], known: Mapping[UUID, Receiver], 
         return
     with engine.begin() as connection:
         if well:
-            connection.execute(_SUCCEEDED, {"notes": orjson.dumps(well).decode()})
-            closed = [each.id for each in well if known[each.id].open_until is not None]
+            values = {"notes": orjson.dumps(well).decode(), "ids": [each.id for each in well]}
+            closed = [row.id for row in connection.execute(_SUCCEEDED, values) if row.was_open]
             connection.execute(_BRING_FORWARD, {"ids": closed})
         if failed:
             rows = connection.execute(_FAILED, {"notes": orjson.dumps(failed).decode()}).all()
@@ -166,6 +170,19 @@ class Watch:
                 note(self._engine, notes.values(), self._known, self._disable_after)
             except SQLAlchemyError as error:
                 log.warning("endpoints_not_noted", error=type(error).__name__, endpoints=len(notes))
+
+
+_STILL_OPEN: Final = text("""
+    SELECT id FROM endpoints WHERE id = ANY(:ids) AND open_until IS NOT NULL ORDER BY id FOR SHARE
+""")
+
+
+def still_open(connection: Connection, endpoint_ids: Iterable[UUID]) -> set[UUID]:
+    """Those whose breaker is not closed; it stays so until the connection's transaction ends.
+
+    Whoever closes it after that finds the rows that were put off in this transaction, and brings them forward.
+    """
+    return set(connection.scalars(_STILL_OPEN, {"ids": sorted(set(endpoint_ids))}))
 
 
 _TAKE_PROBE: Final = text(f"""

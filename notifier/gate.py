@@ -7,7 +7,7 @@ duplicate. Whatever is not sent keeps a reason and a sentence for whoever asks w
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -21,7 +21,7 @@ from notifier.cancelling import REPLACED
 from notifier.channels import Channel, Status
 from notifier.claiming import Aside, Claimed, set_aside, take_dedup_keys
 from notifier.deadletters import TOO_OLD, Death, bury
-from notifier.endpoints import BREAKER_OPEN, PROBE, take_probe, take_slots
+from notifier.endpoints import BREAKER_OPEN, PROBE, still_open, take_probe, take_slots
 from notifier.facts import Facts
 from notifier.holds import ALL, HELD, RECHECK
 from notifier.lanes import SLOW, retry_queue
@@ -97,11 +97,25 @@ class Gate:
             put += self._duplicates(connection, keyed)
             for receiver, waiting in limited:
                 put += self._paced(connection, receiver, waiting)
-            set_aside(connection, [verdict for verdict in put if isinstance(verdict, Aside)])
+            set_aside(connection, self._while_open(connection, put, rows))
             bury(connection, [verdict for verdict in put if isinstance(verdict, Death)])
             tell(connection, [verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.due_at is None])
         gone = {verdict.id for verdict in put}
         return [row for row in passed if row.id not in gone]
+
+    @staticmethod
+    def _while_open(connection: Connection, put: Sequence[Aside | Death], rows: Sequence[Claimed]) -> list[Aside]:
+        """What is put aside; what would wait for a breaker that was closed meanwhile is due at once."""
+        asides = [verdict for verdict in put if isinstance(verdict, Aside)]
+        waiting = {aside.id for aside in asides if aside.reason == BREAKER_OPEN}
+        if not waiting:
+            return asides
+        receivers = {row.id: row.subscription_id for row in rows if row.id in waiting and row.subscription_id}
+        still = still_open(connection, receivers.values())
+        return [
+            replace(aside, due_at=rows[0].now) if aside.id in waiting and receivers[aside.id] not in still else aside
+            for aside in asides
+        ]
 
     @staticmethod
     def _limited(rows: Sequence[Claimed], facts: Facts) -> list[tuple[Receiver, list[Claimed]]]:
