@@ -1,0 +1,349 @@
+"""What a subscription missed, sent again: recover, replay, resend, enable. And an event to try it out with."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+from standardwebhooks import Webhook
+
+from notifier.ids import new_id
+from tests.receivers import HttpReceiver
+from tests.running import Running, wait_for
+
+PATH = "/api/v1/subscriptions"
+LONG_AGO = "2026-01-01T00:00:00Z"
+
+
+def subscribe(system: Running, url: str, *event_types: str, **fields: Any) -> dict[str, Any]:
+    answer = system.post(PATH, {"url": url, "event_types": event_types, **fields})
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def enable(system: Running, subscription: dict[str, Any]) -> dict[str, Any]:
+    answer = system.post(f"{PATH}/{subscription['id']}/enable")
+    assert answer.status_code == 200, answer.text
+    enabled: dict[str, Any] = answer.json()
+    assert (enabled["enabled"], enabled["disabled_reason"]) == (True, None)
+    return enabled
+
+
+def recover(system: Running, subscription: dict[str, Any], since: Any = LONG_AGO) -> int:
+    answer = system.post(f"{PATH}/{subscription['id']}/recover", {"since": since})
+    assert answer.status_code == 202, answer.text
+    assert set(answer.json()) == {"recovered"}
+    recovered: int = answer.json()["recovered"]
+    return recovered
+
+
+def notifications(system: Running, subscription: dict[str, Any], **query: Any) -> list[dict[str, Any]]:
+    """All that was made for a subscription, oldest first, page by page."""
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = system.get(f"{PATH}/{subscription['id']}/notifications", params={"limit": 200, **query, **cursor})
+        assert answer.status_code == 200, answer.text
+        found += answer.json()["items"]
+        if answer.json()["next_cursor"] is None:
+            return found[::-1]
+        cursor = {"cursor": answer.json()["next_cursor"]}
+
+
+def missed(system: Running, event_type: str, count: int = 1) -> list[dict[str, Any]]:
+    """The notifications of some events that a disabled subscription is skipped for."""
+    events = [{"event_type": event_type, "payload": {"n": number}} for number in range(count)]
+    ids = [item["id"] for item in system.post("/api/v1/events/batch", {"events": events}).json()["items"]]
+    for event_id in ids:
+        wait_for(lambda event_id=event_id: system.notifications(event_id), 40)
+    skipped = [notification for event_id in ids for notification in system.notifications(event_id)]
+    assert {(each["status"], each["reason"]) for each in skipped} == {("skipped", "subscription_disabled")}
+    return skipped
+
+
+def settled(system: Running, notification_id: str, *statuses: str) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        found = system.notification(notification_id)
+        return found if found["status"] in statuses else None
+
+    return wait_for(look, what=f"{notification_id} to be {statuses}")
+
+
+def all_delivered(system: Running, http: HttpReceiver, path: str, ids: Sequence[str]) -> None:
+    """Wait for these webhook-ids at a path, each exactly once, and for their record."""
+    wait_for(lambda: set(http.times(path)) >= set(ids), 60, f"{len(ids)} at {path}")
+    assert dict(http.times(path)) == dict.fromkeys(ids, 1)
+    statement = "SELECT count(*) FROM notifications WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'delivered'"
+    wait_for(lambda: system.sql(statement, ids=list(ids))[0][0] == len(ids), 40)
+
+
+# A test event
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_test_reaches_that_subscription_alone(system: Running, http: HttpReceiver, enabled: bool) -> None:
+    path = f"/tried-{enabled}"
+    made = subscribe(system, http.url(path), "tried.other", filter="payload.never", enabled=enabled)
+    others = [subscribe(system, http.url(f"{path}-other"), *types) for types in (["notifier.test"], ["tried.other"])]
+    answer = system.post(f"{PATH}/{made['id']}/test")
+    assert answer.status_code == 202, answer.text
+    notification = settled(system, answer.json()["id"], "delivered")
+    assert (notification["subscription_id"], notification["channel"]) == (made["id"], "webhook")
+    assert notification["event_id"] is None
+    [received] = http.received(path)
+    assert received.json["type"] == "notifier.test"
+    assert received.json["id"] == received.id == notification["id"]
+    assert received.json["timestamp"].endswith("Z")
+    assert isinstance(received.json["data"], dict)
+    Webhook(made["secret"]).verify(received.body, received.headers)
+    assert [notifications(system, other) for other in others] == [[], []]
+    assert [each["id"] for each in notifications(system, made)] == [notification["id"]]
+    assert system.get(f"{PATH}/{made['id']}").json()["enabled"] is enabled
+
+
+def test_a_test_that_fails_says_what_was_answered(system: Running, http: HttpReceiver) -> None:
+    http.answer("/tried-in-vain", 404)
+    made = subscribe(system, http.url("/tried-in-vain"), "tried.in.vain")
+    notification = settled(system, system.post(f"{PATH}/{made['id']}/test").json()["id"], "failed")
+    assert [attempt["status_code"] for attempt in notification["attempt_log"]] == [404]
+
+
+# Recover
+
+
+def test_what_was_missed_while_disabled_comes_once_with_its_ids(system: Running, http: HttpReceiver) -> None:
+    made = subscribe(system, http.url("/missed"), "missed.while.disabled")
+    before = system.event(event_type="missed.while.disabled")
+    first = system.finished(before) if wait_for(lambda: system.notifications(before)) else {}
+    system.http.patch(f"{system.url}{PATH}/{made['id']}", json={"enabled": False}, timeout=9)
+    ids = [each["id"] for each in missed(system, "missed.while.disabled", 3)]
+    enable(system, made)
+    assert recover(system, made) == 3
+    all_delivered(system, http, "/missed", [first["id"], *ids])
+    found = system.notification(ids[0])
+    assert (found["reason"], found["attempts"], found["due_at"]) == (None, 1, None)
+    assert recover(system, made) == 0
+    # Whatever came again would have come before this one.
+    last = system.event(event_type="missed.while.disabled")
+    wait_for(lambda: len(http.received("/missed")) >= 5)
+    assert dict(http.times("/missed")) == dict.fromkeys([first["id"], *ids, system.notifications(last)[0]["id"]], 1)
+
+
+def test_what_failed_comes_again_with_its_id_and_a_full_budget(system: Running, http: HttpReceiver) -> None:
+    http.answer("/failed", 500, 500, 500, 500, 204)
+    made = subscribe(system, http.url("/failed"), "failed.for.good")
+    event_id = system.event(event_type="failed.for.good")
+    letter = system.dead_letter(event_id)
+    [dead] = notifications(system, made, status="failed")
+    assert dead["attempts"] == 3
+    assert recover(system, made) == 1
+    later = settled(system, dead["id"], "delivered")
+    assert [attempt["number"] for attempt in later["attempt_log"]] == [1, 2, 3, 4, 5]
+    assert later["reason"] is None
+    assert dict(http.times("/failed")) == {dead["id"]: 5}
+    assert len({received.body for received in http.received("/failed")}) == 1
+    assert system.get(f"/api/v1/dead-letters/{letter['id']}").json()["requeued_at"] is not None
+    assert system.post(f"/api/v1/dead-letters/{letter['id']}/requeue").status_code == 409
+    assert recover(system, made) == 0
+
+
+def test_since_is_a_moment(system: Running, http: HttpReceiver) -> None:
+    made = subscribe(system, http.url("/since"), "since.then", enabled=False)
+    skipped = [missed(system, "since.then")[0] for _ in range(3)]
+    moments = [datetime.fromisoformat(each["created_at"]) for each in skipped]
+    assert moments == sorted(set(moments))
+    enable(system, made)
+    assert recover(system, made, (datetime.now(UTC) + timedelta(days=1)).isoformat()) == 0
+    elsewhere = moments[1].astimezone(tz=None).isoformat()
+    assert recover(system, made, elsewhere) == 2
+    all_delivered(system, http, "/since", [each["id"] for each in skipped[1:]])
+    assert recover(system, made, skipped[0]["created_at"]) == 1
+    all_delivered(system, http, "/since", [each["id"] for each in skipped])
+
+
+def test_since_may_be_very_long_ago(system: Running) -> None:
+    made = subscribe(system, "https://example.com/ancient", "since.ancient", enabled=False)
+    missed(system, "since.ancient")
+    assert recover(system, made, "1970-01-01T00:00:00Z") == 1
+
+
+@pytest.mark.parametrize("since", ["1969-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_since_out_of_all_bounds_recovers_nothing(system: Running, since: str) -> None:
+    made = subscribe(system, "https://example.com/far-off", "since.far.off", enabled=False)
+    answer = system.post(f"{PATH}/{made['id']}/recover", {"since": since})
+    assert (answer.status_code, answer.json().get("recovered")) in {(202, 0), (422, None)}
+
+
+WRONG_BODIES: list[Any] = [{}, {"since": None}, {"since": ""}, {"since": "yesterday"}, {"since": 1}, [], None]
+WRONG_BODIES += [{"since": "2026-01-01T00:00:00"}, {"since": "2026-01-01"}, {"since": LONG_AGO, "until": LONG_AGO}]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG_BODIES)))
+def test_a_wrong_since_recovers_nothing(system: Running, number: int) -> None:
+    made = subscribe(system, "https://example.com/wrong-since", "since.wrong", enabled=False)
+    answer = system.post(f"{PATH}/{made['id']}/recover", WRONG_BODIES[number])
+    assert answer.status_code == (415 if WRONG_BODIES[number] is None else 422), answer.text
+
+
+def test_what_is_recovered_while_disabled_can_be_recovered_again(system: Running, http: HttpReceiver) -> None:
+    made = subscribe(system, http.url("/too-soon"), "recovered.too.soon", enabled=False)
+    [skipped] = missed(system, "recovered.too.soon")
+    assert recover(system, made) == 1
+    wait_for(lambda: system.notification(skipped["id"])["status"] == "skipped")
+    assert system.notification(skipped["id"])["reason"] == "subscription_disabled"
+    enable(system, made)
+    assert recover(system, made) == 1
+    all_delivered(system, http, "/too-soon", [skipped["id"]])
+
+
+def test_only_what_failed_or_was_missed_is_recovered(system: Running, http: HttpReceiver) -> None:
+    made = subscribe(system, http.url("/only"), "only.missed")
+    other = subscribe(system, http.url("/only-other"), "only.others", enabled=False)
+    missed(system, "only.others")
+    fine = settled(system, system.post(f"{PATH}/{made['id']}/test").json()["id"], "delivered")
+    http.answer("/only", (503, {"retry-after": "3600"}), 204)
+    ids = []
+    for then in ("cancelled", "retrying"):
+        event_id = system.event(event_type="only.missed")
+        [notification] = wait_for(lambda event_id=event_id: system.notifications(event_id))
+        http.answer("/only", (503, {"retry-after": "3600"}))
+        settled(system, notification["id"], "retrying")
+        if then == "cancelled":
+            assert system.post(f"/api/v1/notifications/{notification['id']}/cancel").status_code == 200
+        ids.append(notification["id"])
+    assert recover(system, made) == 0
+    states = [system.notification(each)["status"] for each in [fine["id"], *ids]]
+    assert states == ["delivered", "cancelled", "retrying"]
+    assert {each["status"] for each in notifications(system, other)} == {"skipped"}
+
+
+def test_twelve_hundred_that_failed_are_recovered_in_batches(system: Running, http: HttpReceiver) -> None:
+    made = subscribe(system, http.url("/hundreds"), "failed.by.hundreds", enabled=False)
+    [example] = missed(system, "failed.by.hundreds")
+    ids = [str(new_id()) for _ in range(1200)]
+    # As if they had failed one by one, which would open the receiver's breaker.
+    system.sql(
+        """
+        WITH made AS (
+            INSERT INTO notifications (id, origin_id, event_id, event_type, source, recipient, channel, critical,
+                priority, queue, subscription_id, created_at, status, reason, attempts, claims, tries, lost)
+            SELECT new.id, origin_id, event_id, event_type, source, recipient, channel, critical, priority, queue,
+                subscription_id, created_at, 'failed', 'retries_exhausted', 3, 3, 3, 0
+            FROM notifications n, unnest(CAST(:ids AS uuid[])) AS new(id) WHERE n.id = :example RETURNING *
+        )
+        INSERT INTO dead_letters
+            (id, notification_id, event_id, claims, channel, event_type, reason, attempts, created_at)
+        SELECT id, id, event_id, claims, channel, event_type, reason, 3, now() FROM made
+        """,
+        ids=ids,
+        example=example["id"],
+    )
+    enable(system, made)
+    assert recover(system, made) == 1201
+    all_delivered(system, http, "/hundreds", [example["id"], *ids])
+    letters = "SELECT count(*) FROM dead_letters WHERE event_id = :event_id AND requeued_at IS NULL"
+    assert system.sql(letters, event_id=example["event_id"])[0][0] == 0
+    assert {each["attempts"] for each in notifications(system, made)} == {1, 4}
+    assert recover(system, made) == 0
+
+
+def test_several_at_once_recover_everything_once(system: Running, http: HttpReceiver) -> None:
+    made = subscribe(system, http.url("/at-once"), "recovered.at.once", enabled=False)
+    ids = [each["id"] for each in missed(system, "recovered.at.once", 300)]
+    enable(system, made)
+    url = f"{system.url}{PATH}/{made['id']}/recover"
+
+    def ask(_: int) -> int:
+        answer = requests.post(url, json={"since": LONG_AGO}, timeout=60)
+        assert answer.status_code == 202, answer.text
+        recovered: int = answer.json()["recovered"]
+        return recovered
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(ask, range(6))) == 300
+    all_delivered(system, http, "/at-once", ids)
+
+
+# Replay, resend, enable, list
+
+
+def test_a_replay_makes_new_notifications_for_those_who_listen_now(system: Running, http: HttpReceiver) -> None:
+    first, gone = (subscribe(system, http.url(f"/replay-{each}"), "replayed.event") for each in ("first", "gone"))
+    event_id = system.event(event_type="replayed.event", payload={"n": 1})
+    wait_for(lambda: http.received("/replay-first") and http.received("/replay-gone"))
+    system.http.delete(f"{system.url}{PATH}/{gone['id']}", timeout=9)
+    later = subscribe(system, http.url("/replay-later"), "replayed.*")
+    off = subscribe(system, http.url("/replay-off"), "replayed.*", enabled=False)
+    subscribe(system, http.url("/replay-filtered"), "replayed.*", filter="payload.never")
+    assert system.post(f"/api/v1/events/{event_id}/replay").status_code == 202
+    wait_for(lambda: len(http.received("/replay-first")) == 2 and http.received("/replay-later"))
+    made = [each["subscription_id"] for each in system.notifications(event_id)]
+    assert sorted(made) == sorted([first["id"], first["id"], gone["id"], later["id"], off["id"]])
+    one, two = http.received("/replay-first")
+    assert one.id != two.id
+    assert one.body == two.body
+    assert one.json["id"] == event_id
+    assert len(http.received("/replay-gone")) == 1
+    [skipped] = notifications(system, off)
+    assert (skipped["status"], skipped["reason"]) == ("skipped", "subscription_disabled")
+
+
+@pytest.mark.parametrize("since_then", ["nothing", "moved", "disabled", "deleted"])
+def test_one_is_sent_again_on_request(system: Running, http: HttpReceiver, since_then: str) -> None:
+    made = subscribe(system, http.url(f"/resent-{since_then}"), f"resent.{since_then}")
+    event_id = system.event(event_type=f"resent.{since_then}")
+    wait_for(lambda: system.notifications(event_id))
+    first = system.finished(event_id)
+    there = f"{system.url}{PATH}/{made['id']}"
+    if since_then == "moved":
+        system.http.patch(there, json={"url": http.url("/resent-elsewhere")}, timeout=9)
+    elif since_then == "disabled":
+        system.http.patch(there, json={"enabled": False}, timeout=9)
+    elif since_then == "deleted":
+        system.http.delete(there, timeout=9)
+    assert system.post(f"/api/v1/notifications/{first['id']}/resend").status_code == 202
+    path = {"nothing": "/resent-nothing", "moved": "/resent-elsewhere"}.get(since_then)
+    if path:
+        wait_for(lambda: http.times(path)[first["id"]] == (1 if since_then == "moved" else 2))
+        assert settled(system, first["id"], "delivered")["attempts"] == 2
+        assert len({each.body for each in [*http.received(f"/resent-{since_then}"), *http.received(path)]}) == 1
+    else:
+        skipped = settled(system, first["id"], "skipped")
+        assert (skipped["reason"], skipped["attempts"]) == (f"subscription_{since_then}", 1)
+
+
+def test_one_that_was_gone_is_enabled_and_recovered(system: Running, http: HttpReceiver) -> None:
+    http.answer("/gone", 410, 204)
+    made = subscribe(system, http.url("/gone"), "gone.for.now")
+    event_id = system.event(event_type="gone.for.now")
+    wait_for(lambda: system.notifications(event_id))
+    dead = system.finished(event_id)
+    assert (dead["status"], dead["reason"], dead["attempts"]) == ("failed", "permanent_error", 1)
+    assert [attempt["outcome"] for attempt in dead["attempt_log"]] == ["rejected"]
+    found = wait_for(lambda: (each := system.get(f"{PATH}/{made['id']}").json()) and not each["enabled"] and each)
+    assert found["disabled_reason"] == "gone"
+    skipped = [each["id"] for each in missed(system, "gone.for.now", 2)]
+    assert enable(system, made)["updated_at"] > made["updated_at"]
+    assert recover(system, made) == 3
+    wait_for(lambda: len(http.received("/gone")) == 4)
+    assert dict(http.times("/gone")) == {dead["id"]: 2, **dict.fromkeys(skipped, 1)}
+
+
+def test_its_notifications_are_listed_newest_first(system: Running, http: HttpReceiver) -> None:
+    made = subscribe(system, http.url("/listed"), "listed.for.it", enabled=False)
+    skipped = [each["id"] for each in missed(system, "listed.for.it", 5)]
+    enable(system, made)
+    tried = settled(system, system.post(f"{PATH}/{made['id']}/test").json()["id"], "delivered")
+    listed = f"{PATH}/{made['id']}/notifications"
+    first = system.get(listed, params={"limit": 4}).json()
+    second = system.get(listed, params={"limit": 4, "cursor": first["next_cursor"]}).json()
+    found = [each["id"] for each in [*first["items"], *second["items"]]]
+    assert (found[0], sorted(found[1:]), second["next_cursor"]) == (tried["id"], sorted(skipped), None)
+    assert set(first["items"][0]) == set(tried) - {"attempt_log", "explanation"}
+    assert len(notifications(system, made, status="skipped")) == 5
+    assert len(notifications(system, made, status="delivered")) == 1
+    for wrong in ("status=lost", "limit=0", "limit=201", "cursor=x", "channel=sms"):
+        assert system.get(f"{listed}?{wrong}").status_code == 422, wrong
