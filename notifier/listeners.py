@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.patterns import matches
 from notifier.routes import is_false, search
+
+log = structlog.get_logger()
 
 #: Seconds that an API process goes by what it remembers without asking for the version.
 _FRESH: Final = 1.0
@@ -67,7 +71,7 @@ class Listeners:
 
     def __init__(self) -> None:
         self._directory: Directory | None = None
-        self._asked_at = 0.0
+        self._asked_at = -_FRESH
         self._lock = threading.Lock()
 
     def read(self, connection: Connection) -> Directory:
@@ -90,12 +94,24 @@ class Listeners:
             return self.read(connection)
 
     def recent(self, engine: Engine) -> Directory:
-        """The directory as it was a second ago at most; its version says which it is."""
-        directory = self._directory
-        if directory is not None and time.monotonic() - self._asked_at < _FRESH:
-            return directory
-        with self._lock:
-            if self._directory is None or time.monotonic() - self._asked_at >= _FRESH:
-                with engine.connect() as connection:
-                    return self.read(connection)
-            return self._directory
+        """What is remembered, at once; a thread of its own reads again what is over a second old.
+
+        Never waits for Postgres: its version says what it is worth; before the first reading, nothing.
+        """
+        if time.monotonic() - self._asked_at >= _FRESH and self._lock.acquire(blocking=False):
+            threading.Thread(target=self._refresh, args=(engine,), name="listeners", daemon=True).start()
+        return self._directory or _UNKNOWN
+
+    def _refresh(self, engine: Engine) -> None:
+        try:
+            with engine.connect() as connection:
+                self.read(connection)
+        except SQLAlchemyError as error:
+            self._asked_at = time.monotonic()
+            log.warning("listeners_not_read", error=type(error).__name__)
+        finally:
+            self._lock.release()
+
+
+#: Before anything was read. No version is 0, so whatever is decided by it is decided again.
+_UNKNOWN: Final = Directory(0, ())
