@@ -40,6 +40,7 @@ _CANCEL_EVENTS: Final = text(f"""
             AND cancelled_at IS NULL ORDER BY id FOR UPDATE
     )
     UPDATE events e SET cancelled_at = now() FROM locked WHERE e.id = locked.id
+    RETURNING NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id)
 """)
 _LOCK_BY_KEY: Final = text(f"""
     SELECT id FROM notifications
@@ -66,7 +67,7 @@ def cancel(engine: Engine, notification_id: UUID) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """How many notifications and events not yet fanned out were cancelled, and for how many it was too late."""
+    """How many notifications, and events that have none yet, were cancelled, and for how many it was too late."""
 
     cancelled: int
     too_late: int
@@ -75,7 +76,8 @@ class Cancelled:
 def cancel_by_key(engine: Engine, key: str) -> Cancelled:
     """Cancel all with a cancellation key that still can be. The key may be used again for what comes later."""
     with engine.begin() as connection:
-        events = connection.execute(_CANCEL_EVENTS, {"key": key}).rowcount
+        # An event that has notifications already is counted by them.
+        events = sum(connection.scalars(_CANCEL_EVENTS, {"key": key}))
         ids = list(connection.scalars(_LOCK_BY_KEY, {"key": key}))
         statuses = connection.scalars(_CANCEL, {"ids": ids}).all()
         too_late = connection.scalar(_TOO_LATE, {"key": key}) or 0

@@ -153,6 +153,23 @@ def test_a_key_cancels_all_that_still_can_be_and_can_be_used_again(system: Runni
     assert [each.id for each in http.received("/cancel-by-key")] == [done, again]
 
 
+def test_an_event_that_others_hear_of_too_is_counted_once(system: Running, http: HttpReceiver) -> None:
+    listening = {"url": http.url("/cancel-heard"), "event_types": ["cancel.heard"]}
+    assert system.post("/api/v1/subscriptions", listening).status_code == 201
+    fields = {"event_type": "cancel.heard", "recipient": http.url("/cancel-own"), "channel": "webhook"}
+    events = [system.event(**fields, cancellation_key="k-cancel-heard", send_at=FAR) for _ in range(20)]
+    counted = by_key(system, "k-cancel-heard")
+    # Each has a row of its own from the start, and one for the subscription once it is fanned out.
+    assert 20 <= counted["cancelled"] + counted["too_late"] <= 40
+    for event in events:
+        wait_for(lambda event=event: len(system.notifications(event)) == 2)
+    rows = [row["status"] for event in events for row in system.notifications(event)]
+    late = rows.count("delivered") + rows.count("sending") + rows.count("sent")
+    assert counted["too_late"] <= late
+    assert counted["cancelled"] <= rows.count("cancelled")
+    assert not http.received("/cancel-own")
+
+
 def test_a_key_finds_what_is_retrying_and_what_is_being_sent(system: Running, http: HttpReceiver) -> None:
     http.answer("/cancel-key-retrying", (429, {"Retry-After": "60"}))
     release = http.hold("/cancel-key-sending")
