@@ -282,6 +282,9 @@ class Transfer:
 
     def _failure_to_answer(self, code: int) -> tuple[Failure, str]:
         if code == pycurl.E_OPERATION_TIMEDOUT:
+            taken, size = int(self.curl.getinfo(pycurl.SIZE_UPLOAD_T)), len(self._request.body)
+            if taken < size:
+                return Failure.TIMEOUT, f"{taken} of {size} bytes were taken within {self._limits.timeout:g} s"
             return Failure.TIMEOUT, f"no answer within {self._limits.timeout:g} s"
         if code in _LOST_ERRORS:
             return Failure.RESET, "the connection closed before an answer"
