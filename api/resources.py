@@ -17,6 +17,10 @@ from notifier.errors import Invalid
 _MAX_BODY: Final = 1024 * 1024
 
 
+class OptionalBody(ma.Schema):
+    """A body that may be left out."""
+
+
 class _StrictParser(FlaskParser):
     """Bodies through our own strict parser, and nothing unknown anywhere: no parameter is ignored or clamped."""
 
@@ -24,7 +28,8 @@ class _StrictParser(FlaskParser):
 
     def load_json(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
         """The request's body, as parsed."""
-        del req, schema
+        if isinstance(schema, OptionalBody) and not req.content_length and not req.content_type:
+            return {}
         return read_json(_MAX_BODY).document
 
     def load_querystring(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature

@@ -12,10 +12,14 @@ from api.pages import page
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.notifications import NotificationPageSchema, NotificationSchema
+from api.schemas.pages import PageQuery
 from api.schemas.subscriptions import (
+    EnabledSchema,
+    EnableSchema,
     NewSubscriptionSchema,
-    RecoveredSchema,
     RecoverSchema,
+    RecoveryPageSchema,
+    RecoverySchema,
     SecretSchema,
     SubscriptionChanges,
     SubscriptionFields,
@@ -26,7 +30,7 @@ from api.schemas.subscriptions import (
 )
 from notifier import recovery, subscriptions
 from notifier.keys import Scope
-from notifier.models import Notification, Subscription
+from notifier.models import Notification, Recovery, Subscription
 
 blp = Resource(
     "subscriptions", __name__, url_prefix="/api/v1/subscriptions", description="Webhooks to receivers of their own."
@@ -108,12 +112,16 @@ def rotate_secret(subscription_id: UUID) -> dict[str, Any]:
 
 @blp.route("/<uuid:subscription_id>/enable", methods=["POST"])
 @requires(Scope.ADMIN)
-@blp.response(200, SubscriptionSchema)
+@blp.arguments(EnableSchema)
+@blp.response(200, EnabledSchema)
 @blp.alt_response(404, description="There is no such subscription.")
-def enable_subscription(subscription_id: UUID) -> Subscription:
-    """Enable it, and forget how its endpoint fared. `recover` brings what was missed."""
+def enable_subscription(asked: dict[str, Any], subscription_id: UUID) -> Subscription:
+    """Enable it, and forget how its endpoint fared. With `recover_since`, what it has missed since then comes too."""
     subscriptions.change(parts().wiring.engine, subscription_id, {"enabled": True})
-    return _find(subscription_id)
+    enabled = _find(subscription_id)
+    since = asked["recover_since"]
+    enabled.__dict__["recovery"] = None if since is None else _recover(subscription_id, since)
+    return enabled
 
 
 @blp.route("/<uuid:subscription_id>/notifications")
@@ -146,14 +154,44 @@ def test_subscription(subscription_id: UUID) -> Notification:
 @blp.route("/<uuid:subscription_id>/recover", methods=["POST"])
 @requires(Scope.ADMIN)
 @blp.arguments(RecoverSchema)
-@blp.response(202, RecoveredSchema)
+@blp.response(202, RecoverySchema)
 @blp.alt_response(404, description="There is no such subscription.")
-def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> dict[str, int]:
-    """Send all again that failed since then, or was skipped while it was disabled."""
-    here = parts()
+def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recovery:
+    """Send all again that failed since then, or was skipped while it was disabled.
+
+    The first some hundreds at once, so that most recoveries are finished with the answer; the rest batch by batch, as
+    the recovery says.
+    """
     _find(subscription_id)
-    recovered = 0
-    for hints in recovery.recover(here.wiring.engine, subscription_id, asked["since"], here.publisher.lease):
-        here.publisher.hint(hints)
-        recovered += len(hints)
-    return {"recovered": recovered}
+    return _recover(subscription_id, asked["since"])
+
+
+def _recover(subscription_id: UUID, since: datetime) -> Recovery:
+    here = parts()
+    recovery_id = recovery.begin(here.wiring.engine, subscription_id, since)
+    here.publisher.hint(recovery.go_on(here.wiring.engine, here.publisher.lease, recovery_id) or [])
+    return recovery.find(here.wiring.engine, recovery_id) or abort(404, "There is no such subscription.")
+
+
+@blp.route("/<uuid:subscription_id>/recoveries")
+@requires(Scope.READ)
+@blp.arguments(PageQuery, location="query", as_kwargs=False)
+@blp.response(200, RecoveryPageSchema)
+@blp.alt_response(404, description="There is no such subscription.")
+def list_recoveries(asked: dict[str, Any], subscription_id: UUID) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List its recoveries, newest first."""
+    _find(subscription_id)
+    query = select(Recovery).where(Recovery.subscription_id == subscription_id)
+    return page(parts().wiring.engine, query, Recovery.id, asked)
+
+
+@blp.route("/<uuid:subscription_id>/recoveries/<uuid:recovery_id>")
+@requires(Scope.READ)
+@blp.response(200, RecoverySchema)
+@blp.alt_response(404, description="There is no such recovery.")
+def get_recovery(subscription_id: UUID, recovery_id: UUID) -> Recovery:
+    """Read how far a recovery is."""
+    found = recovery.find(parts().wiring.engine, recovery_id)
+    if found is None or found.subscription_id != subscription_id:
+        abort(404, "There is no such recovery.")
+    return found

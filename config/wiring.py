@@ -16,6 +16,7 @@ from notifier.plans import Lease, Planner
 from notifier.providers import Provider, smtp
 from notifier.providers.outbox import Outbox
 from notifier.providers.webhook import Webhooks
+from notifier.receiver_gate import ReceiverGate
 from notifier.sandbox import Sandbox
 from notifier.signing import key_of
 from notifier.unsubscribing import Links, links
@@ -117,7 +118,7 @@ class Wiring:
         return Delivery(
             self.engine,
             make_provider(settings, channel, self.engine),
-            Gate(channel, settings.timezone, settings.max_age),
+            Gate(channel, settings.timezone, settings.max_age, ReceiverGate(settings.max_age)),
             Composer(self.engine, channel, self.sandbox, self.links, self.vault),
             self.listeners,
             sending_window=settings.sending_window.total_seconds(),

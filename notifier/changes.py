@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Engine, text
 
 from notifier.callbacks import tell
 from notifier.channels import FINISHED, Channel, Status
+from notifier.deadletters import REVIVED_IN_SQL
 from notifier.durations import parse_iso
 from notifier.errors import Conflict, Invalid
 from notifier.holds import HELD
-from notifier.lanes import LANE_IN_SQL
 from notifier.plans import Lease
 from notifier.reminders import deadline_of, moment_before, schedule
 from notifier.users import people
@@ -83,10 +83,8 @@ def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None]) -> di
 
 
 _RESEND: Final = text(f"""
-    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0,
-        lost = 0, recipient = :recipient, target_date = NULL, lead_time = NULL, next_channels = NULL,
+    UPDATE notifications SET {REVIVED_IN_SQL}, recipient = :recipient, target_date = NULL, lead_time = NULL,
         expires_at = CASE WHEN expires_at > now() THEN expires_at END,
-        queue = {LANE_IN_SQL},
         due_at = now() + :lease * interval '1 second'
     WHERE id = :id RETURNING queue
 """)

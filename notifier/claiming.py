@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from notifier.channels import Channel, Status
+from notifier.reminders import deadline_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Claimed:
     queue: str
     #: The database's clock.
     now: datetime
+
+    @property
+    def deadline(self) -> datetime | None:
+        """From when on it is of no use."""
+        return deadline_of(self.expires_at, self.target_date, self.lead_time)
 
 
 #: A row with a template has so many seconds more than the lease: as long as one rendering may take by the clock.

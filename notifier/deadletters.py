@@ -125,6 +125,11 @@ class Filters:
         return query
 
 
+#: What becomes of a row that somebody wants to be sent again: queued, with its full number of attempts.
+REVIVED_IN_SQL: Final = f"""
+    status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0, lost = 0,
+    next_channels = NULL, queue = {LANE_IN_SQL}
+"""
 # The letters are taken first: of two requeues at once the second waits here, and then finds none standing.
 _TAKE: Final = text("""
     WITH locked AS MATERIALIZED (
@@ -134,10 +139,7 @@ _TAKE: Final = text("""
     RETURNING d.id, d.notification_id, d.event_id
 """)
 _REVIVE: Final = text(f"""
-    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0,
-        lost = 0, next_channels = NULL,
-        queue = {LANE_IN_SQL},
-        due_at = now() + :lease * interval '1 second'
+    UPDATE notifications SET {REVIVED_IN_SQL}, due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids) AND status = '{Status.FAILED}'
     RETURNING id, queue
 """)

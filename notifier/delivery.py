@@ -162,7 +162,7 @@ class Delivery:
                 # The others are back: so it is these receivers that are slow, and not this process.
                 for row in late:
                     if row.subscription_id is not None:
-                        self._gate.suspects.add(row.subscription_id)
+                        self._gate.receivers.suspects.add(row.subscription_id)
                 failed = batch.take_failed()
                 if detach(partial(_finish, batch, steps), tries):
                     return failed

@@ -1,4 +1,4 @@
-"""How subscriptions' endpoints fare: breakers, the slow lane, rate limits, and when enough is enough.
+"""How subscriptions' endpoints fare: breakers, the slow lane, and when enough is enough.
 
 Kept in Postgres and shared by all workers; an endpoint that does well has no row and costs no write.
 
@@ -9,7 +9,6 @@ Kept in Postgres and shared by all workers; an endpoint that does well has no ro
     410                     disabled at once
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,16 +21,14 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from notifier import own_events
-from notifier.channels import Status
 from notifier.claiming import Claimed
+from notifier.pacing import BREAKER_OPEN, bring_forward, lock, still_open
 from notifier.providers import Outcome, Result
 from notifier.receivers import Receiver
 from notifier.subscriptions import FAILING, GONE, disable
 
 log = structlog.get_logger()
 
-#: Why a notification waits whose receiver fails again and again.
-BREAKER_OPEN: Final = "breaker_open"
 #: Failures in a row that open a breaker.
 _OPENS_AT: Final = 5
 _FIRST_OPEN: Final = 15
@@ -39,8 +36,6 @@ _LONGEST_OPEN: Final = 600
 _SLOW_FOR: Final = 600
 #: A success within so many milliseconds ends the slow lane.
 _QUICK: Final = 3000.0
-#: For a probe to come back, in seconds, before another worker may send one.
-PROBE: Final = 45
 
 
 @dataclass(slots=True)
@@ -66,39 +61,26 @@ class Note:
 
 
 _FAILED: Final = text(f"""
-    INSERT INTO endpoints AS known (id, failing_since, failures, open_until, open_for, slow_until)
-    SELECT id, now(), failures,
-        CASE WHEN failures >= {_OPENS_AT} THEN now() + {_FIRST_OPEN} * interval '1 second' END,
-        CASE WHEN failures >= {_OPENS_AT} THEN {_FIRST_OPEN} END,
-        CASE WHEN timed_out THEN now() + {_SLOW_FOR} * interval '1 second' END
-    FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, failures integer, timed_out boolean) ORDER BY id
-    ON CONFLICT (id) DO UPDATE SET
+    UPDATE endpoints known SET
         failing_since = coalesce(known.failing_since, now()),
-        failures = known.failures + excluded.failures,
+        failures = known.failures + note.failures,
         -- What was under way when it opened changes nothing; a probe that fails doubles the wait.
         open_for = CASE WHEN known.open_until > now() AND NOT known.probing THEN known.open_for
-            WHEN known.failures + excluded.failures < {_OPENS_AT} THEN NULL
+            WHEN known.failures + note.failures < {_OPENS_AT} THEN NULL
             ELSE least({_LONGEST_OPEN}, coalesce(2 * known.open_for, {_FIRST_OPEN})) END,
         open_until = CASE WHEN known.open_until > now() AND NOT known.probing THEN known.open_until
-            WHEN known.failures + excluded.failures < {_OPENS_AT} THEN NULL
+            WHEN known.failures + note.failures < {_OPENS_AT} THEN NULL
             ELSE now() + least({_LONGEST_OPEN}, coalesce(2 * known.open_for, {_FIRST_OPEN})) * interval '1 second' END,
         probing = false,
-        slow_until = coalesce(excluded.slow_until, known.slow_until)
-    RETURNING id, now() - failing_since AS failing_for, warned_at IS NOT NULL AS warned
+        slow_until = CASE WHEN note.timed_out THEN now() + {_SLOW_FOR} * interval '1 second' ELSE known.slow_until END
+    FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, failures integer, timed_out boolean)
+    WHERE known.id = note.id
+    RETURNING known.id, now() - failing_since AS failing_for, warned_at IS NOT NULL AS warned
 """)
 _SUCCEEDED: Final = text("""
-    WITH was AS MATERIALIZED (
-        SELECT id, open_until IS NOT NULL AS was_open FROM endpoints WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
-    )
     UPDATE endpoints e SET failing_since = NULL, failures = 0, open_until = NULL, open_for = NULL, probing = false,
         warned_at = NULL, slow_until = CASE WHEN note.quick THEN NULL ELSE e.slow_until END
-    FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, quick boolean) JOIN was USING (id)
-    WHERE e.id = note.id RETURNING e.id, was.was_open
-""")
-# It is well again: what waited for it goes.
-_BRING_FORWARD: Final = text(f"""
-    UPDATE notifications SET due_at = now() WHERE subscription_id = ANY(:ids) AND status = '{Status.SCHEDULED}'
-        AND reason = '{BREAKER_OPEN}' AND due_at > now()
+    FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, quick boolean) WHERE e.id = note.id
 """)
 _WARNED: Final = text("UPDATE endpoints SET warned_at = now() WHERE id = ANY(:ids)")
 _URLS: Final = text("SELECT id, url FROM subscriptions WHERE id = ANY(:ids)")
@@ -112,10 +94,12 @@ def note(engine: Engine, notes: Iterable[Note], known: Mapping[UUID, Receiver], 
     if not failed and not well:
         return
     with engine.begin() as connection:
+        lock(connection, [each.id for each in (*well, *failed)])
         if well:
-            values = {"notes": orjson.dumps(well).decode(), "ids": [each.id for each in well]}
-            closed = [row.id for row in connection.execute(_SUCCEEDED, values) if row.was_open]
-            connection.execute(_BRING_FORWARD, {"ids": closed})
+            closed = still_open(connection, [each.id for each in well])
+            connection.execute(_SUCCEEDED, {"notes": orjson.dumps(well).decode()})
+            if closed:  # what waited for them goes; beyond some thousands it goes by itself, within minutes
+                bring_forward(connection, sorted(closed), BREAKER_OPEN)
         if failed:
             rows = connection.execute(_FAILED, {"notes": orjson.dumps(failed).decode()}).all()
             given_up = [row.id for row in rows if row.failing_for >= disable_after]
@@ -170,59 +154,3 @@ class Watch:
                 note(self._engine, notes.values(), self._known, self._disable_after)
             except SQLAlchemyError as error:
                 log.warning("endpoints_not_noted", error=type(error).__name__, endpoints=len(notes))
-
-
-_STILL_OPEN: Final = text("""
-    SELECT id FROM endpoints WHERE id = ANY(:ids) AND open_until IS NOT NULL ORDER BY id FOR SHARE
-""")
-
-
-def still_open(connection: Connection, endpoint_ids: Iterable[UUID]) -> set[UUID]:
-    """Those whose breaker is not closed; it stays so until the connection's transaction ends.
-
-    Whoever closes it after that finds the rows that were put off in this transaction, and brings them forward.
-    """
-    return set(connection.scalars(_STILL_OPEN, {"ids": sorted(set(endpoint_ids))}))
-
-
-_TAKE_PROBE: Final = text(f"""
-    UPDATE endpoints SET open_until = now() + {PROBE} * interval '1 second', probing = true
-    WHERE id = :id AND open_until <= now() RETURNING id
-""")
-
-
-def take_probe(connection: Connection, endpoint_id: UUID) -> bool:
-    """Whether this worker may send the one message that tries out an endpoint whose breaker was open long enough."""
-    return connection.scalar(_TAKE_PROBE, {"id": endpoint_id}) is not None
-
-
-_SLOT_ROW: Final = text("INSERT INTO endpoints (id) VALUES (:id) ON CONFLICT DO NOTHING")
-_AHEAD: Final = text("""
-    SELECT greatest(extract(epoch FROM coalesce(next_slot, now()) - now()), 0) FROM endpoints WHERE id = :id FOR UPDATE
-""")
-_TAKEN: Final = text("""
-    UPDATE endpoints SET next_slot = greatest(coalesce(next_slot, now()), now()) + :seconds * interval '1 second'
-    WHERE id = :id
-""")
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """How many messages may go now, and in how many seconds the next one may."""
-
-    free: int
-    next_in: float
-
-
-def take_slots(connection: Connection, endpoint_id: UUID, rate: float, wanted: int) -> Slots:
-    """Take as many of an endpoint's slots (one every 1/rate seconds) as are free within a second, at most `wanted`.
-
-    Shared by all workers: the row is locked until the connection's transaction ends.
-    """
-    connection.execute(_SLOT_ROW, {"id": endpoint_id})
-    ahead = float(connection.scalar(_AHEAD, {"id": endpoint_id}) or 0)
-    # With a rate under one a second there is a whole slot once the last one has passed.
-    free = max(math.floor((1 - ahead) * rate), 1 if ahead == 0 else 0)
-    taken = min(wanted, max(0, free))
-    connection.execute(_TAKEN, {"id": endpoint_id, "seconds": taken / rate})
-    return Slots(taken, ahead + taken / rate)

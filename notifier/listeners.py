@@ -8,7 +8,7 @@ what is remembered may be old, but never decides wrongly that nobody listens.
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -23,8 +23,9 @@ log = structlog.get_logger()
 
 #: Seconds that an API process goes by what it remembers without asking for the version.
 _FRESH: Final = 1.0
-#: Event types whose listeners are remembered.
-_REMEMBERED: Final = 10_000
+#: Listeners of event types that are remembered, eight bytes each; and for how many a type itself counts.
+_REMEMBERED: Final = 1_000_000
+_A_TYPE: Final = 30
 
 _VERSION: Final = text("SELECT version FROM listeners")
 _ALL: Final = text("SELECT id, url, event_types, filter, enabled FROM subscriptions ORDER BY id")
@@ -45,23 +46,26 @@ class Listener:
         return self.filter is None or not is_false(search(self.filter, view))
 
 
-@dataclass(frozen=True)
 class Directory:
     """The listeners at one version, by event type."""
 
-    version: int
-    listeners: tuple[Listener, ...]
-    _by_type: dict[str, tuple[Listener, ...]] = field(default_factory=dict)
+    def __init__(self, version: int, listeners: tuple[Listener, ...]) -> None:
+        self.version = version
+        self._listeners = listeners
+        self._by_type: dict[str, tuple[Listener, ...]] = {}
+        self._room = _REMEMBERED
 
     def of(self, event_type: str) -> tuple[Listener, ...]:
         """Those who listen for a type, disabled ones too, in the order of their ids; before any filter."""
         found = self._by_type.get(event_type)
         if found is None:
             found = tuple(
-                each for each in self.listeners if any(matches(pattern, event_type) for pattern in each.event_types)
+                each for each in self._listeners if any(matches(pattern, event_type) for pattern in each.event_types)
             )
-            if len(self._by_type) >= _REMEMBERED:
-                self._by_type.clear()
+            # Callers choose the types, and how many there are. Two threads may count one twice: it is a bound only.
+            self._room -= len(found) + _A_TYPE
+            if self._room < 0:
+                self._by_type, self._room = {}, _REMEMBERED
             self._by_type[event_type] = found
         return found
 

@@ -5,7 +5,7 @@ same event: notifications have derived ids, and a processed event is passed over
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from notifier.lanes import FAN_OUT, lane
 from notifier.listeners import Directory, Listener, Listeners
 from notifier.plans import Origin, Plan, Planner, Row, plan_of
 from notifier.receivers import SUBSCRIPTION_DISABLED
+from notifier.subscriptions import keep_enabled
 from notifier.templates import catalogue
 from notifier.users import people
 
@@ -28,6 +29,8 @@ Hints = list[tuple[str, UUID]]
 
 #: Notifications to subscriptions that one transaction makes at the most.
 CHUNK: Final = 5000
+#: Filters that one transaction asks at the most: a second or so.
+_FILTERS: Final = 20_000
 #: The place before the first subscription.
 _FIRST: Final = UUID(int=0)
 
@@ -72,7 +75,13 @@ def _own_rows(
     return rows
 
 
-def _rows_for(event: Mapping[str, Any], listeners: Sequence[Listener], planner: Planner, origin_id: UUID) -> list[Row]:
+def _rows_for(
+    event: Mapping[str, Any],
+    listeners: Sequence[Listener],
+    enabled: Collection[UUID],
+    planner: Planner,
+    origin_id: UUID,
+) -> list[Row]:
     """The notifications of an event to subscriptions; those that are disabled are skipped, and can be recovered."""
     priority = Priority(event["priority"])
     queue = lane(Channel.WEBHOOK, priority)
@@ -100,7 +109,7 @@ def _rows_for(event: Mapping[str, Any], listeners: Sequence[Listener], planner: 
             "id": derived_id(millisecond, origin_id, "subscription", each.id),
             "recipient": each.url,
             "subscription_id": each.id,
-            **({"status": usual} if each.enabled else skipped),
+            **({"status": usual} if each.id in enabled else skipped),
         }
         for each in listeners
     ]
@@ -117,49 +126,66 @@ def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
 def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: Listeners) -> Hints:
     """Make the notifications of accepted events, in one transaction; returns what can be sent at once.
 
-    At most CHUNK notifications to subscriptions are made at a time. An event that has more keeps its place and is
-    handed over again; so are those behind it. Raises what the database or an event's data raises; nothing is written
-    then.
+    At most CHUNK notifications to subscriptions are made at a time, and some thousand filters asked. An event that has
+    more keeps its place and is handed over again; so are those behind it. Raises what the database or an event's data
+    raises; nothing is written then.
     """
     with engine.begin() as connection:
         events = [dict(row) for row in connection.execute(_LOCK, {"ids": list(event_ids)}).mappings()]
         fresh = [event for event in events if event["fan_out_after"] is None]
         rows = _own_rows(connection, planner, fresh)
         directory = memory.read(connection)
-        finished, unfinished = [], []
+        heard, unfinished = _hear(events, directory, CHUNK - len(rows))
+        enabled = _enabled(connection, [each for listeners in heard.values() for each in listeners])
         for event in events:
-            heard, place = _next_listeners(event, directory, CHUNK - len(rows))
-            rows += _rows_for(event, heard, planner, event["id"])
-            if place is None:
-                finished.append(event["id"])
-            else:
-                unfinished.append((event["id"], place))
+            rows += _rows_for(event, heard.get(event["id"], ()), enabled, planner, event["id"])
         hints = _write(connection, rows)
+        finished = [event["id"] for event in events if event["id"] not in unfinished]
         connection.execute(_FINISH, {"ids": finished})
         if unfinished:
-            ids, places = zip(*unfinished, strict=True)
-            lease = planner.lease(FAN_OUT)
-            connection.execute(_KEEP_PLACE, {"ids": list(ids), "places": list(places), "lease": lease})
-            hints += [(FAN_OUT, event_id) for event_id in ids]
+            values = {"ids": list(unfinished), "places": list(unfinished.values()), "lease": planner.lease(FAN_OUT)}
+            connection.execute(_KEEP_PLACE, values)
+            hints += [(FAN_OUT, event_id) for event_id in unfinished]
     return hints
 
 
-def _next_listeners(event: Mapping[str, Any], directory: Directory, room: int) -> tuple[list[Listener], UUID | None]:
-    """The next listeners of an event, as far as there is room, and the last one looked at; None where all have been."""
-    after = event["fan_out_after"]
-    candidates = directory.of(event["event_type"])
-    if after is not None:
-        candidates = candidates[bisect_right(candidates, after, key=lambda each: each.id) :]
-    if not candidates:
-        return [], None
-    view = routes.view_of(event)
-    heard: list[Listener] = []
-    for each in candidates:
-        if len(heard) >= max(room, 0):
-            return heard, heard[-1].id if heard else (after or _FIRST)
-        if each.wants(view):
-            heard.append(each)
-    return heard, None
+def _hear(
+    events: Sequence[Mapping[str, Any]], directory: Directory, room: int
+) -> tuple[dict[UUID, list[Listener]], dict[UUID, UUID]]:
+    """The next listeners of some events, as far as there is room; and the last one looked at, where more are left.
+
+    Filters are limited too: a thousand events, each with thousands of listeners whose filters want none of them, would
+    otherwise hold one transaction for minutes.
+    """
+    heard: dict[UUID, list[Listener]] = {}
+    unfinished: dict[UUID, UUID] = {}
+    asked = 0
+    for event in events:
+        place: UUID | None = event["fan_out_after"]
+        candidates = directory.of(event["event_type"])
+        if place is not None:
+            candidates = candidates[bisect_right(candidates, place, key=lambda each: each.id) :]
+        view = routes.view_of(event) if candidates else {}
+        for each in candidates:
+            if room <= 0 or asked >= _FILTERS:
+                unfinished[event["id"]] = place or _FIRST
+                break
+            if each.wants(view):
+                heard.setdefault(event["id"], []).append(each)
+                room -= 1
+            asked += each.filter is not None
+            place = each.id
+    return heard, unfinished
+
+
+def _enabled(connection: Connection, listeners: Sequence[Listener]) -> set[UUID]:
+    """Those of some listeners that are enabled.
+
+    One that is disabled stays so until the transaction ends: whoever enables it later, and recovers what it has
+    missed, finds what is skipped here.
+    """
+    off = {each.id for each in listeners if not each.enabled}
+    return {each.id for each in listeners} - off | keep_enabled(connection, off)
 
 
 def note_failure(engine: Engine, event_id: UUID, error: str) -> None:
@@ -178,4 +204,5 @@ def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: L
         rows = _own_rows(connection, planner, [event], replay_id)
         directory, view = memory.read(connection), routes.view_of(event)
         heard = [each for each in directory.of(event["event_type"]) if each.wants(view)]
-        return _write(connection, rows + _rows_for(event, heard, planner, replay_id))
+        enabled = _enabled(connection, heard)
+        return _write(connection, rows + _rows_for(event, heard, enabled, planner, replay_id))

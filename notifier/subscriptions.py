@@ -1,6 +1,6 @@
 """Subscriptions: who runs a receiver for which events, and the secret that it knows us by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -9,8 +9,9 @@ import orjson
 from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.orm import Session
 
+from notifier import pacing
 from notifier.ids import new_id
-from notifier.models import Subscription
+from notifier.models import Recovery, Subscription
 from notifier.signing import new_secret
 from notifier.vault import Vault
 
@@ -22,6 +23,7 @@ GONE: Final = "gone"
 FAILING: Final = "failing"
 
 _CHANGED: Final = text("UPDATE listeners SET version = version + 1")
+_KEEP: Final = text("SELECT id, enabled FROM subscriptions WHERE id = ANY(:ids) ORDER BY id FOR SHARE")
 _FORGET_ENDPOINTS: Final = text("DELETE FROM endpoints WHERE id = ANY(:ids)")
 
 
@@ -57,12 +59,30 @@ def change(engine: Engine, subscription_id: UUID, fields: Mapping[str, Any]) -> 
     """
     values = {**_columns(fields), "updated_at": datetime.now(UTC)}
     with engine.begin() as connection:
-        statement = update(Subscription).where(Subscription.id == subscription_id).values(values)
-        found = connection.execute(statement).rowcount > 0
+        # Endpoints before subscriptions, as deliveries lock them.
         if "url" in fields or fields.get("enabled"):
             connection.execute(_FORGET_ENDPOINTS, {"ids": [subscription_id]})
+        statement = update(Subscription).where(Subscription.id == subscription_id).values(values)
+        found = connection.execute(statement).rowcount > 0
         connection.execute(_CHANGED)
+    if found and fields.keys() & {"url", "enabled", "rate_limit_per_second"}:
+        _bring_forward(engine, subscription_id)
     return found
+
+
+def _bring_forward(engine: Engine, subscription_id: UUID) -> None:
+    """What waits because of how the receiver was is judged anew."""
+    for reason in (pacing.BREAKER_OPEN, pacing.THROTTLED):
+        brought = -1
+        while brought:
+            with engine.begin() as connection:
+                brought = pacing.bring_forward(connection, [subscription_id], reason)
+
+
+def keep_enabled(connection: Connection, subscription_ids: Iterable[UUID]) -> set[UUID]:
+    """Those of some subscriptions that are enabled; all stay as they are until the connection's transaction ends."""
+    ids = sorted(set(subscription_ids))
+    return {row.id for row in connection.execute(_KEEP, {"ids": ids}) if row.enabled} if ids else set()
 
 
 def disable(connection: Connection, subscription_ids: Sequence[UUID], reason: str) -> list[UUID]:
@@ -82,8 +102,9 @@ def disable(connection: Connection, subscription_ids: Sequence[UUID], reason: st
 def remove(engine: Engine, subscription_id: UUID) -> bool:
     """Delete a subscription; false where there is none. What waits for it is skipped."""
     with engine.begin() as connection:
-        found = connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount > 0
         connection.execute(_FORGET_ENDPOINTS, {"ids": [subscription_id]})
+        connection.execute(delete(Recovery).where(Recovery.subscription_id == subscription_id))
+        found = connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount > 0
         connection.execute(_CHANGED)
     return found
 

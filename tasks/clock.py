@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from config.wiring import wiring
-from notifier import fallbacks, heartbeats, holds
+from notifier import fallbacks, heartbeats, holds, recovery
 from notifier.handover import hand_over, queues_with_due_rows
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 #: A tick hands over for at most this long, in seconds; the next one goes on.
 _TICK: Final = 0.9
+#: Batches of recoveries that a tick does.
+_RECOVERIES: Final = 5
 #: After an outage of Postgres, rows in the hands of workers are left to them for this long, in seconds.
 _SPARE_AFTER_OUTAGE: Final = 5.0
 
@@ -48,6 +50,7 @@ def _tick(*, spare_sending: bool) -> None:
     until = time.monotonic() + _TICK
     freed = holds.free_released(wires.engine)
     succeeded = fallbacks.take_over(wires.engine, wires.planner(lambda _: LEASE))
+    recovered = _go_on_recovering()
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
     with app.producer_or_acquire() as producer:
@@ -60,8 +63,26 @@ def _tick(*, spare_sending: bool) -> None:
                 publish(app, [replace(each, queue=handover_queue(queue)) for each in messages], producer)
                 handed_over += sum(len(message.ids) for message in messages)
                 rooms[queue] = rooms[queue] - len(messages) if messages else 0
-    if handed_over or freed or succeeded:
-        log.info("handed_over", rows=handed_over, queues=list(queues), released=freed, next_channels=succeeded)
+    if handed_over or freed or succeeded or recovered:
+        log.info(
+            "handed_over",
+            rows=handed_over,
+            queues=list(queues),
+            released=freed,
+            next_channels=succeeded,
+            recovered=recovered,
+        )
+
+
+def _go_on_recovering() -> int:
+    """Do the next batches of recoveries; returns how many rows are due now because of that."""
+    done = 0
+    for _ in range(_RECOVERIES):
+        hints = recovery.go_on(wiring().engine, lambda _: 0)
+        if hints is None:
+            break
+        done += len(hints)
+    return done
 
 
 @shared_task(name="tasks.make_partitions")

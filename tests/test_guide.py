@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
+from standardwebhooks import Webhook
 
+from tests.receivers import HttpReceiver
 from tests.running import ROOT, Running, reaches, wait_for
 
 GUIDE = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
@@ -28,7 +30,7 @@ SECTIONS = dict(
 #: The beginnings of those that hold commands: each is followed below.
 FOLLOWED = (
     *("A password expires", '"Order updates', '"No push', "An outage", "Words: templates", "One message without"),
-    *("Later, moved", "The first channel", "Not twice", "Holding everything", "Why not?"),
+    *("Later, moved", "The first channel", "Not twice", "Services that listen", "Holding everything", "Why not?"),
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -47,6 +49,8 @@ class Reader:
     def __init__(self, system: Running, folder: Path) -> None:
         self.system = system
         self.folder = folder
+        #: Where the receiver listens that the guide has on port 9000.
+        self.receiver = "http://127.0.0.1:9000"
 
     def follow(self, beginning: str) -> list[Any]:
         """Type what a section says, one thing after the other; returns the decoded answers."""
@@ -92,7 +96,10 @@ class Reader:
         if "/ID" in path:
             made = next(answer["items"] for answer in answers if "items" in answer)
             path = path.replace("ID", made[0]["id"])
+        if "/SUBSCRIPTION" in path:
+            path = path.replace("SUBSCRIPTION", next(answer["id"] for answer in answers if "secret" in answer))
         body = options.get("--json")
+        body = body and body.replace("http://127.0.0.1:9000", self.receiver)
         method = options.get("-X", "GET" if body is None else "POST")
         decoded = None if body is None else json.loads(body)
         return self.system.http.request(method, self.system.url + path, json=decoded, timeout=20)
@@ -240,6 +247,24 @@ def test_not_twice(reader: Reader) -> None:
     # Two workers may take them at the same moment: which of them goes is nobody's promise.
     ends = [reaches(reader.system, each["id"], "sent", "skipped") for each in (first, second)]
     assert sorted((end["status"], end["reason"]) for end in ends) == [("sent", None), ("skipped", "duplicate")]
+
+
+def test_services_that_listen(reader: Reader, http: HttpReceiver) -> None:
+    reader.receiver = http.url("")
+    made, tried, paid, listed, rotated, _, missed, enabled, recovery, recoveries = reader.follow("Services that listen")
+    assert made["secret"] != rotated["secret"]
+    assert paid["id"] in {each["event_id"] for each in listed["items"]}
+    assert tried["subscription_id"] == enabled["id"] == made["id"]
+    assert enabled["recovery"]["recovered"] == 1
+    assert recovery["recovered"] == 0
+    assert [each["id"] for each in recoveries["items"]] == [recovery["id"], enabled["recovery"]["id"]]
+    wait_for(lambda: len(http.received("/orders")) == 3)
+    received = {each.json["id"]: each for each in http.received("/orders")}
+    assert set(received) == {tried["id"], paid["id"], missed["id"]}
+    assert {each.headers["x-tenant"] for each in received.values()} == {"42"}
+    Webhook(made["secret"]).verify(received[paid["id"]].body, dict(received[paid["id"]].headers))
+    Webhook(made["secret"]).verify(received[missed["id"]].body, dict(received[missed["id"]].headers))
+    Webhook(rotated["secret"]).verify(received[missed["id"]].body, dict(received[missed["id"]].headers))
 
 
 def test_why_not(reader: Reader) -> None:

@@ -389,6 +389,22 @@ def test_a_worker_that_dies_amid_ten_thousand_forgets_and_doubles_nobody(own: Ru
     own.sql("UPDATE listeners SET version = version + 1")
 
 
+def test_very_many_filters_forget_and_double_nothing(own: Running, http: HttpReceiver) -> None:
+    first = subscribe(own, http.url("/asked"), "asked.often", filter="payload.n == `0`")
+    copy(own, first, 249, enabled=True)
+    own.sql("""UPDATE subscriptions s SET filter = 'payload.n == `' || place || '`'
+        FROM (SELECT id, row_number() OVER (ORDER BY id) - 1 AS place FROM subscriptions) AS of WHERE s.id = of.id""")
+    own.sql("UPDATE listeners SET version = version + 1")
+    # 250 filters for each of 100 events are more than one transaction asks.
+    ids = batch(own, *({"event_type": "asked.often", "payload": {"n": number}} for number in range(100)))
+    wait_for(lambda: made_for(own, *ids) == (100, 100, 100), 60)
+    assert sorted(each.json["data"]["n"] for each in http.received("/asked")) == [*range(100)]
+    for event_id in ids:
+        assert len(processed(own, event_id)) == 1
+    own.sql("DELETE FROM subscriptions")
+    own.sql("UPDATE listeners SET version = version + 1")
+
+
 def test_many_events_to_many_subscriptions_are_one_each(own: Running, http: HttpReceiver) -> None:
     first = subscribe(own, http.url("/many-to-many"), "many.told")
     copy(own, first, 99, enabled=False)

@@ -116,11 +116,30 @@ def test_waiting_for_a_turn_too_long_ends_in_a_dead_letter(wide: Running, http: 
 
 def test_a_limit_that_is_lifted_holds_no_longer(wide: Running, http: HttpReceiver) -> None:
     limited = _subscribe(wide, http.url("/rate/lifted"), "rate.lifted", 0.01)
-    _post(wide, "rate.lifted", 1)
-    _delivered(wide, limited, 1)
+    _post(wide, "rate.lifted", 300)
+    # For most of them it would take more than the 72 hours that anything waits; but that may change.
+    statement = "SELECT status, reason, count(*) FROM notifications WHERE subscription_id = :id GROUP BY 1, 2"
+    states = {("delivered", None, 1), ("scheduled", "throttled", 299)}
+    wait_for(lambda: {tuple(row) for row in wide.sql(statement, id=limited)} == states)
     changed = wide.http.patch(
         f"{wide.url}/api/v1/subscriptions/{limited}", json={"rate_limit_per_second": None}, timeout=20
     )
     assert (changed.status_code, changed.json()["rate_limit_per_second"]) == (200, None)
     _post(wide, "rate.lifted", 5)
-    _delivered(wide, limited, 6)
+    wait_for(lambda: [tuple(row) for row in wide.sql(statement, id=limited)] == [("delivered", None, 305)])
+
+
+def test_a_backlog_waits_in_line_and_is_not_asked_about_again_and_again(wide: Running, http: HttpReceiver) -> None:
+    limited = _subscribe(wide, http.url("/rate/backlog"), "rate.backlog", 40)
+    for _ in range(8):
+        _post(wide, "rate.backlog", 50)
+    late = wide.event(event_type="rate.backlog")
+    statement = "SELECT count(*) FROM notifications WHERE subscription_id = :id AND status = 'delivered'"
+    wait_for(lambda: wide.sql(statement, id=limited)[0][0] == 401, 60)
+    _assert_never_faster(http, "/rate/backlog", 40)
+    # Once at its coming, once when its turn is; here and there one finds its slot taken.
+    claims = wide.sql("SELECT sum(claims) FROM notifications WHERE subscription_id = :id", id=limited)[0][0]
+    assert claims <= 401 * 2.5, f"{claims / 401:.1f} looks at each"
+    [last] = wide.notifications(late)
+    order = [received.id for received in http.received("/rate/backlog")]
+    assert order.index(last["id"]) > 300

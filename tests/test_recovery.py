@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import text
 from standardwebhooks import Webhook
 
-from notifier.ids import new_id
+from notifier.ids import derived_id, millisecond_of, new_id
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for
 
@@ -35,9 +36,24 @@ def enable(system: Running, subscription: dict[str, Any]) -> dict[str, Any]:
 def recover(system: Running, subscription: dict[str, Any], since: Any = LONG_AGO) -> int:
     answer = system.post(f"{PATH}/{subscription['id']}/recover", {"since": since})
     assert answer.status_code == 202, answer.text
-    assert set(answer.json()) == {"recovered"}
-    recovered: int = answer.json()["recovered"]
-    return recovered
+    begun = answer.json()
+    return finished(system, begun)["recovered"]
+
+
+def finished(system: Running, recovery: dict[str, Any]) -> dict[str, Any]:
+    """A recovery once it is finished: what is said of it, and that it stands in the list."""
+    of_it = f"{PATH}/{recovery['subscription_id']}/recoveries"
+
+    def look() -> dict[str, Any] | None:
+        found: dict[str, Any] = system.get(f"{of_it}/{recovery['id']}").json()
+        assert found["status"] == ("running" if found["finished_at"] is None else "finished")
+        assert 0 <= found["recovered"] <= found["total"]
+        return found if found["finished_at"] else None
+
+    done = wait_for(look, 60)
+    assert done == {**recovery, **{name: done[name] for name in ("status", "recovered", "finished_at")}}
+    assert done in system.get(of_it).json()["items"]
+    return done
 
 
 def notifications(system: Running, subscription: dict[str, Any], **query: Any) -> list[dict[str, Any]]:
@@ -242,7 +258,9 @@ def test_twelve_hundred_that_failed_are_recovered_in_batches(system: Running, ht
         example=example["id"],
     )
     enable(system, made)
-    assert recover(system, made) == 1201
+    begun = system.post(f"{PATH}/{made['id']}/recover", {"since": LONG_AGO}).json()
+    assert (begun["total"], begun["recovered"], begun["status"]) == (1201, 500, "running")
+    assert finished(system, begun)["recovered"] == 1201
     all_delivered(system, http, "/hundreds", [example["id"], *ids])
     letters = "SELECT count(*) FROM dead_letters WHERE event_id = :event_id AND requeued_at IS NULL"
     assert system.sql(letters, event_id=example["event_id"])[0][0] == 0
@@ -259,8 +277,7 @@ def test_several_at_once_recover_everything_once(system: Running, http: HttpRece
     def ask(_: int) -> int:
         answer = requests.post(url, json={"since": LONG_AGO}, timeout=60)
         assert answer.status_code == 202, answer.text
-        recovered: int = answer.json()["recovered"]
-        return recovered
+        return int(finished(system, answer.json())["recovered"])
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(ask, range(6))) == 300
@@ -330,6 +347,82 @@ def test_one_that_was_gone_is_enabled_and_recovered(system: Running, http: HttpR
     assert recover(system, made) == 3
     wait_for(lambda: len(http.received("/gone")) == 4)
     assert dict(http.times("/gone")) == {dead["id"]: 2, **dict.fromkeys(skipped, 1)}
+
+
+def test_enabling_and_recovering_are_one_call(system: Running, http: HttpReceiver) -> None:
+    made = subscribe(system, http.url("/one-call"), "enabled.and.recovered", enabled=False)
+    ids = [each["id"] for each in missed(system, "enabled.and.recovered", 3)]
+    enable_it = f"{PATH}/{made['id']}/enable"
+    for wrong in ({"recover_since": "yesterday"}, {"since": LONG_AGO}, {"recover_since": 1}, []):
+        assert system.post(enable_it, wrong).status_code == 422, wrong
+    assert system.get(f"{PATH}/{made['id']}").json()["enabled"] is False
+    answer = system.post(enable_it, {"recover_since": LONG_AGO})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["enabled"] is True
+    assert finished(system, answer.json()["recovery"])["recovered"] == 3
+    all_delivered(system, http, "/one-call", ids)
+    assert system.post(enable_it, {"recover_since": None}).json()["recovery"] is None
+    assert system.post(enable_it, {}).json()["recovery"] is None
+
+
+def test_a_recovery_is_found_by_its_subscription_alone(system: Running) -> None:
+    one, other = (subscribe(system, "https://example.com/found", "never.happens") for _ in range(2))
+    begun = system.post(f"{PATH}/{one['id']}/recover", {"since": LONG_AGO}).json()
+    assert (begun["total"], begun["recovered"], begun["status"]) == (0, 0, "finished")
+    assert begun["since"] == LONG_AGO
+    assert system.get(f"{PATH}/{one['id']}/recoveries/{begun['id']}").json() == begun
+    for wrong in (f"{other['id']}/recoveries/{begun['id']}", f"{one['id']}/recoveries/{one['id']}"):
+        assert system.get(f"{PATH}/{wrong}").status_code == 404
+    system.http.delete(f"{system.url}{PATH}/{one['id']}", timeout=9)
+    assert system.get(f"{PATH}/{one['id']}/recoveries").status_code == 404
+
+
+def test_what_is_skipped_while_it_is_enabled_is_recovered(system: Running, http: HttpReceiver) -> None:
+    """A fan-out has found it disabled, and not written that yet, when it is enabled and recovered."""
+    made = subscribe(system, http.url("/raced"), "enabled.in.a.race", enabled=False)
+    [skipped] = missed(system, "enabled.in.a.race")
+    event_id = new_id()
+    its_id = derived_id(millisecond_of(event_id), event_id, "subscription", made["id"])
+    another_event = """
+        INSERT INTO events (id, event_type, source, payload, critical, priority, status, handovers, created_at, due_at)
+        SELECT :id, event_type, source, payload, critical, priority, 'accepted', 0, created_at, now()
+        FROM events WHERE id = :like
+    """
+    its_notification = text("""
+        INSERT INTO notifications (id, channel, critical, priority, queue, created_at, status, attempts, claims, tries,
+            lost, source)
+        SELECT :id, channel, critical, priority, queue, created_at, status, 0, 0, 0, 0, source
+        FROM notifications WHERE id = :like
+    """)
+
+    def is_waiting(query: str) -> bool:
+        waits = "datname = current_database() AND wait_event_type = 'Lock' AND query LIKE :query"
+        return bool(system.sql(f"SELECT count(*) FROM pg_stat_activity WHERE {waits}", query=query)[0][0])
+
+    with system.engine.connect() as blocker, ThreadPoolExecutor(1) as pool:
+        with blocker.begin() as held:
+            # What has this id must wait until it is known whether it is there.
+            blocker.execute(its_notification, {"id": its_id, "like": skipped["id"]})
+            system.sql(another_event, id=event_id, like=skipped["event_id"])
+            wait_for(lambda: is_waiting("%INSERT INTO notifications%"))
+            enabled = pool.submit(system.post, f"{PATH}/{made['id']}/enable", {"recover_since": LONG_AGO})
+            wait_for(lambda: is_waiting("UPDATE subscriptions%") or enabled.done())
+            held.rollback()
+        finished(system, enabled.result().json()["recovery"])
+    all_delivered(system, http, "/raced", [skipped["id"], str(its_id)])
+
+
+def test_what_is_to_be_skipped_goes_where_it_was_enabled_meanwhile(system: Running, http: HttpReceiver) -> None:
+    """A worker has read that it is disabled, and not put the row aside yet, when it is enabled."""
+    made = subscribe(system, http.url("/read-before"), "enabled.after.reading", enabled=False)
+    [skipped] = missed(system, "enabled.after.reading")
+    with system.engine.begin() as enabling:
+        values = {"id": made["id"]}
+        enabling.execute(text("UPDATE subscriptions SET enabled = true, disabled_reason = NULL WHERE id = :id"), values)
+        assert recover(system, made) == 1
+        waits = "datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%subscriptions%FOR SHARE%'"
+        wait_for(lambda: system.sql(f"SELECT count(*) FROM pg_stat_activity WHERE {waits}")[0][0])
+    all_delivered(system, http, "/read-before", [skipped["id"]])
 
 
 def test_its_notifications_are_listed_newest_first(system: Running, http: HttpReceiver) -> None:

@@ -7,6 +7,7 @@ import marshmallow as ma
 import orjson
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
+from api.resources import OptionalBody
 from api.schemas.fields import Address, StrictBoolean, StrictNumber, Timestamp
 from api.schemas.pages import PageQuery
 from api.schemas.routes import Path, Pattern
@@ -142,6 +143,21 @@ class SubscriptionNotificationQuery(PageQuery):
     status = fields.String(load_default=None, validate=validate.OneOf(list(Status)))
 
 
+class EnableSchema(OptionalBody):
+    """What is to be recovered at once, if anything."""
+
+    class Meta:
+        """Refuse unknown fields."""
+
+        unknown = RAISE
+
+    recover_since = Timestamp(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Also recover what was missed since then, as `recover` does."},
+    )
+
+
 class RecoverSchema(ma.Schema):
     """From when on."""
 
@@ -153,7 +169,27 @@ class RecoverSchema(ma.Schema):
     since = Timestamp(required=True)
 
 
-class RecoveredSchema(ma.Schema):
-    """How many notifications are sent again."""
+class RecoverySchema(ma.Schema):
+    """A recovery and how far it is. What was made after it began is no part of it."""
 
-    recovered = fields.Integer()
+    id = fields.UUID()
+    subscription_id = fields.UUID()
+    since = Timestamp()
+    status = fields.String(metadata={"enum": ["running", "finished"]})
+    total = fields.Integer(metadata={"description": "How many notifications there were to recover when it began."})
+    recovered = fields.Integer(metadata={"description": "How many of them are sent again by now."})
+    created_at = Timestamp()
+    finished_at = Timestamp(allow_none=True)
+
+
+class RecoveryPageSchema(ma.Schema):
+    """A page of recoveries."""
+
+    items = fields.List(fields.Nested(RecoverySchema))
+    next_cursor = fields.String(allow_none=True)
+
+
+class EnabledSchema(SubscriptionSchema):
+    """A subscription that was enabled, and the recovery that was asked for with it."""
+
+    recovery = fields.Nested(RecoverySchema, allow_none=True)

@@ -21,21 +21,22 @@ from tasks.hints import LEASE, publish_hints
 def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
     """Send all again that failed for a subscription, or was skipped while it was disabled.
 
-    The notifications and their ids stay the same, so a receiver that did get an attempt recognises it. Where it stops,
-    what was done before is kept; run it again.
+    The notifications and their ids stay the same, so a receiver that did get an attempt recognises it. Where this stops
+    in between, the clock goes on.
     """
-    wires = parts()
-    if subscriptions.find(wires.engine, subscription_id) is None:
+    engine = parts().engine
+    if subscriptions.find(engine, subscription_id) is None:
         raise click.ClickException("There is no such subscription.")
-    total = recovery.count_missed(wires.engine, subscription_id, since)
     if dry_run:
+        total = recovery.count_missed(engine, subscription_id, since)
         click.echo(f"Would have recovered {total} notification{'s' * (total != 1)}.")
         return
-    done = 0
+    recovery_id = recovery.begin(engine, subscription_id, since)
     with Progress(console=console()) as progress:
-        bar = progress.add_task("Recovered", total=total)
-        for hints in recovery.recover(wires.engine, subscription_id, since, lambda _: LEASE):
-            publish_hints(app, hints)
-            done += len(hints)
-            progress.advance(bar, len(hints))
+        bar = progress.add_task("Recovered", total=None)
+        while (found := recovery.find(engine, recovery_id)) and found.finished_at is None:
+            publish_hints(app, recovery.go_on(engine, lambda _: LEASE, recovery_id) or [])
+            progress.update(bar, total=found.total, completed=found.recovered)
+        done = found.recovered if found else 0
+        progress.update(bar, total=done, completed=done)
     click.echo(f"Recovered {done} notification{'s' * (done != 1)}.")

@@ -11,6 +11,7 @@ from notifier.models.hold import Hold
 from notifier.models.idempotency_key import IdempotencyKey
 from notifier.models.notification import Notification
 from notifier.models.outbox import OutboxMessage
+from notifier.models.recovery import Recovery
 from notifier.models.route import Route
 from notifier.models.signing_key import SigningKey
 from notifier.models.subscription import Endpoint, Listeners, Subscription
@@ -33,6 +34,7 @@ __all__ = [
     "Notification",
     "OptOut",
     "OutboxMessage",
+    "Recovery",
     "Route",
     "SigningKey",
     "Subscription",

@@ -31,6 +31,19 @@ class Notification(Base):
             "id",
             postgresql_where="subscription_id IS NOT NULL",
         ),
+        Index(
+            "notifications_missed_idx",
+            "subscription_id",
+            "id",
+            postgresql_where="subscription_id IS NOT NULL AND status IN ('failed', 'skipped')",
+        ),
+        Index(
+            "notifications_receiver_idx",
+            "subscription_id",
+            "reason",
+            "due_at",
+            postgresql_where="reason IN ('throttled', 'breaker_open') AND due_at IS NOT NULL",
+        ),
         # What a hold keeps back, and what owes its next channel: the clock looks for both every second.
         Index("notifications_held_idx", "id", postgresql_where="reason = 'held' AND due_at IS NOT NULL"),
         Index(

@@ -46,9 +46,26 @@ CREATE TABLE endpoints (
     next_slot timestamptz
 );
 
+CREATE TABLE recoveries (
+    id uuid PRIMARY KEY,
+    subscription_id uuid NOT NULL,
+    since timestamptz NOT NULL,
+    place uuid NOT NULL,
+    total integer NOT NULL,
+    recovered integer NOT NULL,
+    created_at timestamptz NOT NULL,
+    finished_at timestamptz
+);
+CREATE INDEX recoveries_subscription_id_idx ON recoveries (subscription_id, id);
+CREATE INDEX recoveries_unfinished_idx ON recoveries (id) WHERE finished_at IS NULL;
+
 ALTER TABLE notifications ADD subscription_id uuid;
 CREATE INDEX notifications_subscription_id_idx ON notifications (subscription_id, id)
     WHERE subscription_id IS NOT NULL;
+CREATE INDEX notifications_missed_idx ON notifications (subscription_id, id)
+    WHERE subscription_id IS NOT NULL AND status IN ('failed', 'skipped');
+CREATE INDEX notifications_receiver_idx ON notifications (subscription_id, reason, due_at)
+    WHERE reason IN ('throttled', 'breaker_open') AND due_at IS NOT NULL;
 
 ALTER TABLE events ADD fan_out_after uuid;
 
@@ -66,7 +83,7 @@ def downgrade() -> None:
     op.execute("""
         ALTER TABLE attempts DROP request_headers, DROP response_headers, DROP timing;
         ALTER TABLE events DROP fan_out_after;
-        DROP INDEX notifications_subscription_id_idx;
+        DROP INDEX notifications_subscription_id_idx, notifications_missed_idx, notifications_receiver_idx;
         ALTER TABLE notifications DROP subscription_id;
-        DROP TABLE endpoints, listeners, subscriptions;
+        DROP TABLE recoveries, endpoints, listeners, subscriptions;
     """)

@@ -1,0 +1,155 @@
+"""The gate's part for subscriptions: is the receiver there, is it well, and how much does it take a second?
+
+People's preferences do not concern it. Decided on what was read with the claim, and looked at again under the locks of
+the transaction that puts rows aside, so that nothing waits for what is over already.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from notifier import pacing
+from notifier.channels import Channel, Status
+from notifier.claiming import Aside, Claimed
+from notifier.deadletters import Death
+from notifier.lanes import SLOW, retry_queue
+from notifier.putting_off import put_off
+from notifier.receivers import SUBSCRIPTION_DISABLED, TEST, Receiver
+from notifier.subscriptions import keep_enabled
+
+SUBSCRIPTION_DELETED: Final = "subscription_deleted"
+
+#: The queues whose workers have time for slow receivers.
+_PATIENT: Final = frozenset({SLOW, retry_queue(Channel.WEBHOOK)})
+#: Seconds for which a receiver is suspected after it has kept somebody waiting.
+_SUSPECTED: Final = 30.0
+
+Receivers = Mapping[UUID, Receiver]
+
+
+class Suspects:
+    """Receivers that have kept somebody waiting, remembered for half a minute. Used by several threads at once."""
+
+    def __init__(self) -> None:
+        self._until: dict[UUID, float] = {}
+
+    def add(self, receiver: UUID) -> None:
+        """Suspect a receiver."""
+        self._until[receiver] = time.monotonic() + _SUSPECTED
+
+    def __contains__(self, receiver: UUID) -> bool:
+        until = self._until.get(receiver)
+        if until is not None and until < time.monotonic():
+            self._until.pop(receiver, None)
+            return False
+        return until is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverGate:
+    """Judges claimed rows that are for subscriptions."""
+
+    #: How long rules may put a notification off before it is a dead letter.
+    max_age: timedelta
+    #: Receivers that keep this process waiting at the moment; what is fresh for them goes to the slow lane.
+    suspects: Suspects = field(default_factory=Suspects)
+
+    def judge(self, row: Claimed, receiver: Receiver | None) -> Aside | Death | None:
+        """What becomes of one row; None where it may be sent, as far as is known without a lock."""
+        if receiver is None:
+            words = "The subscription was deleted."
+            return Aside(row.id, row.claims, Status.SKIPPED, SUBSCRIPTION_DELETED, words)
+        if not receiver.enabled and row.event_type != TEST:
+            words = f"The subscription is disabled: {receiver.disabled_reason}."
+            return Aside(row.id, row.claims, Status.SKIPPED, SUBSCRIPTION_DISABLED, words)
+        if receiver.open_until is not None and receiver.open_until > row.now:
+            words = "The receiver fails again and again; it is tried anew then."
+            return put_off(row, receiver.open_until, words, pacing.BREAKER_OPEN, self.max_age)
+        slow = receiver.slow_until is not None and receiver.slow_until > row.now
+        if row.queue not in _PATIENT and (slow or receiver.id in self.suspects):
+            # It keeps callers waiting: what is fresh must not wait with it.
+            return Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, queue=SLOW)
+        return None
+
+    def pace(
+        self, connection: Connection, limited: Mapping[UUID, Sequence[Claimed]], receivers: Receivers
+    ) -> list[Aside | Death]:
+        """Those of some rows, by receiver (see `limited`), that must wait: for their slot, or for a probe."""
+        shut = [each for each in limited if receivers[each].open_until is not None]
+        put = self._wait_for_probes(pacing.take_probes(connection, shut), {each: limited[each] for each in shut})
+        paced = {each: rows for each, rows in limited.items() if receivers[each].open_until is None}
+        wishes = {each: _wish(rows, receivers[each]) for each, rows in paced.items()}
+        for each, slots in pacing.take_slots(connection, wishes).items():
+            put += self._wait_for_slots(slots, wishes[each].rate, paced[each])
+        return put
+
+    def _wait_for_probes(self, probed: set[UUID], shut: Mapping[UUID, Sequence[Claimed]]) -> list[Aside | Death]:
+        words = "The receiver does not answer: one message tries it out, the others wait."
+        later = timedelta(seconds=pacing.PROBE)
+        return [
+            put_off(row, row.now + later, words, pacing.BREAKER_OPEN, self.max_age)
+            for each, rows in shut.items()
+            for row in rows[1 if each in probed else 0 :]
+        ]
+
+    def _wait_for_slots(self, slots: pacing.Slots, rate: float, rows: Sequence[Claimed]) -> list[Aside | Death]:
+        oldest_first = sorted(rows, key=lambda row: (row.deferred_at is None, row.id))
+        return [
+            self._wait_for_slot(row, rate, timedelta(seconds=slots.next_in + place / rate))
+            for place, row in enumerate(oldest_first[slots.free :])
+        ]
+
+    def _wait_for_slot(self, row: Claimed, rate: float, wait: timedelta) -> Aside | Death:
+        words = f"The receiver wants {rate:g} a second."
+        since, until = row.deferred_at or row.now, row.now + wait
+        last = min(filter(None, (since + self.max_age, row.deadline)))
+        if last <= row.now:
+            return put_off(row, until, words, pacing.THROTTLED, self.max_age)
+        # Its place may be too late for it. But places get free, and limits are lifted: so it waits until its end.
+        return Aside(row.id, row.claims, Status.SCHEDULED, pacing.THROTTLED, words, min(until, last), since)
+
+
+def limited(rows: Sequence[Claimed], receivers: Receivers) -> dict[UUID, list[Claimed]]:
+    """By receiver, the rows for those that want only so many a second, or are to be tried out with one."""
+    by_receiver: dict[UUID, list[Claimed]] = {}
+    for row in rows:
+        receiver = receivers.get(row.subscription_id) if row.subscription_id else None
+        if receiver and (receiver.rate_limit_per_second is not None or receiver.open_until is not None):
+            by_receiver.setdefault(receiver.id, []).append(row)
+    return by_receiver
+
+
+def _wish(rows: Sequence[Claimed], receiver: Receiver) -> pacing.Wish:
+    waited = sum(row.deferred_at is not None for row in rows)
+    return pacing.Wish(receiver.rate_limit_per_second or math.inf, waited, len(rows) - waited)
+
+
+def waiting_for(put: Sequence[Aside | Death], rows: Sequence[Claimed], reason: str) -> dict[UUID, UUID]:
+    """Because of which receiver each row is put aside for a reason: receiver by row."""
+    ids = {verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.reason == reason}
+    return {row.id: row.subscription_id for row in rows if row.id in ids and row.subscription_id} if ids else {}
+
+
+def reconsider(connection: Connection, put: Sequence[Aside | Death], rows: Sequence[Claimed]) -> list[Aside | Death]:
+    """What is put aside as the receivers are now: a closed breaker or an enabled subscription makes it due at once.
+
+    They stay so until the transaction ends: whoever closes or enables after that finds these rows. The endpoints must
+    be locked (notifier.pacing.lock).
+    """
+    shut = waiting_for(put, rows, pacing.BREAKER_OPEN)
+    off = waiting_for(put, rows, SUBSCRIPTION_DISABLED)
+    if not shut and not off:
+        return list(put)
+    still_shut = pacing.still_open(connection, shut.values())
+    on = keep_enabled(connection, off.values())
+    now = rows[0].now
+    let: dict[UUID, dict[str, Any]] = {row: {"due_at": now} for row, each in shut.items() if each not in still_shut}
+    queued: dict[str, Any] = {"status": Status.QUEUED, "reason": None, "rule": None, "due_at": now}
+    let |= {row: queued for row, each in off.items() if each in on}
+    return [replace(each, **let[each.id]) if each.id in let else each for each in put]
