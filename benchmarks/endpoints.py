@@ -1,4 +1,4 @@
-"""Sick endpoints: python -m benchmarks.endpoints [--endpoints 200] [--events 100] [--rate 2].
+"""Sick endpoints: python -m benchmarks.endpoints [--endpoints 200] [--events 100] [--rate 2] [--addressed].
 
 Does a twentieth of all endpoints that hang until the timeout slow down the others? Every event goes to all endpoints.
 Measured without and with hanging ones, in one run, and always of the same endpoints, those that never hang: webhooks a
@@ -29,7 +29,7 @@ SHARE = 20
 class Bench:
     """A stack with subscriptions to all endpoints of a receiver."""
 
-    def __init__(self, url: str, receiver: str, endpoints: int) -> None:
+    def __init__(self, url: str, receiver: str, endpoints: int, *, addressed: bool) -> None:
         self._url = url
         self._receiver = receiver
         self._http = requests.Session()
@@ -37,16 +37,20 @@ class Bench:
         self.hanging = max(1, endpoints // SHARE)
         #: Those that hang in one measurement or the other come first.
         self.healthy = range(2 * self.hanging, endpoints)
-        for endpoint in range(endpoints):
+        self._addressed = [f"{receiver}/{endpoint}" for endpoint in range(endpoints)] if addressed else []
+        for endpoint in range(0 if addressed else endpoints):
             self._post("subscriptions", {"url": f"{receiver}/{endpoint}", "event_types": ["bench"]})
 
     def _post(self, path: str, body: Any) -> None:
         self._http.post(f"{self._url}/api/v1/{path}", json=body, timeout=60).raise_for_status()
 
-    def _events(self, count: int) -> list[dict[str, Any]]:
+    def _post_events(self, count: int) -> None:
         numbers = range(self._next, self._next + count)
         self._next += count
-        return [{"event_type": "bench", "payload": {"n": number}} for number in numbers]
+        to: list[dict[str, Any]] = [{"recipient": each, "channel": "webhook"} for each in self._addressed] or [{}]
+        events = [{"event_type": "bench", "payload": {"n": number}, **each} for number in numbers for each in to]
+        for start in range(0, len(events), 1000):
+            self._post("events/batch", {"events": events[start : start + 1000]})
 
     def _arrived(self) -> dict[tuple[int, int], float]:
         """When each event came to each healthy endpoint for the first time."""
@@ -77,7 +81,7 @@ class Bench:
     def crowd(self, events: int) -> dict[str, float]:
         """Work off a crowd of events."""
         first, begun = self._next, time.time()
-        self._post("events/batch", {"events": self._events(events)})
+        self._post_events(events)
         came = self._drained(first)
         return {
             "a second": len(came) / (max(came.values()) - begun),
@@ -92,7 +96,7 @@ class Bench:
             due = begun + place / rate
             time.sleep(max(0.0, due - time.time()))
             posted[self._next] = due
-            self._post("events", self._events(1)[0])
+            self._post_events(1)
         came = self._drained(first)
         took = sorted((at - posted[number]) * 1000 for (_, number), at in came.items())
         return {
@@ -102,7 +106,7 @@ class Bench:
         }
 
 
-def measure(endpoints: int, events: int, seconds: float, rate: float) -> dict[str, Any]:
+def measure(endpoints: int, events: int, seconds: float, rate: float, *, addressed: bool) -> dict[str, Any]:
     """Every figure of one run."""
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
         folder = Path(name)
@@ -111,7 +115,7 @@ def measure(endpoints: int, events: int, seconds: float, rate: float) -> dict[st
             granian(folder, "rsgi", "benchmarks.hanging:app") as receiver,
             stack(folder, NOTIFIER_SECRET_KEY=new_key()) as url,
         ):
-            bench = Bench(url, receiver, endpoints)
+            bench = Bench(url, receiver, endpoints, addressed=addressed)
             none, some, others = range(0), range(bench.hanging), range(bench.hanging, 2 * bench.hanging)
             bench.hang(none)
             bench.steady(3, rate)
@@ -145,9 +149,10 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=100, help="in the crowd")
     parser.add_argument("--seconds", type=float, default=45, help="at the steady rate; over the timeout of 30 s")
     parser.add_argument("--rate", type=float, default=2, help="events a second, each to all endpoints")
+    parser.add_argument("--addressed", action="store_true", help="events that name the URLs, and no subscriptions")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
-    figures = measure(options.endpoints, options.events, options.seconds, options.rate)
+    figures = measure(options.endpoints, options.events, options.seconds, options.rate, addressed=options.addressed)
     if options.json:
         print(json.dumps(figures))
     else:

@@ -1,11 +1,13 @@
 """What a recipient's address must look like, channel by channel."""
 
+import functools
 import hashlib
 import re
 import string
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
@@ -84,6 +86,12 @@ _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 def folded(channel: Channel, address: str) -> str:
     """An address as addresses are compared: no mailbox in use tells upper case from lower case (ASCII only)."""
     return address.translate(_LOWER) if channel is Channel.EMAIL else address
+
+
+@functools.lru_cache(maxsize=20_000)
+def endpoint_of(url: str) -> UUID:
+    """What the endpoint at a URL is known by."""
+    return UUID(bytes=hashlib.sha256(url.encode(errors="replace")).digest()[:16])
 
 
 def hash_of(channel: Channel, address: str) -> bytes:

@@ -12,7 +12,9 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
+from notifier.addresses import endpoint_of
 from notifier.channels import Channel, Status
+from notifier.lanes import SLOW
 from notifier.reminders import deadline_of
 
 
@@ -46,6 +48,13 @@ class Claimed:
     now: datetime
 
     @property
+    def endpoint_id(self) -> UUID | None:
+        """Whom a webhook is for: a subscription, or the URL that it was addressed to directly; else None."""
+        if self.subscription_id is None and self.recipient and self.queue.startswith(Channel.WEBHOOK):
+            return endpoint_of(self.recipient)
+        return self.subscription_id
+
+    @property
     def deadline(self) -> datetime | None:
         """From when on it is of no use."""
         return deadline_of(self.expires_at, self.target_date, self.lead_time)
@@ -59,6 +68,7 @@ _CLAIM: Final = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications
         WHERE id = ANY(:ids) AND status = '{Status.QUEUED}' AND tries = :tries AND channel = :channel
+            AND (:patient OR queue <> '{SLOW}')
         ORDER BY id FOR UPDATE
     )
     UPDATE notifications n SET status = '{Status.SENDING}', claims = claims + 1,
@@ -71,12 +81,15 @@ _CLAIM: Final = text(f"""
 """)
 
 
-def claim(connection: Connection, channel: Channel, ids: Sequence[UUID], tries: int, lease: float) -> list[Claimed]:
+def claim(
+    connection: Connection, channel: Channel, ids: Sequence[UUID], tries: int, lease: float, *, patient: bool = False
+) -> list[Claimed]:
     """Claim those of `ids` that are queued in a channel with so many failures; in id order.
 
-    They are held for `lease` seconds, those with a template for COMPOSING more.
+    What waits in the slow lane only where the worker is `patient`: a doubled message may have come by another one. They
+    are held for `lease` seconds, those with a template for COMPOSING more.
     """
-    values = {"ids": list(ids), "tries": tries, "channel": channel.value, "lease": lease}
+    values = {"ids": list(ids), "tries": tries, "channel": channel.value, "lease": lease, "patient": patient}
     return sorted((Claimed(*row) for row in connection.execute(_CLAIM, values)), key=lambda row: row.id)
 
 

@@ -116,17 +116,18 @@ class Delivery:
         self._window = sending_window
         self._disable_after = disable_after
 
-    def deliver(self, ids: Sequence[UUID], tries: int, detach: Detach) -> None:
+    def deliver(self, ids: Sequence[UUID], tries: int, detach: Detach, *, patient: bool = False) -> None:
         """Deliver those of `ids` that are queued with `tries` failed attempts; the others are somebody else's.
 
-        What keeps it waiting alone in the end is given to `detach`, which must see to what fails of it. Raises
-        BatchFailed where any failed until then. Whatever else is raised leaves rows to their lease.
+        `patient`: the message came by a queue for what is slow. What keeps the batch waiting alone in the end is given
+        to `detach`, which must see to what fails of it. Raises BatchFailed where any failed until then. Whatever else
+        is raised leaves rows to their lease.
         """
         # Read before the claim: a send begins only while the row is ours for a whole send and MARGIN more.
         began = time.monotonic()
         lease = self._window + self._provider.timeout + MARGIN
         with self._engine.connect() as connection:
-            claimed = claim(connection, self._gate.channel, ids, tries, lease)
+            claimed = claim(connection, self._gate.channel, ids, tries, lease, patient=patient)
             if not claimed:
                 return
             facts = read(connection, self._gate.channel, claimed)
@@ -148,7 +149,7 @@ class Delivery:
         self, rows: Sequence[Claimed], facts: Facts, tries: int, start_until: float, detach: Detach
     ) -> list[FailedRow]:
         """Send what has passed the gate; returns what failed until only stragglers were left."""
-        watch = Watch(self._transactions, facts.receivers, self._disable_after)
+        watch = Watch(self._transactions, facts.receivers, facts.slow, self._disable_after)
         composition = self._composer.begin(rows, facts.receivers)
         directory = self._listeners.at(self._transactions, facts.version)
         told = bool(directory.of(told_as(self._finished)))
@@ -161,8 +162,8 @@ class Delivery:
                 tried = True
                 # The others are back: so it is these receivers that are slow, and not this process.
                 for row in late:
-                    if row.subscription_id is not None:
-                        self._gate.receivers.suspects.add(row.subscription_id)
+                    if row.endpoint_id is not None:
+                        self._gate.receivers.suspects.add(row.endpoint_id)
                 failed = batch.take_failed()
                 if detach(partial(_finish, batch, steps), tries):
                     return failed

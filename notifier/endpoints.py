@@ -1,4 +1,4 @@
-"""How subscriptions' endpoints fare: breakers, the slow lane, and when enough is enough.
+"""How endpoints fare: breakers, the slow lane, and when enough is enough.
 
 Kept in Postgres and shared by all workers; an endpoint that does well has no row and costs no write.
 
@@ -7,9 +7,12 @@ Kept in Postgres and shared by all workers; an endpoint that does well has no ro
     a timeout               the slow lane for 10 minutes, or until it answers quickly there
     nothing but failures    for half of NOTIFIER_SUBSCRIPTION_DISABLE_AFTER: that is told; for all of it: disabled
     410                     disabled at once
+
+That is for subscriptions. A URL that webhooks are addressed to directly has the slow lane only: what becomes of its
+webhooks each caller is told for its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -36,6 +39,8 @@ _LONGEST_OPEN: Final = 600
 _SLOW_FOR: Final = 600
 #: A success within so many milliseconds ends the slow lane.
 _QUICK: Final = 3000.0
+#: Rows that are forgotten in one transaction.
+_FORGOTTEN: Final = 5000
 
 
 @dataclass(slots=True)
@@ -43,6 +48,8 @@ class Note:
     """What one batch has seen of one endpoint."""
 
     id: UUID
+    #: Whether it is a subscription's, and not a URL that webhooks are addressed to directly.
+    subscribed: bool
     failures: int = 0
     succeeded: bool = False
     quick: bool = False
@@ -86,8 +93,39 @@ _WARNED: Final = text("UPDATE endpoints SET warned_at = now() WHERE id = ANY(:id
 _URLS: Final = text("SELECT id, url FROM subscriptions WHERE id = ANY(:ids)")
 
 
-def note(engine: Engine, notes: Iterable[Note], known: Mapping[UUID, Receiver], disable_after: timedelta) -> None:
-    """Remember what a batch has seen of some endpoints; `known`: the receivers as they were when it began."""
+_SLOW: Final = text(f"""
+    UPDATE endpoints SET slow_until = CASE WHEN id = ANY(:slow) THEN now() + {_SLOW_FOR} * interval '1 second' END
+    WHERE id = ANY(:ids)
+""")
+# Those of which nothing is known but what is over, and those of subscriptions that are gone.
+_FORGET_WELL: Final = text(f"""
+    DELETE FROM endpoints WHERE id IN (
+        SELECT id FROM endpoints e WHERE coalesce(slow_until < now(), true) AND (
+            failing_since IS NULL AND coalesce(next_slot < now(), true)
+            OR NOT EXISTS (SELECT FROM subscriptions s WHERE s.id = e.id))
+        ORDER BY id LIMIT {_FORGOTTEN} FOR UPDATE SKIP LOCKED
+    )
+""")
+
+
+def forget_well(engine: Engine) -> int:
+    """Delete some thousands of rows that say nothing any more; returns how many."""
+    with engine.begin() as connection:
+        return connection.execute(_FORGET_WELL).rowcount
+
+
+def _note_urls(engine: Engine, notes: Sequence[Note], slow: Collection[UUID]) -> None:
+    """Remember what a batch has seen of URLs that webhooks were addressed to directly."""
+    timed_out = [each.id for each in notes if each.timed_out and not each.succeeded]
+    quick = [each.id for each in notes if each.quick and each.id in slow]
+    if timed_out or quick:
+        with engine.begin() as connection:
+            lock(connection, [*timed_out, *quick])
+            connection.execute(_SLOW, {"ids": [*timed_out, *quick], "slow": timed_out})
+
+
+def _note(engine: Engine, notes: Iterable[Note], known: Mapping[UUID, Receiver], disable_after: timedelta) -> None:
+    """Remember what a batch has seen of subscriptions; `known`: the receivers as they were when it began."""
     notes = sorted(notes, key=lambda each: each.id)
     failed = [each for each in notes if each.failures and not each.succeeded]
     well = [each for each in notes if each.succeeded and known[each.id].troubled]
@@ -135,22 +173,29 @@ def _tell(connection: Connection, subscription_ids: Sequence[UUID], what: str, r
 class Watch:
     """What one batch sees of its receivers, reported as its results are recorded."""
 
-    def __init__(self, engine: Engine, known: Mapping[UUID, Receiver], disable_after: timedelta) -> None:
+    def __init__(
+        self, engine: Engine, known: Mapping[UUID, Receiver], slow: Collection[UUID], disable_after: timedelta
+    ) -> None:
+        """`known` and `slow`: the receivers, and those that kept callers waiting, when the batch began."""
         self._engine = engine
         self._known = known
+        self._slow = slow
         self._disable_after = disable_after
         self._notes: dict[UUID, Note] = {}
 
     def add(self, row: Claimed, result: Result) -> None:
         """Take one result in."""
-        if row.subscription_id is not None and row.subscription_id in self._known:
-            self._notes.setdefault(row.subscription_id, Note(row.subscription_id)).add(result)
+        endpoint, subscribed = row.endpoint_id, row.subscription_id is not None
+        if endpoint is not None and (not subscribed or endpoint in self._known):
+            self._notes.setdefault(endpoint, Note(endpoint, subscribed)).add(result)
 
     def report(self) -> None:
         """Remember what was seen since the last report. It is not worth losing a batch over."""
         notes, self._notes = self._notes, {}
         if notes:
             try:
-                note(self._engine, notes.values(), self._known, self._disable_after)
+                seen = notes.values()
+                _note(self._engine, [each for each in seen if each.subscribed], self._known, self._disable_after)
+                _note_urls(self._engine, [each for each in seen if not each.subscribed], self._slow)
             except SQLAlchemyError as error:
                 log.warning("endpoints_not_noted", error=type(error).__name__, endpoints=len(notes))

@@ -30,6 +30,8 @@ _FACTS: Final = text("""
         (SELECT CAST(json_agg(json_build_array(encode(address_hash, 'hex'), category)) AS text) FROM opt_outs
             WHERE channel = :channel AND address_hash = ANY(:hashes)) AS opted_out,
         (SELECT CAST(json_agg(target) AS text) FROM holds) AS held,
+        (SELECT CAST(json_agg(id) AS text) FROM endpoints WHERE id = ANY(CAST(:endpoints AS uuid[]))
+            AND slow_until > now()) AS slow,
         (SELECT version FROM listeners) AS version
 """)
 
@@ -49,6 +51,8 @@ class Facts:
     #: Reminders in whose place a later one has come.
     superseded: frozenset[UUID]
     receivers: Mapping[UUID, Receiver]
+    #: Endpoints of webhooks that keep callers waiting.
+    slow: frozenset[UUID]
     #: The version of the listeners (notifier.listeners).
     version: int
 
@@ -65,6 +69,7 @@ def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> F
         "users": sorted({row.user_id for row in rows if row.user_id is not None}),
         "addresses": sorted(addresses),
         "hashes": [hash_of(channel, address) for address in sorted(addresses)],
+        "endpoints": sorted({row.endpoint_id for row in rows if row.endpoint_id is not None}),
     }
     found = connection.execute(_FACTS, values).one()
     return Facts(
@@ -75,5 +80,6 @@ def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> F
         frozenset(orjson.loads(found.held or "[]")),
         superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
         receivers(connection, [row.subscription_id for row in rows if row.subscription_id]),
+        frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
         int(found.version),
     )

@@ -45,7 +45,7 @@ class Gate:
     zone: ZoneInfo
     #: How long rules may put a notification off before it is a dead letter.
     max_age: timedelta
-    #: For the rows of subscriptions.
+    #: For webhooks.
     receivers: ReceiverGate
 
     def let_through(self, engine: Engine, rows: Sequence[Claimed], facts: Facts) -> list[Claimed]:
@@ -75,7 +75,8 @@ class Gate:
         if target := facts.held(row):
             return _held(row, target)
         if row.subscription_id is not None:
-            return self.receivers.judge(row, facts.receivers.get(row.subscription_id))
+            receiver = facts.receivers.get(row.subscription_id)
+            return self.receivers.judge(row, receiver) or self.receivers.divert(row, facts.slow)
         if row.recipient is None:
             return Aside(
                 row.id, row.claims, Status.SKIPPED, NO_ADDRESS, "The user's address was removed.", needs_next=True
@@ -87,7 +88,7 @@ class Gate:
             reason = SUPPRESSED if decision.rule is Rule.SUPPRESSION else OPTED_OUT
             return Aside(row.id, row.claims, Status.SKIPPED, reason, decision.explanation, needs_next=True)
         if decision.rule is not Rule.QUIET_HOURS:
-            return None
+            return self.receivers.divert(row, facts.slow)
         return put_off(row, decision.at or row.now + _AGAIN, decision.explanation, QUIET_HOURS, self.max_age)
 
     def _circumstances(self, row: Claimed, recipient: str, facts: Facts) -> Circumstances:

@@ -29,7 +29,7 @@ def retry_queue(channel: Channel) -> str:
     return f"{channel}.retry"
 
 
-#: The queue of subscriptions whose endpoints keep callers waiting.
+#: The queue of webhooks for endpoints that keep callers waiting.
 SLOW: Final = f"{Channel.WEBHOOK}.slow"
 
 
@@ -51,6 +51,8 @@ HIGH: Final = tuple(lane(channel, Priority.HIGH) for channel in Channel)
 NORMAL: Final = tuple(lane(channel, Priority.NORMAL) for channel in Channel)
 LOW: Final = tuple(lane(channel, Priority.LOW) for channel in Channel)
 RETRY: Final = tuple(retry_queue(channel) for channel in Channel)
+#: The queues whose workers have time for slow endpoints.
+PATIENT: Final = frozenset({*RETRY, SLOW})
 DUE: Final = tuple(handover_queue(queue) for queue in NORMAL)
 #: The queues that rows wait for; messages may be in those of DUE as well.
 DELIVERY: Final = (*HIGH, *NORMAL, *LOW, *RETRY, SLOW)

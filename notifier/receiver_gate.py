@@ -1,12 +1,12 @@
-"""The gate's part for subscriptions: is the receiver there, is it well, and how much does it take a second?
+"""The gate's part for webhooks: is the receiver there, is it well, and how much does it take a second?
 
-People's preferences do not concern it. Decided on what was read with the claim, and looked at again under the locks of
-the transaction that puts rows aside, so that nothing waits for what is over already.
+People's preferences do not concern a subscription. Decided on what was read with the claim, and looked at again under
+the locks of the transaction that puts rows aside, so that nothing waits for what is over already.
 """
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -15,18 +15,16 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from notifier import pacing
-from notifier.channels import Channel, Status
+from notifier.channels import Status
 from notifier.claiming import Aside, Claimed
 from notifier.deadletters import Death
-from notifier.lanes import SLOW, retry_queue
+from notifier.lanes import PATIENT, SLOW
 from notifier.putting_off import put_off
 from notifier.receivers import SUBSCRIPTION_DISABLED, TEST, Receiver
 from notifier.subscriptions import keep_enabled
 
 SUBSCRIPTION_DELETED: Final = "subscription_deleted"
 
-#: The queues whose workers have time for slow receivers.
-_PATIENT: Final = frozenset({SLOW, retry_queue(Channel.WEBHOOK)})
 #: Seconds for which a receiver is suspected after it has kept somebody waiting.
 _SUSPECTED: Final = 30.0
 
@@ -53,7 +51,7 @@ class Suspects:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverGate:
-    """Judges claimed rows that are for subscriptions."""
+    """Judges claimed rows that are for subscriptions; of other webhooks only whether they keep callers waiting."""
 
     #: How long rules may put a notification off before it is a dead letter.
     max_age: timedelta
@@ -61,7 +59,7 @@ class ReceiverGate:
     suspects: Suspects = field(default_factory=Suspects)
 
     def judge(self, row: Claimed, receiver: Receiver | None) -> Aside | Death | None:
-        """What becomes of one row; None where it may be sent, as far as is known without a lock."""
+        """What becomes of a subscription's row; None where it may be sent, as far as is known without a lock."""
         if receiver is None:
             words = "The subscription was deleted."
             return Aside(row.id, row.claims, Status.SKIPPED, SUBSCRIPTION_DELETED, words)
@@ -71,11 +69,17 @@ class ReceiverGate:
         if receiver.open_until is not None and receiver.open_until > row.now:
             words = "The receiver fails again and again; it is tried anew then."
             return put_off(row, receiver.open_until, words, pacing.BREAKER_OPEN, self.max_age)
-        slow = receiver.slow_until is not None and receiver.slow_until > row.now
-        if row.queue not in _PATIENT and (slow or receiver.id in self.suspects):
-            # It keeps callers waiting: what is fresh must not wait with it.
-            return Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, queue=SLOW)
         return None
+
+    def divert(self, row: Claimed, slow: Collection[UUID]) -> Aside | None:
+        """Where a row is for an endpoint that keeps callers waiting: to the slow lane, that what is fresh need not.
+
+        `slow`: those that are known to.
+        """
+        endpoint = row.endpoint_id
+        if endpoint is None or row.queue in PATIENT or not (endpoint in slow or endpoint in self.suspects):
+            return None
+        return Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, queue=SLOW)
 
     def pace(
         self, connection: Connection, limited: Mapping[UUID, Sequence[Claimed]], receivers: Receivers

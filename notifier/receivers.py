@@ -21,7 +21,7 @@ _READ: Final = text("""
     SELECT s.id, s.url, s.enabled, s.disabled_reason, CAST(s.headers AS text) AS headers, s.rate_limit_per_second,
         s.secret, CASE WHEN s.previous_secret_until > now() THEN s.previous_secret END AS previous_secret,
         coalesce(e.failures > 0 OR e.open_until IS NOT NULL OR e.slow_until IS NOT NULL, false) AS troubled,
-        e.open_until, e.slow_until
+        e.open_until
     FROM subscriptions s LEFT JOIN endpoints e ON e.id = s.id
     WHERE s.id = ANY(:ids)
 """)
@@ -42,7 +42,6 @@ class Receiver:
     #: It has failed lately: there is something to forget when it succeeds.
     troubled: bool
     open_until: datetime | None
-    slow_until: datetime | None
 
     def keys(self, vault: Vault) -> tuple[bytes, ...]:
         """What signs its messages. Raises CannotDecrypt, Conflict."""
@@ -65,7 +64,6 @@ def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[
             tuple(bytes(secret) for secret in (row.secret, row.previous_secret) if secret is not None),
             row.troubled,
             row.open_until,
-            row.slow_until,
         )
         for row in rows
     }

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from config.wiring import wiring
-from notifier import fallbacks, heartbeats, holds, recovery
+from notifier import endpoints, fallbacks, heartbeats, holds, recovery
 from notifier.handover import hand_over, queues_with_due_rows
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
@@ -87,10 +87,11 @@ def _go_on_recovering() -> int:
 
 @shared_task(name="tasks.make_partitions")
 def make_partitions() -> None:
-    """Make the partitions of the days to come."""
+    """Make the partitions of the days to come, and forget what is known of endpoints that are well again."""
     made = make_missing_partitions(wiring().engine)
-    if made:
-        log.info("partitions_made", partitions=made)
+    forgotten = endpoints.forget_well(wiring().engine)
+    if made or forgotten:
+        log.info("kept_house", partitions=made, endpoints_forgotten=forgotten)
 
 
 _stopping = threading.Event()

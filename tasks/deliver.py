@@ -8,6 +8,7 @@ from celery import Task, shared_task
 from config.wiring import wiring
 from notifier.channels import Channel
 from notifier.delivery import BatchFailed
+from notifier.lanes import PATIENT
 from tasks.base import DeliverTask
 
 
@@ -31,7 +32,9 @@ def _make(channel: Channel) -> Task:
         delivery = wiring().deliveries.get(channel)
         if delivery is None:
             raise LookupError(f"{channel} has no provider in this worker's settings")
-        delivery.deliver([UUID(row_id) for row_id in ids], self.request.retries, self.detach)
+        came_by = (self.request.delivery_info or {}).get("routing_key")
+        row_ids = [UUID(row_id) for row_id in ids]
+        delivery.deliver(row_ids, self.request.retries, self.detach, patient=came_by in PATIENT)
 
     return deliver
 
