@@ -118,6 +118,12 @@ def _read(limit: int) -> bytes:
     return raw
 
 
+def is_empty(limit: int) -> bool:
+    """Whether the request has no body, whatever its headers say of it. Answers 413."""
+    request.max_content_length = limit + 1
+    return not request.get_data()  # which keeps it for those who read it
+
+
 def read_json(limit: int) -> Body:
     """The request's body, one JSON object of at most `limit` bytes.
 

@@ -9,7 +9,7 @@ from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
-from api.bodies import check_text, read_json
+from api.bodies import check_text, is_empty, read_json
 from api.problems import flattened
 from notifier.errors import Invalid
 
@@ -28,7 +28,7 @@ class _StrictParser(FlaskParser):
 
     def load_json(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
         """The request's body, as parsed."""
-        if isinstance(schema, OptionalBody) and not req.content_length and not req.content_type:
+        if isinstance(schema, OptionalBody) and is_empty(_MAX_BODY):
             return {}
         return read_json(_MAX_BODY).document
 

@@ -112,7 +112,7 @@ def rotate_secret(subscription_id: UUID) -> dict[str, Any]:
 
 @blp.route("/<uuid:subscription_id>/enable", methods=["POST"])
 @requires(Scope.ADMIN)
-@blp.arguments(EnableSchema)
+@blp.arguments(EnableSchema, required=False)
 @blp.response(200, EnabledSchema)
 @blp.alt_response(404, description="There is no such subscription.")
 def enable_subscription(asked: dict[str, Any], subscription_id: UUID) -> Subscription:

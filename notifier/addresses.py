@@ -94,6 +94,13 @@ def endpoint_of(url: str) -> UUID:
     return UUID(bytes=hashlib.sha256(url.encode(errors="replace")).digest()[:16])
 
 
+def without_password(url: str) -> str:
+    """A URL as it may be shown to others: without the user and password that it may carry."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
+
+
 def hash_of(channel: Channel, address: str) -> bytes:
     """SHA-256 of the folded address, for what must know an address again but need not keep it."""
     return hashlib.sha256(folded(channel, address).encode()).digest()

@@ -24,8 +24,9 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from notifier import own_events
+from notifier.addresses import without_password
 from notifier.claiming import Claimed
-from notifier.pacing import BREAKER_OPEN, bring_forward, lock, still_open
+from notifier.pacing import lock
 from notifier.providers import Outcome, Result
 from notifier.receivers import Receiver
 from notifier.subscriptions import FAILING, GONE, disable
@@ -90,6 +91,7 @@ _SUCCEEDED: Final = text("""
     FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, quick boolean) WHERE e.id = note.id
 """)
 _WARNED: Final = text("UPDATE endpoints SET warned_at = now() WHERE id = ANY(:ids)")
+_UPDATED: Final = text("SELECT id, updated_at FROM subscriptions WHERE id = ANY(:ids)")
 _URLS: Final = text("SELECT id, url FROM subscriptions WHERE id = ANY(:ids)")
 
 
@@ -100,7 +102,7 @@ _SLOW: Final = text(f"""
 # Those of which nothing is known but what is over, and those of subscriptions that are gone.
 _FORGET_WELL: Final = text(f"""
     DELETE FROM endpoints WHERE id IN (
-        SELECT id FROM endpoints e WHERE coalesce(slow_until < now(), true) AND (
+        SELECT id FROM endpoints e WHERE NOT waited_for AND coalesce(slow_until < now(), true) AND (
             failing_since IS NULL AND coalesce(next_slot < now(), true)
             OR NOT EXISTS (SELECT FROM subscriptions s WHERE s.id = e.id))
         ORDER BY id LIMIT {_FORGOTTEN} FOR UPDATE SKIP LOCKED
@@ -133,11 +135,11 @@ def _note(engine: Engine, notes: Iterable[Note], known: Mapping[UUID, Receiver],
         return
     with engine.begin() as connection:
         lock(connection, [each.id for each in (*well, *failed)])
+        # What a receiver that was changed meanwhile did before says nothing of it as it is now.
+        same = _unchanged(connection, [known[each.id] for each in (*well, *failed)])
+        well, failed = ([each for each in part if each.id in same] for part in (well, failed))
         if well:
-            closed = still_open(connection, [each.id for each in well])
             connection.execute(_SUCCEEDED, {"notes": orjson.dumps(well).decode()})
-            if closed:  # what waited for them goes; beyond some thousands it goes by itself, within minutes
-                bring_forward(connection, sorted(closed), BREAKER_OPEN)
         if failed:
             rows = connection.execute(_FAILED, {"notes": orjson.dumps(failed).decode()}).all()
             given_up = [row.id for row in rows if row.failing_for >= disable_after]
@@ -145,6 +147,12 @@ def _note(engine: Engine, notes: Iterable[Note], known: Mapping[UUID, Receiver],
             _end(connection, [each.id for each in failed if each.gone], GONE)
             _end(connection, given_up, FAILING)
             _warn(connection, warn)
+
+
+def _unchanged(connection: Connection, receivers: Sequence[Receiver]) -> set[UUID]:
+    """Those that are as they were read. They stay so: whoever changes one locks its endpoint first."""
+    now = {row.id: row.updated_at for row in connection.execute(_UPDATED, {"ids": [each.id for each in receivers]})}
+    return {each.id for each in receivers if now.get(each.id) == each.updated_at}
 
 
 def _end(connection: Connection, subscription_ids: Sequence[UUID], reason: str) -> None:
@@ -161,13 +169,8 @@ def _warn(connection: Connection, subscription_ids: Sequence[UUID]) -> None:
 
 def _tell(connection: Connection, subscription_ids: Sequence[UUID], what: str, reason: str) -> None:
     rows = connection.execute(_URLS, {"ids": list(subscription_ids)}).all() if subscription_ids else []
-    own_events.emit(
-        connection,
-        [
-            (f"notifier.subscription.{what}", {"subscription_id": str(row.id), "url": row.url, "reason": reason})
-            for row in rows
-        ],
-    )
+    told = [{"subscription_id": str(row.id), "url": without_password(row.url), "reason": reason} for row in rows]
+    own_events.emit(connection, [(f"notifier.subscription.{what}", payload) for payload in told])
 
 
 class Watch:

@@ -25,7 +25,7 @@ from notifier.holds import ALL, HELD, RECHECK
 from notifier.plans import NO_ADDRESS
 from notifier.preferences import GENERAL, Circumstances, Rule, decide
 from notifier.putting_off import of_use_until, put_off
-from notifier.receiver_gate import ReceiverGate, limited, reconsider, waiting_for
+from notifier.receiver_gate import ReceiverGate, limited, put_aside_for, spare_enabled
 
 SUPPRESSED: Final = "suppressed"
 OPTED_OUT: Final = "opted_out"
@@ -58,9 +58,11 @@ class Gate:
         if not (put or keyed or paced):
             return passed
         with engine.begin() as connection:
-            pacing.lock(connection, [*paced, *waiting_for(put, rows, pacing.BREAKER_OPEN).values()])
+            pacing.lock(connection, [*paced, *put_aside_for(put, rows, pacing.BREAKER_OPEN).values()])
             put += self.receivers.pace(connection, paced, facts.receivers)
-            put = reconsider(connection, put, rows)
+            waited_for = put_aside_for(put, rows, pacing.BREAKER_OPEN, pacing.THROTTLED)
+            pacing.keep_waiting(connection, waited_for.values())
+            put = spare_enabled(connection, put, rows)
             put += self._duplicates(connection, keyed)
             set_aside(connection, [verdict for verdict in put if isinstance(verdict, Aside)])
             bury(connection, [verdict for verdict in put if isinstance(verdict, Death)])

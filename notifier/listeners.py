@@ -7,7 +7,7 @@ what is remembered may be old, but never decides wrongly that nobody listens.
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -16,8 +16,8 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from notifier.patterns import matches
-from notifier.routes import is_false, search
+from notifier.addresses import without_password
+from notifier.paths import is_false, search
 
 log = structlog.get_logger()
 
@@ -36,6 +36,7 @@ class Listener:
     """A subscription, as fan-out needs it."""
 
     id: UUID
+    #: As it may be shown to others.
     url: str
     event_types: tuple[str, ...]
     filter: str | None
@@ -49,9 +50,17 @@ class Listener:
 class Directory:
     """The listeners at one version, by event type."""
 
-    def __init__(self, version: int, listeners: tuple[Listener, ...]) -> None:
+    def __init__(self, version: int, listeners: Sequence[Listener]) -> None:
+        """`listeners`: in the order of their ids."""
         self.version = version
         self._listeners = listeners
+        #: The places of those with an exact type, and with the beginning of one.
+        self._exact: dict[str, list[int]] = {}
+        self._beginning: dict[str, list[int]] = {}
+        for place, each in enumerate(listeners):
+            for pattern in each.event_types:
+                index, name = (self._beginning, pattern[:-1]) if pattern.endswith("*") else (self._exact, pattern)
+                index.setdefault(name, []).append(place)
         self._by_type: dict[str, tuple[Listener, ...]] = {}
         self._room = _REMEMBERED
 
@@ -59,15 +68,20 @@ class Directory:
         """Those who listen for a type, disabled ones too, in the order of their ids; before any filter."""
         found = self._by_type.get(event_type)
         if found is None:
-            found = tuple(
-                each for each in self._listeners if any(matches(pattern, event_type) for pattern in each.event_types)
-            )
+            found = self._look_up(event_type)
             # Callers choose the types, and how many there are. Two threads may count one twice: it is a bound only.
             self._room -= len(found) + _A_TYPE
             if self._room < 0:
                 self._by_type, self._room = {}, _REMEMBERED
             self._by_type[event_type] = found
         return found
+
+    def _look_up(self, event_type: str) -> tuple[Listener, ...]:
+        """At most 130 look-ups, however many patterns there are (see notifier.patterns.matches)."""
+        places = set(self._exact.get(event_type, ()))
+        for length in range(len(event_type) + 1):
+            places.update(self._beginning.get(event_type[:length], ()))
+        return tuple(self._listeners[place] for place in sorted(places))
 
 
 class Listeners:
@@ -84,7 +98,9 @@ class Listeners:
         directory = self._directory
         if directory is None or directory.version != version:
             rows = connection.execute(_ALL)
-            listeners = tuple(Listener(r.id, r.url, tuple(r.event_types), r.filter, r.enabled) for r in rows)
+            listeners = tuple(
+                Listener(r.id, without_password(r.url), tuple(r.event_types), r.filter, r.enabled) for r in rows
+            )
             directory = self._directory = Directory(version, listeners)
         self._asked_at = time.monotonic()
         return directory

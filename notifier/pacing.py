@@ -19,15 +19,12 @@ BREAKER_OPEN: Final = "breaker_open"
 THROTTLED: Final = "throttled"
 #: For a probe to come back, in seconds, before another worker may send one.
 PROBE: Final = 45
-#: Rows that are brought forward in one transaction.
-_BATCH: Final = 5000
 
 # Rows that are not there yet are made: so all are locked in one order, and no two transactions wait for each other.
 _LOCK: Final = text("""
     INSERT INTO endpoints (id) SELECT id FROM unnest(CAST(:ids AS uuid[])) AS wanted(id) ORDER BY id
     ON CONFLICT (id) DO UPDATE SET id = excluded.id
 """)
-_OPEN: Final = text("SELECT id FROM endpoints WHERE id = ANY(:ids) AND open_until IS NOT NULL")
 _TAKE_PROBES: Final = text(f"""
     UPDATE endpoints SET open_until = now() + {PROBE} * interval '1 second', probing = true
     WHERE id = ANY(:ids) AND open_until <= now() RETURNING id
@@ -43,14 +40,7 @@ _TAKE_SLOTS: Final = text("""
     UPDATE endpoints e SET next_slot = greatest(e.next_slot, now()) + taken.seconds * interval '1 second'
     FROM json_to_recordset(CAST(:taken AS json)) AS taken(id uuid, seconds double precision) WHERE e.id = taken.id
 """)
-_BRING_FORWARD: Final = text(f"""
-    WITH waiting AS MATERIALIZED (
-        SELECT id FROM notifications
-        WHERE subscription_id = ANY(:ids) AND reason = :reason AND due_at IS NOT NULL AND due_at > now()
-        ORDER BY id LIMIT {_BATCH} FOR UPDATE SKIP LOCKED
-    )
-    UPDATE notifications SET due_at = now() WHERE id = ANY(SELECT id FROM waiting)
-""")
+_WAITED_FOR: Final = text("UPDATE endpoints SET waited_for = true WHERE id = ANY(:ids) AND NOT waited_for")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +68,6 @@ def lock(connection: Connection, endpoint_ids: Iterable[UUID]) -> None:
         connection.execute(_LOCK, {"ids": ids})
 
 
-def still_open(connection: Connection, endpoint_ids: Iterable[UUID]) -> set[UUID]:
-    """Those whose breaker is not closed. Whoever closes it later finds the rows that were put off before."""
-    return set(connection.scalars(_OPEN, {"ids": list(endpoint_ids)}))
-
-
 def take_probes(connection: Connection, endpoint_ids: Sequence[UUID]) -> set[UUID]:
     """Those to which this worker may send the one message that tries them out."""
     return set(connection.scalars(_TAKE_PROBES, {"ids": list(endpoint_ids)})) if endpoint_ids else set()
@@ -99,8 +84,8 @@ def take_slots(connection: Connection, wishes: Mapping[UUID, Wish]) -> dict[UUID
     slots, taken = {}, []
     for row in connection.execute(_PACE, {"ids": list(wishes)}):
         wish, ahead, behind = wishes[row.id], float(row.ahead), float(row.queued_for)
-        # With a rate under one a second there is a whole slot once the last one has passed.
-        free = max(math.floor((1 - ahead) * wish.rate), 1 if ahead == 0 else 0)
+        # With a rate under one a second there is a whole slot as soon as one begins.
+        free = max(math.floor((1 - ahead) * wish.rate), 1 if ahead < 1 else 0)
         go = min(free, wish.waited + (0 if behind else wish.fresh))
         slots[row.id] = Slots(go, max(ahead + go / wish.rate, behind + 1 / wish.rate if behind else 0.0))
         if go:
@@ -110,6 +95,8 @@ def take_slots(connection: Connection, wishes: Mapping[UUID, Wish]) -> dict[UUID
     return slots
 
 
-def bring_forward(connection: Connection, endpoint_ids: Sequence[UUID], reason: str) -> int:
-    """Make due now what waits for some endpoints for a reason, some thousands at the most; returns how many."""
-    return connection.execute(_BRING_FORWARD, {"ids": list(endpoint_ids), "reason": reason}).rowcount
+def keep_waiting(connection: Connection, endpoint_ids: Iterable[UUID]) -> None:
+    """Remember that rows wait because of some endpoints, so that the clock looks after them (notifier.letting_go)."""
+    ids = sorted(set(endpoint_ids))
+    if ids:
+        connection.execute(_WAITED_FOR, {"ids": ids})

@@ -1,15 +1,15 @@
 """The gate's part for webhooks: is the receiver there, is it well, and how much does it take a second?
 
-People's preferences do not concern a subscription. Decided on what was read with the claim, and looked at again under
-the locks of the transaction that puts rows aside, so that nothing waits for what is over already.
+People's preferences do not concern a subscription. Decided on what was read with the claim; what has changed since is
+made good by the clock (notifier.letting_go).
 """
 
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -79,7 +79,7 @@ class ReceiverGate:
         endpoint = row.endpoint_id
         if endpoint is None or row.queue in PATIENT or not (endpoint in slow or endpoint in self.suspects):
             return None
-        return Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, queue=SLOW)
+        return Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, deferred_at=row.deferred_at, queue=SLOW)
 
     def pace(
         self, connection: Connection, limited: Mapping[UUID, Sequence[Claimed]], receivers: Receivers
@@ -134,26 +134,24 @@ def _wish(rows: Sequence[Claimed], receiver: Receiver) -> pacing.Wish:
     return pacing.Wish(receiver.rate_limit_per_second or math.inf, waited, len(rows) - waited)
 
 
-def waiting_for(put: Sequence[Aside | Death], rows: Sequence[Claimed], reason: str) -> dict[UUID, UUID]:
-    """Because of which receiver each row is put aside for a reason: receiver by row."""
-    ids = {verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.reason == reason}
+def put_aside_for(put: Sequence[Aside | Death], rows: Sequence[Claimed], *reasons: str) -> dict[UUID, UUID]:
+    """Because of which receiver each row is put aside for some reasons: receiver by row."""
+    ids = {verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.reason in reasons}
     return {row.id: row.subscription_id for row in rows if row.id in ids and row.subscription_id} if ids else {}
 
 
-def reconsider(connection: Connection, put: Sequence[Aside | Death], rows: Sequence[Claimed]) -> list[Aside | Death]:
-    """What is put aside as the receivers are now: a closed breaker or an enabled subscription makes it due at once.
+def spare_enabled(connection: Connection, put: Sequence[Aside | Death], rows: Sequence[Claimed]) -> list[Aside | Death]:
+    """What is put aside; what would be skipped for a subscription that was enabled meanwhile is queued.
 
-    They stay so until the transaction ends: whoever closes or enables after that finds these rows. The endpoints must
-    be locked (notifier.pacing.lock).
+    It stays disabled or enabled until the transaction ends: whoever enables and recovers it later finds these rows.
     """
-    shut = waiting_for(put, rows, pacing.BREAKER_OPEN)
-    off = waiting_for(put, rows, SUBSCRIPTION_DISABLED)
-    if not shut and not off:
+    off = put_aside_for(put, rows, SUBSCRIPTION_DISABLED)
+    if not off:
         return list(put)
-    still_shut = pacing.still_open(connection, shut.values())
     on = keep_enabled(connection, off.values())
-    now = rows[0].now
-    let: dict[UUID, dict[str, Any]] = {row: {"due_at": now} for row, each in shut.items() if each not in still_shut}
-    queued: dict[str, Any] = {"status": Status.QUEUED, "reason": None, "rule": None, "due_at": now}
-    let |= {row: queued for row, each in off.items() if each in on}
-    return [replace(each, **let[each.id]) if each.id in let else each for each in put]
+    again = {
+        row.id: Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, deferred_at=row.deferred_at)
+        for row in rows
+        if off.get(row.id) in on
+    }
+    return [again.get(verdict.id, verdict) for verdict in put]

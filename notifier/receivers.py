@@ -21,7 +21,7 @@ _READ: Final = text("""
     SELECT s.id, s.url, s.enabled, s.disabled_reason, CAST(s.headers AS text) AS headers, s.rate_limit_per_second,
         s.secret, CASE WHEN s.previous_secret_until > now() THEN s.previous_secret END AS previous_secret,
         coalesce(e.failures > 0 OR e.open_until IS NOT NULL OR e.slow_until IS NOT NULL, false) AS troubled,
-        e.open_until
+        e.open_until, s.updated_at
     FROM subscriptions s LEFT JOIN endpoints e ON e.id = s.id
     WHERE s.id = ANY(:ids)
 """)
@@ -42,6 +42,8 @@ class Receiver:
     #: It has failed lately: there is something to forget when it succeeds.
     troubled: bool
     open_until: datetime | None
+    #: When it was last changed.
+    updated_at: datetime
 
     def keys(self, vault: Vault) -> tuple[bytes, ...]:
         """What signs its messages. Raises CannotDecrypt, Conflict."""
@@ -64,6 +66,7 @@ def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[
             tuple(bytes(secret) for secret in (row.secret, row.previous_secret) if secret is not None),
             row.troubled,
             row.open_until,
+            row.updated_at,
         )
         for row in rows
     }

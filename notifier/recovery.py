@@ -11,6 +11,7 @@ import orjson
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from notifier.addresses import without_password
 from notifier.channels import Channel, Status
 from notifier.deadletters import REVIVED_IN_SQL
 from notifier.ids import first_id_of, new_id, time_of
@@ -33,7 +34,7 @@ _BEGIN: Final = text("""
 """)
 _UNFINISHED: Final = text("""
     SELECT * FROM recoveries WHERE finished_at IS NULL AND (:id IS NULL OR id = :id)
-    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+    ORDER BY worked_at NULLS FIRST LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
 _MISSED: Final = text(f"SELECT id FROM notifications WHERE {_IS_MISSED} AND id > :place ORDER BY id LIMIT {BATCH}")
 # Letters before rows, as a requeue takes them: two at once must not wait for each other.
@@ -51,7 +52,7 @@ _REVIVE: Final = text(f"""
     FROM locked WHERE n.id = ANY(:ids) AND n.id = locked.id RETURNING n.queue, n.id
 """)
 _KEEP_PLACE: Final = text("""
-    UPDATE recoveries SET place = :place, recovered = recovered + :count,
+    UPDATE recoveries SET place = :place, recovered = recovered + :count, worked_at = clock_timestamp(),
         finished_at = CASE WHEN :is_last THEN now() END WHERE id = :id
 """)
 
@@ -83,7 +84,7 @@ def find(engine: Engine, recovery_id: UUID) -> Recovery | None:
 
 
 def go_on(engine: Engine, lease: Lease, recovery_id: UUID | None = None) -> Hints | None:
-    """Requeue the next batch of a recovery, the oldest that is unfinished by default; None where there is none.
+    """Requeue the next batch of a recovery, by default of one whose turn it is; None where there is none.
 
     Returns the (queue, id) of what is due now. Any number of processes may call it, each takes another recovery.
     Whoever dies in between has done all or nothing of a batch.
@@ -111,7 +112,7 @@ def send_test(engine: Engine, subscription: Subscription, lease: Lease) -> tuple
         event_type=TEST,
         source="notifier",
         subscription_id=subscription.id,
-        recipient=subscription.url,
+        recipient=without_password(subscription.url),
         channel=queue,
         critical=False,
         priority="normal",

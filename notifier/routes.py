@@ -1,16 +1,11 @@
 """Routes: what an event type means for people. Who and when are JMESPath over the event."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import jmespath
 import orjson
-from jmespath.exceptions import JMESPathError
-from jmespath.functions import Functions
-from jmespath.parser import ParsedResult
 from sqlalchemy import Connection, Engine, delete, select, text
 from sqlalchemy.orm import Session
 
@@ -20,14 +15,13 @@ from notifier.errors import Invalid
 from notifier.holds import ALL
 from notifier.ids import new_id
 from notifier.models import Route
+from notifier.paths import is_false, search
 from notifier.patterns import NAME, matches
 from notifier.plans import NO_ADDRESS, Plan, Strategy, shared_fields
 from notifier.templates import catalogue
 from notifier.times import parse_rfc3339, rfc3339
 
 Definition = Mapping[str, Any]
-
-_LONGEST_PATH: Final = 2000
 
 INVALID_ADDRESS: Final = "invalid_address"
 INVALID_TARGET_DATE: Final = "invalid_target_date"
@@ -40,32 +34,6 @@ _PUT: Final = text("""
         WHERE CAST(known.definition AS text) <> CAST(excluded.definition AS text)
     RETURNING xmax = 0 AS is_new
 """)
-
-
-@functools.lru_cache(maxsize=10_000)
-def compiled(path: str) -> ParsedResult:
-    """A JMESPath expression, compiled. Raises ValueError, its message a sentence for the caller."""
-    if len(path) > _LONGEST_PATH:
-        raise ValueError(f"Longer than {_LONGEST_PATH} characters.")
-    try:
-        expression = jmespath.compile(path)
-        unknown = set(_functions(expression.parsed)) - set(Functions.FUNCTION_TABLE)
-    except JMESPathError as error:
-        raise ValueError(f"Not a JMESPath expression: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise ValueError("Not a JMESPath expression: nested too deeply.") from None
-    if unknown:
-        raise ValueError(f"Not a JMESPath expression: there is no function {sorted(unknown)[0]}().")
-    return expression
-
-
-def _functions(node: Mapping[str, Any]) -> Iterator[str]:
-    """The functions that a parsed expression calls."""
-    if node["type"] == "function_expression":
-        yield node["value"]
-    for child in node["children"]:
-        if isinstance(child, dict):
-            yield from _functions(child)
 
 
 def check(connection: Connection, name: str, definition: Definition) -> None:
@@ -142,11 +110,6 @@ def plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[
     return [_addressed(base, path, found) for path, found in _recipients(route["to"], view)]
 
 
-def is_false(found: object) -> bool:
-    """Whether a filter's result means no. As JMESPath has it: a number is true, be it zero."""
-    return found is None or found is False or (isinstance(found, str | list | dict) and not found)
-
-
 def _own_fields(route: Definition) -> dict[str, Any]:
     own = {name: route[name] for name in ("template", "category", "critical") if route.get(name) is not None}
     if route.get("priority") is not None:
@@ -179,12 +142,3 @@ def _addressed(plan: Plan, kind: str, value: object) -> Plan:
     except ValueError:
         pass
     return replace(plan, refused=(INVALID_ADDRESS, f"What the route {plan.route} finds is no {kind}."))
-
-
-def search(path: str, view: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- whatever stands there
-    """What a path leads to in an event; None where it leads nowhere."""
-    try:
-        return compiled(path).search(view)
-    except Exception:
-        # The path does not fit what this event holds; besides its own errors JMESPath lets Python's through.
-        return None

@@ -4,6 +4,7 @@ Fan-out takes a batch of events in one transaction, their rows locked. It may ru
 same event: notifications have derived ids, and a processed event is passed over.
 """
 
+import time
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
@@ -29,8 +30,8 @@ Hints = list[tuple[str, UUID]]
 
 #: Notifications to subscriptions that one transaction makes at the most.
 CHUNK: Final = 5000
-#: Filters that one transaction asks at the most: a second or so.
-_FILTERS: Final = 20_000
+#: Seconds for which one transaction asks filters.
+_FILTERING: Final = 0.5
 #: The place before the first subscription.
 _FIRST: Final = UUID(int=0)
 
@@ -126,9 +127,9 @@ def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
 def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: Listeners) -> Hints:
     """Make the notifications of accepted events, in one transaction; returns what can be sent at once.
 
-    At most CHUNK notifications to subscriptions are made at a time, and some thousand filters asked. An event that has
-    more keeps its place and is handed over again; so are those behind it. Raises what the database or an event's data
-    raises; nothing is written then.
+    At most CHUNK notifications to subscriptions are made at a time, and filters asked for half a second. An event that
+    has more keeps its place and is handed over again; so are those behind it. Raises what the database or an event's
+    data raises; nothing is written then.
     """
     with engine.begin() as connection:
         events = [dict(row) for row in connection.execute(_LOCK, {"ids": list(event_ids)}).mappings()]
@@ -154,12 +155,13 @@ def _hear(
 ) -> tuple[dict[UUID, list[Listener]], dict[UUID, UUID]]:
     """The next listeners of some events, as far as there is room; and the last one looked at, where more are left.
 
-    Filters are limited too: a thousand events, each with thousands of listeners whose filters want none of them, would
-    otherwise hold one transaction for minutes.
+    Filters have their time: a hundred events, each with thousands of listeners whose filters want none of them, would
+    otherwise hold one transaction for minutes. At least one is asked each time.
     """
     heard: dict[UUID, list[Listener]] = {}
     unfinished: dict[UUID, UUID] = {}
-    asked = 0
+    until = time.monotonic() + _FILTERING
+    late = False
     for event in events:
         place: UUID | None = event["fan_out_after"]
         candidates = directory.of(event["event_type"])
@@ -167,14 +169,14 @@ def _hear(
             candidates = candidates[bisect_right(candidates, place, key=lambda each: each.id) :]
         view = routes.view_of(event) if candidates else {}
         for each in candidates:
-            if room <= 0 or asked >= _FILTERS:
+            if room <= 0 or late:
                 unfinished[event["id"]] = place or _FIRST
                 break
             if each.wants(view):
                 heard.setdefault(event["id"], []).append(each)
                 room -= 1
-            asked += each.filter is not None
             place = each.id
+            late = late or (each.filter is not None and time.monotonic() >= until)
     return heard, unfinished
 
 

@@ -9,9 +9,9 @@ import orjson
 from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.orm import Session
 
-from notifier import pacing
 from notifier.ids import new_id
 from notifier.models import Recovery, Subscription
+from notifier.pacing import lock
 from notifier.signing import new_secret
 from notifier.vault import Vault
 
@@ -24,7 +24,12 @@ FAILING: Final = "failing"
 
 _CHANGED: Final = text("UPDATE listeners SET version = version + 1")
 _KEEP: Final = text("SELECT id, enabled FROM subscriptions WHERE id = ANY(:ids) ORDER BY id FOR SHARE")
-_FORGET_ENDPOINTS: Final = text("DELETE FROM endpoints WHERE id = ANY(:ids)")
+# What waits for it stays waited for: the clock lets it go (notifier.letting_go).
+_FORGET: Final = text("""
+    UPDATE endpoints SET failing_since = NULL, failures = 0, open_until = NULL, open_for = NULL, probing = false,
+        slow_until = NULL, warned_at = NULL, next_slot = NULL WHERE id = :id
+""")
+_FORGET_SLOTS: Final = text("UPDATE endpoints SET next_slot = NULL WHERE id = :id")
 
 
 def _columns(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,24 +64,15 @@ def change(engine: Engine, subscription_id: UUID, fields: Mapping[str, Any]) -> 
     """
     values = {**_columns(fields), "updated_at": datetime.now(UTC)}
     with engine.begin() as connection:
-        # Endpoints before subscriptions, as deliveries lock them.
+        lock(connection, [subscription_id])  # before its subscription, as deliveries do
         if "url" in fields or fields.get("enabled"):
-            connection.execute(_FORGET_ENDPOINTS, {"ids": [subscription_id]})
+            connection.execute(_FORGET, {"id": subscription_id})
+        elif "rate_limit_per_second" in fields:
+            connection.execute(_FORGET_SLOTS, {"id": subscription_id})
         statement = update(Subscription).where(Subscription.id == subscription_id).values(values)
         found = connection.execute(statement).rowcount > 0
         connection.execute(_CHANGED)
-    if found and fields.keys() & {"url", "enabled", "rate_limit_per_second"}:
-        _bring_forward(engine, subscription_id)
     return found
-
-
-def _bring_forward(engine: Engine, subscription_id: UUID) -> None:
-    """What waits because of how the receiver was is judged anew."""
-    for reason in (pacing.BREAKER_OPEN, pacing.THROTTLED):
-        brought = -1
-        while brought:
-            with engine.begin() as connection:
-                brought = pacing.bring_forward(connection, [subscription_id], reason)
 
 
 def keep_enabled(connection: Connection, subscription_ids: Iterable[UUID]) -> set[UUID]:
@@ -102,7 +98,8 @@ def disable(connection: Connection, subscription_ids: Sequence[UUID], reason: st
 def remove(engine: Engine, subscription_id: UUID) -> bool:
     """Delete a subscription; false where there is none. What waits for it is skipped."""
     with engine.begin() as connection:
-        connection.execute(_FORGET_ENDPOINTS, {"ids": [subscription_id]})
+        lock(connection, [subscription_id])
+        connection.execute(_FORGET, {"id": subscription_id})
         connection.execute(delete(Recovery).where(Recovery.subscription_id == subscription_id))
         found = connection.execute(delete(Subscription).where(Subscription.id == subscription_id)).rowcount > 0
         connection.execute(_CHANGED)

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from config.wiring import wiring
-from notifier import endpoints, fallbacks, heartbeats, holds, recovery
+from notifier import endpoints, fallbacks, heartbeats, holds, letting_go, recovery
 from notifier.handover import hand_over, queues_with_due_rows
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
@@ -50,6 +50,7 @@ def _tick(*, spare_sending: bool) -> None:
     until = time.monotonic() + _TICK
     freed = holds.free_released(wires.engine)
     succeeded = fallbacks.take_over(wires.engine, wires.planner(lambda _: LEASE))
+    let_go = letting_go.let_go(wires.engine)
     recovered = _go_on_recovering()
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
@@ -63,7 +64,7 @@ def _tick(*, spare_sending: bool) -> None:
                 publish(app, [replace(each, queue=handover_queue(queue)) for each in messages], producer)
                 handed_over += sum(len(message.ids) for message in messages)
                 rooms[queue] = rooms[queue] - len(messages) if messages else 0
-    if handed_over or freed or succeeded or recovered:
+    if handed_over or freed or succeeded or recovered or let_go:
         log.info(
             "handed_over",
             rows=handed_over,
@@ -71,6 +72,7 @@ def _tick(*, spare_sending: bool) -> None:
             released=freed,
             next_channels=succeeded,
             recovered=recovered,
+            let_go=let_go,
         )
 
 

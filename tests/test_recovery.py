@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import requests
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 
+from notifier import recovery
 from notifier.ids import derived_id, millisecond_of, new_id
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for
@@ -266,6 +267,24 @@ def test_twelve_hundred_that_failed_are_recovered_in_batches(system: Running, ht
     assert system.sql(letters, event_id=example["event_id"])[0][0] == 0
     assert {each["attempts"] for each in notifications(system, made)} == {1, 4}
     assert recover(system, made) == 0
+
+
+def test_recoveries_take_turns(engine: Engine) -> None:
+    large, small = new_id(), new_id()
+    made = text("""
+        INSERT INTO notifications (id, source, channel, critical, priority, queue, created_at, status, attempts, claims,
+            tries, lost, subscription_id)
+        SELECT id, 'test', 'webhook', false, 'normal', 'webhook', now(), 'failed', 1, 1, 1, 0, :subscription
+        FROM unnest(CAST(:ids AS uuid[])) AS made(id)
+    """)
+    with engine.begin() as connection:
+        for subscription, count in ((large, 2500), (small, 700)):
+            connection.execute(made, {"subscription": subscription, "ids": [new_id() for _ in range(count)]})
+    begun = [recovery.begin(engine, each, datetime(2026, 1, 1, tzinfo=UTC)) for each in (large, small)]
+    done = [len(recovery.go_on(engine, lambda _: 0) or []) for _ in range(4)]
+    assert done == [500, 500, 500, 200]
+    found = [recovery.find(engine, each) for each in begun]
+    assert [(each.recovered, each.status) for each in found if each] == [(1000, "running"), (700, "finished")]
 
 
 def test_several_at_once_recover_everything_once(system: Running, http: HttpReceiver) -> None:

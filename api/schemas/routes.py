@@ -8,9 +8,9 @@ from marshmallow import RAISE, ValidationError, fields, validate, validates_sche
 from api.schemas.fields import LeadTimes, StrictBoolean, Timestamp
 from api.schemas.scheduling import CATEGORY, TEMPLATE_NAME
 from notifier.channels import Channel, Priority
+from notifier.paths import compiled
 from notifier.patterns import PATTERN
 from notifier.plans import Strategy
-from notifier.routes import compiled
 
 
 class Path(fields.String):

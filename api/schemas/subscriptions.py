@@ -7,11 +7,15 @@ import marshmallow as ma
 import orjson
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
+from api.auth import caller
 from api.resources import OptionalBody
 from api.schemas.fields import Address, StrictBoolean, StrictNumber, Timestamp
 from api.schemas.pages import PageQuery
 from api.schemas.routes import Path, Pattern
+from notifier.addresses import without_password
 from notifier.channels import Channel, Status
+from notifier.keys import Scope
+from notifier.providers.headers import MASK
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
@@ -91,16 +95,32 @@ class SubscriptionChanges(SubscriptionFields):
             raise ValidationError("Give something to change.")
 
 
+def _shown_url(row: Any) -> str:  # noqa: ANN401 -- a Subscription
+    return str(row.url) if Scope.ADMIN in caller().scopes else without_password(row.url)
+
+
+def _shown_headers(row: Any) -> dict[str, str]:  # noqa: ANN401 -- a Subscription
+    headers: dict[str, str] = orjson.loads(row.headers)
+    return headers if Scope.ADMIN in caller().scopes else dict.fromkeys(headers, MASK)
+
+
 class SubscriptionSchema(ma.Schema):
     """A subscription. Its secret is shown when it is made and when it is rotated only."""
 
     id = fields.UUID()
-    url = fields.String()
+    url = fields.Function(
+        _shown_url, metadata={"type": "string", "description": "Without its user and password but for `admin`."}
+    )
     event_types = fields.List(fields.String())
     filter = fields.String(allow_none=True)
     description = fields.String(allow_none=True)
     headers = fields.Function(
-        lambda row: orjson.loads(row.headers), metadata={"type": "object", "additionalProperties": {"type": "string"}}
+        _shown_headers,
+        metadata={
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "Their values are `***` but for `admin`.",
+        },
     )
     rate_limit_per_second = fields.Float(allow_none=True)
     enabled = fields.Boolean()

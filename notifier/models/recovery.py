@@ -15,7 +15,7 @@ class Recovery(Base):
     __tablename__ = "recoveries"
     __table_args__ = (
         Index("recoveries_subscription_id_idx", "subscription_id", "id"),
-        Index("recoveries_unfinished_idx", "id", postgresql_where="finished_at IS NULL"),
+        Index("recoveries_unfinished_idx", "worked_at", postgresql_where="finished_at IS NULL"),
     )
 
     #: What was made after it is no part of it.
@@ -28,6 +28,8 @@ class Recovery(Base):
     total: Mapped[int]
     recovered: Mapped[int]
     created_at: Mapped[datetime]
+    #: When its last batch was done: recoveries take turns.
+    worked_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     @property

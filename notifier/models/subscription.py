@@ -48,6 +48,7 @@ class Endpoint(Base):
     """How a subscription's URL fares. There is no row while all is well."""
 
     __tablename__ = "endpoints"
+    __table_args__ = (Index("endpoints_waited_for_idx", "looked_at", postgresql_where="waited_for"),)
 
     #: The subscription's.
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -66,3 +67,6 @@ class Endpoint(Base):
     warned_at: Mapped[datetime | None]
     #: From when on the rate limit lets the next message through.
     next_slot: Mapped[datetime | None]
+    #: Rows wait because of it; and when the clock last asked whether they still must.
+    waited_for: Mapped[bool] = mapped_column(server_default="false")
+    looked_at: Mapped[datetime | None]

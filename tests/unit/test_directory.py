@@ -2,8 +2,12 @@
 
 import tracemalloc
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from notifier.ids import new_id
 from notifier.listeners import Directory, Listener
+from notifier.patterns import matches
 
 
 def test_callers_who_invent_types_take_no_memory_to_speak_of() -> None:
@@ -17,3 +21,14 @@ def test_callers_who_invent_types_take_no_memory_to_speak_of() -> None:
     finally:
         tracemalloc.stop()
     assert most < 16_000_000  # all 400 would be 32 MB
+
+
+_NAMES = st.text("ab.", min_size=0, max_size=5)
+_PATTERNS = st.builds(lambda name, star: name + star, _NAMES, st.sampled_from(["", "*"]))
+
+
+@given(st.lists(st.lists(_PATTERNS, min_size=1, max_size=4), max_size=6), _NAMES)
+def test_those_are_found_whose_patterns_match(patterns: list[list[str]], event_type: str) -> None:
+    everybody = [Listener(new_id(), "https://example.com", tuple(each), None, True) for each in patterns]
+    expected = tuple(each for each in everybody if any(matches(pattern, event_type) for pattern in each.event_types))
+    assert Directory(1, everybody).of(event_type) == expected

@@ -43,8 +43,12 @@ CREATE TABLE endpoints (
     probing boolean NOT NULL DEFAULT false,
     slow_until timestamptz,
     warned_at timestamptz,
-    next_slot timestamptz
+    next_slot timestamptz,
+    waited_for boolean NOT NULL DEFAULT false,
+    looked_at timestamptz
 );
+
+CREATE INDEX endpoints_waited_for_idx ON endpoints (looked_at) WHERE waited_for;
 
 CREATE TABLE recoveries (
     id uuid PRIMARY KEY,
@@ -54,10 +58,11 @@ CREATE TABLE recoveries (
     total integer NOT NULL,
     recovered integer NOT NULL,
     created_at timestamptz NOT NULL,
+    worked_at timestamptz,
     finished_at timestamptz
 );
 CREATE INDEX recoveries_subscription_id_idx ON recoveries (subscription_id, id);
-CREATE INDEX recoveries_unfinished_idx ON recoveries (id) WHERE finished_at IS NULL;
+CREATE INDEX recoveries_unfinished_idx ON recoveries (worked_at) WHERE finished_at IS NULL;
 
 ALTER TABLE notifications ADD subscription_id uuid;
 CREATE INDEX notifications_subscription_id_idx ON notifications (subscription_id, id)
