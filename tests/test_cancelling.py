@@ -264,9 +264,13 @@ def test_a_cancel_that_races_the_workers_tells_the_truth(system: Running, http: 
             answer = session.post(f"{system.url}/api/v1/notifications/{notification}/cancel", timeout=30)
             return notification, answer.status_code
 
+    answers: dict[str, int] = {}
     with ThreadPoolExecutor(8) as pool:
-        answers = dict(pool.map(race, range(200)))
-    assert len(answers) == 200
+        for _ in range(10):  # on a busy machine one side may win a whole round
+            answers |= dict(pool.map(race, range(200)))
+            if len(set(answers.values())) == 2:
+                break
+    assert len(answers) % 200 == 0
     _truth(system, http, "/race", answers)
 
 
