@@ -57,7 +57,7 @@ def waiting(system: Running, query: str) -> int:
 
 
 def test_those_behind_a_gap_in_the_line_move_up(system: Running, http: HttpReceiver) -> None:
-    made = subscribe(system, http.url("/gap"), "gap.in.line", rate_limit_per_second=0.5)
+    made = subscribe(system, http.url("/go/gap"), "gap.in.line", rate_limit_per_second=0.5)
     post(system, "gap.in.line", 80, cancellation_key="k-gap")
     wait_for(lambda: states(system, made).get(("scheduled", "throttled"), 0) >= 70)
     last = system.event(event_type="gap.in.line")
@@ -69,12 +69,12 @@ def test_those_behind_a_gap_in_the_line_move_up(system: Running, http: HttpRecei
 
 
 def test_a_limit_that_is_raised_holds_at_once(system: Running, http: HttpReceiver) -> None:
-    made = subscribe(system, http.url("/raised"), "limit.raised", rate_limit_per_second=0.01)
+    made = subscribe(system, http.url("/go/raised"), "limit.raised", rate_limit_per_second=0.01)
     post(system, "limit.raised", 100)
     wait_for_states(system, made, delivered=1, scheduled=99)
     change(system, made, rate_limit_per_second=200)
     wait_for_states(system, made, delivered=100)
-    assert set(http.times("/raised").values()) == {1}
+    assert set(http.times("/go/raised").values()) == {1}
 
 
 @pytest.mark.parametrize("rate", [None, 500])
@@ -82,7 +82,7 @@ def test_what_is_put_off_by_the_old_limit_while_it_changes(
     system: Running, http: HttpReceiver, rate: float | None
 ) -> None:
     """A worker has read the old limit, and waits for its turn to put rows off by it."""
-    made = subscribe(system, http.url(f"/old-limit-{rate}"), f"old.limit.{rate}", rate_limit_per_second=0.01)
+    made = subscribe(system, http.url(f"/go/old-limit-{rate}"), f"old.limit.{rate}", rate_limit_per_second=0.01)
     post(system, f"old.limit.{rate}", 1)
     wait_for_states(system, made, delivered=1)
     with system.engine.connect() as blocker, ThreadPoolExecutor(1) as pool:
@@ -95,11 +95,11 @@ def test_what_is_put_off_by_the_old_limit_while_it_changes(
             held.rollback()
         changing.result()
     wait_for_states(system, made, delivered=101)
-    assert set(http.times(f"/old-limit-{rate}").values()) == {1}
+    assert set(http.times(f"/go/old-limit-{rate}").values()) == {1}
 
 
 def test_what_waits_for_a_deleted_subscription_is_skipped(system: Running, http: HttpReceiver) -> None:
-    made = subscribe(system, http.url("/deleted"), "deleted.while.waiting", rate_limit_per_second=0.01)
+    made = subscribe(system, http.url("/go/deleted"), "deleted.while.waiting", rate_limit_per_second=0.01)
     post(system, "deleted.while.waiting", 20)
     wait_for_states(system, made, delivered=1, scheduled=19)
     assert system.http.delete(f"{system.url}{PATH}/{made}", timeout=9).status_code == 204
@@ -107,7 +107,7 @@ def test_what_waits_for_a_deleted_subscription_is_skipped(system: Running, http:
 
 
 def test_what_waits_for_a_disabled_subscription_is_skipped_and_comes_back(system: Running, http: HttpReceiver) -> None:
-    made = subscribe(system, http.url("/off-on"), "disabled.while.waiting", rate_limit_per_second=0.01)
+    made = subscribe(system, http.url("/go/off-on"), "disabled.while.waiting", rate_limit_per_second=0.01)
     post(system, "disabled.while.waiting", 20)
     wait_for_states(system, made, delivered=1, scheduled=19)
     change(system, made, enabled=False, rate_limit_per_second=None)
@@ -118,40 +118,40 @@ def test_what_waits_for_a_disabled_subscription_is_skipped_and_comes_back(system
 
 
 def test_what_an_old_url_answers_late_is_not_held_against_the_new_one(system: Running, http: HttpReceiver) -> None:
-    made = subscribe(system, http.url("/old-url"), "moved.away")
-    release = http.hold("/old-url")
-    http.answer("/old-url", 410)
+    made = subscribe(system, http.url("/go/old-url"), "moved.away")
+    release = http.hold("/go/old-url")
+    http.answer("/go/old-url", 410)
     event_id = system.event(event_type="moved.away")
-    wait_for(lambda: http.received("/old-url"))
-    change(system, made, url=http.url("/new-url"))
+    wait_for(lambda: http.received("/go/old-url"))
+    change(system, made, url=http.url("/go/new-url"))
     release()
     assert ended(system, event_id)["status"] == "failed"
     assert ended(system, system.event(event_type="moved.away"))["status"] == "delivered"
     found = system.get(f"{PATH}/{made}").json()
     assert (found["enabled"], found["disabled_reason"]) == (True, None)
-    assert len(http.received("/new-url")) == 1
+    assert len(http.received("/go/new-url")) == 1
 
 
 def test_a_receivers_password_is_shown_to_nobody_else(system: Running, http: HttpReceiver) -> None:
-    told = subscribe(system, http.url("/told-of-it"), "notifier.subscription.disabled")
-    url = http.url("/with-password").replace("http://", "http://user:pa55w0rd@")
+    told = subscribe(system, http.url("/go/told-of-it"), "notifier.subscription.disabled")
+    url = http.url("/go/with-password").replace("http://", "http://user:pa55w0rd@")
     made = subscribe(system, url, "with.password")
-    http.answer("/with-password", 204, 410)
+    http.answer("/go/with-password", 204, 410)
     assert ended(system, system.event(event_type="with.password"))["status"] == "delivered"
-    assert http.received("/with-password")[0].headers["authorization"].startswith("Basic ")
+    assert http.received("/go/with-password")[0].headers["authorization"].startswith("Basic ")
     failed = ended(system, system.event(event_type="with.password"))
-    assert failed["recipient"] == http.url("/with-password")
-    mine = [made, http.url("/with-password")]
+    assert failed["recipient"] == http.url("/go/with-password")
+    mine = [made, http.url("/go/with-password")]
     wait_for(
         lambda: (
             mine
             in [
                 [each.json["data"]["subscription_id"], each.json["data"]["url"]]
-                for each in http.received("/told-of-it")
+                for each in http.received("/go/told-of-it")
             ]
         )
     )
-    assert not [each for each in http.received("/told-of-it") if b"pa55w0rd" in each.body]
+    assert not [each for each in http.received("/go/told-of-it") if b"pa55w0rd" in each.body]
     assert system.get(f"{PATH}/{made}").json()["url"] == url
     assert system.http.delete(f"{system.url}{PATH}/{told}", timeout=9).status_code == 204
 

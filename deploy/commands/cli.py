@@ -1,23 +1,54 @@
 """manage.py: every command, and the groups they stand in."""
 
+import importlib
+from typing import Final
+
 import click
 
-from deploy.commands.dlq import dlq
 from deploy.commands.group import OneLineErrors
-from deploy.commands.holds import hold, release
-from deploy.commands.keys import api_keys
-from deploy.commands.listen import listen
-from deploy.commands.outbox import outbox
-from deploy.commands.processes import api, beat, flower, migrate, worker
-from deploy.commands.recover import recover
-from deploy.commands.rekey import rekey
-from deploy.commands.replay import replay
-from deploy.commands.routes import routes
-from deploy.commands.status import alive, status
-from deploy.commands.up import up
+
+#: Where each command is, in the order in which they are listed.
+_COMMANDS: Final = {
+    "up": "up",
+    "migrate": "processes",
+    "api": "processes",
+    "worker": "processes",
+    "beat": "processes",
+    "flower": "processes",
+    "status": "status",
+    "alive": "status",
+    "dlq": "dlq",
+    "outbox": "outbox",
+    "listen": "listen",
+    "replay": "replay",
+    "routes": "routes",
+    "hold": "holds",
+    "release": "holds",
+    "api-keys": "keys",
+    "rekey": "rekey",
+    "recover": "recover",
+}
 
 
-@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(OneLineErrors):
+    """The commands, each loaded when it is asked for: loading all of them takes longer than most of them do."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, in order."""
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"deploy.commands.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def cli() -> None:
     """Notifier: events in over HTTP, people told by email, SMS, push, chat or webhook.
 
@@ -25,26 +56,3 @@ def cli() -> None:
     each, as in production; the others look into a running system. Settings come from the environment
     (docs/settings.md); without DATABASE_URL the stack that runs in .notifier is meant.
     """
-
-
-for command in (
-    up,
-    migrate,
-    api,
-    worker,
-    beat,
-    flower,
-    status,
-    alive,
-    dlq,
-    outbox,
-    listen,
-    replay,
-    routes,
-    hold,
-    release,
-    api_keys,
-    rekey,
-    recover,
-):
-    cli.add_command(command)
