@@ -12,7 +12,7 @@ That is for subscriptions. A URL that webhooks are addressed to directly has the
 webhooks each caller is told for its own.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -93,8 +93,6 @@ _SUCCEEDED: Final = text("""
 _WARNED: Final = text("UPDATE endpoints SET warned_at = now() WHERE id = ANY(:ids)")
 _UPDATED: Final = text("SELECT id, updated_at FROM subscriptions WHERE id = ANY(:ids)")
 _URLS: Final = text("SELECT id, url FROM subscriptions WHERE id = ANY(:ids)")
-
-
 _SLOW: Final = text(f"""
     UPDATE endpoints SET slow_until = CASE WHEN id = ANY(:slow) THEN now() + {_SLOW_FOR} * interval '1 second' END
     WHERE id = ANY(:ids)
@@ -126,9 +124,8 @@ def _note_urls(engine: Engine, notes: Sequence[Note], slow: Collection[UUID]) ->
             connection.execute(_SLOW, {"ids": [*timed_out, *quick], "slow": timed_out})
 
 
-def _note(engine: Engine, notes: Iterable[Note], known: Mapping[UUID, Receiver], disable_after: timedelta) -> None:
+def _note(engine: Engine, notes: Sequence[Note], known: Mapping[UUID, Receiver], disable_after: timedelta) -> None:
     """Remember what a batch has seen of subscriptions; `known`: the receivers as they were when it began."""
-    notes = sorted(notes, key=lambda each: each.id)
     failed = [each for each in notes if each.failures and not each.succeeded]
     well = [each for each in notes if each.succeeded and known[each.id].troubled]
     if not failed and not well:

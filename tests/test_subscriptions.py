@@ -372,6 +372,24 @@ def test_reading_wants_read_and_all_else_admin(guarded: Running) -> None:
             assert nobody.status_code == 401
 
 
+def test_what_may_be_a_secret_is_shown_to_those_who_administer(guarded: Running) -> None:
+    administers = {"Authorization": f"Bearer {keys.create(guarded.engine, 'sees-all', ['read', 'admin'])}"}
+    reads = {"Authorization": f"Bearer {keys.create(guarded.engine, 'sees-less', ['read'])}"}
+    url, headers = "https://user:pa55w0rd@example.com/hook", {"X-Api-Key": "s3cret"}
+    body = {"url": url, "event_types": ["x"], "headers": headers}
+    made = guarded.post(PATH, body, headers=administers)
+    assert made.status_code == 201, made.text
+    path = f"{PATH}/{made.json()['id']}"
+    for shown in (made.json(), guarded.get(path, headers=administers).json()):
+        assert (shown["url"], shown["headers"]) == (url, headers)
+    listed = guarded.get(PATH, headers=reads)
+    for answer in (listed, guarded.get(path, headers=reads)):
+        assert "pa55w0rd" not in answer.text
+        assert "s3cret" not in answer.text
+    [shown] = [each for each in listed.json()["items"] if each["id"] == made.json()["id"]]
+    assert (shown["url"], shown["headers"]) == ("https://example.com/hook", {"X-Api-Key": "***"})
+
+
 def test_without_a_key_for_secrets_there_are_no_subscriptions(new_system: Callable[..., Running]) -> None:
     system = new_system()
     system.environment["NOTIFIER_SECRET_KEY"] = ""  # type: ignore[index]
