@@ -219,9 +219,9 @@ def smtp() -> Iterator[SmtpReceiver]:
         yield receiver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def http() -> Iterator[HttpReceiver]:
-    """A webhook receiver."""
+    """A webhook receiver of a file's own: what other files told theirs to answer means nothing here."""
     with HttpReceiver() as receiver:
         yield receiver
 
