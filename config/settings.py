@@ -204,6 +204,12 @@ class Settings:
 
     #: Seconds that one email may take in all.
     email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", _duration(0.1), timedelta(seconds=30))
+    #: Seconds that one SMS may take in all.
+    sms_timeout: timedelta = _setting("NOTIFIER_SMS_TIMEOUT", _duration(0.1), timedelta(seconds=15))
+    #: Seconds that one push notification may take in all.
+    push_timeout: timedelta = _setting("NOTIFIER_PUSH_TIMEOUT", _duration(0.1), timedelta(seconds=15))
+    #: Seconds that one chat message may take in all.
+    chat_timeout: timedelta = _setting("NOTIFIER_CHAT_TIMEOUT", _duration(0.1), timedelta(seconds=15))
     #: Seconds that one webhook may take in all.
     webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", _duration(0.1), timedelta(seconds=30))
     #: How long after its claim a batch may begin sends; what did not begin by then is given back. So long a thread may
@@ -263,6 +269,11 @@ class Settings:
             max_retries=getattr(self, f"{channel}_max_retries"),
             jitter=self.retry_jitter,
         )
+
+    def timeout(self, channel: Channel) -> timedelta:
+        """How long one message may take in all."""
+        span: timedelta = getattr(self, f"{channel}_timeout")
+        return span
 
     def providers(self, channel: Channel) -> tuple[str, ...]:
         """The DSNs of a channel's providers, the preferred one first; none where it cannot be used."""

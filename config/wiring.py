@@ -1,7 +1,6 @@
 """The composition root: what is built with what."""
 
 import functools
-from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, create_engine, make_url
 
@@ -13,8 +12,8 @@ from notifier.gate import Gate
 from notifier.intake import Intake, Publisher
 from notifier.listeners import Listeners
 from notifier.plans import Lease, Planner
-from notifier.providers import Provider, smtp
-from notifier.providers.outbox import Outbox
+from notifier.providers import Provider, registry
+from notifier.providers.dsn import Context
 from notifier.providers.webhook import Webhooks
 from notifier.receiver_gate import ReceiverGate
 from notifier.sandbox import Sandbox
@@ -56,16 +55,18 @@ def make_provider(settings: Settings, channel: Channel, engine: Engine) -> Provi
             allowed_ports=settings.webhook_allowed_ports,
             timeout=settings.webhook_timeout.total_seconds(),
         )
-    scheme = urlsplit(dsns[0]).scheme
-    if scheme == "outbox":
-        return Outbox(channel, engine)
-    if channel is Channel.EMAIL and scheme in {"smtp", "smtps"}:
-        try:
-            return smtp.from_dsn(dsns[0], sender=settings.email_from, timeout=settings.email_timeout.total_seconds())
-        except ValueError as error:
-            raise SettingsError(f"{name} {error}") from None
-    known = "smtp://, smtps:// and outbox:" if channel is Channel.EMAIL else "outbox:"
-    raise SettingsError(f"{name} begins with {scheme or 'no scheme'!r}; known are {known}")
+    context = Context(
+        channel=channel,
+        timeout=settings.timeout(channel).total_seconds(),
+        sender=settings.email_from,
+        public_url=settings.public_url.rstrip("/"),
+        allowed_networks=settings.webhook_allowed_networks,
+        engine=engine,
+    )
+    try:
+        return registry.make(dsns[0], context)
+    except ValueError as error:
+        raise SettingsError(f"{name} {error}") from None
 
 
 class Wiring:

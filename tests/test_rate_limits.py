@@ -133,7 +133,8 @@ def test_a_backlog_waits_in_line_and_is_not_asked_about_again_and_again(wide: Ru
     limited = _subscribe(wide, http.url("/rate/backlog"), "rate.backlog", 40)
     for _ in range(8):
         _post(wide, "rate.backlog", 50)
-    in_line = "SELECT count(*) FROM notifications WHERE subscription_id = :id AND (deferred_at IS NOT NULL OR status = 'delivered')"
+    in_line = """SELECT count(*) FROM notifications
+        WHERE subscription_id = :id AND (deferred_at IS NOT NULL OR status = 'delivered')"""
     wait_for(lambda: wide.sql(in_line, id=limited)[0][0] == 400)
     late = wide.event(event_type="rate.backlog")
     statement = "SELECT count(*) FROM notifications WHERE subscription_id = :id AND status = 'delivered'"

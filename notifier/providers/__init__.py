@@ -28,6 +28,17 @@ class Outcome(StrEnum):
     AMBIGUOUS = "ambiguous"
 
 
+class Fault(StrEnum):
+    """Whose fault it is that a message was not accepted, where that is known."""
+
+    #: The provider's own, or of how we use it: it is down, or refuses our credentials. Another one may do better.
+    PROVIDER = "provider"
+    #: Nobody's: it is too much at once. The same provider takes it later.
+    THROTTLED = "throttled"
+    #: The address's: nobody is there. No other provider will find anybody either.
+    RECIPIENT = "recipient"
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One rendered notification. What a provider sends of it carries `id`, the same in every attempt."""
@@ -66,6 +77,10 @@ class Result:
     duration_ms: float
     #: The HTTP or SMTP code, where there was an answer.
     status_code: int | None = None
+    #: Whose fault it is, where it was not accepted and that is known.
+    fault: Fault | None = None
+    #: What the provider calls the message, where it says so: its receipts name it.
+    message_id: str | None = None
     #: A class and a safe detail in a few words, where it was not accepted: "timeout: connect took over 10 s".
     error: str | None = None
     #: The beginning of the answer, at most EXCERPT characters, with no NUL in it.
@@ -94,6 +109,10 @@ class Provider(Protocol):
     confirms_delivery: bool
     #: The longest that one message may take in all, in seconds. Holds whatever the other side does.
     timeout: float
+
+    def takes(self, recipient: str) -> bool:
+        """Whether an address of the channel is of the kind that this provider sends to (one push service's tokens)."""
+        ...
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         """Send what `messages` yields and yield results as they finish.

@@ -29,8 +29,11 @@ class Exchanges:
         allowed_networks: Sequence[Network],
         concurrency: int,
         allowed_ports: Collection[int] = (),
+        keep: int = 0,
     ) -> None:
-        """`timeout`: the total for one request, in seconds. `concurrency`: requests in flight in one `send`."""
+        """`timeout`: the total for one request, in seconds. `concurrency`: requests in flight in one `send`.
+        `keep`: bytes of an answer's body that are kept.
+        """
         self._limits = Limits(
             timeout=timeout,
             connect_timeout=min(_CONNECT_TIMEOUT, timeout),
@@ -38,6 +41,7 @@ class Exchanges:
             allowed_ports=frozenset(allowed_ports),
             # What Python's own TLS trusts, SSL_CERT_FILE included; libcurl would go by where it was built.
             ca_file=ssl.get_default_verify_paths().cafile,
+            keep=keep,
         )
         self._concurrency = concurrency
         self._idle: list[_Multi] = []

@@ -12,6 +12,7 @@ from typing import Final, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from notifier.providers import Message, Outcome, Result
+from notifier.providers.dsn import Context, Dsn
 from notifier.providers.letters import Letter, NotAMailbox, mailbox, write
 from notifier.providers.smtp_connection import Connection, Server, Tls, Verdict
 
@@ -69,6 +70,11 @@ class Smtp:
         self._connections = connections
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
+
+    def takes(self, recipient: str) -> bool:
+        """See Provider."""
+        del recipient
+        return True
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         """See Provider."""
@@ -257,3 +263,8 @@ def from_dsn(dsn: str, *, sender: str, timeout: float) -> Smtp:
         sender=sender,
         timeout=timeout,
     )
+
+
+def provider(dsn: Dsn, context: Context) -> Smtp:
+    """The factory of `smtp://` and `smtps://`. Raises ValueError."""
+    return from_dsn(dsn.text, sender=context.sender, timeout=context.timeout)

@@ -12,11 +12,13 @@ import codecs
 import errno
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final, Literal
 from uuid import UUID
@@ -28,6 +30,10 @@ from notifier.providers.address_guard import Network, refusal
 
 #: How much of an answer's body is read, in bytes. More than that is cut off, and the connection with it.
 READ_AT_MOST: Final = 64 * 1024
+
+_RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
+#: The longest Retry-After that is honoured, in seconds.
+_RETRY_AFTER_CAP: Final = 24 * 3600.0
 
 _TLS_ERRORS: Final = frozenset(
     {
@@ -96,6 +102,8 @@ class Exchange:
     failure: Failure | None = None
     #: The failure in a few words, safe to show: no part of the URL but an address is in it.
     detail: str = ""
+    #: The beginning of the answer's body, as long as Limits.keep, or an excerpt.
+    body: bytes = b""
 
     def header(self, name: str) -> str | None:
         """The first value of a header; names are compared without regard to case."""
@@ -104,6 +112,22 @@ class Exchange:
             if colon and key.strip().lower() == name.lower():
                 return value.strip()
         return None
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds, from a number of them or an HTTP-date (RFC 9110, section 10.2.3); None where it is neither."""
+        value = self.header("retry-after") if self.status_code in _RETRY_AFTER_STATUSES else None
+        if value is None:
+            return None
+        if re.fullmatch(r"[0-9]+", value):
+            return min(float(value), _RETRY_AFTER_CAP)
+        try:
+            moment = parsedate_to_datetime(value)
+        except (ValueError, OverflowError):
+            return None
+        # The asctime form names no zone; all HTTP-dates are UTC (RFC 9110, section 5.6.7).
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
+        return min(max(math.ceil(seconds.total_seconds()), 0.0), _RETRY_AFTER_CAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +144,8 @@ class Limits:
     allowed_ports: frozenset[int]
     #: The certificates to trust; None: those that libcurl was built to trust.
     ca_file: str | None
+    #: How much of an answer's body is kept, in bytes, where that is more than its excerpt takes.
+    keep: int = 0
 
 
 class _HandedOver(socket.socket):
@@ -134,6 +160,7 @@ class Transfer:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._kept = max(EXCERPT, limits.keep)
         self._head: list[bytes] = []
         self.curl = pycurl.Curl()
         options: dict[int, object] = {
@@ -214,6 +241,7 @@ class Transfer:
             timing=timing,
             failure=failure,
             detail=detail,
+            body=self._body,
         )
 
     def _timing(self, *, sent: bool) -> dict[str, float | None]:
@@ -237,8 +265,8 @@ class Transfer:
         return (microseconds + 50) // 100 / 10 if microseconds else None
 
     def _take(self, chunk: bytes) -> int:
-        if len(self._body) <= EXCERPT:
-            self._body += chunk[: EXCERPT + 1]
+        if len(self._body) <= self._kept:
+            self._body += chunk[: self._kept + 1]
         self._read += len(chunk)
         return len(chunk) if self._read < READ_AT_MOST else 0  # 0 ends the transfer
 

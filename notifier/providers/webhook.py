@@ -17,13 +17,9 @@ One duplicate is libcurl's: where a kept-alive connection closes without a byte 
 again over a new one. RFC 9110, section 9.2.2, allows that for what its receiver can recognise, here by `webhook-id`.
 """
 
-import math
-import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from notifier import signing
@@ -35,10 +31,6 @@ from notifier.providers.transfers import Exchange, Failure, Request
 _OUTCOME_OF_STATUS: Final = {408: Outcome.UNSENT, 425: Outcome.UNSENT, 429: Outcome.UNSENT}
 _OUTCOME_OF_HUNDRED: Final = {2: Outcome.ACCEPTED, 3: Outcome.UNSENT, 4: Outcome.REJECTED, 5: Outcome.UNSENT}
 _PERMANENT_FAILURES: Final = frozenset({Failure.URL, Failure.ADDRESS})
-
-_RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
-#: The longest Retry-After that is honoured, in seconds.
-_RETRY_AFTER_CAP: Final = 24 * 3600.0
 
 _HEADERS: Final = (
     "content-type: application/json",
@@ -76,6 +68,11 @@ class Webhooks:
             timeout=timeout, allowed_networks=allowed_networks, concurrency=concurrency, allowed_ports=allowed_ports
         )
 
+    def takes(self, recipient: str) -> bool:
+        """See Provider."""
+        del recipient
+        return True
+
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         """See Provider."""
         with closing(self._exchanges.send(self._request(message) for message in messages)) as exchanges:
@@ -105,7 +102,7 @@ class Webhooks:
             status_code=exchange.status_code,
             error=None if outcome is Outcome.ACCEPTED else _error(exchange),
             response_excerpt=exchange.excerpt,
-            retry_after=_retry_after(exchange),
+            retry_after=exchange.retry_after,
             request_headers=headers.of_request(exchange.request.headers),
             response_headers=None if exchange.status_code is None else headers.of_response(exchange.head),
             timing=exchange.timing,
@@ -129,19 +126,3 @@ def _error(exchange: Exchange) -> str:
         what = "PORTS" if exchange.detail.startswith("port ") else "NETWORKS"
         hint = f"; NOTIFIER_WEBHOOK_ALLOWED_{what} can allow it"
     return f"{exchange.failure}: {exchange.detail}{hint}"
-
-
-def _retry_after(exchange: Exchange) -> float | None:
-    """Seconds, from a number of them or an HTTP-date (RFC 9110, section 10.2.3); None where it is neither."""
-    value = exchange.header("retry-after") if exchange.status_code in _RETRY_AFTER_STATUSES else None
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]+", value):
-        return min(float(value), _RETRY_AFTER_CAP)
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    # The asctime form names no zone; all HTTP-dates are UTC (RFC 9110, section 5.6.7).
-    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
-    return min(max(math.ceil(seconds.total_seconds()), 0.0), _RETRY_AFTER_CAP)

@@ -1,0 +1,49 @@
+"""From a DSN to its provider: ours by scheme, others' by entry point.
+
+A package registers a factory, `(Dsn, Context) -> Provider`, under the entry point group `notifier.providers`; the
+entry's name is the DSN's scheme. What a factory raises as ValueError is told after the setting's name.
+"""
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Final
+
+from notifier.channels import Channel
+from notifier.providers import Provider
+from notifier.providers.dsn import Context, Dsn, parse
+
+GROUP: Final = "notifier.providers"
+
+Factory = Callable[[Dsn, Context], Provider]
+
+#: The module of each scheme; its `provider` is the factory. Loaded only when it is asked for: some are heavy.
+_OURS: Final[dict[Channel, dict[str, str]]] = {
+    Channel.EMAIL: {"smtp": "smtp", "smtps": "smtp", "sendgrid": "sendgrid", "ses": "ses", "outbox": "outbox"},
+    Channel.SMS: {"twilio": "twilio", "vonage": "vonage", "outbox": "outbox"},
+    Channel.PUSH: {"fcm": "fcm", "webpush": "web_push", "outbox": "outbox"},
+    Channel.CHAT: {"apprise": "chat", "outbox": "outbox"},
+}
+
+
+def make(text: str, context: Context) -> Provider:
+    """The provider that a DSN names. Raises ValueError, whose message shows nothing of the DSN's secrets."""
+    dsn = parse(text)
+    return _factory(dsn.scheme, context.channel)(dsn, context)
+
+
+def _factory(scheme: str, channel: Channel) -> Factory:
+    ours = _OURS.get(channel, {})
+    others = entry_points(group=GROUP)
+    try:
+        if scheme in ours:
+            factory: Factory = importlib.import_module(f"notifier.providers.{ours[scheme]}").provider
+        elif scheme in others.names:
+            factory = others[scheme].load()
+        else:
+            known = ", ".join(f"{name}:" for name in sorted({*ours, *others.names}))
+            raise ValueError(f"begins with {scheme!r}; known are {known}")
+    except ImportError as error:
+        missing = f"{error.name}, which is not installed; docs/providers.md says what to install"
+        raise ValueError(f"begins with {scheme!r}, and that needs {missing}") from None
+    return factory
