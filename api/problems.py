@@ -84,6 +84,9 @@ def _http_problem(error: HTTPException) -> Response:
     headers = {name: value for name, value in error.get_headers() if name in {"Allow", "WWW-Authenticate"}}
     if status in {429, 503}:
         headers["Retry-After"] = "2"
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        # The rest of the body is not read, so the connection is of no more use; without a word a caller would use it.
+        headers["Connection"] = "close"
     return problem(status, error.description or HTTPStatus(status).phrase, headers=headers)
 
 

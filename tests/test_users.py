@@ -219,6 +219,7 @@ def test_bodies_that_are_no_user(system: Running, body: str | bytes, content_typ
     answer = system.http.put(url, data=body, headers={"content-type": content_type}, timeout=20)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.headers.get("connection") == "close") == (status == 413)
     assert system.get(path("no-body")).status_code == 404
 
 
