@@ -11,7 +11,8 @@ import pytest
 
 from config.settings import STACK_FILE
 from tests.conftest import clean_environment
-from tests.receivers import HttpReceiver
+from tests.providers import receivers
+from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import ROOT, Running, wait_for
 
 
@@ -55,6 +56,8 @@ def succeed(*arguments: str, environment: dict[str, str]) -> str:
         "dlq",
         "dlq requeue",
         "outbox",
+        "providers",
+        "providers test",
         "listen",
         "api-keys",
         "replay",
@@ -200,3 +203,57 @@ def test_plain_celery_consumes_every_queue(env: dict[str, str]) -> None:
         [sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stdout == "yes\n", done.stderr
+
+
+# --- providers
+
+
+def test_providers_are_listed_without_their_secrets(env: dict[str, str], smtp: SmtpReceiver) -> None:
+    dsns = {"NOTIFIER_SMS": "twilio://AC1:s3cret@default?from=%2B15550100", "NOTIFIER_PUSH": ""}
+    listed = succeed("providers", "list", environment={**env, **dsns})
+    rows = [line.strip("│┃ ").split("│") for line in listed.splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["email", "smtp", smtp.dsn.removeprefix("smtp://"), "3 s"],
+        ["sms", "twilio", "its own", "15 s"],
+        ["push", "none", "refused at intake: NOTIFIER_PUSH is not set"],
+        ["chat", "outbox", "its own", "10 s"],
+    ]
+    assert "s3cret" not in listed
+
+
+@pytest.mark.parametrize("command", [["outbox"], ["dlq", "list"]])
+def test_channels_are_named_as_everywhere(env: dict[str, str], command: list[str]) -> None:
+    succeed(*command, "--channel", "sms", environment=env)
+
+
+def test_a_provider_is_tried_out(env: dict[str, str], system: Running, smtp: SmtpReceiver) -> None:
+    told = succeed("providers", "test", "email", "tried-out@example.com", "--text", "Does it work?", environment=env)
+    assert "accepted" in told
+    assert "took it over" in told
+    [mail] = smtp.mails_to("tried-out@example.com")
+    assert mail.get_content().strip() == "Does it work?"
+    assert not system.sql("SELECT FROM notifications WHERE recipient = 'tried-out@example.com'")
+
+
+def test_what_a_provider_says_is_told(env: dict[str, str]) -> None:
+    with receivers.http(receivers.response(401, b'{"code": 20003, "status": 401}')) as (server, _):
+        dsn = f"twilio://AC1:s3cret@127.0.0.1:{server.port}?from=%2B15550100&tls=none"
+        done = manage("providers", "test", "sms", "+4915112345678", environment={**env, "NOTIFIER_SMS": dsn})
+    assert done.returncode == 1
+    for words in ("unsent", "http 401", "certainly not sent", "its credentials"):
+        assert words in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("email", "nobody"), "Not an email address"),
+        (("webhook", "https://example.com"), "'webhook' is not one of"),
+        (("sms",), "Missing argument 'RECIPIENT'"),
+    ],
+)
+def test_what_cannot_be_tried_out(env: dict[str, str], arguments: tuple[str, ...], words: str) -> None:
+    done = manage("providers", "test", *arguments, environment=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr

@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "alive": "status",
     "dlq": "dlq",
     "outbox": "outbox",
+    "providers": "providers",
     "listen": "listen",
     "replay": "replay",
     "routes": "routes",

@@ -44,7 +44,9 @@ def filtering(command: Command) -> Command:
         click.option("--created-after", type=Moment(), help="Only those written after this time."),
         click.option("--event-type", help="Only those of this event type."),
         click.option("--reason", help="Only those with this reason, such as retries_exhausted."),
-        click.option("--channel", type=click.Choice(list(Channel)), help="Only those of this channel."),
+        click.option(
+            "--channel", type=click.Choice([channel.value for channel in Channel]), help="Only those of this channel."
+        ),
     ):
         command = option(command)
     return command

@@ -14,7 +14,7 @@ from notifier.times import rfc3339
 
 @click.command()
 @on_a_stack
-@click.option("--channel", type=click.Choice(list(Channel)), help="Only this channel.")
+@click.option("--channel", type=click.Choice([channel.value for channel in Channel]), help="Only this channel.")
 @click.option("--recipient", help="Only this recipient.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
 def outbox(channel: str | None, recipient: str | None, limit: int) -> None:

@@ -41,6 +41,10 @@ class CannotSend(Exception):
     """A message that the vendor could never take; its text is a class and a safe detail. It is rejected unsent."""
 
 
+class NotNow(Exception):
+    """A message that cannot go out at present, by the provider's fault; its text is a class and a safe detail."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What an answer means; see Result for the fields."""
@@ -103,6 +107,19 @@ def by_status(answer: Answer, detail: str | None = None) -> Verdict:
             return Verdict(Outcome.AMBIGUOUS, error, Fault.PROVIDER)
 
 
+def shortened(text: str, most: int) -> str:
+    """The text where it takes at most so many bytes in JSON, else its beginning and an ellipsis that do."""
+    text = text[: most + 1].encode(errors="replace").decode()
+    if len(orjson.dumps(text)) - 2 <= most:
+        return text
+    room = most - len("…".encode())
+    for at, character in enumerate(text):
+        room -= len(orjson.dumps(character)) - 2
+        if room < 0:
+            return text[:at] + "…"
+    return text
+
+
 def accepted_as(answer: Answer, message_id: str | None) -> Verdict:
     """Accepted under the vendor's id; a yes without one comes from something else, and may mean anything."""
     if message_id is None:
@@ -130,7 +147,7 @@ class HttpApi(ABC):
 
     @abstractmethod
     def request(self, message: Message) -> Request:
-        """The POST that sends a message; its `id` is the message's. Raises CannotSend."""
+        """The POST that sends a message; its `id` is the message's. Raises CannotSend and NotNow."""
 
     @abstractmethod
     def judge(self, answer: Answer) -> Verdict:
@@ -152,10 +169,13 @@ class HttpApi(ABC):
         self._exchanges.close()
 
     def _requests(self, messages: Iterator[Message], impossible: list[Result]) -> Iterator[Request]:
-        """The requests of some messages; those that can never be sent are added to `impossible`."""
+        """The requests of some messages; those that can never be sent, or not now, are added to `impossible`."""
         for message in messages:
+            outcome, fault = Outcome.REJECTED, None
             try:
                 request = self.request(message)
+            except NotNow as error:
+                outcome, fault, reason = Outcome.UNSENT, Fault.PROVIDER, str(error)
             except CannotSend as error:
                 reason = str(error)
             except Exception as error:  # an error of ours: the message fails, its neighbours do not
@@ -164,7 +184,7 @@ class HttpApi(ABC):
                 yield request
                 continue
             now = datetime.now(UTC)
-            impossible.append(Result(message.id, Outcome.REJECTED, self.name, now, 0.0, error=reason))
+            impossible.append(Result(message.id, outcome, self.name, now, 0.0, fault=fault, error=reason))
 
     def _result(self, exchange: Exchange) -> Result:
         verdict = self._verdict(exchange)

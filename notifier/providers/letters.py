@@ -1,7 +1,7 @@
 """Messages as SMTP carries them: an envelope (RFC 5321) around a MIME message (RFC 5322, RFC 2045)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email import policy
 from email.header import Header
@@ -37,7 +37,7 @@ class Letter:
     #: Envelope addresses.
     sender: str
     recipient: str
-    #: The message with CRLF line ends, its leading dots doubled, and the line with a dot that ends it.
+    #: The message with CRLF line ends; from `write` with its leading dots doubled and the line with a dot that ends it.
     data: bytes
     #: It can only go through a server that offers SMTPUTF8 (RFC 6531).
     international: bool
@@ -54,7 +54,13 @@ def mailbox(text: str) -> Address:
 
 
 def write(message: Message, sender: Address) -> Letter:
-    """Write a message as a letter. Its Message-ID is the same in every attempt.
+    """Write a message as a letter for SMTP's DATA. Raises what `draft` raises."""
+    letter = draft(message, sender)
+    return replace(letter, data=_stuffed(letter.data))
+
+
+def draft(message: Message, sender: Address) -> Letter:
+    """Write a message as a letter, its data plain MIME. Its Message-ID is the same in every attempt.
 
     Raises NotAMailbox where its recipient is none, and whatever else the email package has to say.
     """
@@ -76,7 +82,7 @@ def write(message: Message, sender: Address) -> Letter:
     if message.html is not None:
         mail.add_alternative(message.html, subtype="html")
     data = _subject(message.subject) + _unsubscribe(message.unsubscribe) + mail.as_bytes()
-    return Letter(sender.addr_spec, message.recipient, _stuffed(data), international)
+    return Letter(sender.addr_spec, message.recipient, data, international)
 
 
 def _subject(subject: str | None) -> bytes:

@@ -21,6 +21,8 @@ from cryptography.x509.oid import NameOID
 
 Talk = Callable[[socket.socket], None]
 
+LOOPBACK_NETWORKS = (ipaddress.IPv4Network("127.0.0.0/8"),)
+
 
 @dataclass(frozen=True)
 class Received:

@@ -1,0 +1,244 @@
+"""Messages to chat services, through Apprise. A recipient is an Apprise URL, such as slack://TOKEN/CHANNEL.
+
+| what Apprise says                              | outcome                                                       |
+|------------------------------------------------|---------------------------------------------------------------|
+| sent                                           | accepted                                                      |
+| 401, 403, 404, 410                             | rejected, the recipient's fault: its URL holds the credentials |
+| 429                                            | unsent, throttled                                             |
+| 408, 5xx                                       | unsent, the provider's fault                                  |
+| other 3xx or 4xx, and a 2xx that says no       | rejected                                                      |
+| no connection                                  | unsent, the provider's fault                                  |
+| no answer, or nothing that we understand       | ambiguous, the provider's fault                               |
+| not done in time                               | ambiguous, the provider's fault                               |
+| `address`: not a URL of an allowed service     | rejected                                                      |
+
+Apprise tells what happened in its log alone, from which this reads. Recipients may use the services that the DSN names,
+by default hosted ones with hosts of their own: others would let strangers call any host, or read files. A URL may name
+one target, so that a repeat repeats nothing. No service knows idempotency. A text that is too long is cut by Apprise.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import apprise
+from apprise.plugins import url_to_dict
+
+from notifier.providers import Fault, Message, Outcome, Result
+from notifier.providers.dsn import Context, Dsn
+from notifier.providers.http_api import CannotSend, Verdict
+
+_HOSTED: Final = frozenset({"slack", "discord", "tgram", "gchat", "webex", "wxteams", "guilded", "flock", "lark"})
+#: Options of an Apprise URL that would read files, lower our guard or undo our limits.
+_FORBIDDEN: Final = frozenset({"template", "verify", "cto", "rto", "redirect", "redirects", "overflow", "store", "tz"})
+_SLICE: Final = 0.1
+_CONCURRENCY: Final = 16
+
+_STATUS: Final = re.compile(r"error=([1-5][0-9]{2})\b")
+#: What requests says where nothing of a request went out.
+_NO_CONNECTION: Final = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|connect timeout|Connection refused|SSLError|ProxyError"
+)
+
+
+class _Ear(logging.Handler):
+    """Hears what Apprise says on each thread, and keeps of it no payload."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self._local = threading.local()
+
+    def listen(self) -> list[str]:
+        """What is said on this thread from now on."""
+        self._local.heard = heard = list[str]()
+        return heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        heard = getattr(self._local, "heard", None)
+        says_why = isinstance(record.msg, str) and record.msg.startswith("Socket Exception")
+        if heard is not None and (record.levelno >= logging.INFO or says_why):
+            heard.append(record.getMessage())
+
+
+_EAR: Final = _Ear()
+
+
+def _overhear() -> None:
+    """Have Apprise's log, which shows addresses, heard by us and nobody else."""
+    logger = logging.getLogger("apprise")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    if _EAR not in logger.handlers:
+        logger.addHandler(_EAR)
+
+
+class Chat:
+    """Sends to chat services, each message in a thread of its own. Used by several threads at once."""
+
+    name = "apprise"
+    confirms_delivery = False
+
+    def __init__(self, *, services: frozenset[str], timeout: float) -> None:
+        """`services`: the schemes of Apprise that recipients may use. `timeout`: seconds for one message in all."""
+        self.timeout = timeout
+        self._services = services
+        self._asset = apprise.AppriseAsset(secure_logging=True, async_mode=False)
+        #: A thread that is late keeps its place until it ends.
+        self._places = threading.BoundedSemaphore(_CONCURRENCY * 2)
+        _overhear()
+
+    def takes(self, recipient: str) -> bool:
+        """See Provider."""
+        return "://" in recipient
+
+    def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
+        """See Provider."""
+        finished: SimpleQueue[tuple[object, Verdict, int | None]] = SimpleQueue()
+        under_way: dict[object, tuple[Message, datetime, float]] = {}
+        has_ended = False
+        while True:
+            while not has_ended and len(under_way) < _CONCURRENCY and self._places.acquire(blocking=False):
+                message = next(messages, None)
+                if message is None:
+                    self._places.release()
+                    has_ended = True
+                    break
+                under_way[message.id] = (message, datetime.now(UTC), time.monotonic())
+                threading.Thread(target=self._run, args=(message, finished), name="chat", daemon=True).start()
+            if has_ended and not under_way:
+                return
+            yield self._settled(under_way, finished)
+
+    def close(self) -> None:
+        """See Provider; no connection is kept."""
+
+    def _settled(
+        self,
+        under_way: dict[object, tuple[Message, datetime, float]],
+        finished: SimpleQueue[tuple[object, Verdict, int | None]],
+    ) -> list[Result]:
+        """What has finished or is late; waits a slice for the first."""
+        said: list[tuple[object, Verdict, int | None]] = []
+        with suppress(Empty):
+            said.append(finished.get(timeout=_SLICE / 2))
+            while True:
+                said.append(finished.get_nowait())
+        now = time.monotonic()
+        spoken = {key for key, _, _ in said}
+        late = Verdict(Outcome.AMBIGUOUS, f"timeout: no answer within {self.timeout:g} s", Fault.PROVIDER)
+        said += [
+            (key, late, None)
+            for key, (_, _, began) in under_way.items()
+            if now - began >= self.timeout and key not in spoken
+        ]
+        results = []
+        for key, verdict, status in said:
+            if key not in under_way:  # its time was over before it spoke
+                continue
+            message, started_at, began = under_way.pop(key)
+            results.append(
+                Result(
+                    id=message.id,
+                    outcome=verdict.outcome,
+                    provider=self.name,
+                    started_at=started_at,
+                    duration_ms=(now - began) * 1000,
+                    status_code=status,
+                    fault=verdict.fault,
+                    error=verdict.error,
+                )
+            )
+        return results
+
+    def _run(self, message: Message, finished: SimpleQueue[tuple[object, Verdict, int | None]]) -> None:
+        status: int | None = None
+        try:
+            verdict, status = self._deliver(message)
+        except CannotSend as error:
+            verdict = Verdict(Outcome.REJECTED, str(error))
+        except Exception as error:  # an error of ours, or of a plugin's; it may have been sent
+            verdict = Verdict(Outcome.AMBIGUOUS, f"internal: {type(error).__name__}", Fault.PROVIDER)
+        finally:
+            self._places.release()
+        finished.put((message.id, verdict, status))
+
+    def _deliver(self, message: Message) -> tuple[Verdict, int | None]:
+        plugin = self._plugin(message.recipient)
+        heard = _EAR.listen()
+        is_sent = plugin.notify(body=message.text, title=message.subject or "", body_format="text")
+        return (Verdict(Outcome.ACCEPTED), None) if is_sent else _why_not(heard)
+
+    def _plugin(self, url: str) -> Any:  # noqa: ANN401  # one of a hundred classes of Apprise's
+        """What sends to an address. Raises CannotSend."""
+        scheme = url.partition("://")[0].lower()
+        if scheme not in self._services:
+            raise CannotSend("address: not of a chat service that is allowed here")
+        try:
+            parts = url_to_dict(url)  # type: ignore[no-untyped-call]
+        except Exception:  # plugins' parsers have many ways to say no
+            parts = None
+        # What Apprise has read counts, not what stands before the colon.
+        if not parts or str(parts.get("schema")).lower() not in self._services:
+            raise CannotSend(f"address: not one of {scheme}'s")
+        forbidden = sorted(_FORBIDDEN & {str(name).lower() for name in parts.get("qsd") or ()})
+        if forbidden or "template" in parts:
+            raise CannotSend(f"address: has an option {(forbidden or ['template'])[0]!r}, which is not allowed")
+        limit = max(self.timeout * 0.9, 0.05)
+        parts |= {"cto": min(limit, 4.0), "rto": limit, "overflow": "truncate", "verify": True}
+        plugin = apprise.Apprise.instantiate(parts, asset=self._asset)
+        if plugin is None:
+            raise CannotSend(f"address: not one of {scheme}'s")
+        if len(plugin) > 1:
+            raise CannotSend("address: names more than one target")
+        return plugin
+
+
+def _why_not(heard: Sequence[str]) -> tuple[Verdict, int | None]:
+    """What Apprise's log says of a message that it calls not sent, and the HTTP status."""
+    text = "\n".join(heard)
+    found = _STATUS.findall(text)
+    status = int(found[-1]) if found else None
+    if any(line.startswith("Sent ") for line in heard):
+        return Verdict(Outcome.AMBIGUOUS, "answer: sent in part", Fault.PROVIDER), status
+    if status is not None:
+        return _of_status(status), status
+    if _NO_CONNECTION.search(text):
+        return Verdict(Outcome.UNSENT, "connect: no connection to the chat service", Fault.PROVIDER), None
+    if "Read timed out" in text:
+        return Verdict(Outcome.AMBIGUOUS, "timeout: no answer from the chat service", Fault.PROVIDER), None
+    return Verdict(Outcome.AMBIGUOUS, "answer: none that is understood", Fault.PROVIDER), None
+
+
+def _of_status(status: int) -> Verdict:
+    error = f"http {status}"
+    if status in {401, 403, 404, 410}:
+        return Verdict(Outcome.REJECTED, f"{error}: no such chat, or its address is revoked", Fault.RECIPIENT)
+    if status == 429:
+        return Verdict(Outcome.UNSENT, error, Fault.THROTTLED)
+    if status == 408 or status >= 500:
+        return Verdict(Outcome.UNSENT, error, Fault.PROVIDER)
+    return Verdict(Outcome.REJECTED, f"{error}: the chat service says no")
+
+
+def provider(dsn: Dsn, context: Context) -> Chat:
+    """The factory of `apprise:` and `apprise:?services=slack,discord`. Raises ValueError."""
+    options = dsn.options("services")
+    if dsn.username or dsn.password or dsn.host or dsn.port or dsn.path or "tls" in options:
+        raise ValueError("has more than services: apprise:?services=slack,discord")
+    services = frozenset(name.strip().lower() for name in options["services"].split(",")) if options else _HOSTED
+    known = {scheme for plugin in apprise.Apprise().details()["schemas"] for scheme in _schemes(plugin)}
+    unknown = sorted(services - known)
+    if unknown:
+        raise ValueError(f"names a service {unknown[0]!r} that Apprise does not know: apprise:?services=slack,discord")
+    return Chat(services=services, timeout=context.timeout)
+
+
+def _schemes(plugin: dict[str, Any]) -> set[str]:
+    return {*(plugin["protocols"] or ()), *(plugin["secure_protocols"] or ())}

@@ -1,0 +1,152 @@
+"""Email over SendGrid's Mail Send API (v3). `sendgrid://KEY@default?region=eu`
+
+| answer                                      | outcome                                                       |
+|---------------------------------------------|---------------------------------------------------------------|
+| 202, empty                                  | accepted; its name is in X-Message-Id                         |
+| 400 about `personalizations.….to.….email`   | rejected, the recipient's fault                               |
+| 400 about anything else, 413 (over 30 MB)   | rejected                                                      |
+| 401 (the key, or out of credits)            | unsent, the provider's fault                                  |
+| 403 (scope of the key, sender not verified, blocked for bad requests) | unsent, the provider's fault        |
+| 429                                         | unsent, throttled: Retry-After, else until X-RateLimit-Reset  |
+| 5xx                                         | unsent, the provider's fault                                  |
+
+The rest is as in `http_api`. Every message has its id as the custom argument `notification_id`, which comes back in
+each of SendGrid's events, and in its Message-ID.
+"""
+
+import math
+import re
+import time
+from email.headerregistry import Address
+from typing import Final
+
+import orjson
+
+from notifier.providers import Fault, Message, Outcome
+from notifier.providers.dsn import Context, Dsn
+from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, by_status
+from notifier.providers.letters import NotAMailbox, mailbox
+from notifier.providers.transfers import Request
+
+_URLS: Final = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
+_FORM: Final = "sendgrid://KEY@default?region=eu"
+
+_NO_SUBJECT: Final = "(no subject)"
+
+#: What a header can carry: a line break would begin another one.
+_VISIBLE: Final = re.compile(r"[!-~]+")
+#: The names of fields that the API gives in its complaints; whatever else stands there may be an address.
+_FIELD: Final = re.compile(r"[a-z_]+(\.([a-z_]+|[0-9]+))*")
+_RECIPIENT: Final = re.compile(r"personalizations\.[0-9]+\.to\b.*")
+#: The longest wait that is honoured, in seconds; as with Retry-After.
+_WAIT_AT_MOST: Final = 24 * 3600.0
+
+
+class SendGrid(HttpApi):
+    """Hands each email to SendGrid."""
+
+    name = "sendgrid"
+
+    def __init__(self, *, url: str, key: str, sender: Address, timeout: float) -> None:
+        """`url`: where the API is. `sender`: whom email is from that names nobody."""
+        super().__init__(timeout=timeout)
+        self._url = f"{url}/v3/mail/send"
+        self._sender = sender
+        self._headers = [
+            f"authorization: Bearer {key}",
+            "content-type: application/json",
+            "accept: application/json",
+            "user-agent: Notifier/0.1.0",
+            "expect:",  # libcurl would ask first whether a large body is welcome, and wait a second for the answer
+        ]
+
+    def request(self, message: Message) -> Request:
+        """See HttpApi."""
+        try:
+            recipient = mailbox(message.recipient)
+            sender = self._sender if message.sender is None else mailbox(message.sender)
+            reply_to = None if message.reply_to is None else mailbox(message.reply_to)
+        except NotAMailbox:
+            raise CannotSend("address: not a mailbox") from None
+        if recipient.addr_spec != message.recipient:  # a name around it: recipients are bare addresses
+            raise CannotSend("address: not a mailbox")
+        mail: dict[str, object] = {
+            "personalizations": [{"to": [_person(recipient)]}],
+            "from": _person(sender),
+            "content": _content(message),
+            "headers": _headers(message, sender),
+            "custom_args": {"notification_id": str(message.id)},
+            # The API takes no email without one.
+            "subject": " ".join((message.subject or "").split()) or _NO_SUBJECT,
+        }
+        if reply_to is not None:
+            mail["reply_to"] = _person(reply_to)
+        return Request(id=message.id, url=self._url, headers=self._headers, body=orjson.dumps(mail))
+
+    def judge(self, answer: Answer) -> Verdict:
+        """See HttpApi."""
+        status = answer.status
+        if 200 <= status < 300:
+            return Verdict(Outcome.ACCEPTED, message_id=answer.header("x-message-id"))
+        field = answer.text("errors", 0, "field")
+        field = field if field and _FIELD.fullmatch(field) else None
+        if status == 400 and field and _RECIPIENT.fullmatch(field):
+            error = "http 400: sendgrid takes the recipient for no address"
+            return Verdict(Outcome.REJECTED, error, Fault.RECIPIENT)
+        if status == 429:
+            wait = answer.exchange.retry_after
+            wait = _until_reset(answer) if wait is None else wait
+            return Verdict(Outcome.UNSENT, "http 429", Fault.THROTTLED, retry_after=wait)
+        return by_status(answer, field and f"sendgrid complains about {field}")
+
+
+def _person(address: Address) -> dict[str, str]:
+    name = {"name": address.display_name} if address.display_name else {}
+    return {"email": address.addr_spec, **name}
+
+
+def _content(message: Message) -> list[dict[str, str]]:
+    """The parts of a message, the plainest first, as the API demands. It takes no empty one."""
+    parts = (("text/plain", message.text), ("text/html", message.html))
+    return [{"type": kind, "value": value} for kind, value in parts if value]
+
+
+def _headers(message: Message, sender: Address) -> dict[str, str]:
+    """The header fields that `letters` writes and the API has no other place for."""
+    fields = {"Message-ID": f"<{message.id}@{sender.domain}>", "Auto-Submitted": "auto-generated"}
+    if message.unsubscribe is not None:
+        fields["List-Unsubscribe"] = f"<{message.unsubscribe}>"
+        fields["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    return fields
+
+
+def _until_reset(answer: Answer) -> float | None:
+    """Seconds until the moment of X-RateLimit-Reset, which is in seconds since 1970."""
+    moment = answer.header("x-ratelimit-reset")
+    if moment is None or not re.fullmatch(r"[0-9]{1,12}", moment):
+        return None
+    return min(max(math.ceil(int(moment) - time.time()), 0.0), _WAIT_AT_MOST)
+
+
+def provider(dsn: Dsn, context: Context) -> SendGrid:
+    """The factory of `sendgrid://`. Raises ValueError."""
+    options = dsn.options("region")
+    if not dsn.username:
+        raise ValueError(f"has no key: {_FORM}")
+    if dsn.password:
+        raise ValueError(f"has a password, but a key is all there is: {_FORM}")
+    if not _VISIBLE.fullmatch(dsn.username):
+        raise ValueError("has a key with other than visible ASCII characters")
+    if dsn.path not in {"", "/"}:
+        raise ValueError(f"has a path: {_FORM}")
+    if options.get("tls", "none") != "none":
+        raise ValueError("has a tls that is not none")
+    region = options.get("region", "global")
+    if region not in _URLS:
+        raise ValueError(f"has a region that is not one of {', '.join(sorted(_URLS))}")
+    try:
+        sender = mailbox(context.sender)
+    except NotAMailbox:
+        raise ValueError("has no sender: NOTIFIER_EMAIL_FROM is not a mailbox") from None
+    url = dsn.base_url(_URLS[region])
+    return SendGrid(url=url, key=dsn.username, sender=sender, timeout=context.timeout)

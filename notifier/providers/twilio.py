@@ -1,0 +1,160 @@
+"""SMS by Twilio's Programmable Messaging.
+
+| answer                                                                | outcome                           |
+|-----------------------------------------------------------------------|-----------------------------------|
+| 2xx with a `sid`                                                      | accepted                          |
+| 2xx without one                                                       | ambiguous                         |
+| 429; 14107, 20429, 21611, 30001, 30022 (too fast, a queue is full)    | unsent, throttled                 |
+| 21211, 21214, 21217, 21265, 21401, 21407, 21421, 21604 (no number)    | rejected, the recipient's fault   |
+| 21610 (opted out), 21612 (not reachable), 21614, 21635 (not a mobile) | rejected, the recipient's fault   |
+| 10001, 20003, 20005, 30002 (account), 20404 (no such resource)        | unsent, the provider's fault      |
+| 21212, 21603, 21606, 21659, 21660, 21661, 2170x (sender)              | unsent, the provider's fault      |
+| 21408 (region), 21608 (trial), 21609 (callback), 21730 (maintenance)  | unsent, the provider's fault      |
+| 21602 (empty), 21605, 21617 (too long), 21620 (content)               | rejected                          |
+| any other                                                             | as in `http_api`, by status       |
+| a text that is empty, or takes more than 10 segments                  | rejected before anything goes out |
+
+Twilio knows no idempotency key, and has no place for our id.
+"""
+
+import re
+from base64 import b64encode
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from notifier.providers import Fault, Message, Outcome
+from notifier.providers.dsn import Context, Dsn
+from notifier.providers.http_api import Answer, HttpApi, Verdict, accepted_as, by_status
+from notifier.providers.segments import checked
+from notifier.providers.transfers import Request
+
+_URL: Final = "https://api.twilio.com"
+_USAGE: Final = "twilio://SID:TOKEN@default?from=+15550100"
+
+_RECIPIENT: Final = (Outcome.REJECTED, Fault.RECIPIENT)
+_THROTTLED: Final = (Outcome.UNSENT, Fault.THROTTLED)
+_PROVIDER: Final = (Outcome.UNSENT, Fault.PROVIDER)
+_REJECTED: Final = (Outcome.REJECTED, None)
+
+#: What Twilio's codes mean, and our words for them: its own messages repeat the number.
+_CODES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
+    "21211": (_RECIPIENT, "not a phone number"),
+    "21214": (_RECIPIENT, "number cannot be reached"),
+    "21217": (_RECIPIENT, "not a phone number"),
+    "21265": (_RECIPIENT, "a short code"),
+    "21401": (_RECIPIENT, "not a phone number"),
+    "21407": (_RECIPIENT, "number takes no SMS"),
+    "21421": (_RECIPIENT, "not a phone number"),
+    "21604": (_RECIPIENT, "no phone number"),
+    "21610": (_RECIPIENT, "opted out"),
+    "21612": (_RECIPIENT, "not reachable from this sender"),
+    "21614": (_RECIPIENT, "not a mobile number"),
+    "21635": (_RECIPIENT, "a landline"),
+    "14107": (_THROTTLED, "rate limit"),
+    "20429": (_THROTTLED, "too many requests"),
+    "21611": (_THROTTLED, "sender's queue is full"),
+    "30001": (_THROTTLED, "queue overflow"),
+    "30022": (_THROTTLED, "carrier's rate limit"),
+    "10001": (_PROVIDER, "account is not active"),
+    "20003": (_PROVIDER, "credentials refused"),
+    "20005": (_PROVIDER, "account is not active"),
+    "20404": (_PROVIDER, "no such account or service"),
+    "30002": (_PROVIDER, "account suspended"),
+    "21212": (_PROVIDER, "sender is not a phone number"),
+    "21408": (_PROVIDER, "region is not enabled"),
+    "21603": (_PROVIDER, "no sender"),
+    "21606": (_PROVIDER, "sender cannot send SMS"),
+    "21608": (_PROVIDER, "trial account, number not verified"),
+    "21609": (_PROVIDER, "status callback refused"),
+    "21659": (_PROVIDER, "sender is not the account's"),
+    "21660": (_PROVIDER, "sender is not the account's"),
+    "21661": (_PROVIDER, "sender cannot send SMS"),
+    "21701": (_PROVIDER, "no such messaging service"),
+    "21703": (_PROVIDER, "messaging service has no fitting sender"),
+    "21704": (_PROVIDER, "messaging service has no sender"),
+    "21705": (_PROVIDER, "not a messaging service"),
+    "21730": (_PROVIDER, "maintenance"),
+    "21602": (_REJECTED, "empty"),
+    "21605": (_REJECTED, "too long"),
+    "21617": (_REJECTED, "too long"),
+    "21620": (_REJECTED, "content refused"),
+}
+
+
+class Twilio(HttpApi):
+    """One account, which sends from a number of its own or by a messaging service."""
+
+    name = "twilio"
+
+    def __init__(self, *, url: str, account: str, token: str, sender: tuple[str, str], timeout: float) -> None:
+        """`sender`: the field that names it, From or MessagingServiceSid, and its value."""
+        super().__init__(timeout=timeout)
+        self._url = f"{url}/2010-04-01/Accounts/{quote(account, safe='')}/Messages.json"
+        self._sender = sender
+        self._headers = (
+            f"authorization: Basic {b64encode(f'{account}:{token}'.encode()).decode()}",
+            "content-type: application/x-www-form-urlencoded",
+            "user-agent: Notifier/0.1.0",
+            "expect:",
+        )
+
+    def request(self, message: Message) -> Request:
+        """See HttpApi. What passes stays under Twilio's own 1,600 characters: ten segments are at most 1,530."""
+        checked(message.text)
+        fields = [("To", message.recipient), self._sender, ("Body", message.text)]
+        return Request(message.id, self._url, [*self._headers], urlencode(fields).encode())
+
+    def judge(self, answer: Answer) -> Verdict:
+        """See HttpApi."""
+        if 200 <= answer.status < 300:
+            return accepted_as(answer, answer.text("sid"))
+        code = answer.text("code") or ""
+        if not re.fullmatch(r"[0-9]{1,6}", code):
+            return by_status(answer)
+        if code not in _CODES:
+            return by_status(answer, f"twilio {code}")
+        (outcome, fault), words = _CODES[code]
+        detail = f"twilio {code}, {words}"
+        if not 400 <= answer.status < 500 or answer.status == 429:
+            return by_status(answer, detail)
+        return Verdict(outcome, f"http {answer.status}: {detail}", fault)
+
+
+def provider(dsn: Dsn, context: Context) -> Twilio:
+    """See registry. Raises ValueError."""
+    if not dsn.username:
+        raise ValueError(f"has no account: {_USAGE}")
+    if not re.fullmatch(r"[A-Za-z0-9]+", dsn.username):
+        raise ValueError(f"has an account that is not a SID of letters and digits: {_USAGE}")
+    if not dsn.password:
+        raise ValueError(f"has no token: {_USAGE}")
+    if dsn.path not in {"", "/"}:
+        raise ValueError(f"has a path: {_USAGE}")
+    if dsn.host is None and dsn.port is not None:
+        raise ValueError(f"has a port without a host: {_USAGE}")
+    options = dsn.options("from", "service")
+    if options.get("tls", "none") != "none":
+        raise ValueError("has an unknown tls; known is tls=none")
+    return Twilio(
+        url=dsn.base_url(_URL),
+        account=dsn.username,
+        token=dsn.password,
+        sender=_sender(options.get("from"), options.get("service")),
+        timeout=context.timeout,
+    )
+
+
+def _sender(number: str | None, service: str | None) -> tuple[str, str]:
+    if (number is None) == (service is None):
+        raise ValueError(f"needs one of from and service, and only one: {_USAGE}")
+    if service is not None:
+        if not re.fullmatch(r"MG[A-Za-z0-9]+", service):
+            raise ValueError("has a service that is not a SID, MG…")
+        return "MessagingServiceSid", service
+    # A plus that is not percent-encoded is a space to a query, and no sender begins with one.
+    number = re.sub(r"^ (?=[0-9])", "+", number or "")
+    is_number = re.fullmatch(r"\+?[0-9]{3,15}", number)
+    is_name = re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9+&_-][A-Za-z0-9+&_ -]{0,10}", number)
+    if not (is_number or is_name):
+        raise ValueError("has a from that is neither a number, +15550100, nor a name of at most 11 letters and digits")
+    return "From", number

@@ -1,0 +1,117 @@
+"""Chat through Apprise, whose `json` service stands in for the hosted ones."""
+
+import itertools
+import time
+from contextlib import closing
+from uuid import UUID
+
+import orjson
+import pytest
+from sqlalchemy import create_engine
+
+from notifier.channels import Channel
+from notifier.ids import new_id
+from notifier.providers import Fault, Message, Outcome, Provider, Result, registry
+from notifier.providers.dsn import Context
+from tests.providers import receivers
+
+# A plugin of Apprise imports it.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+
+def made(dsn: str = "apprise:?services=json", timeout: float = 5.0) -> Provider:
+    engine = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+    return registry.make(dsn, Context(Channel.CHAT, timeout, "a@example.com", "https://example.com", (), engine))
+
+
+def to(recipient: str) -> Message:
+    return Message(new_id(), recipient, subject="Shipped", text="Your order, 世界")
+
+
+def sent(provider: Provider, *messages: Message) -> dict[UUID, Result]:
+    results = list(itertools.chain.from_iterable(provider.send(iter(messages))))
+    assert sorted(result.id for result in results) == sorted(message.id for message in messages)
+    return {result.id: result for result in results}
+
+
+def one(recipient: str, dsn: str = "apprise:?services=json", timeout: float = 5.0) -> Result:
+    message = to(recipient)
+    with closing(made(dsn, timeout)) as provider:
+        return sent(provider, message)[message.id]
+
+
+def test_success_of_many() -> None:
+    with receivers.http() as (server, received), closing(made()) as provider:
+        results = sent(provider, *[to(f"json://127.0.0.1:{server.port}/x") for _ in range(40)])
+    assert {result.outcome for result in results.values()} == {Outcome.ACCEPTED}
+    assert len(received) == 40
+    document = orjson.loads(received[0].body)
+    assert (document["title"], document["message"]) == ("Shipped", "Your order, 世界")
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "fault"),
+    [
+        (400, Outcome.REJECTED, None),
+        (401, Outcome.REJECTED, Fault.RECIPIENT),
+        (403, Outcome.REJECTED, Fault.RECIPIENT),
+        (404, Outcome.REJECTED, Fault.RECIPIENT),
+        (410, Outcome.REJECTED, Fault.RECIPIENT),
+        (429, Outcome.UNSENT, Fault.THROTTLED),
+        (500, Outcome.UNSENT, Fault.PROVIDER),
+        (503, Outcome.UNSENT, Fault.PROVIDER),
+    ],
+)
+def test_statuses(status: int, outcome: Outcome, fault: Fault | None) -> None:
+    with receivers.http(receivers.response(status, b"hush")) as (server, _):
+        result = one(f"json://127.0.0.1:{server.port}/hush")
+    assert (result.outcome, result.fault, result.status_code) == (outcome, fault, status)
+    assert "hush" not in (result.error or "")
+
+
+def test_nobody_listens() -> None:
+    result = one(f"json://127.0.0.1:{receivers.unused_port()}/x")
+    assert (result.outcome, result.fault) == (Outcome.UNSENT, Fault.PROVIDER), result.error
+
+
+def test_an_answer_that_never_comes() -> None:
+    with receivers.listening(receivers.until_closed) as server:
+        result = one(f"json://127.0.0.1:{server.port}/x", timeout=0.4)
+    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, Fault.PROVIDER)
+    assert (result.error or "").startswith("timeout: ")
+
+
+def test_an_answer_that_drips_ends_at_the_deadline() -> None:
+    began = time.monotonic()
+    with receivers.listening(lambda connection: receivers.drip(connection, b"HTTP/1.1 200 OK\r\nx: y\r\n")) as server:
+        result = one(f"json://127.0.0.1:{server.port}/x", timeout=0.4)
+    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, Fault.PROVIDER)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        "json://127.0.0.1/x",
+        "xml://127.0.0.1/x",
+        "mailto://user:hush@example.com",
+        "syslog://",
+        "nonsense://x",
+        "slack://hush",
+        "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general?template=/etc/passwd",
+        "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general?VERIFY=no",
+        "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general/#random",
+    ],
+)
+def test_addresses_that_are_not_allowed(recipient: str) -> None:
+    result = one(recipient, dsn="apprise:")
+    assert result.outcome is Outcome.REJECTED
+    assert (result.error or "").startswith("address: ")
+    assert "hush" not in (result.error or "")
+
+
+@pytest.mark.parametrize("dsn", ["apprise:?services=nonsense", "apprise:?x=y", "apprise://hush@example.com"])
+def test_dsns_that_are_wrong(dsn: str) -> None:
+    with pytest.raises(ValueError, match=r"^(names|has) ") as caught:
+        made(dsn)
+    assert "hush" not in str(caught.value)
