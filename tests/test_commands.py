@@ -221,6 +221,12 @@ def test_providers_are_listed_without_their_secrets(env: dict[str, str], smtp: S
     assert "s3cret" not in listed
 
 
+def test_providers_that_cannot_be_made_are_one_line(env: dict[str, str]) -> None:
+    done = manage("providers", "list", environment={**env, "NOTIFIER_SMS": "outbox:, outbox:"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: NOTIFIER_SMS names several providers; only one is supported\n"
+
+
 @pytest.mark.parametrize("command", [["outbox"], ["dlq", "list"]])
 def test_channels_are_named_as_everywhere(env: dict[str, str], command: list[str]) -> None:
     succeed(*command, "--channel", "sms", environment=env)

@@ -3,7 +3,6 @@
 from contextlib import closing
 from itertools import chain
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
 from rich.table import Table
@@ -15,6 +14,7 @@ from notifier.addresses import normalised
 from notifier.channels import Channel
 from notifier.ids import new_id
 from notifier.providers import Fault, Message, Outcome, Result
+from notifier.providers.dsn import Dsn, parse
 
 #: Webhooks have receivers, whom subscriptions name and `POST /subscriptions/{id}/test` tries out.
 _CHANNELS: Final = [channel for channel in Channel if channel is not Channel.WEBHOOK]
@@ -48,18 +48,17 @@ def list_providers() -> None:
         if not settings.providers(channel):
             table.add_row(channel, "none", f"refused at intake: NOTIFIER_{channel.upper()} is not set", "")
             continue
-        [dsn] = settings.providers(channel)
         with closing(make_provider(settings, channel, parts().engine)) as provider:
-            table.add_row(channel, provider.name, _server(dsn), f"{provider.timeout:g} s")
+            server = _server(parse(settings.providers(channel)[0]))
+            table.add_row(channel, provider.name, server, f"{provider.timeout:g} s")
     console().print(table)
 
 
-def _server(dsn: str) -> str:
+def _server(dsn: Dsn) -> str:
     """Where a DSN leads, without its secrets."""
-    parts = urlsplit(dsn)
-    if parts.hostname in {None, "default"}:
+    if dsn.host is None:
         return "its own"
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+    return f"{dsn.host}:{dsn.port}" if dsn.port else dsn.host
 
 
 @providers.command()

@@ -33,10 +33,12 @@ class Dsn:
     query: Mapping[str, str] = field(repr=False)
 
     def options(self, *known: str) -> dict[str, str]:
-        """The options; raises ValueError where there are others than `known` and `tls`."""
+        """The options; raises ValueError where there are others than `known` and `tls=none`."""
         unknown = sorted(set(self.query) - {*known, "tls"})
         if unknown:
             raise ValueError(f"has an option {unknown[0]!r}; known are {', '.join(sorted({*known, 'tls'}))}")
+        if self.query.get("tls", "none") != "none":
+            raise ValueError("has a tls that is not none")
         return dict(self.query)
 
     def base_url(self, default: str) -> str:

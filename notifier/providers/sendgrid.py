@@ -139,8 +139,6 @@ def provider(dsn: Dsn, context: Context) -> SendGrid:
         raise ValueError("has a key with other than visible ASCII characters")
     if dsn.path not in {"", "/"}:
         raise ValueError(f"has a path: {_FORM}")
-    if options.get("tls", "none") != "none":
-        raise ValueError("has a tls that is not none")
     region = options.get("region", "global")
     if region not in _URLS:
         raise ValueError(f"has a region that is not one of {', '.join(sorted(_URLS))}")

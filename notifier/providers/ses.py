@@ -179,8 +179,6 @@ def provider(dsn: Dsn, context: Context) -> Ses:
         raise ValueError(f"has an access key without a secret, or the other way round: {_FORM}")
     if dsn.path not in {"", "/"}:
         raise ValueError(f"has a path: {_FORM}; a slash in the secret is %2F")
-    if options.get("tls", "none") != "none":
-        raise ValueError("has a tls that is not none")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", options.get("configuration_set", "x")):
         raise ValueError("has a configuration_set that is not 1 to 64 letters, digits, dashes and underscores")
     credentials, region = _account(dsn, options)

@@ -133,8 +133,6 @@ def provider(dsn: Dsn, context: Context) -> Twilio:
     if dsn.host is None and dsn.port is not None:
         raise ValueError(f"has a port without a host: {_USAGE}")
     options = dsn.options("from", "service")
-    if options.get("tls", "none") != "none":
-        raise ValueError("has an unknown tls; known is tls=none")
     return Twilio(
         url=dsn.base_url(_URL),
         account=dsn.username,

@@ -135,8 +135,6 @@ def provider(dsn: Dsn, context: Context) -> Vonage:
     if dsn.host is None and dsn.port is not None:
         raise ValueError(f"has a port without a host: {_USAGE}")
     options = dsn.options("from")
-    if options.get("tls", "none") != "none":
-        raise ValueError("has an unknown tls; known is tls=none")
     # A plus that is not percent-encoded is a space to a query; Vonage wants neither.
     sender = re.sub(r"^[ +](?=[0-9])", "", options.get("from", ""))
     if not sender:
