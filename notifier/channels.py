@@ -21,6 +21,17 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+class OnAmbiguous(StrEnum):
+    """What is done where an attempt may have been sent, but nobody knows."""
+
+    #: The same again, later: it may arrive twice, rather than never.
+    RETRY = "retry"
+    #: Another provider at once, where there is one.
+    FALLBACK = "fallback"
+    #: Nothing: it is a dead letter, for somebody to decide.
+    HOLD = "hold"
+
+
 class Status(StrEnum):
     """The states of a notification. Those in FINISHED have no `due_at`, every other has one."""
 

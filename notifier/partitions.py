@@ -11,7 +11,7 @@ from notifier.ids import first_id_of
 
 #: Tables that are partitioned by day on `id`, and how full their pages are packed: rows that are updated
 #: several times keep some room on their own page.
-TABLES: Final = {"events": 90, "notifications": 70, "attempts": 100}
+TABLES: Final = {"events": 90, "notifications": 70, "attempts": 100, "attachments": 100}
 #: Days made ahead of today.
 DAYS_AHEAD: Final = 7
 

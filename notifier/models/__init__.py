@@ -1,6 +1,7 @@
 """The tables, one aggregate a file."""
 
 from notifier.models.api_key import ApiKey
+from notifier.models.attachment import Attachment
 from notifier.models.attempt import Attempt, attempt_id
 from notifier.models.dead_letter import DeadLetter
 from notifier.models.declarative import Base
@@ -11,6 +12,8 @@ from notifier.models.hold import Hold
 from notifier.models.idempotency_key import IdempotencyKey
 from notifier.models.notification import Notification
 from notifier.models.outbox import OutboxMessage
+from notifier.models.provider_state import ProviderState
+from notifier.models.receipt import Receipt
 from notifier.models.recovery import Recovery
 from notifier.models.route import Route
 from notifier.models.signing_key import SigningKey
@@ -21,6 +24,7 @@ from notifier.models.user import User
 
 __all__ = [
     "ApiKey",
+    "Attachment",
     "Attempt",
     "Base",
     "DeadLetter",
@@ -34,6 +38,8 @@ __all__ = [
     "Notification",
     "OptOut",
     "OutboxMessage",
+    "ProviderState",
+    "Receipt",
     "Recovery",
     "Route",
     "SigningKey",

@@ -34,6 +34,8 @@ class Attempt(Base):
     #: One of notifier.providers.Outcome.
     outcome: Mapped[str]
     status_code: Mapped[int | None]
+    #: What the provider calls the message: its receipts and its support know it by that.
+    message_id: Mapped[str | None]
     error: Mapped[str | None]
     response_excerpt: Mapped[str | None]
     duration_ms: Mapped[float | None]

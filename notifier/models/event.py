@@ -56,6 +56,8 @@ class Event(Base):
     dedup_key: Mapped[str | None]
     #: An ISO 8601 duration.
     dedup_window: Mapped[str | None]
+    #: See Notification.
+    on_ambiguous: Mapped[str | None]
     #: The last subscription for which it made a notification, while it is being fanned out in several steps.
     fan_out_after: Mapped[UUID | None]
     #: Cancelled before it was fanned out: what it makes is cancelled from the start.

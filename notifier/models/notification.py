@@ -113,6 +113,8 @@ class Notification(Base):
     rule: Mapped[str | None]
     #: The subscription that it is for.
     subscription_id: Mapped[UUID | None]
+    #: What is done where an attempt may have been sent; null is `retry`. See notifier.channels.OnAmbiguous.
+    on_ambiguous: Mapped[str | None]
     #: When a rule first put it off, since it last became due.
     deferred_at: Mapped[datetime | None]
 
