@@ -32,9 +32,9 @@ from notifier.cancelling import Cancelled, cancel, cancel_by_key, replace_older
 from notifier.channels import FINISHED
 from notifier.drafts import draft_notifications
 from notifier.explaining import explain
-from notifier.ids import first_id_of, time_of
 from notifier.keys import Scope
-from notifier.models import Attempt, Notification
+from notifier.looking import attempts_of
+from notifier.models import Notification
 from notifier.plans import Plan, shared_fields
 from notifier.users import people
 
@@ -116,21 +116,13 @@ def _find(session: Session, notification_id: UUID) -> Notification:
     return notification
 
 
-def _attempts(session: Session, notification_id: UUID) -> list[Attempt]:
-    # An attempt's id is of its notification's millisecond: the lower bound prunes the partitions before it.
-    query = select(Attempt).where(
-        Attempt.notification_id == notification_id, Attempt.id >= first_id_of(time_of(notification_id))
-    )
-    return list(session.scalars(query.order_by(Attempt.number)))
-
-
 def _told(session: Session, notification: Notification) -> dict[str, Any]:
     """A notification with all that is known of it."""
     return {
         **vars(notification),
         "pinned_template": notification.pinned_template,
         "explanation": explain(notification),
-        "attempt_log": _attempts(session, notification.id),
+        "attempt_log": attempts_of(session, notification.id),
     }
 
 
@@ -156,7 +148,7 @@ def list_attempts(notification_id: UUID) -> dict[str, Any]:
     """List a notification's attempts."""
     with Session(parts().wiring.engine) as session:
         _find(session, notification_id)
-        return {"items": _attempts(session, notification_id), "next_cursor": None}
+        return {"items": attempts_of(session, notification_id), "next_cursor": None}
 
 
 @blp.route("/<uuid:notification_id>/cancel", methods=["POST"])

@@ -17,6 +17,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from limits import RateLimitItem, parse_many
+
 from notifier.channels import Channel
 from notifier.durations import parse_iso
 from notifier.retries import RetryPolicy
@@ -95,6 +97,18 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _dsns(value: str) -> tuple[str, ...]:
+    # A comma may stand in an option of a DSN; what comes after one that parts two of them begins with a scheme.
+    return tuple(part.strip() for part in re.split(r",(?=\s*[a-z][a-z0-9+.-]*:)", value) if part.strip())
+
+
+def _limits(value: str) -> tuple[RateLimitItem, ...]:
+    try:
+        return tuple(parse_many(value))
+    except ValueError:
+        raise ValueError("is not a list of limits, such as 5/minute; 50/day") from None
 
 
 def _networks(value: str) -> tuple[Network, ...]:
@@ -179,13 +193,13 @@ class Settings:
     hold: bool = _setting("NOTIFIER_HOLD", _boolean, False)
 
     #: Where email goes: provider DSNs in order of preference, such as `smtp://user:password@host:587?tls=starttls`.
-    email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", _list, ())
+    email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", _dsns, ())
     #: Where SMS goes. `outbox:` keeps messages in the local outbox.
-    sms: tuple[str, ...] = _setting("NOTIFIER_SMS", _list, ())
+    sms: tuple[str, ...] = _setting("NOTIFIER_SMS", _dsns, ())
     #: Where push notifications go.
-    push: tuple[str, ...] = _setting("NOTIFIER_PUSH", _list, ())
+    push: tuple[str, ...] = _setting("NOTIFIER_PUSH", _dsns, ())
     #: Where chat messages go.
-    chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", _list, ())
+    chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", _dsns, ())
     #: The sender of email.
     email_from: str = _setting("NOTIFIER_EMAIL_FROM", _text, "notifier@localhost")
     #: Signs webhooks that are addressed directly: `whsec_` and 24 to 64 bytes in base64. Unset: no such webhooks.
@@ -212,6 +226,15 @@ class Settings:
     chat_timeout: timedelta = _setting("NOTIFIER_CHAT_TIMEOUT", _duration(0.1), timedelta(seconds=15))
     #: Seconds that one webhook may take in all.
     webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", _duration(0.1), timedelta(seconds=30))
+    #: How many emails one recipient gets in a time: `5/minute; 50/day`. What is critical is not counted.
+    #: Unset: no limit.
+    email_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_EMAIL_RECIPIENT_LIMIT", _limits, ())
+    #: How many SMS one recipient gets in a time.
+    sms_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_SMS_RECIPIENT_LIMIT", _limits, ())
+    #: How many push notifications one token gets in a time.
+    push_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_PUSH_RECIPIENT_LIMIT", _limits, ())
+    #: How many messages one chat gets in a time.
+    chat_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_CHAT_RECIPIENT_LIMIT", _limits, ())
     #: How long after its claim a batch may begin sends; what did not begin by then is given back. So long a thread may
     #: be busy with low notifications before it looks for high ones.
     sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", _duration(0.1), timedelta(seconds=2))
@@ -274,6 +297,11 @@ class Settings:
         """How long one message may take in all."""
         span: timedelta = getattr(self, f"{channel}_timeout")
         return span
+
+    def recipient_limits(self, channel: Channel) -> tuple[RateLimitItem, ...]:
+        """How much one recipient gets; nothing is no limit."""
+        limits: tuple[RateLimitItem, ...] = getattr(self, f"{channel}_recipient_limit", ())
+        return limits
 
     def providers(self, channel: Channel) -> tuple[str, ...]:
         """The DSNs of a channel's providers, the preferred one first; none where it cannot be used."""

@@ -4,7 +4,8 @@ import functools
 
 from sqlalchemy import Engine, create_engine, make_url
 
-from config.settings import Settings, SettingsError, load_settings
+from config.providers import make_limits, make_providers
+from config.settings import Settings, load_settings
 from notifier.channels import Channel
 from notifier.composing import Composer
 from notifier.delivery import Delivery
@@ -12,12 +13,9 @@ from notifier.gate import Gate
 from notifier.intake import Intake, Publisher
 from notifier.listeners import Listeners
 from notifier.plans import Lease, Planner
-from notifier.providers import Provider, registry
-from notifier.providers.dsn import Context
-from notifier.providers.webhook import Webhooks
+from notifier.provider_gate import ProviderGate
 from notifier.receiver_gate import ReceiverGate
 from notifier.sandbox import Sandbox
-from notifier.signing import key_of
 from notifier.unsubscribing import Links, links
 from notifier.vault import Vault
 
@@ -40,35 +38,6 @@ def make_engine(settings: Settings) -> Engine:
     )
 
 
-def make_provider(settings: Settings, channel: Channel, engine: Engine) -> Provider:
-    """The provider of a channel. Raises SettingsError where it has none, or its DSN cannot be understood."""
-    name = f"NOTIFIER_{channel.upper()}"
-    dsns = settings.providers(channel)
-    if not dsns and channel is not Channel.WEBHOOK:
-        raise SettingsError(f"{name} is not set")
-    if len(dsns) > 1:
-        raise SettingsError(f"{name} names several providers; only one is supported")
-    if channel is Channel.WEBHOOK:
-        return Webhooks(
-            keys=[key_of(settings.webhook_secret)] if settings.webhook_secret else [],
-            allowed_networks=settings.webhook_allowed_networks,
-            allowed_ports=settings.webhook_allowed_ports,
-            timeout=settings.webhook_timeout.total_seconds(),
-        )
-    context = Context(
-        channel=channel,
-        timeout=settings.timeout(channel).total_seconds(),
-        sender=settings.email_from,
-        public_url=settings.public_url.rstrip("/"),
-        allowed_networks=settings.webhook_allowed_networks,
-        engine=engine,
-    )
-    try:
-        return registry.make(dsns[0], context)
-    except ValueError as error:
-        raise SettingsError(f"{name} {error}") from None
-
-
 class Wiring:
     """What one process is built of. Each part is made when it is first asked for."""
 
@@ -85,7 +54,7 @@ class Wiring:
         """The channels that have a provider. Raises SettingsError where one is malformed."""
         usable = frozenset(channel for channel in Channel if self.settings.providers(channel))
         for channel in usable:
-            make_provider(self.settings, channel, self.engine).close()
+            make_providers(self.settings, channel, self.engine).close()
         return usable
 
     @functools.cached_property
@@ -116,10 +85,12 @@ class Wiring:
 
     def _delivery(self, channel: Channel) -> Delivery:
         settings = self.settings
+        providers = make_providers(settings, channel, self.engine)
+        provider_gate = ProviderGate(providers, make_limits(settings, channel), settings.max_age)
         return Delivery(
             self.engine,
-            make_provider(settings, channel, self.engine),
-            Gate(channel, settings.timezone, settings.max_age, ReceiverGate(settings.max_age)),
+            providers,
+            Gate(channel, settings.timezone, settings.max_age, ReceiverGate(settings.max_age), provider_gate),
             Composer(self.engine, channel, self.sandbox, self.links, self.vault),
             self.listeners,
             sending_window=settings.sending_window.total_seconds(),

@@ -25,22 +25,24 @@ class Record:
     number: int
     #: Failed attempts including this one, where it failed.
     tries: int
+    #: The claim's how manieth call it is, from 0; only the last one is not `handed_on`.
+    call: int = 0
 
 
 # An attempt that the clock wrote for a worker it thought dead gives way to what the worker knows.
 _ATTEMPTS: Final = """
-    INSERT INTO attempts (id, notification_id, number, provider, outcome, status_code, error, response_excerpt,
-        duration_ms, started_at, request_headers, response_headers, timing)
-    SELECT attempt_id, id, number, provider, outcome, status_code, error, response_excerpt, duration_ms, started_at,
-        request_headers, response_headers, timing
+    INSERT INTO attempts (id, notification_id, number, provider, outcome, status_code, message_id, error,
+        response_excerpt, duration_ms, started_at, request_headers, response_headers, timing)
+    SELECT attempt_id, id, number, provider, outcome, status_code, message_id, error, response_excerpt, duration_ms,
+        started_at, request_headers, response_headers, timing
     FROM json_to_recordset(CAST(:records AS json)) AS record(attempt_id uuid, id uuid, number integer, provider text,
-        outcome text, status_code integer, error text, response_excerpt text, duration_ms double precision,
-        started_at timestamptz, request_headers json, response_headers json, timing json)
+        outcome text, status_code integer, message_id text, error text, response_excerpt text,
+        duration_ms double precision, started_at timestamptz, request_headers json, response_headers json, timing json)
     ON CONFLICT (id) DO UPDATE SET provider = excluded.provider, outcome = excluded.outcome,
-        status_code = excluded.status_code, error = excluded.error, response_excerpt = excluded.response_excerpt,
-        duration_ms = excluded.duration_ms, started_at = excluded.started_at,
-        request_headers = excluded.request_headers, response_headers = excluded.response_headers,
-        timing = excluded.timing
+        status_code = excluded.status_code, message_id = excluded.message_id, error = excluded.error,
+        response_excerpt = excluded.response_excerpt, duration_ms = excluded.duration_ms,
+        started_at = excluded.started_at, request_headers = excluded.request_headers,
+        response_headers = excluded.response_headers, timing = excluded.timing
         WHERE attempts.provider IS NULL
 """
 # Every value is absolute, so that recording twice (a lost COMMIT) changes nothing. What was accepted finishes its
@@ -50,15 +52,15 @@ _NOTIFICATIONS: Final = f"""
         SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
     ), recorded AS (UPDATE notifications n SET
         attempts = greatest(n.attempts, record.number),
-        tries = CASE WHEN record.accepted THEN n.tries ELSE record.tries END,
+        tries = CASE WHEN record.accepted OR record.handed_on THEN n.tries ELSE record.tries END,
         status = CASE WHEN record.accepted THEN :finished ELSE n.status END,
         due_at = CASE WHEN record.accepted THEN NULL ELSE n.due_at END,
         sent_at = CASE WHEN record.accepted THEN record.ended_at ELSE n.sent_at END,
         delivered_at = CASE WHEN record.accepted AND :finished = '{Status.DELIVERED}' THEN record.ended_at
             ELSE n.delivered_at END
     FROM json_to_recordset(CAST(:records AS json)) AS record(id uuid, claims integer, number integer, tries integer,
-        accepted boolean, ended_at timestamptz) JOIN locked USING (id)
-    WHERE n.id = ANY(:ids) AND n.id = record.id AND n.claims = record.claims
+        accepted boolean, handed_on boolean, newest boolean, ended_at timestamptz) JOIN locked USING (id)
+    WHERE record.newest AND n.id = ANY(:ids) AND n.id = record.id AND n.claims = record.claims
         AND (n.status = '{Status.SENDING}' OR record.accepted AND n.status = '{Status.QUEUED}')
         RETURNING n.id, n.recipient
     ) SELECT id, recipient IS NULL AS erased FROM recorded WHERE recipient IS NULL OR :tell
@@ -67,17 +69,17 @@ _NOTIFICATIONS: Final = f"""
 _RECORD: Final = text(f"{_ATTEMPTS}; {_NOTIFICATIONS}")
 
 
-def record(engine: Engine, records: Sequence[Record], *, confirmed: bool, told: bool) -> None:
+def record(engine: Engine, records: Sequence[Record], *, finished: Status, told: bool) -> None:
     """Write attempts and what follows from them for their notifications, in one transaction.
 
-    Accepted ones are finished: `delivered` where the provider's yes is a confirmation, else `sent`; `told` where
+    Accepted ones become `finished`: delivered where the provider's yes is a confirmation, else sent; `told` where
     somebody may want to hear of that. The others stay as they are, their budget spent. Safe to repeat. Raises what
     the database raises.
     """
-    rows = [_row(each) for each in records]
-    finished = (Status.DELIVERED if confirmed else Status.SENT).value
+    newest = {each.result.id: each for each in records}
+    rows = [_row(each, is_newest=newest[each.result.id] is each) for each in records]
     document = orjson.dumps(rows).decode()
-    values = {"records": document, "ids": [row["id"] for row in rows], "finished": finished, "tell": told}
+    values = {"records": document, "ids": list(newest), "finished": finished.value, "tell": told}
     # What is told is told in the same transaction; without that a single statement needs none.
     transaction = engine.begin() if told else engine.execution_options(isolation_level="AUTOCOMMIT").connect()
     with transaction as connection:
@@ -88,18 +90,22 @@ def record(engine: Engine, records: Sequence[Record], *, confirmed: bool, told: 
             tell(connection, [row.id for row in recorded])
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
+    """`is_newest`: of the records of its notification, which follows from that one alone."""
     result = record.result
     return {
-        "attempt_id": attempt_id(result.id, record.claims),
+        "attempt_id": attempt_id(result.id, record.claims, record.call if result.handed_on else None),
         "id": result.id,
         "claims": record.claims,
         "number": record.number,
         "tries": record.tries,
         "accepted": result.outcome is Outcome.ACCEPTED,
+        "handed_on": result.handed_on,
+        "newest": is_newest,
         "provider": result.provider,
         "outcome": result.outcome,
         "status_code": result.status_code,
+        "message_id": result.message_id,
         "error": result.error,
         "response_excerpt": result.response_excerpt,
         "duration_ms": result.duration_ms,
@@ -109,6 +115,17 @@ def _row(record: Record) -> dict[str, Any]:
         "response_headers": result.response_headers,
         "timing": result.timing,
     }
+
+
+_MAY_BE_OUT: Final = text(f"""
+    SELECT notification_id FROM attempts WHERE id = ANY(:attempt_ids) AND outcome = '{Outcome.AMBIGUOUS}'
+""")
+
+
+def may_be_out(connection: Connection, held: Sequence["Held"]) -> set[UUID]:
+    """Those notifications whose claim's last attempt may have been sent."""
+    ids = [attempt_id(row.id, row.claims) for row in held]
+    return set(connection.scalars(_MAY_BE_OUT, {"attempt_ids": ids})) if ids else set()
 
 
 # A worker that vanished may have sent its rows; the claim's own attempt, where it was recorded, says more.

@@ -26,6 +26,8 @@ RETRIES_EXHAUSTED: Final = "retries_exhausted"
 PERMANENT_ERROR: Final = "permanent_error"
 WORKER_LOST: Final = "worker_lost"
 TOO_OLD: Final = "too_old"
+#: It may have been sent, and its caller wants no second one.
+AMBIGUOUS: Final = "ambiguous"
 #: Why an event is dead.
 FAN_OUT_FAILED: Final = "fan_out_failed"
 

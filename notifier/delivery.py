@@ -25,16 +25,18 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from notifier.attempts import Record, record
-from notifier.channels import Status
+from notifier.channels import OnAmbiguous, Status
 from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
+from notifier.deadletters import AMBIGUOUS
 from notifier.endpoints import Watch
 from notifier.errors import NotifierError
 from notifier.facts import Facts, read
-from notifier.gate import Gate
+from notifier.failover import Providers, Relay
+from notifier.gate import Gate, Passed
 from notifier.listeners import Listeners
 from notifier.patterns import told_as
-from notifier.providers import Message, Outcome, Provider, Result
+from notifier.providers import Message, Outcome, Result
 
 log = structlog.get_logger()
 
@@ -63,6 +65,8 @@ class FailedRow:
     #: No retry can help.
     permanent: bool
     error: str | None
+    #: Why it is dead then, where that is not simply a permanent error.
+    reason: str | None = None
     #: Seconds that the provider asked to wait, as a floor under the backoff.
     retry_after: float | None = None
 
@@ -97,7 +101,7 @@ class Delivery:
     def __init__(
         self,
         engine: Engine,
-        provider: Provider,
+        providers: Providers,
         gate: Gate,
         composer: Composer,
         listeners: Listeners,
@@ -108,11 +112,11 @@ class Delivery:
         self._transactions = engine
         #: Each statement is a transaction of its own: a third of the round trips.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._provider = provider
+        self._providers = providers
         self._gate = gate
         self._composer = composer
         self._listeners = listeners
-        self._finished = Status.DELIVERED if provider.confirms_delivery else Status.SENT
+        self._finished = Status.DELIVERED if providers.confirms_delivery else Status.SENT
         self._window = sending_window
         self._disable_after = disable_after
 
@@ -125,35 +129,44 @@ class Delivery:
         """
         # Read before the claim: a send begins only while the row is ours for a whole send and MARGIN more.
         began = time.monotonic()
-        lease = self._window + self._provider.timeout + MARGIN
+        lease = self._window + self._providers.timeout + MARGIN
         with self._engine.connect() as connection:
             claimed = claim(connection, self._gate.channel, ids, tries, lease, patient=patient)
             if not claimed:
                 return
             facts = read(connection, self._gate.channel, claimed)
         passed = self._gate.let_through(self._transactions, claimed, facts)
-        failed = self._send(passed, facts, tries, began + self._window, detach) if passed else []
+        failed = self._send(passed, facts, tries, began + self._window, detach) if passed.rows else []
         log.info(
             "batch",
             channel=self._gate.channel.value,
             tries=tries,
             claimed=len(claimed),
-            put_aside=len(claimed) - len(passed),
+            put_aside=len(claimed) - len(passed.rows),
             failed=len(failed),
             seconds=round(time.monotonic() - began, 3),
         )
         if failed:
             raise BatchFailed(failed)
 
-    def _send(
-        self, rows: Sequence[Claimed], facts: Facts, tries: int, start_until: float, detach: Detach
-    ) -> list[FailedRow]:
+    def _send(self, passed: Passed, facts: Facts, tries: int, start_until: float, detach: Detach) -> list[FailedRow]:
         """Send what has passed the gate; returns what failed until only stragglers were left."""
+        rows = passed.rows
         watch = Watch(self._transactions, facts.receivers, facts.slow, self._disable_after)
         composition = self._composer.begin(rows, facts.receivers)
         directory = self._listeners.at(self._transactions, facts.version)
         told = bool(directory.of(told_as(self._finished)))
-        batch = _Batch(self._transactions, self._provider, composition, watch, rows, tries, start_until, told=told)
+        falling_back = {row.id for row in rows if row.on_ambiguous == OnAmbiguous.FALLBACK}
+        relay = Relay(
+            self._transactions,
+            self._providers,
+            facts.health,
+            passed.probes,
+            start_until=start_until,
+            falls_back=falling_back.__contains__,
+        )
+        finished = self._finished
+        batch = _Batch(self._transactions, relay, composition, watch, rows, tries, start_until, finished, told=told)
         steps = batch.steps()
         tried = False
         for _ in steps:
@@ -171,6 +184,13 @@ class Delivery:
         return batch.take_failed()
 
 
+def _failed(row: Claimed, result: Result) -> FailedRow:
+    if result.outcome is Outcome.AMBIGUOUS and row.on_ambiguous == OnAmbiguous.HOLD:
+        return FailedRow(row.id, row.claims, True, result.error, AMBIGUOUS)
+    permanent = result.outcome is Outcome.REJECTED
+    return FailedRow(row.id, row.claims, permanent, result.error, retry_after=result.retry_after)
+
+
 def _finish(batch: "_Batch", steps: Iterator[None]) -> list[FailedRow]:
     for _ in steps:
         pass
@@ -178,24 +198,27 @@ def _finish(batch: "_Batch", steps: Iterator[None]) -> list[FailedRow]:
 
 
 class _Batch:
-    """One claimed batch on its way through the provider."""
+    """One claimed batch on its way through the providers."""
 
     def __init__(
         self,
         engine: Engine,
-        provider: Provider,
+        relay: Relay,
         composition: Composition,
         watch: Watch,
         claimed: Sequence[Claimed],
         tries: int,
         start_until: float,
+        finished: Status,
         *,
         told: bool,
     ) -> None:
+        """`finished`: what becomes of a notification that is accepted."""
         self._transactions = engine
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._told = told
-        self._provider = provider
+        self._relay = relay
+        self._finished = finished
         self._composition = composition
         self._watch = watch
         self._tries = tries
@@ -204,6 +227,10 @@ class _Batch:
         #: How many messages are made at once: one, and twice as many each time that goes quickly.
         self._at_once = 1
         self._begun: dict[UUID, tuple[Claimed, float]] = {}
+        #: How many calls those have behind them that went on to another provider.
+        self._calls: dict[UUID, int] = {}
+        #: What was taken, but nobody could begin.
+        self._returned: list[Claimed] = []
         self._unrecorded: list[Record] = []
         self._recorded_at = time.monotonic()
         self._turned_at = time.monotonic()
@@ -213,8 +240,9 @@ class _Batch:
     def steps(self) -> Iterator[None]:
         """Send all that can begin in time, record it, and give the rest back; yields many times a second."""
         while self._waiting and self._may_begin():
-            for results in self._provider.send(self._messages()):
+            for results in self._relay.send(self._messages()):
                 self._note(results)
+                self._returned += [self._begun.pop(row_id)[0] for row_id in self._relay.take_unbegun()]
                 if self._record_is_due():
                     self._record()
                 yield
@@ -253,13 +281,14 @@ class _Batch:
         self._failed = failed + self._failed
 
     def _give_back(self) -> None:
-        if self._waiting:
+        if self._waiting or self._returned:
             with self._engine.connect() as connection:
-                give_back(connection, self._waiting)
+                give_back(connection, [*self._waiting, *self._returned])
             self._waiting.clear()
+            self._returned.clear()
 
     def _may_begin(self) -> bool:
-        return not self._postgres_is_away and time.monotonic() < self._start_until
+        return not self._postgres_is_away and time.monotonic() < self._start_until and not self._relay.is_shut
 
     def _messages(self) -> Iterator[Message]:
         """What the provider may begin now; ends early where time or Postgres runs out."""
@@ -292,11 +321,14 @@ class _Batch:
     def _note(self, results: Sequence[Result]) -> None:
         for result in results:
             row, _ = self._begun.pop(result.id)
+            call = self._calls.pop(result.id, 0)
             self._watch.add(row, result)
-            self._unrecorded.append(Record(result, row.claims, row.attempts + 1, self._tries + 1))
-            if result.outcome is not Outcome.ACCEPTED:
-                permanent = result.outcome is Outcome.REJECTED
-                self._failed.append(FailedRow(row.id, row.claims, permanent, result.error, result.retry_after))
+            self._unrecorded.append(Record(result, row.claims, row.attempts + call + 1, self._tries + 1, call))
+            if result.handed_on:
+                self._calls[row.id] = call + 1
+                self._begun[row.id] = (row, time.monotonic())
+            elif result.outcome is not Outcome.ACCEPTED:
+                self._failed.append(_failed(row, result))
 
     def _record_is_due(self) -> bool:
         if not self._unrecorded or self._postgres_is_away:
@@ -309,7 +341,7 @@ class _Batch:
             record(
                 self._transactions,
                 self._unrecorded,
-                confirmed=self._provider.confirms_delivery,
+                finished=self._finished,
                 told=self._told,
             )
         except (OperationalError, InterfaceError) as error:
@@ -317,6 +349,7 @@ class _Batch:
             self._postgres_is_away = True
             return False
         self._watch.report()
+        self._relay.report()
         self._unrecorded = []
         self._recorded_at = time.monotonic()
         self._postgres_is_away = False

@@ -44,6 +44,7 @@ _EVENT_COLUMNS: Final = {
     "dedup_key": "text",
     "dedup_window": "text",
     "idempotency_key": "text",
+    "on_ambiguous": "text",
     "occurred_at": "timestamptz",
     "created_at": "timestamptz",
 }
@@ -80,6 +81,7 @@ _NOTIFICATION_COLUMNS: Final = {
     "siblings": "uuid[]",
     "follows": "uuid",
     "subscription_id": "uuid",
+    "on_ambiguous": "text",
     "created_at": "timestamptz",
 }
 

@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from notifier.addresses import folded, hash_of
+from notifier.breakers import HEALTH_IN_SQL, Health, health_from
 from notifier.cancelling import superseded
 from notifier.channels import Channel
 from notifier.claiming import Claimed
@@ -21,7 +22,7 @@ from notifier.holds import ALL
 from notifier.receivers import Receiver, receivers
 
 # Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
-_FACTS: Final = text("""
+_FACTS: Final = text(f"""
     SELECT
         (SELECT CAST(json_object_agg(user_id, json_build_array(timezone, preferences)) AS text)
             FROM users WHERE user_id = ANY(:users)) AS users,
@@ -32,6 +33,7 @@ _FACTS: Final = text("""
         (SELECT CAST(json_agg(target) AS text) FROM holds) AS held,
         (SELECT CAST(json_agg(id) AS text) FROM endpoints WHERE id = ANY(CAST(:endpoints AS uuid[]))
             AND slow_until > now()) AS slow,
+        ({HEALTH_IN_SQL}) AS health,
         (SELECT version FROM listeners) AS version
 """)
 
@@ -53,6 +55,8 @@ class Facts:
     receivers: Mapping[UUID, Receiver]
     #: Endpoints of webhooks that keep callers waiting.
     slow: frozenset[UUID]
+    #: How the channel's providers fare, by name; those that do well may be missing.
+    health: Mapping[str, Health]
     #: The version of the listeners (notifier.listeners).
     version: int
 
@@ -81,5 +85,6 @@ def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> F
         superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
         receivers(connection, [row.subscription_id for row in rows if row.subscription_id]),
         frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
+        health_from(found.health),
         int(found.version),
     )

@@ -24,6 +24,7 @@ from notifier.facts import Facts
 from notifier.holds import ALL, HELD, RECHECK
 from notifier.plans import NO_ADDRESS
 from notifier.preferences import GENERAL, Circumstances, Rule, decide
+from notifier.provider_gate import ProviderGate
 from notifier.putting_off import of_use_until, put_off
 from notifier.receiver_gate import ReceiverGate, limited, put_aside_for, spare_enabled
 
@@ -47,28 +48,47 @@ class Gate:
     max_age: timedelta
     #: For webhooks.
     receivers: ReceiverGate
+    providers: ProviderGate
 
-    def let_through(self, engine: Engine, rows: Sequence[Claimed], facts: Facts) -> list[Claimed]:
+    def let_through(self, engine: Engine, rows: Sequence[Claimed], facts: Facts) -> "Passed":
         """Those rows that may be sent now; the others are put aside. As many queries for one row as for many."""
         verdicts = [(row, self._judge(row, facts)) for row in rows]
-        passed = [row for row, verdict in verdicts if verdict is None]
         put = [verdict for _, verdict in verdicts if verdict is not None]
+        passed = [row for row, verdict in verdicts if verdict is None]
+        without, probes = self.providers.keep(engine, passed, facts.health)
+        passed = _without(without, passed)
+        passed = self._put_aside(engine, rows, passed, put + without, facts)
+        if full := self.providers.limit(passed):
+            self._put_aside(engine, rows, [], full, facts)
+        return Passed(_without(full, passed), probes)
+
+    def _put_aside(
+        self,
+        engine: Engine,
+        rows: Sequence[Claimed],
+        passed: Sequence[Claimed],
+        put: list[Aside | Death],
+        facts: Facts,
+    ) -> list[Claimed]:
+        """Put aside what the verdicts say, and what must wait its turn; returns what is left of `passed`."""
         keyed = [row for row in passed if row.dedup_key is not None]
         paced = limited(passed, facts.receivers)
-        if not (put or keyed or paced):
-            return passed
+        if not (put or keyed or paced or (passed and self.providers.is_paced)):
+            return list(passed)
         with engine.begin() as connection:
+            self.providers.remember_waiting(connection, put)
             pacing.lock(connection, [*paced, *put_aside_for(put, rows, pacing.BREAKER_OPEN).values()])
             put += self.receivers.pace(connection, paced, facts.receivers)
             waited_for = put_aside_for(put, rows, pacing.BREAKER_OPEN, pacing.THROTTLED)
             pacing.keep_waiting(connection, waited_for.values())
             put = spare_enabled(connection, put, rows)
             put += self._duplicates(connection, keyed)
+            if self.providers.is_paced:
+                put += self.providers.pace(connection, _without(put, passed), facts.health)
             set_aside(connection, [verdict for verdict in put if isinstance(verdict, Aside)])
             bury(connection, [verdict for verdict in put if isinstance(verdict, Death)])
             tell(connection, [verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.due_at is None])
-        gone = {verdict.id for verdict in put}
-        return [row for row in passed if row.id not in gone]
+        return _without(put, passed)
 
     def _judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
         """What becomes of one row; None where it may be sent."""
@@ -116,6 +136,19 @@ class Gate:
         taken = take_dedup_keys(connection, self.channel, wanted)
         words = "Within its window another notification with this dedup_key was sent to the same recipient."
         return [Aside(row.id, row.claims, Status.SKIPPED, DUPLICATE, words) for row in rows if row.id not in taken]
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What may be sent now, and the places of the providers that are to be tried out with one message each."""
+
+    rows: list[Claimed]
+    probes: set[int]
+
+
+def _without(put: Sequence[Aside | Death], rows: Sequence[Claimed]) -> list[Claimed]:
+    gone = {verdict.id for verdict in put}
+    return [row for row in rows if row.id not in gone]
 
 
 def _held(row: Claimed, target: str) -> Aside:

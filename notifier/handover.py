@@ -14,9 +14,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, TextClause, text
 
-from notifier.attempts import Held, record_lost
-from notifier.channels import EventStatus, Status
-from notifier.deadletters import RETRIES_EXHAUSTED, WORKER_LOST, Death, bury, bury_events
+from notifier.attempts import Held, may_be_out, record_lost
+from notifier.channels import EventStatus, OnAmbiguous, Status
+from notifier.deadletters import AMBIGUOUS, RETRIES_EXHAUSTED, WORKER_LOST, Death, bury, bury_events
 from notifier.lanes import BATCH, FAN_OUT
 from notifier.retries import RetryPolicy
 
@@ -37,7 +37,7 @@ class Handover:
 
 # A worker that only waits for Postgres to come back must not be taken for dead the moment it is back.
 _DUE: Final = text(f"""
-    SELECT id, status, claims, attempts, tries, lost FROM notifications
+    SELECT id, status, claims, attempts, tries, lost, on_ambiguous FROM notifications
     WHERE queue = :queue AND due_at <= now()
         AND (status <> '{Status.SENDING}'
             OR NOT :spare_sending AND pg_postmaster_start_time() < now() - interval '5 seconds')
@@ -105,9 +105,13 @@ def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPo
         return set()
     unrecorded = record_lost(connection, [Held(row.id, row.claims, row.attempts) for row in held])
     connection.execute(_LOST, {"ids": sorted(row.id for row in held), "unrecorded": sorted(unrecorded)})
+    wary = [Held(row.id, row.claims, row.attempts) for row in held if row.on_ambiguous == OnAmbiguous.HOLD]
+    ambiguous = may_be_out(connection, wary)
     deaths = []
     for row in held:
-        if row.lost + 1 >= MAX_LOST:
+        if row.id in ambiguous:
+            deaths.append(Death(row.id, row.claims, AMBIGUOUS, "worker lost: it may have been sent"))
+        elif row.lost + 1 >= MAX_LOST:
             deaths.append(Death(row.id, row.claims, WORKER_LOST, "its worker died again and again"))
         elif row.tries > policy.max_retries:
             # The worker recorded the last attempt and died before it could say that it was the last.

@@ -72,6 +72,7 @@ class Plan:
     cancellation_key: str | None = None
     dedup_key: str | None = None
     dedup_window: str | None = None
+    on_ambiguous: str | None = None
     #: The route that made it.
     route: str | None = None
     #: Why it cannot be sent, where it was made in vain: (reason, in words).
@@ -239,6 +240,7 @@ class _Maker:
             "cancellation_key": plan.cancellation_key,
             "dedup_key": plan.dedup_key,
             "dedup_window": plan.dedup_window,
+            "on_ambiguous": plan.on_ambiguous,
             "template": plan.template,
             "template_id": template.id if template else None,
             "template_version": template.version if template else None,
@@ -268,7 +270,7 @@ class _Maker:
 #: What a plan takes over from the event that it is made of.
 _SHARED: Final = (
     *("template", "category", "critical", "send_at", "expires_at", "target_date", "timezone"),
-    *("cancellation_key", "dedup_key", "dedup_window"),
+    *("cancellation_key", "dedup_key", "dedup_window", "on_ambiguous"),
 )
 
 

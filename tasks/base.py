@@ -121,6 +121,8 @@ class DeliverTask(Task):
     @staticmethod
     def _deaths(rows: Sequence[FailedRow]) -> list[Death]:
         return [
-            Death(row.id, row.claims, PERMANENT_ERROR if row.permanent else RETRIES_EXHAUSTED, row.error)
+            Death(
+                row.id, row.claims, row.reason or (PERMANENT_ERROR if row.permanent else RETRIES_EXHAUSTED), row.error
+            )
             for row in rows
         ]

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from config.wiring import wiring
-from notifier import endpoints, fallbacks, heartbeats, holds, letting_go, recovery
+from notifier import breakers, endpoints, fallbacks, heartbeats, holds, letting_go, recovery, throttles
 from notifier.handover import hand_over, queues_with_due_rows
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
@@ -50,7 +50,7 @@ def _tick(*, spare_sending: bool) -> None:
     until = time.monotonic() + _TICK
     freed = holds.free_released(wires.engine)
     succeeded = fallbacks.take_over(wires.engine, wires.planner(lambda _: LEASE))
-    let_go = letting_go.let_go(wires.engine)
+    let_go = letting_go.let_go(wires.engine) + breakers.let_go(wires.engine) + throttles.move_up(wires.engine)
     recovered = _go_on_recovering()
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0

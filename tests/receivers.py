@@ -159,10 +159,10 @@ class _Mailbox:
 class SmtpReceiver:
     """A mail server. Recipients are refused as a test says they should."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int | None = None) -> None:
         self._mailbox = _Mailbox()
         self._controller = Controller(
-            self._mailbox, hostname="127.0.0.1", port=free_port(), server_hostname="mail.test"
+            self._mailbox, hostname="127.0.0.1", port=port or free_port(), server_hostname="mail.test"
         )
 
     def __enter__(self) -> Self:
@@ -184,6 +184,11 @@ class SmtpReceiver:
     def mails_to(self, recipient: str) -> list[EmailMessage]:
         """The mails that came for a recipient, in order."""
         return [mail for envelope, mail in self._mailbox.mails if recipient in envelope.rcpt_tos]
+
+    @property
+    def mails(self) -> list[EmailMessage]:
+        """All mails, in order."""
+        return [mail for _, mail in self._mailbox.mails]
 
     @property
     def connections(self) -> int:

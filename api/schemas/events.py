@@ -81,6 +81,7 @@ class EventOutSchema(ma.Schema):
     template = fields.String(allow_none=True)
     dedup_key = fields.String(allow_none=True)
     dedup_window = fields.String(allow_none=True)
+    on_ambiguous = fields.String(allow_none=True)
     idempotency_key = fields.String(allow_none=True)
     occurred_at = Timestamp(allow_none=True)
     created_at = Timestamp()

@@ -7,7 +7,7 @@ from marshmallow import RAISE, ValidationError, fields, post_load, validate, val
 
 from api.schemas.fields import DurationText, LeadTimes, StrictBoolean, Timestamp, Zone, name
 from notifier.addresses import normalised
-from notifier.channels import Channel, Priority
+from notifier.channels import Channel, OnAmbiguous, Priority
 from notifier.patterns import NAME
 
 EVENT_TYPE: Final = validate.Regexp(
@@ -72,6 +72,16 @@ class SchedulingFields(ma.Schema):
         metadata={"description": "Within `dedup_window` the same recipient, channel and key is sent once."},
     )
     dedup_window = DurationText(load_default=None, allow_none=True, metadata={"example": "PT1H"})
+    on_ambiguous = fields.Enum(
+        OnAmbiguous,
+        by_value=True,
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "description": "Where an attempt may have been sent: `retry` (the default; it may arrive twice, rather than"
+            " never), `fallback` (by another provider at once), `hold` (a dead letter, for somebody to decide)."
+        },
+    )
     cancellation_key = name(load_default=None, allow_none=True)
     idempotency_key = name(
         load_default=None, allow_none=True, metadata={"description": "May also come as header `Idempotency-Key`."}

@@ -1,4 +1,4 @@
-"""Providers from the shell: which there are, and whether they take a message."""
+"""Providers from the shell: which there are, whether they take a message, and why one did not go out."""
 
 from contextlib import closing
 from itertools import chain
@@ -8,16 +8,19 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from config.wiring import make_provider
+from config.providers import make_providers
 from deploy.commands.group import OneLineErrors, console, on_a_stack, parts
+from deploy.commands.why import tell_why
 from notifier.addresses import normalised
 from notifier.channels import Channel
+from notifier.failover import Providers
 from notifier.ids import new_id
-from notifier.providers import Fault, Message, Outcome, Result
+from notifier.providers import Fault, Message, Outcome, Provider, Result
 from notifier.providers.dsn import Dsn, parse
 
 #: Webhooks have receivers, whom subscriptions name and `POST /subscriptions/{id}/test` tries out.
 _CHANNELS: Final = [channel for channel in Channel if channel is not Channel.WEBHOOK]
+_NAMES: Final = click.Choice([channel.value for channel in _CHANNELS])
 _TEXT: Final = "This is a test of Notifier. If you can read it, this channel works."
 
 _MEANINGS: Final = {
@@ -41,16 +44,24 @@ def providers() -> None:
 @providers.command("list")
 @on_a_stack
 def list_providers() -> None:
-    """List each channel's providers."""
-    table = Table("channel", "provider", "server", "longest send")
+    """List each channel's providers, in order of preference."""
+    table = Table("channel", "provider", "server", "weight", "rate", "longest send")
     settings = parts().settings
     for channel in _CHANNELS:
-        if not settings.providers(channel):
-            table.add_row(channel, "none", f"refused at intake: NOTIFIER_{channel.upper()} is not set", "")
+        dsns = settings.providers(channel)
+        if not dsns:
+            table.add_row(channel, "none", f"refused at intake: NOTIFIER_{channel.upper()} is not set", "", "", "")
             continue
-        with closing(make_provider(settings, channel, parts().engine)) as provider:
-            server = _server(parse(settings.providers(channel)[0]))
-            table.add_row(channel, provider.name, server, f"{provider.timeout:g} s")
+        with closing(make_providers(settings, channel, parts().engine)) as made:
+            for place, (choice, dsn) in enumerate(zip(made.choices, dsns, strict=True)):
+                table.add_row(
+                    "" if place else channel,
+                    choice.name,
+                    _server(parse(dsn)),
+                    "" if choice.weight is None else str(choice.weight),
+                    "" if choice.rate is None else f"{choice.rate:g}/s",
+                    f"{choice.provider.timeout:g} s",
+                )
     console().print(table)
 
 
@@ -63,23 +74,38 @@ def _server(dsn: Dsn) -> str:
 
 @providers.command()
 @on_a_stack
-@click.argument("channel", type=click.Choice([channel.value for channel in _CHANNELS]))
+@click.argument("channel", type=_NAMES)
 @click.argument("recipient")
 @click.option("--text", default=_TEXT, help="What to say.")
-def test(channel: str, recipient: str, text: str) -> None:
+@click.option("--provider", "name", help="By which provider, where there are several; else by the first one.")
+def test(channel: str, recipient: str, text: str, name: str | None) -> None:
     """Send one message to RECIPIENT now, past queues, preferences and retries, and say what became of it."""
-    try:
-        address = normalised(Channel(channel), recipient)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="RECIPIENT") from None
-    with closing(make_provider(parts().settings, Channel(channel), parts().engine)) as provider:
-        if not provider.takes(address):
-            raise click.ClickException(f"{provider.name} sends to addresses of another kind.")
+    address = _address(Channel(channel), recipient)
+    with closing(make_providers(parts().settings, Channel(channel), parts().engine)) as made:
+        provider = _chosen(made, name, address)
         message = Message(id=new_id(), recipient=address, subject="A test of Notifier", text=text)
         [result] = chain.from_iterable(provider.send(iter([message])))
     _tell(result)
     if result.outcome is not Outcome.ACCEPTED:
         raise SystemExit(1)
+
+
+def _address(channel: Channel, recipient: str) -> str:
+    try:
+        return normalised(channel, recipient)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="RECIPIENT") from None
+
+
+def _chosen(made: Providers, name: str | None, address: str) -> Provider:
+    named = [choice for choice in made.choices if name in {None, choice.name}]
+    if not named:
+        known = ", ".join(choice.name for choice in made.choices)
+        raise click.ClickException(f"There is no provider {name!r}; there are: {known}.")
+    fitting = [choice.provider for choice in named if choice.provider.takes(address)]
+    if not fitting:
+        raise click.ClickException(f"{named[0].name} sends to addresses of another kind.")
+    return fitting[0]
 
 
 def _tell(result: Result) -> None:
@@ -101,3 +127,15 @@ def _tell(result: Result) -> None:
         click.echo(_FAULTS[result.fault])
     if result.retry_after is not None:
         click.echo(f"It asks to be left alone for {result.retry_after:g} s.")
+
+
+@providers.command()
+@on_a_stack
+@click.argument("channel", type=_NAMES, required=False)
+@click.argument("recipient", required=False)
+def status(channel: str | None, recipient: str | None) -> None:
+    """Say how providers fare, and why messages do not go out: all, those of CHANNEL, or those to RECIPIENT."""
+    channels = [Channel(channel)] if channel else _CHANNELS
+    address = _address(channels[0], recipient) if recipient else None
+    for each in channels:
+        tell_why(parts().settings, parts().engine, each, address)

@@ -10,13 +10,14 @@ from notifier.ids import derived_id, millisecond_of
 from notifier.models.declarative import BY_DAY, Base, JsonText
 
 
-def attempt_id(notification_id: UUID, claims: int) -> UUID:
-    """The id of the attempt made under one claim of a notification.
+def attempt_id(notification_id: UUID, claims: int, call: int | None = None) -> UUID:
+    """The id of the attempt made under one claim of a notification; of those before the last, by their place (`call`).
 
     Derived, so that recording it twice, or by the worker and by the clock that thought it dead, makes one row;
     of the notification's millisecond, so that both stand in partitions of the same day.
     """
-    return derived_id(millisecond_of(notification_id), notification_id, claims)
+    before_the_last = () if call is None else (call,)
+    return derived_id(millisecond_of(notification_id), notification_id, claims, *before_the_last)
 
 
 class Attempt(Base):

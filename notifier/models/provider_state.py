@@ -28,5 +28,7 @@ class ProviderState(Base):
     probing_until: Mapped[datetime | None]
     #: Where it takes only so many a second: when the next one may go.
     next_slot: Mapped[datetime | None]
+    #: The last place in line that was given to a message.
+    line_until: Mapped[datetime | None]
     #: Notifications wait for it.
     waited_for: Mapped[bool] = mapped_column(server_default="false")

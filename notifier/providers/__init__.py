@@ -79,6 +79,8 @@ class Result:
     status_code: int | None = None
     #: Whose fault it is, where it was not accepted and that is known.
     fault: Fault | None = None
+    #: Another provider takes the message over at once: this is not the last word on it.
+    handed_on: bool = False
     #: What the provider calls the message, where it says so: its receipts name it.
     message_id: str | None = None
     #: A class and a safe detail in a few words, where it was not accepted: "timeout: connect took over 10 s".

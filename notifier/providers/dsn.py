@@ -1,8 +1,11 @@
 """Provider DSNs: `scheme://user:password@host:port/path?option=value`, as settings name providers.
 
 `default` as host, or none, is the vendor's own; another one stands in for it, over https unless `tls=none` is there.
+Every DSN may have three options more, which say how the provider is used among others and not how it is made: `name`,
+`weight` and `rate`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -14,6 +17,18 @@ from sqlalchemy import Engine
 from notifier.channels import Channel
 
 _DEFAULT_HOST: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a provider is used among those of its channel."""
+
+    #: What attempts call it, where that is not its own name.
+    name: str | None = None
+    #: Its share of the traffic, beside those that have one too.
+    weight: int | None = None
+    #: Messages a second that it takes at the most.
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,7 @@ class Dsn:
     #: With its leading slash, or empty.
     path: str = field(repr=False)
     query: Mapping[str, str] = field(repr=False)
+    use: Use = Use()
 
     def options(self, *known: str) -> dict[str, str]:
         """The options; raises ValueError where there are others than `known` and `tls=none`."""
@@ -76,8 +92,11 @@ def parse(text: str) -> Dsn:
         raise ValueError("is not a DSN: scheme://user:password@host?option=value") from None
     if not parts.scheme:
         raise ValueError("begins with no scheme")
+    if parts.fragment:
+        raise ValueError("has a #, which is %23 in a user, a password or an option")
     if len({name for name, _ in query}) < len(query):
         raise ValueError("has an option twice")
+    options = dict(query)
     return Dsn(
         text=text,
         scheme=parts.scheme,
@@ -86,5 +105,18 @@ def parse(text: str) -> Dsn:
         host=None if parts.hostname in {None, "", _DEFAULT_HOST} else parts.hostname,
         port=port,
         path=unquote(parts.path),
-        query=dict(query),
+        use=_use(options),
+        query=options,
     )
+
+
+def _use(options: dict[str, str]) -> Use:
+    """Take the options that every DSN may have out of the others. Raises ValueError."""
+    name, weight, rate = (options.pop(option, None) for option in ("name", "weight", "rate"))
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
+        raise ValueError("has a name that is not 1 to 32 small letters, digits, dashes and underscores")
+    if weight is not None and not re.fullmatch(r"[1-9][0-9]{0,5}", weight):
+        raise ValueError("has a weight that is not a whole number from 1 to 999999")
+    if rate is not None and (not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", rate) or float(rate) == 0):
+        raise ValueError("has a rate that is not a number of messages a second, such as 14 or 0.5")
+    return Use(name, None if weight is None else int(weight), None if rate is None else float(rate))

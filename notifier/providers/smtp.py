@@ -9,9 +9,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Final, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from notifier.providers import Message, Outcome, Result
+from notifier.providers import Fault, Message, Outcome, Result
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.letters import Letter, NotAMailbox, mailbox, write
 from notifier.providers.smtp_connection import Connection, Server, Tls, Verdict
@@ -132,7 +131,7 @@ class Smtp:
                 verdict = attempt.over(connection, letter)
         except Exception as error:  # an error of ours; what is never settled would be waited for for ever
             connection.close()
-            return Verdict(Outcome.AMBIGUOUS, error=f"internal: {type(error).__name__}")
+            return Verdict(Outcome.AMBIGUOUS, error=f"internal: {type(error).__name__}", fault=Fault.PROVIDER)
         finally:
             attempt.let_go()
         self._keep(connection)
@@ -177,7 +176,7 @@ class _Attempt:
         """Deliver the letter over a connection, unless it is too late to begin."""
         with self._lock:
             if self._is_late:
-                return Verdict(Outcome.UNSENT)
+                return Verdict(Outcome.UNSENT, fault=Fault.PROVIDER)
             self._connection = connection
         return connection.deliver(letter)
 
@@ -194,7 +193,7 @@ class _Attempt:
             self._is_late = True
             its_thread_can = self._connection is not None and self._connection.cut()
         if not its_thread_can:
-            self.settle(Verdict(Outcome.UNSENT))
+            self.settle(Verdict(Outcome.UNSENT, fault=Fault.PROVIDER))
 
     def settle(self, verdict: Verdict) -> None:
         """Say what became of it; the first word counts."""
@@ -211,6 +210,7 @@ class _Attempt:
                 started_at=self._started_at,
                 duration_ms=(time.monotonic() - self._began) * 1000,
                 status_code=verdict.code,
+                fault=verdict.fault,
                 error=f"timeout: no answer within {self._timeout:g} s" if lost and self._is_late else verdict.error,
                 response_excerpt=verdict.reply,
             )
@@ -235,36 +235,25 @@ def _take(finished: SimpleQueue[Result]) -> list[Result]:
     return results
 
 
-def from_dsn(dsn: str, *, sender: str, timeout: float) -> Smtp:
-    """An Smtp from `smtp://user:password@host:587?tls=starttls|none|required` or `smtps://user:password@host:465`.
+def provider(dsn: Dsn, context: Context) -> Smtp:
+    """The factory of `smtp://user:password@host:587?tls=starttls|none|required` and `smtps://user:password@host:465`.
 
-    User and password are percent-encoded, and optional; so is the port. Raises ValueError, whose message reads on
-    after a setting's name and shows nothing of the DSN.
+    User and password are optional; so is the port. Raises ValueError.
     """
-    try:
-        parts = urlsplit(dsn)
-        host, port = parts.hostname, parts.port
-        query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-    except ValueError:
-        raise ValueError(_NO_DSN) from None
-    tls = query.pop("tls", "starttls") if parts.scheme == "smtp" else "implicit"
-    if parts.scheme not in {"smtp", "smtps"} or not host or parts.path not in {"", "/"} or parts.fragment or query:
+    options = dict(dsn.query)
+    tls = options.pop("tls", "starttls") if dsn.scheme == "smtp" else "implicit"
+    if not dsn.host or dsn.path not in {"", "/"} or options:
         raise ValueError(_NO_DSN)
-    if parts.scheme == "smtp" and tls not in {"none", "starttls", "required"}:
+    if dsn.scheme == "smtp" and tls not in {"none", "starttls", "required"}:
         raise ValueError("has a tls that is not one of none, starttls, required")
-    if (parts.username is None) != (parts.password is None):
+    if (dsn.username is None) != (dsn.password is None):
         raise ValueError("has a user without a password, or the other way round")
     return Smtp(
-        host=host,
-        port=port or (_SUBMISSIONS_PORT if tls == "implicit" else _SUBMISSION_PORT),
-        username=parts.username and unquote(parts.username),
-        password=parts.password and unquote(parts.password),
+        host=dsn.host,
+        port=dsn.port or (_SUBMISSIONS_PORT if tls == "implicit" else _SUBMISSION_PORT),
+        username=dsn.username,
+        password=dsn.password,
         tls=cast(Tls, tls),
-        sender=sender,
-        timeout=timeout,
+        sender=context.sender,
+        timeout=context.timeout,
     )
-
-
-def provider(dsn: Dsn, context: Context) -> Smtp:
-    """The factory of `smtp://` and `smtps://`. Raises ValueError."""
-    return from_dsn(dsn.text, sender=context.sender, timeout=context.timeout)

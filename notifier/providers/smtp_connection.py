@@ -3,11 +3,13 @@
 | reply                                                       | outcome                                          |
 |-------------------------------------------------------------|--------------------------------------------------|
 | 2xx to the end of DATA                                      | accepted                                         |
-| 5xx to MAIL, RCPT, DATA or its end                          | rejected                                         |
-| 530, 534, 535, 538 anywhere (we are to log in)              | unsent: our fault, not the recipient's           |
-| any refusal before MAIL: banner (554 too), EHLO, TLS, AUTH  | unsent, likewise                                 |
-| 4xx                                                         | unsent; 421 ends the connection                  |
-| connection lost, timed out, or no SMTP                      | ambiguous after the dot that ends it, else unsent |
+| 550, 551, 553 to RCPT, but for policy (5.7.x)               | rejected, the recipient's fault                  |
+| other 5xx to MAIL, RCPT, DATA or its end                    | rejected                                         |
+| 530, 534, 535, 538 anywhere (we are to log in)              | unsent, the provider's fault                     |
+| any refusal before MAIL: banner (554 too), EHLO, TLS, AUTH  | unsent, the provider's fault                     |
+| 421, which ends the connection                              | unsent, the provider's fault                     |
+| other 4xx                                                   | unsent                                           |
+| connection lost, timed out, or no SMTP: the provider's fault | ambiguous after the dot that ends it, else unsent |
 | no SMTPUTF8, and an international address                   | rejected                                         |
 """
 
@@ -21,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from notifier.providers import EXCERPT, Outcome
+from notifier.providers import EXCERPT, Fault, Outcome
 from notifier.providers.letters import Letter
 
 Tls = Literal["none", "starttls", "required", "implicit"]
@@ -30,6 +32,8 @@ Tls = Literal["none", "starttls", "required", "implicit"]
 _SECOND_LINE: Final = 3.0
 _LOGIN_CODES: Final = frozenset({530, 534, 535, 538})
 _CLOSING: Final = 421
+#: To RCPT: nobody is there. A server's policy comes with an enhanced code of its own (RFC 3463, class 7).
+_NOBODY: Final = frozenset({550, 551, 553})
 #: Of MAIL, for a letter with an international address (RFC 6531, section 3.4).
 _OPTIONS: Final = ("SMTPUTF8", "BODY=8BITMIME")
 #: The longest that one address of the server may take to connect to, in seconds.
@@ -59,6 +63,7 @@ class Verdict:
     #: A class and a safe detail.
     error: str | None = None
     reply: str | None = None
+    fault: Fault | None = None
     #: The connection was lost before the server answered to anything of this letter.
     untouched: bool = False
 
@@ -103,7 +108,7 @@ class Connection(smtplib.SMTP):
         except OSError as error:
             self.close()
             outcome = Outcome.AMBIGUOUS if self._is_theirs else Outcome.UNSENT
-            return Verdict(outcome, error=_describe(error), untouched=not self._was_heard)
+            return Verdict(outcome, error=_describe(error), fault=Fault.PROVIDER, untouched=not self._was_heard)
         return Verdict(Outcome.ACCEPTED, code, reply=_excerpt(reply))
 
     def cut(self) -> bool:
@@ -159,8 +164,9 @@ class Connection(smtplib.SMTP):
         except (OSError, ValueError) as error:  # all of smtplib, ssl and socket; a host that is no name
             self.close()
             if isinstance(error, smtplib.SMTPResponseException):
-                return Verdict(Outcome.UNSENT, error.smtp_code, _describe(error), _excerpt(error.smtp_error))
-            return Verdict(Outcome.UNSENT, error=_describe(error))
+                said = _excerpt(error.smtp_error)
+                return Verdict(Outcome.UNSENT, error.smtp_code, _describe(error), said, Fault.PROVIDER)
+            return Verdict(Outcome.UNSENT, error=_describe(error), fault=Fault.PROVIDER)
         return None
 
     def _secure(self) -> None:
@@ -195,11 +201,11 @@ class Connection(smtplib.SMTP):
             self.close()
         if not is_negative:
             outcome = Outcome.AMBIGUOUS if self._is_theirs else Outcome.UNSENT
-            return Verdict(outcome, error=f"answer: not SMTP, to {refusal.what}", reply=reply)
+            return Verdict(outcome, None, f"answer: not SMTP, to {refusal.what}", reply, Fault.PROVIDER)
         permanent = code // 100 == 5 and code not in _LOGIN_CODES
         outcome = Outcome.REJECTED if permanent else Outcome.UNSENT
         untouched = code == _CLOSING and not self._was_heard
-        return Verdict(outcome, code, f"smtp {code} to {refusal.what}", reply, untouched)
+        return Verdict(outcome, code, f"smtp {code} to {refusal.what}", reply, _fault(refusal), untouched)
 
     def _reset(self) -> None:
         """Make ready for the next letter, or close."""
@@ -219,6 +225,15 @@ class _Refusal(Exception):
         self.what = what
         self.code = code
         self.reply = reply
+
+
+def _fault(refusal: _Refusal) -> Fault | None:
+    """Whose fault a negative reply is, where that can be told."""
+    if refusal.code in _LOGIN_CODES or refusal.code == _CLOSING:
+        return Fault.PROVIDER
+    if refusal.what == "RCPT" and refusal.code in _NOBODY and not refusal.reply.startswith(b"5.7."):
+        return Fault.RECIPIENT
+    return None
 
 
 def _describe(error: Exception) -> str:

@@ -21,6 +21,7 @@ CREATE TABLE providers (
     open_for double precision,
     probing_until timestamptz,
     next_slot timestamptz,
+    line_until timestamptz,
     waited_for boolean NOT NULL DEFAULT false,
     PRIMARY KEY (channel, name)
 );

@@ -1,0 +1,79 @@
+"""From settings to the providers of each channel, in order of preference, and the limits of their recipients."""
+
+from typing import Final
+
+from limits.storage import Storage, storage_from_string
+from sqlalchemy import Engine
+
+from config.settings import Settings, SettingsError
+from notifier.channels import Channel
+from notifier.failover import Choice, Providers
+from notifier.providers import Provider, registry
+from notifier.providers.dsn import Context, parse
+from notifier.providers.webhook import Webhooks
+from notifier.signing import key_of
+from notifier.throttles import RecipientLimits
+
+#: How long one question to Redis may take, in seconds: batches wait for it.
+_REDIS_TIMEOUT: Final = 0.5
+
+
+def make_providers(settings: Settings, channel: Channel, engine: Engine) -> Providers:
+    """The providers of a channel. Raises SettingsError where it has none, or a DSN cannot be understood."""
+    setting = f"NOTIFIER_{channel.upper()}"
+    if channel is Channel.WEBHOOK:
+        webhooks = _webhooks(settings)
+        return Providers(channel, [Choice(webhooks, webhooks.name)])
+    dsns = settings.providers(channel)
+    if not dsns:
+        raise SettingsError(f"{setting} is not set")
+    context = Context(
+        channel=channel,
+        timeout=settings.timeout(channel).total_seconds(),
+        sender=settings.email_from,
+        public_url=settings.public_url.rstrip("/"),
+        allowed_networks=settings.webhook_allowed_networks,
+        engine=engine,
+    )
+    choices: list[Choice] = []
+    for number, text in enumerate(dsns, start=1):
+        try:
+            choices.append(_choice(text, context, choices))
+        except ValueError as error:
+            which = setting if len(dsns) == 1 else f"{setting}, provider {number} of {len(dsns)},"
+            raise SettingsError(f"{which} {error}") from None
+    return Providers(channel, choices)
+
+
+def _choice(text: str, context: Context, before: list[Choice]) -> Choice:
+    use = parse(text).use
+    provider: Provider = registry.make(text, context)
+    taken = {choice.name for choice in before}
+    if use.name in taken:
+        raise ValueError(f"has the name {use.name!r}, as one before it has")
+    names = (use.name, provider.name, *(f"{provider.name}-{number}" for number in range(2, len(before) + 3)))
+    name = next(name for name in names if name is not None and name not in taken)
+    return Choice(provider, name, use.weight, use.rate)
+
+
+def _webhooks(settings: Settings) -> Webhooks:
+    return Webhooks(
+        keys=[key_of(settings.webhook_secret)] if settings.webhook_secret else [],
+        allowed_networks=settings.webhook_allowed_networks,
+        allowed_ports=settings.webhook_allowed_ports,
+        timeout=settings.webhook_timeout.total_seconds(),
+    )
+
+
+def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
+    """How much one recipient of a channel gets."""
+    limits = settings.recipient_limits(channel)
+    return RecipientLimits(channel, limits, _storage(settings.redis_url) if limits else None)
+
+
+def _storage(redis_url: str) -> Storage | None:
+    """Where all processes count, unless that is behind Sentinel: its URL does not say which service is meant."""
+    if redis_url.startswith("sentinel:"):
+        return None
+    url = redis_url.replace("unix://", "redis+unix://", 1) if redis_url.startswith("unix:") else redis_url
+    return storage_from_string(url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT)  # type: ignore[return-value]

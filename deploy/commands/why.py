@@ -1,0 +1,91 @@
+"""`manage.py providers status`: why did it not go out? In the order in which one would look."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import click
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine
+
+from config.providers import make_providers
+from config.settings import Settings
+from deploy.commands.group import console
+from notifier import looking
+from notifier.breakers import Standing, standings
+from notifier.channels import Channel
+from notifier.explaining import explain
+from notifier.times import rfc3339
+
+#: How far back recent attempts go.
+_RECENTLY = timedelta(hours=1)
+
+
+def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: str | None) -> None:
+    """Say how a channel's providers fare, what waits and why, and what failed; of one recipient where one is named."""
+    click.secho(channel.value, bold=True)
+    for sentence in _providers(settings, engine, channel):
+        click.echo(f"  {sentence}")
+    for hold in looking.holds_on(engine, channel):
+        click.echo(f"  An operator holds {hold}: nothing of it goes out before manage.py release {hold}.")
+    if recipient is not None:
+        _tell_of_recipient(engine, channel, recipient)
+        return
+    for waiting in looking.waiting(engine, channel):
+        why = waiting.reason or waiting.status
+        click.echo(f"  {waiting.rows:,} wait: {why}; the first is due at {rfc3339(waiting.first_due)}.")
+    _tell_of_attempts(engine, channel)
+
+
+def _providers(settings: Settings, engine: Engine, channel: Channel) -> Iterator[str]:
+    if not settings.providers(channel):
+        yield f"No provider: NOTIFIER_{channel.upper()} is not set, and the API answers 422."
+        return
+    known = {standing.name: standing for standing in standings(engine) if standing.channel == channel}
+    with closing(make_providers(settings, channel, engine)) as made:
+        for choice in made.choices:
+            yield _standing(choice.name, known.get(choice.name))
+
+
+def _standing(name: str, known: Standing | None) -> str:
+    """How one provider fares, in a sentence."""
+    if known is None or known.failed_at is None:
+        return f"{name} is well: no failure of its own is known."
+    last = f"its last failure was at {rfc3339(known.failed_at)}: {known.error}"
+    if known.open_until is None:
+        in_a_row = f", {known.failures} in a row" if known.failures else ""
+        return f"{name} is used; {last}{in_a_row}."
+    since = f" since {rfc3339(known.failing_since)}" if known.failing_since else ""
+    if known.probing:
+        then = "one message is out to try it"
+    elif known.open_until > datetime.now(UTC):
+        then = f"one message tries it from {rfc3339(known.open_until)} on"
+    else:
+        then = "the next message tries it"
+    return f"{name} is left alone{since}, after {known.failures} failures in a row; {then}; {last}."
+
+
+def _tell_of_attempts(engine: Engine, channel: Channel) -> None:
+    recent = looking.recent_attempts(engine, channel, _RECENTLY)
+    if not recent:
+        click.echo("  Nothing was tried within the last hour.")
+        return
+    table = Table("provider", "outcome", "error", "attempts", "last", title="the last hour", title_justify="left")
+    for each in recent:
+        error = Text(each.error or "")
+        table.add_row(each.provider or "", each.outcome, error, f"{each.attempts:,}", rfc3339(each.last))
+    console().print(table)
+
+
+def _tell_of_recipient(engine: Engine, channel: Channel, recipient: str) -> None:
+    if (suppressed := looking.suppression(engine, channel, recipient)) is not None:
+        click.echo(f"  The address is on the suppression list, and gets nothing: {suppressed}.")
+    found = looking.latest(engine, channel, recipient)
+    if not found:
+        click.echo("  No notification to this address is known.")
+    for notification, attempts in found:
+        click.echo(f"  {notification.id}, made at {rfc3339(notification.created_at)}: {explain(notification)}")
+        for attempt in attempts:
+            what = " ".join(filter(None, (attempt.outcome, attempt.error and f"({attempt.error})")))
+            click.echo(f"    attempt {attempt.number} by {attempt.provider or 'a worker that was lost'}: {what}")

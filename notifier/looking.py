@@ -1,0 +1,111 @@
+"""Looking into a channel, for whoever asks why something did not go out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Engine, select, text
+from sqlalchemy.orm import Session
+
+from notifier.addresses import folded
+from notifier.channels import Channel
+from notifier.holds import ALL
+from notifier.ids import first_id_of, time_of
+from notifier.models import Attempt, Hold, Notification, Suppression
+
+#: Notifications of one recipient that are shown.
+_LATEST: Final = 5
+#: Kinds of attempts that are shown.
+_KINDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Live rows of a channel in one state and for one reason."""
+
+    status: str
+    reason: str | None
+    rows: int
+    first_due: datetime
+
+
+_WAITING: Final = text("""
+    SELECT status, reason, count(*) AS rows, min(due_at) AS first_due FROM notifications
+    WHERE due_at IS NOT NULL AND channel = :channel GROUP BY status, reason ORDER BY rows DESC
+""")
+
+
+def waiting(engine: Engine, channel: Channel) -> list[Waiting]:
+    """What waits, and for what, the most first."""
+    with engine.connect() as connection:
+        return [Waiting(*row) for row in connection.execute(_WAITING, {"channel": channel.value})]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Attempts of one provider that came to the same."""
+
+    provider: str | None
+    outcome: str
+    error: str | None
+    attempts: int
+    last: datetime
+
+
+# Attempts of a notification stand beside it: those of the last hour are of notifications of the last days.
+_TRIED: Final = text(f"""
+    SELECT a.provider, a.outcome, a.error, count(*) AS attempts, max(a.started_at) AS last
+    FROM attempts a JOIN notifications n ON n.id = a.notification_id
+    WHERE a.id >= :first AND n.id >= :first AND n.channel = :channel AND a.started_at > :since
+    GROUP BY 1, 2, 3 ORDER BY attempts DESC LIMIT {_KINDS}
+""")
+_DAYS: Final = timedelta(days=4)
+
+
+def recent_attempts(engine: Engine, channel: Channel, span: timedelta) -> list[Tried]:
+    """What attempts came to of late, the most frequent first."""
+    now = datetime.now(UTC)
+    values = {"channel": channel.value, "since": now - span, "first": first_id_of(now - _DAYS)}
+    with engine.connect() as connection:
+        return [Tried(*row) for row in connection.execute(_TRIED, values)]
+
+
+def holds_on(engine: Engine, channel: Channel) -> list[str]:
+    """What an operator holds that means the whole channel."""
+    with Session(engine) as session:
+        return list(session.scalars(select(Hold.target).where(Hold.target.in_([ALL, channel.value]))))
+
+
+def suppression(engine: Engine, channel: Channel, recipient: str) -> str | None:
+    """Why an address is on the suppression list; None where it is not."""
+    now = datetime.now(UTC)
+    query = select(Suppression.reason, Suppression.until).where(
+        Suppression.channel == channel.value, Suppression.folded == folded(channel, recipient)
+    )
+    with Session(engine) as session:
+        found = session.execute(query).first()
+    return None if found is None or (found.until is not None and found.until <= now) else found.reason or "by hand"
+
+
+def latest(engine: Engine, channel: Channel, recipient: str) -> Sequence[tuple[Notification, Sequence[Attempt]]]:
+    """The last notifications to an address that went over a channel, the newest first, with their attempts."""
+    query = (
+        select(Notification)
+        .where(Notification.recipient == recipient, Notification.channel == channel.value)
+        .order_by(Notification.id.desc())
+        .limit(_LATEST)
+    )
+    with Session(engine, expire_on_commit=False) as session:
+        rows = list(session.scalars(query))
+        return [(row, attempts_of(session, row.id)) for row in rows]
+
+
+def attempts_of(session: Session, notification_id: UUID) -> list[Attempt]:
+    """A notification's attempts, in their order."""
+    # An attempt's id is of its notification's millisecond: the lower bound prunes the partitions before it.
+    query = select(Attempt).where(
+        Attempt.notification_id == notification_id, Attempt.id >= first_id_of(time_of(notification_id))
+    )
+    return list(session.scalars(query.order_by(Attempt.number)))

@@ -1,0 +1,110 @@
+"""The gate's part for providers: is there one that is well, how much does it take a second, and a recipient at all?
+
+What must wait is put off without spending an attempt.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+
+from notifier import breakers, throttles
+from notifier.breakers import Health
+from notifier.claiming import Aside, Claimed
+from notifier.deadletters import Death
+from notifier.failover import Providers
+from notifier.pacing import BREAKER_OPEN, THROTTLED
+from notifier.putting_off import put_off
+from notifier.throttles import RecipientLimits
+
+_WELL: Final = Health()
+#: Nothing is looked at again sooner, in seconds.
+_SOONEST: Final = 1.0
+
+Put = list[Aside | Death]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderGate:
+    """Judges claimed rows of one channel by the providers that may send them."""
+
+    providers: Providers
+    limits: RecipientLimits
+    #: How long rules may put a notification off before it is a dead letter.
+    max_age: timedelta
+
+    def keep(self, engine: Engine, rows: Sequence[Claimed], health: Mapping[str, Health]) -> tuple[Put, set[int]]:
+        """Those rows for which there is no provider at present, and the places of those to be tried out with one."""
+        if not any(each.shut_for is not None for each in health.values()):
+            return [], set()
+        probes = self.providers.due_probes(engine, health) if rows else set()
+        left, put = set(probes), Put()
+        for row in rows:
+            order = self.providers.order(row.id, row.recipient or "")
+            tries_out = left.intersection(order)
+            left -= tries_out
+            if not tries_out and all(self._is_shut(place, health) for place in order):
+                put.append(self._wait_for_one(row, order, health))
+        return put, probes
+
+    def _is_shut(self, place: int, health: Mapping[str, Health]) -> bool:
+        return health.get(self.providers.choices[place].name, _WELL).shut_for is not None
+
+    def _wait_for_one(self, row: Claimed, order: Sequence[int], health: Mapping[str, Health]) -> Aside | Death:
+        """Put a row off until one of its providers may be tried again: not all of them at one moment."""
+        known = [health.get(self.providers.choices[place].name, _WELL) for place in order]
+        first = min(known, key=lambda each: each.shut_for or 0.0)
+        seconds = max(first.shut_for or 0.0, _SOONEST) + random.uniform(0, first.open_for)  # noqa: S311 -- no secret
+        names = " and ".join(self.providers.choices[place].name for place in order)
+        words = f"{names} {'is' if len(order) == 1 else 'are'} down; what waits goes as soon as one answers."
+        return put_off(row, row.now + timedelta(seconds=seconds), words, BREAKER_OPEN, self.max_age)
+
+    def remember_waiting(self, connection: Connection, put: Put) -> None:
+        """See to it that the clock lets rows go once a provider is well again."""
+        if any(isinstance(each, Aside) and each.reason == BREAKER_OPEN for each in put):
+            names = [choice.name for choice in self.providers.choices]
+            breakers.keep_waiting(connection, self.providers.channel, names)
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether any provider takes only so many a second."""
+        return any(choice.rate is not None for choice in self.providers.choices)
+
+    def pace(self, connection: Connection, rows: Sequence[Claimed], health: Mapping[str, Health]) -> Put:
+        """Those rows for which their provider has no slot now."""
+        by_place: dict[int, list[Claimed]] = {}
+        for row in rows:
+            order = self.providers.order(row.id, row.recipient or "")
+            place = next((place for place in order if not self._is_shut(place, health)), order[0])
+            if self.providers.choices[place].rate is not None:
+                by_place.setdefault(place, []).append(row)
+        return [put for place, waiting in sorted(by_place.items()) for put in self._line_up(connection, place, waiting)]
+
+    def _line_up(self, connection: Connection, place: int, rows: Sequence[Claimed]) -> Put:
+        choice = self.providers.choices[place]
+        rate = choice.rate or 1.0
+        oldest_first = sorted(rows, key=lambda row: (row.deferred_at is None, row.id))
+        waited = sum(row.deferred_at is not None for row in rows)
+        channel, fresh = self.providers.channel, len(rows) - waited
+        go, waits = throttles.take_slots(connection, channel, choice.name, rate, waited=waited, fresh=fresh)
+        words = f"{choice.name} takes {rate:g} a second."
+        return [
+            put_off(row, row.now + timedelta(seconds=wait), words, THROTTLED, self.max_age)
+            for row, wait in zip(oldest_first[go:], waits, strict=True)
+        ]
+
+    def limit(self, rows: Sequence[Claimed]) -> Put:
+        """Those rows whose recipients have had enough for now. What is critical goes, and so does what was counted."""
+        put = Put()
+        if not self.limits.are_there:
+            return put
+        for row in rows:
+            if row.critical or row.attempts or row.recipient is None:
+                continue
+            if wait := self.limits.wait(row.recipient):
+                words = "The recipient has had as many messages as one may in that time."
+                put.append(put_off(row, row.now + timedelta(seconds=wait), words, THROTTLED, self.max_age))
+        return put

@@ -1,0 +1,142 @@
+"""Not too much at once: messages a second for a provider, and for one recipient.
+
+A provider's rate is a slot every 1/rate seconds on its row in Postgres, which all workers share. What finds none gets a
+place in line behind those that wait already, so that a long backlog is looked at about twice a row and not once a
+second. Recipients' limits are counted in Redis, or in each process alone while Redis is away.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from limits import RateLimitItem
+from limits.storage import MemoryStorage, Storage
+from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy import Connection, Engine, text
+
+from notifier.addresses import hash_of
+from notifier.channels import Channel
+from notifier.pacing import THROTTLED
+
+log = structlog.get_logger()
+
+#: Seconds for which Redis is left alone after it has failed.
+_REDIS_PAUSE: Final = 5.0
+#: Seconds for which a free slot may be left to the next in line.
+_PATIENCE: Final = 1.5
+
+_LOCK: Final = text("""
+    INSERT INTO providers AS known (channel, name) VALUES (:channel, :name)
+    ON CONFLICT (channel, name) DO UPDATE SET name = excluded.name
+    RETURNING coalesce(greatest(extract(epoch FROM known.next_slot - now()), 0), 0) AS ahead,
+        coalesce(greatest(extract(epoch FROM known.line_until - now()), 0), 0) AS behind
+""")
+_TAKE: Final = text("""
+    UPDATE providers SET next_slot = greatest(next_slot, now()) + :taken * interval '1 second',
+        line_until = CASE WHEN CAST(:line AS double precision) IS NULL THEN line_until
+            ELSE now() + :line * interval '1 second' END
+    WHERE channel = :channel AND name = :name
+""")
+
+
+def _free(ahead: float, rate: float) -> int:
+    """The slots that begin within a second, where those of `ahead` seconds are taken; of rare ones the next."""
+    return math.floor((1 - ahead) * rate) if rate >= 1 else int(ahead <= 0)
+
+
+def take_slots(
+    connection: Connection, channel: Channel, name: str, rate: float, *, waited: int, fresh: int
+) -> tuple[int, list[float]]:
+    """Take slots of a provider: how many messages may go now, and in how many seconds each of the others may.
+
+    `waited` of them have waited already: they go before what is `fresh`, which gets no slot while others wait.
+    """
+    row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
+    ahead, behind = float(row.ahead), float(row.behind)
+    go = min(_free(ahead, rate), waited + (0 if behind else fresh))
+    first = max(ahead + go / rate, behind + 1 / rate if behind else 0.0)
+    waits = [first + place / rate for place in range(waited + fresh - go)]
+    line = waits[-1] if waits else None
+    connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": go / rate, "line": line})
+    return go, waits
+
+
+def take_one(engine: Engine, channel: Channel, name: str, rate: float) -> bool:
+    """Take one slot of a provider, where there is one at once and nobody waits for it."""
+    with engine.begin() as connection:
+        row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
+        if not _free(float(row.ahead), rate) or row.behind > 0:
+            return False
+        connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": 1 / rate, "line": None})
+        return True
+
+
+# Rows leave the line: they are cancelled, or their provider is not asked any more. Then its slots are free.
+_IDLE: Final = text(f"""
+    UPDATE providers SET line_until = NULL
+    WHERE line_until > now() + {_PATIENCE} * interval '1 second'
+        AND next_slot < now() - {_PATIENCE} * interval '1 second'
+    RETURNING channel
+""")
+_MOVE_UP: Final = text(f"""
+    UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
+        SELECT id FROM notifications
+        WHERE subscription_id IS NULL AND reason = '{THROTTLED}' AND due_at IS NOT NULL AND due_at > now()
+            AND channel = :channel
+        ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ))
+""")
+_MOVED_AT_ONCE: Final = 500
+
+
+def move_up(engine: Engine) -> int:
+    """Let the first in line go where a provider's slots are free all the same; returns how many. The clock's work."""
+    moved = 0
+    with engine.begin() as connection:
+        for row in connection.execute(_IDLE).all():
+            moved += connection.execute(_MOVE_UP, {"channel": row.channel, "most": _MOVED_AT_ONCE}).rowcount
+    return moved
+
+
+@dataclass(frozen=True, slots=True)
+class _Counting:
+    limiter: MovingWindowRateLimiter
+
+    def wait(self, limits: Sequence[RateLimitItem], key: str) -> float:
+        """Seconds until one more message fits in every limit; 0 where it does now, and then it is counted."""
+        full = [limit for limit in limits if not self.limiter.test(limit, key)]
+        # None is counted where one of them is full; between the two looks others may have been faster.
+        full = full or [limit for limit in limits if not self.limiter.hit(limit, key)]
+        ends = [self.limiter.get_window_stats(limit, key).reset_time for limit in full]
+        return max(max(ends) - time.time(), 1.0) if ends else 0.0
+
+
+class RecipientLimits:
+    """How many messages one recipient gets over a channel in a time. Used by several threads at once."""
+
+    def __init__(self, channel: Channel, limits: Sequence[RateLimitItem], shared: Storage | None) -> None:
+        """`shared`: where all processes count; None: each for itself."""
+        self._channel = channel
+        self._limits = tuple(limits)
+        self._shared = None if shared is None else _Counting(MovingWindowRateLimiter(shared))
+        self._own = _Counting(MovingWindowRateLimiter(MemoryStorage()))
+        self._silent_until = 0.0
+
+    @property
+    def are_there(self) -> bool:
+        """Whether there is anything to ask."""
+        return bool(self._limits)
+
+    def wait(self, recipient: str) -> float:
+        """Seconds that a message to a recipient must wait; 0 where it may go now, and then it is counted."""
+        key = f"{self._channel}:{hash_of(self._channel, recipient).hex()}"
+        if self._shared is not None and time.monotonic() >= self._silent_until:
+            try:
+                return self._shared.wait(self._limits, key)
+            except Exception as error:  # whatever the storage raises: too many messages are better than none
+                self._silent_until = time.monotonic() + _REDIS_PAUSE
+                log.warning("limits_not_shared", error=type(error).__name__)
+        return self._own.wait(self._limits, key)

@@ -1,0 +1,351 @@
+"""Several providers as one, over their own wires: who takes over, when, and who never does."""
+
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from config.providers import make_providers
+from config.settings import SettingsError, read_settings
+from notifier import breakers
+from notifier.breakers import OPENS_AT, Health, health_from
+from notifier.channels import Channel
+from notifier.failover import Providers, Relay
+from notifier.ids import new_id
+from notifier.providers import Message, Outcome, Result
+from tests.providers import receivers
+from tests.providers.receivers import Received, Talk
+from tests.providers.vendors import twilio
+
+OK = twilio.success()
+DOWN = receivers.response(503)
+REFUSED = receivers.response(401)
+THROTTLED = twilio.error(20429, 429)
+NOBODY = twilio.error(21211)
+TOO_LONG = twilio.error(21617)
+
+
+@dataclass
+class Wire:
+    """A vendor's server: what it answers, and what came."""
+
+    answer: bytes | Callable[[Received], bytes]
+    received: list[Received] = field(default_factory=list)
+
+
+Open = Callable[..., Providers]
+
+
+@pytest.fixture
+def made(engine: Engine) -> Iterator[Open]:
+    """Makes the providers of a channel for some wires, in order of preference."""
+    with ExitStack() as stack:
+
+        def make(*wires: Wire | int, options: tuple[str, ...] = (), timeout: float = 2.0) -> Providers:
+            dsns = []
+            for wire, more in itertools.zip_longest(wires, options, fillvalue=""):
+                port = wire
+                if isinstance(wire, Wire):
+                    server, wire.received = stack.enter_context(receivers.http(wire.answer))
+                    port = server.port
+                dsns.append(f"twilio://{twilio.ACCOUNT}:secret@127.0.0.1:{port}?from=%2B15550100&tls=none{more}")
+            url = engine.url.render_as_string(hide_password=False)
+            settings = read_settings(
+                {
+                    "DATABASE_URL": url.replace("+psycopg2", ""),
+                    "NOTIFIER_SMS": ", ".join(dsns),
+                    "NOTIFIER_SMS_TIMEOUT": f"{timeout}",
+                }
+            )
+            providers = make_providers(settings, Channel.SMS, engine)
+            stack.callback(providers.close)
+            return providers
+
+        yield make
+
+
+def messages(count: int = 1) -> list[Message]:
+    return [Message(new_id(), f"+1555010{number:04}", None, "Hello") for number in range(count)]
+
+
+def relay_of(
+    engine: Engine,
+    providers: Providers,
+    probes: set[int] | None = None,
+    *,
+    falls_back: Callable[[UUID], bool] = lambda _: False,
+    seconds: float = 5.0,
+) -> Relay:
+    return Relay(
+        engine,
+        providers,
+        known(engine),
+        probes or set(),
+        start_until=time.monotonic() + seconds,
+        falls_back=falls_back,
+    )
+
+
+def known(engine: Engine) -> dict[str, Health]:
+    with engine.connect() as connection:
+        return health_from(connection.scalar(text(breakers.HEALTH_IN_SQL), {"channel": "sms"}))
+
+
+def sent(relay: Relay, given: list[Message]) -> dict[UUID, list[Result]]:
+    """The results of some messages, in their order; what nobody could begin has none."""
+    results: dict[UUID, list[Result]] = {message.id: [] for message in given}
+    for result in itertools.chain.from_iterable(relay.send(iter(given))):
+        results[result.id].append(result)
+    for calls in results.values():
+        assert [call.handed_on for call in calls] == [True] * (len(calls) - 1) + [False] * bool(calls)
+    relay.report()
+    return results
+
+
+def path_of(calls: list[Result]) -> list[tuple[str, str]]:
+    return [(call.provider, call.outcome.value) for call in calls]
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("answer", [DOWN, REFUSED, receivers.response(302), twilio.error(30002)])
+def test_what_is_the_providers_fault_goes_to_the_next_one_at_once(engine: Engine, made: Open, answer: bytes) -> None:
+    first, second = Wire(answer), Wire(OK)
+    [message] = given = messages()
+    began = time.monotonic()
+    results = sent(relay_of(engine, made(first, second)), given)
+    assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "accepted")]
+    assert time.monotonic() - began < 1.5
+    assert (len(first.received), len(second.received)) == (1, 1)
+
+
+def test_so_does_what_finds_nobody_listening(engine: Engine, made: Open) -> None:
+    second = Wire(OK)
+    [message] = given = messages()
+    results = sent(relay_of(engine, made(closed_port(), second)), given)
+    assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "accepted")]
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [(NOBODY, "rejected"), (TOO_LONG, "rejected"), (THROTTLED, "unsent")])
+def test_what_no_other_provider_would_do_better_stays(engine: Engine, made: Open, answer: bytes, outcome: str) -> None:
+    second = Wire(OK)
+    [message] = given = messages()
+    results = sent(relay_of(engine, made(Wire(answer), second)), given)
+    assert path_of(results[message.id]) == [("twilio", outcome)]
+    assert second.received == []
+
+
+def hanging(connection: socket.socket) -> None:
+    receivers.read_request(connection)
+    receivers.until_closed(connection)
+
+
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_what_may_have_been_sent_goes_on_only_where_that_is_wanted(
+    engine: Engine, made: Open, falls_back: bool
+) -> None:
+    talk: Talk = hanging
+    second = Wire(OK)
+    [message] = given = messages()
+    with receivers.listening(talk) as first:
+        relay = relay_of(engine, made(first.port, second, timeout=0.4), falls_back=lambda _: falls_back)
+        results = sent(relay, given)
+    took = [("twilio", "ambiguous"), ("twilio-2", "accepted")]
+    assert path_of(results[message.id]) == (took if falls_back else took[:1])
+    assert len(second.received) == (1 if falls_back else 0)
+
+
+def test_a_third_one_takes_over_from_the_second(engine: Engine, made: Open) -> None:
+    third = Wire(OK)
+    given = messages(3)
+    results = sent(relay_of(engine, made(Wire(DOWN), Wire(REFUSED), third)), given)
+    way = [("twilio", "unsent"), ("twilio-2", "unsent"), ("twilio-3", "accepted")]
+    assert [path_of(results[message.id]) for message in given] == [way] * 3
+
+
+def test_where_all_fail_the_last_word_counts(engine: Engine, made: Open) -> None:
+    [message] = given = messages()
+    results = sent(relay_of(engine, made(Wire(DOWN), Wire(NOBODY))), given)
+    assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "rejected")]
+
+
+def test_a_batch_of_hundreds_gets_through_and_the_first_is_soon_left_alone(engine: Engine, made: Open) -> None:
+    first, second = Wire(DOWN), Wire(OK)
+    given = messages(300)
+    results = sent(relay_of(engine, made(first, second)), given)
+    assert [calls[-1].outcome for calls in results.values()] == [Outcome.ACCEPTED] * 300
+    assert len(second.received) == 300
+    assert OPENS_AT <= len(first.received) < 100, "those in flight when the fifth failed, and no more"
+    assert known(engine)["twilio"].shut_for
+
+
+def test_an_open_breaker_is_asked_by_nobody(engine: Engine, made: Open) -> None:
+    first, second = Wire(DOWN), Wire(OK)
+    providers = made(first, second)
+    sent(relay_of(engine, providers), messages(OPENS_AT))
+    before = len(first.received)
+    [message] = given = messages()
+    assert path_of(sent(relay_of(engine, providers), given)[message.id]) == [("twilio-2", "accepted")]
+    assert len(first.received) == before
+
+
+def half_open(engine: Engine, name: str = "twilio") -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE providers SET open_until = now() WHERE name = :name"), {"name": name})
+
+
+def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, made: Open) -> None:
+    answers = {"now": DOWN}
+    first, second = Wire(lambda _: answers["now"]), Wire(OK)
+    providers = made(first, second)
+    sent(relay_of(engine, providers), messages(OPENS_AT))
+    asked = len(first.received)
+
+    half_open(engine)
+    probes = providers.due_probes(engine, known(engine))
+    assert probes == {0}
+    assert providers.due_probes(engine, known(engine)) == set(), "one worker only"
+    results = sent(relay_of(engine, providers, probes), messages(20))
+    assert len(first.received) == asked + 1
+    assert [calls[-1].outcome for calls in results.values()] == [Outcome.ACCEPTED] * 20
+    assert known(engine)["twilio"].open_for == 10, "twice as long"
+
+    answers["now"] = OK
+    half_open(engine)
+    given = messages(20)
+    results = sent(relay_of(engine, providers, providers.due_probes(engine, known(engine))), given)
+    assert results[given[0].id][-1].provider == "twilio"
+    assert known(engine)["twilio"] == Health()
+    sent(relay_of(engine, providers), messages(10))
+    assert len(first.received) >= asked + 12
+
+
+def test_a_probe_that_hangs_holds_nobody_up(engine: Engine, made: Open) -> None:
+    second = Wire(OK)
+    with receivers.listening(hanging) as first:
+        providers = made(first.port, second, timeout=1.5)
+        breakers.remember(
+            engine,
+            Channel.SMS,
+            [{"name": "twilio", "failures": 5, "alive_at": None, "failed_at": "2026-01-01T00:00:00Z", "error": "x",
+              "probe_failed": False}],
+        )  # fmt: skip
+        half_open(engine)
+        relay = relay_of(engine, providers, providers.due_probes(engine, known(engine)))
+        given, at = messages(100), {}
+        began = time.monotonic()
+        for result in itertools.chain.from_iterable(relay.send(iter(given))):
+            at[result.id] = time.monotonic() - began
+        assert len(at) == 100
+        assert sorted(at.values())[98] < 1.4, "all but the probe itself"
+
+
+def test_with_one_provider_only_what_is_left_is_not_begun(engine: Engine, made: Open) -> None:
+    only = Wire(DOWN)
+    relay = relay_of(engine, made(only))
+    given = messages(200)
+    results = sent(relay, given)
+    tried = [calls for calls in results.values() if calls]
+    assert {path_of(calls)[0] for calls in tried} == {("twilio", "unsent")}
+    assert OPENS_AT <= len(tried) < 100
+    assert relay.is_shut
+
+
+def test_where_all_are_shut_nothing_is_begun_that_is_in_hand(engine: Engine, made: Open) -> None:
+    relay = relay_of(engine, made(Wire(DOWN), Wire(DOWN)))
+    given = messages(200)
+    results = sent(relay, given)
+    assert relay.is_shut
+    # What was taken is told of one way or the other, once; the rest was not taken.
+    unbegun = relay.take_unbegun()
+    assert len(unbegun) == len(set(unbegun))
+    assert not any(results[each] for each in unbegun)
+
+
+def test_a_refused_number_and_a_throttle_say_that_a_provider_is_alive(engine: Engine, made: Open) -> None:
+    answers = itertools.cycle([DOWN, DOWN, DOWN, DOWN, NOBODY])
+    providers = made(Wire(lambda _: next(answers)), Wire(OK))
+    for message in messages(20):
+        sent(relay_of(engine, providers), [message])
+    assert known(engine)["twilio"].shut_for is None
+
+
+def test_what_comes_too_late_for_the_next_one_stays_as_it_is(engine: Engine, made: Open) -> None:
+    second = Wire(OK)
+    [message] = given = messages()
+    with receivers.listening(hanging) as first:
+        relay = relay_of(engine, made(first.port, second, timeout=0.5), falls_back=lambda _: True, seconds=-0.2)
+        results = sent(relay, given)
+    # The lease has room for one send each: begun with the first 0.3 s before its end, it is over when that is.
+    assert path_of(results[message.id]) == [("twilio", "ambiguous")]
+    assert second.received == []
+
+
+def test_weights_share_the_traffic_and_stay_with_a_message(engine: Engine, made: Open) -> None:
+    first, second, third = Wire(OK), Wire(OK), Wire(OK)
+    providers = made(first, second, third, options=("&weight=80", "&weight=20", ""))
+    given = messages(400)
+    sent(relay_of(engine, providers), given)
+    assert 280 <= len(first.received) <= 360
+    assert len(first.received) + len(second.received) == 400
+    assert third.received == []
+    assert [providers.order(each.id, each.recipient) for each in given] == [
+        providers.order(each.id, each.recipient) for each in given
+    ]
+
+
+def test_weights_give_way_to_breakers(engine: Engine, made: Open) -> None:
+    first, second, third = Wire(DOWN), Wire(OK), Wire(OK)
+    providers = made(first, second, third, options=("&weight=99", "&weight=1", ""))
+    results = sent(relay_of(engine, providers), messages(50))
+    assert {calls[-1].outcome for calls in results.values()} == {Outcome.ACCEPTED}
+    assert third.received == []
+
+
+def test_a_second_provider_takes_no_more_than_its_rate(engine: Engine, made: Open) -> None:
+    second = Wire(OK)
+    results = sent(relay_of(engine, made(Wire(DOWN), second, options=("", "&rate=2"))), messages(4))
+    assert len(second.received) <= 2
+    assert sum(calls[-1].outcome is Outcome.UNSENT for calls in results.values()) >= 2
+
+
+def test_a_name_of_its_own(engine: Engine, made: Open) -> None:
+    providers = made(Wire(DOWN), Wire(OK), options=("&name=main", ""))
+    [message] = given = messages()
+    assert path_of(sent(relay_of(engine, providers), given)[message.id]) == [("main", "unsent"), ("twilio", "accepted")]
+
+
+@pytest.mark.parametrize(
+    ("dsns", "said"),
+    [
+        ("outbox:?name=a, outbox:?name=a", "NOTIFIER_SMS, provider 2 of 2, has the name 'a', as one before it has"),
+        ("outbox:, twilio:", "NOTIFIER_SMS, provider 2 of 2, has no account: "),
+        ("outbox:?weight=0", "NOTIFIER_SMS has a weight that is not a whole number from 1 to 999999"),
+        ("outbox:?rate=0", "NOTIFIER_SMS has a rate that is not a number of messages a second"),
+        ("outbox:?name=A%20B", "NOTIFIER_SMS has a name that is not 1 to 32 small letters"),
+    ],
+)
+def test_what_cannot_be_made_names_the_provider(engine: Engine, dsns: str, said: str) -> None:
+    settings = read_settings({"DATABASE_URL": "postgresql://localhost/x", "NOTIFIER_SMS": dsns})
+    with pytest.raises(SettingsError, match=f"^{said}"):
+        make_providers(settings, Channel.SMS, engine)
+
+
+def test_a_comma_in_an_option_parts_no_providers() -> None:
+    dsns = "apprise:?services=slack,discord , outbox:,smtp://a:b@c"
+    settings = read_settings({"DATABASE_URL": "postgresql://localhost/x", "NOTIFIER_CHAT": dsns})
+    assert settings.chat == ("apprise:?services=slack,discord", "outbox:", "smtp://a:b@c")
+
+
+def test_a_healthy_provider_costs_no_write(engine: Engine, made: Open) -> None:
+    sent(relay_of(engine, made(Wire(OK), Wire(OK))), messages(10))
+    assert known(engine) == {}
