@@ -14,6 +14,7 @@ from notifier.listeners import Listeners
 from notifier.plans import Lease, Planner
 from notifier.providers import Provider, registry
 from notifier.providers.dsn import Context
+from notifier.providers.simulator import Simulator
 from notifier.providers.webhook import Webhooks
 from notifier.receiver_gate import ReceiverGate
 from notifier.sandbox import Sandbox
@@ -41,7 +42,16 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def make_provider(settings: Settings, channel: Channel, engine: Engine) -> Provider:
-    """The provider of a channel. Raises SettingsError where it has none, or its DSN cannot be understood."""
+    """The provider of a channel. Raises SettingsError where it has none, or its DSN cannot be understood.
+
+    In the sandbox no DSN is looked at, and the simulator takes everything; else it takes its own recipients.
+    """
+    timeout = settings.timeout(channel).total_seconds()
+    real = None if settings.sandbox else _make_real_provider(settings, channel, engine)
+    return Simulator(real, channel, engine, timeout)
+
+
+def _make_real_provider(settings: Settings, channel: Channel, engine: Engine) -> Provider:
     name = f"NOTIFIER_{channel.upper()}"
     dsns = settings.providers(channel)
     if not dsns and channel is not Channel.WEBHOOK:

@@ -44,6 +44,8 @@ def list_providers() -> None:
     """List each channel's providers."""
     table = Table("channel", "provider", "server", "longest send")
     settings = parts().settings
+    if settings.sandbox:
+        click.echo("NOTIFIER_SANDBOX is on: nothing is sent anywhere, on any channel, webhooks among them.")
     for channel in _CHANNELS:
         if not settings.providers(channel):
             table.add_row(channel, "none", f"refused at intake: NOTIFIER_{channel.upper()} is not set", "")
