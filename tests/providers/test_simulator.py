@@ -1,7 +1,7 @@
 """The simulator, alone and before a provider that sends."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 
 import pytest
@@ -43,6 +43,12 @@ def sent(provider: Provider, *messages: Message) -> list[Result]:
     results = {each.id: each for each in itertools.chain.from_iterable(provider.send(iter(messages)))}
     assert set(results) == {message.id for message in messages}
     return [results[message.id] for message in messages]
+
+
+def steps_of(steps: Iterator[Sequence[Result]]) -> Generator[Sequence[Result], None, None]:
+    """What `send` gives, which the protocol allows to be closed."""
+    assert isinstance(steps, Generator)
+    return steps
 
 
 def kept(engine: Engine) -> set[object]:
@@ -126,10 +132,9 @@ def test_what_is_slow_keeps_nobody_waiting(engine: Engine, mailbox: tuple[Smtp, 
     slow = [simulated(f"slow+{n}") for n in range(3)]
     messages = [*slow, *(to(f"ada-{n}@example.com") for n in range(5)), simulated("sent")]
     finished: list[object] = []
-    for results in Simulator(mailbox[0], Channel.EMAIL, engine, 5.0).send(iter(messages)):
-        finished += [each.id for each in results]
-        if len(finished) == 6:
-            break
+    with closing(steps_of(Simulator(mailbox[0], Channel.EMAIL, engine, 5.0).send(iter(messages)))) as steps:
+        while len(finished) < 6:
+            finished += [each.id for each in next(steps)]
     assert set(finished) == {message.id for message in messages[3:]}
 
 
@@ -160,13 +165,20 @@ class _Endless:
         """Nothing is open."""
 
 
+def test_its_own_come_back_while_the_other_is_busy(engine: Engine) -> None:
+    own = to("simulator:sent")
+    provider = Simulator(_Endless(), Channel.PUSH, engine, TIMEOUT)
+    with closing(steps_of(provider.send(iter([own, to("token")])))) as begun:
+        assert [result.id for result in next(begun)] == [own.id]
+
+
 def test_closing_early_closes_the_other_and_drops_what_is_under_way(engine: Engine) -> None:
     endless = _Endless()
     provider = Simulator(endless, Channel.PUSH, engine, TIMEOUT)
-    begun = provider.send(iter([to("simulator:slow"), to("token"), to("simulator:sent")]))
+    begun = steps_of(provider.send(iter([to("simulator:slow"), to("token"), to("simulator:sent")])))
     assert list(next(begun)) == []
     assert not endless.has_ended
-    begun.close()  # type: ignore[attr-defined]  # a generator, as the protocol asks
+    begun.close()
     assert endless.has_ended
     assert kept(engine) == set()
 
