@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import orjson
+import structlog
 from flask import Flask
 from flask.json.provider import JSONProvider
 
@@ -27,6 +28,8 @@ from api.resources import NameConverter
 from config.logs import configure_logs
 from config.wiring import Wiring, wiring
 from tasks.publisher import publisher
+
+log = structlog.get_logger()
 
 _DESCRIPTION: Final = """Events in over HTTP; people hear of them by email, SMS, push, chat or webhook.
 
@@ -54,6 +57,8 @@ def create_app(wires: Wiring | None = None) -> Flask:
     """An API process. Raises SettingsError where a setting is wrong."""
     wires = wires or wiring()
     configure_logs(wires.settings)
+    if wires.settings.sandbox:
+        log.warning("sandbox", sends="nothing")
     app = Flask("notifier", static_folder=None)
     app.json = _Orjson(app)
     app.url_map.strict_slashes = False

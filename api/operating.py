@@ -89,9 +89,13 @@ def ready() -> tuple[dict[str, Any], int]:
     if needed:
         checks["workers"] = _state(_alive(heartbeats.WORKER, "no worker has been seen lately"))
         checks["clock"] = _state(_alive(heartbeats.CLOCK, "no tick lately: is beat running, and the clock worker?"))
-    if not needed:
-        return {"status": "unavailable", "checks": checks}, 503
-    return {"status": "ok" if all(c["status"] == "ok" for c in checks.values()) else "degraded", "checks": checks}, 200
+    status = "ok" if all(check["status"] == "ok" for check in checks.values()) else "degraded"
+    answer = {
+        "status": status if needed else "unavailable",
+        "sandbox": parts().wiring.settings.sandbox,
+        "checks": checks,
+    }
+    return answer, 200 if needed else 503
 
 
 @pages.get("/docs")

@@ -8,8 +8,9 @@ from sqlalchemy import Engine
 from config.settings import Settings, SettingsError
 from notifier.channels import Channel
 from notifier.failover import Choice, Providers
-from notifier.providers import Provider, registry
+from notifier.providers import registry
 from notifier.providers.dsn import Context, parse
+from notifier.providers.simulator import Simulator
 from notifier.providers.webhook import Webhooks
 from notifier.signing import key_of
 from notifier.throttles import RecipientLimits
@@ -19,17 +20,23 @@ _REDIS_TIMEOUT: Final = 0.5
 
 
 def make_providers(settings: Settings, channel: Channel, engine: Engine) -> Providers:
-    """The providers of a channel. Raises SettingsError where it has none, or a DSN cannot be understood."""
+    """The providers of a channel, each behind a simulator that keeps its own recipients from it.
+
+    In the sandbox no DSN is looked at, and a simulator takes everything. Raises SettingsError where the channel has no
+    provider, or a DSN cannot be understood.
+    """
+    timeout = settings.timeout(channel).total_seconds()
+    if settings.sandbox or channel is Channel.WEBHOOK:
+        real = None if settings.sandbox else _webhooks(settings)
+        only = Simulator(real, channel, engine, timeout)
+        return Providers(channel, [Choice(only, only.name)])
     setting = f"NOTIFIER_{channel.upper()}"
-    if channel is Channel.WEBHOOK:
-        webhooks = _webhooks(settings)
-        return Providers(channel, [Choice(webhooks, webhooks.name)])
     dsns = settings.providers(channel)
     if not dsns:
         raise SettingsError(f"{setting} is not set")
     context = Context(
         channel=channel,
-        timeout=settings.timeout(channel).total_seconds(),
+        timeout=timeout,
         sender=settings.email_from,
         public_url=settings.public_url.rstrip("/"),
         allowed_networks=settings.webhook_allowed_networks,
@@ -47,7 +54,7 @@ def make_providers(settings: Settings, channel: Channel, engine: Engine) -> Prov
 
 def _choice(text: str, context: Context, before: list[Choice]) -> Choice:
     use = parse(text).use
-    provider: Provider = registry.make(text, context)
+    provider = Simulator(registry.make(text, context), context.channel, context.engine, context.timeout)
     taken = {choice.name for choice in before}
     if use.name in taken:
         raise ValueError(f"has the name {use.name!r}, as one before it has")

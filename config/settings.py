@@ -191,6 +191,8 @@ class Settings:
     max_age: timedelta = _setting("NOTIFIER_MAX_AGE", _duration(1), timedelta(hours=72))
     #: Hold everything from the start of each process that sends, until `manage.py release`: for restored backups.
     hold: bool = _setting("NOTIFIER_HOLD", _boolean, False)
+    #: Send nothing anywhere, whatever providers are set: the simulator takes every message on every channel.
+    sandbox: bool = _setting("NOTIFIER_SANDBOX", _boolean, False)
 
     #: Where email goes: provider DSNs in order of preference, such as `smtp://user:password@host:587?tls=starttls`.
     email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", _dsns, ())
@@ -305,6 +307,8 @@ class Settings:
 
     def providers(self, channel: Channel) -> tuple[str, ...]:
         """The DSNs of a channel's providers, the preferred one first; none where it cannot be used."""
+        if self.sandbox:
+            return ("simulator:",)
         if channel is Channel.WEBHOOK:
             return ("webhook:",) if self.webhook_secret else ()
         dsns: tuple[str, ...] = getattr(self, channel)

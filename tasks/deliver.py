@@ -1,15 +1,26 @@
 """One delivery task a channel, made by one factory: Celery's automatic retry closes over its options."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
+import structlog
 from celery import Task, shared_task
+from celery.signals import worker_init
 
 from config.wiring import wiring
 from notifier.channels import Channel
 from notifier.delivery import BatchFailed
 from notifier.lanes import PATIENT
 from tasks.base import DeliverTask
+
+log = structlog.get_logger()
+
+
+@worker_init.connect
+def _tell_of_the_sandbox(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    if wiring().settings.sandbox:
+        log.warning("sandbox", sends="nothing")
 
 
 def _make(channel: Channel) -> Task:

@@ -30,7 +30,8 @@ SECTIONS = dict(
 #: The beginnings of those that hold commands: each is followed below.
 FOLLOWED = (
     *("A password expires", '"Order updates', '"No push', "An outage", "Words: templates", "One message without"),
-    *("Later, moved", "The first channel", "Not twice", "Services that listen", "Holding everything", "Why not?"),
+    *("Later, moved", "The first channel", "Not twice", "Services that listen", "Holding everything", "Trying it out"),
+    "Why not?",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -274,6 +275,13 @@ def test_why_not(reader: Reader) -> None:
     assert notification["explanation"]
     said = section("Why not?").split("`{")[1].split("}`")[0]
     assert json.loads("{" + said.replace("\n", " ") + "}") == check
+
+
+def test_trying_it_out_without_sending(reader: Reader) -> None:
+    [[bounced], [refused]] = [answer["items"] for answer in reader.follow("Trying it out")[:2]]
+    # The receipt may have come already.
+    reaches(reader.system, bounced["id"], "sent", "failed")
+    assert reader.wait_until(refused, "failed")["attempt_log"][0]["error"] == "simulator: rejected"
 
 
 @pytest.mark.parametrize("beginning", ["One message without", "Holding everything"])

@@ -332,6 +332,7 @@ def test_ready_tells_the_state_of_each_part(system: Running) -> None:
     answer = system.get("/ready")
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
+    assert answer.json()["sandbox"] is False
     assert {name: check["status"] for name, check in answer.json()["checks"].items()} == dict.fromkeys(
         ("postgres", "migrations", "redis", "workers", "clock"), "ok"
     )

@@ -21,4 +21,5 @@ class ReadySchema(ma.Schema):
     """The state of each part."""
 
     status = fields.String(validate=validate.OneOf(["ok", "degraded", "unavailable"]))
+    sandbox = fields.Boolean(metadata={"description": "Nothing is sent anywhere: NOTIFIER_SANDBOX is on."})
     checks = fields.Dict(keys=fields.String(), values=fields.Nested(CheckSchema))

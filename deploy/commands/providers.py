@@ -47,6 +47,8 @@ def list_providers() -> None:
     """List each channel's providers, in order of preference."""
     table = Table("channel", "provider", "server", "weight", "rate", "longest send")
     settings = parts().settings
+    if settings.sandbox:
+        click.echo("NOTIFIER_SANDBOX is on: nothing is sent anywhere, on any channel, webhooks among them.")
     for channel in _CHANNELS:
         dsns = settings.providers(channel)
         if not dsns:

@@ -130,8 +130,8 @@ class _Stack:
                 supervisor.start(*self._processes(environment), timeout=_READY_TIMEOUT)
                 self._announce(environment)
                 if self._options.demo:
-                    email = environment["NOTIFIER_EMAIL"].startswith("outbox:")
-                    demo.show(f"http://{ADDRESS}:{self._port}", supervisor.watch, email=email)
+                    harmless = read_settings(environment).sandbox or environment["NOTIFIER_EMAIL"].startswith("outbox:")
+                    demo.show(f"http://{ADDRESS}:{self._port}", supervisor.watch, email=harmless)
                 supervisor.watch()
             except Stopped:
                 _say("Stopping; Ctrl-C again kills at once.")
@@ -201,7 +201,9 @@ class _Stack:
         _say("\nNotifier is up. Ctrl-C stops it.")
         for name, address in {**addresses, "data": str(self._folder)}.items():
             _say(f"  {name:<7} {address}")
-        if "outbox:" in (environment["NOTIFIER_EMAIL"], environment["NOTIFIER_SMS"]):
+        if read_settings(environment).sandbox:
+            _say("  Sandbox: nothing is sent anywhere; manage.py outbox shows what would have been.")
+        elif "outbox:" in (environment["NOTIFIER_EMAIL"], environment["NOTIFIER_SMS"]):
             _say("  Channels without a provider deliver into the local outbox: manage.py outbox shows it.")
 
 

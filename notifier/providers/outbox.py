@@ -1,12 +1,12 @@
 """The local outbox: keeps messages in Postgres, for channels that have no other provider yet."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.channels import Channel
@@ -14,7 +14,7 @@ from notifier.providers import Message, Outcome, Result
 from notifier.providers.dsn import Context, Dsn
 
 #: Messages that go into one INSERT.
-_ROWS: Final = 100
+ROWS: Final = 100
 
 _KEEP: Final = text("""
     INSERT INTO outbox (notification_id, channel, recipient, subject, text, html)
@@ -43,9 +43,9 @@ class Outbox:
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         """Keep messages, a hundred at a time."""
-        while batch := list(islice(messages, _ROWS)):
+        while batch := list(islice(messages, ROWS)):
             started_at, began = datetime.now(UTC), time.monotonic()
-            kept = self._keep(batch)
+            kept = keep(self._engine, self._channel, batch)
             took = (time.monotonic() - began) * 1000
             yield [
                 Result(message.id, outcome, self.name, started_at, took, error=error)
@@ -55,28 +55,36 @@ class Outbox:
     def close(self) -> None:
         """Nothing to close: connections are the engine's."""
 
-    def _keep(self, batch: Sequence[Message]) -> list[tuple[Outcome, str | None]]:
-        """What became of each message; all of them go in one INSERT."""
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(
-                    _KEEP,
-                    {
-                        "channel": self._channel.value,
-                        "ids": [message.id for message in batch],
-                        "recipients": [message.recipient for message in batch],
-                        "subjects": [message.subject for message in batch],
-                        "texts": [message.text for message in batch],
-                        "htmls": [message.html for message in batch],
-                    },
-                )
-        except SQLAlchemyError as error:
-            return [(Outcome.UNSENT, f"postgres: {type(error).__name__}")] * len(batch)
-        except ValueError as error:  # text that Postgres cannot hold: a NUL, a lone surrogate
-            if len(batch) > 1:  # it fails alone, its neighbours do not
-                return [kept for message in batch for kept in self._keep([message])]
-            return [(Outcome.REJECTED, f"text: {type(error).__name__}")]
-        return [(Outcome.ACCEPTED, None)] * len(batch)
+
+def keep(
+    engine: Engine,
+    channel: Channel,
+    batch: Sequence[Message],
+    also: Callable[[Connection, Sequence[Message]], None] | None = None,
+) -> list[tuple[Outcome, str | None]]:
+    """Keep messages, all in one INSERT, and what `also` writes of them in the same transaction; what became of each."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(
+                _KEEP,
+                {
+                    "channel": channel.value,
+                    "ids": [message.id for message in batch],
+                    "recipients": [message.recipient for message in batch],
+                    "subjects": [message.subject for message in batch],
+                    "texts": [message.text for message in batch],
+                    "htmls": [message.html for message in batch],
+                },
+            )
+            if also:
+                also(connection, batch)
+    except SQLAlchemyError as error:
+        return [(Outcome.UNSENT, f"postgres: {type(error).__name__}")] * len(batch)
+    except ValueError as error:  # text that Postgres cannot hold: a NUL, a lone surrogate
+        if len(batch) > 1:  # it fails alone, its neighbours do not
+            return [kept for message in batch for kept in keep(engine, channel, [message], also)]
+        return [(Outcome.REJECTED, f"text: {type(error).__name__}")]
+    return [(Outcome.ACCEPTED, None)] * len(batch)
 
 
 def provider(dsn: Dsn, context: Context) -> Outbox:
