@@ -47,7 +47,7 @@ _FIELDS: dict[str, Any] = {
     **dict.fromkeys(
         ("user_id", "category", "send_at", "expires_at", "target_date", "lead_time", "timezone", "template")
     ),
-    **dict.fromkeys(("timezone", "cancellation_key", "dedup_key", "dedup_window", "occurred_at")),
+    **dict.fromkeys(("timezone", "cancellation_key", "dedup_key", "dedup_window", "occurred_at", "on_ambiguous")),
     **{"event_type": "bench", "critical": False, "priority": Priority.NORMAL},
 }
 
