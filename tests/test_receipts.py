@@ -21,7 +21,7 @@ from notifier.patterns import told_as
 from notifier.providers.receipts import Kind, Reason, Receipt, Report, Standing
 from notifier.receipts import apply_waiting, take
 from tests.providers.signed import PATH, PUBLIC_URL, SENDGRID_KEY, TOKEN, sendgrid_callback, twilio_signature
-from tests.running import Running, wait_for
+from tests.running import Running, made, reaches, wait_for
 
 FINISHED = ("sent", "delivered", "failed", "cancelled", "expired", "skipped")
 
@@ -531,30 +531,43 @@ def test_it_is_described(receiving: Running) -> None:
 # The clock, and what it says of it.
 
 
-def test_the_clock_applies_what_came_early(system: Running) -> None:
-    def of_this_one(system: Running) -> list[Any]:
-        return system.sql("SELECT 1 FROM receipts WHERE notification_id = :id", id=notification["id"])
+def came(system: Running, notification_id: str, kind: str) -> None:
+    """Put a receipt where it waits, and let the clock look at it."""
+    system.sql(
+        """
+            INSERT INTO receipts (id, notification_id, provider, kind, error, happened_at, due_at, keep_until)
+            VALUES (:id, :row, 'outbox', :kind, 'acme 5, nobody there', now(), now(), now() + interval '1 hour')
+        """,
+        id=new_id(),
+        row=notification_id,
+        kind=kind,
+    )
+    waits = "SELECT 1 FROM receipts WHERE notification_id = :id"
+    wait_for(lambda: not system.sql(waits, id=notification_id), what="the clock")
 
+
+def test_the_clock_applies_what_came_early(system: Running) -> None:
     event_id = system.event(channel="sms", recipient="+4915112349999")
     notification = system.finished(event_id)
     assert notification["status"] == "sent"
     assert "no receipt has confirmed it" in notification["explanation"]
-    for kind in ("bounced", "delivered"):
-        system.sql(
-            """
-                INSERT INTO receipts (id, notification_id, provider, kind, error, happened_at, due_at, keep_until)
-                VALUES (:id, :row, 'outbox', :kind, 'acme 5, nobody there', now(), now(), now() + interval '1 hour')
-            """,
-            id=new_id(),
-            row=notification["id"],
-            kind=kind,
-        )
-        wait_for(lambda: not of_this_one(system), what="the clock")
+    came(system, notification["id"], "bounced")
+    came(system, notification["id"], "delivered")
     found = system.notification(notification["id"])
-    assert found["status"] == "failed"
-    assert (found["reason"], found["due_at"], found["delivered_at"]) == ("bounced", None, None)
+    assert (found["status"], found["reason"], found["due_at"]) == ("failed", "bounced", None)
     assert found["explanation"] == (
         "It failed for good and stands in the dead letters: the provider accepted it, and said later that it did not"
         " arrive (acme 5, nobody there)."
     )
     assert system.dead_letter(event_id)["reason"] == "bounced"
+
+
+def test_a_bounce_brings_the_next_channel(system: Running) -> None:
+    user = f"{system.url}/api/v1/users/bounces"
+    assert system.http.put(user, json={"phone": "+4915112349998", "push_tokens": ["bounces"]}, timeout=20).ok
+    sms = made(system, user_id="bounces", channels=["sms", "push"], strategy="first")
+    assert reaches(system, sms, "sent")["reason"] is None
+    came(system, sms, "bounced")
+    push = wait_for(lambda: system.sql("SELECT id, channel FROM notifications WHERE follows = :id", id=sms))[0]
+    assert push.channel == "push"
+    assert reaches(system, str(push.id), "sent", "delivered")["attempts"] == 1
