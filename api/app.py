@@ -14,6 +14,7 @@ from api import (
     notifications,
     operating,
     preferences,
+    receipts,
     routes,
     subscriptions,
     suppressions,
@@ -39,7 +40,7 @@ and `cursor`. Times are RFC 3339 with an offset, and come out in UTC."""
 
 _RESOURCES: Final = (
     *(events, notifications, users, preferences, templates, routes, subscriptions, suppressions, holds),
-    *(dead_letters, unsubscribing, operating),
+    *(dead_letters, receipts, unsubscribing, operating),
 )
 
 

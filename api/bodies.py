@@ -106,7 +106,7 @@ def parse(raw: bytes) -> Body:
     return Body(document, raw)
 
 
-def _read(limit: int) -> bytes:
+def read_bytes(limit: int) -> bytes:
     """The body's bytes; answers 413 where there are more than `limit`."""
     # One more than allowed: werkzeug cuts a body without a length there, and says nothing.
     request.max_content_length = limit + 1
@@ -132,7 +132,7 @@ def read_json(limit: int) -> Body:
     if not request.is_json:
         abort(415, "Send JSON, with 'Content-Type: application/json'.")
     try:
-        return parse(_read(limit))
+        return parse(read_bytes(limit))
     except NotJson as error:
         abort(400, str(error))
 
@@ -147,10 +147,10 @@ def read_batch(limit: int) -> list[bytes]:
     Answers 400, 413 or 415; raises Invalid.
     """
     if request.mimetype == _NDJSON:
-        return [line for line in _read(limit).split(b"\n") if line.strip()]
+        return [line for line in read_bytes(limit).split(b"\n") if line.strip()]
     if not request.is_json:
         abort(415, f"Send JSON, with 'Content-Type: application/json', or '{_NDJSON}'.")
-    raw = _read(limit)
+    raw = read_bytes(limit)
     try:
         raw.decode()
         return [bytes(item) for item in msgspec.json.decode(raw, type=_Batch).events]

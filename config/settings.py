@@ -185,7 +185,7 @@ class Settings:
 
     #: The time zone of people who have none, for quiet hours and reminders: an IANA name.
     timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", _zone, ZoneInfo("UTC"))
-    #: Where links in messages lead: the API's address as recipients reach it.
+    #: Where links in messages and providers' receipts lead: the API's address as others reach it.
     public_url: str = _setting("NOTIFIER_PUBLIC_URL", _url("http", "https"), "http://localhost:8000")
     #: How long quiet hours and the like may put a notification off before it is a dead letter.
     max_age: timedelta = _setting("NOTIFIER_MAX_AGE", _duration(1), timedelta(hours=72))

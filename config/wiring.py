@@ -14,6 +14,7 @@ from notifier.intake import Intake, Publisher
 from notifier.listeners import Listeners
 from notifier.plans import Lease, Planner
 from notifier.provider_gate import ProviderGate
+from notifier.providers.receipts import ReceiptSource, source
 from notifier.receiver_gate import ReceiverGate
 from notifier.sandbox import Sandbox
 from notifier.unsubscribing import Links, links
@@ -96,6 +97,16 @@ class Wiring:
             sending_window=settings.sending_window.total_seconds(),
             disable_after=settings.subscription_disable_after,
         )
+
+    @functools.cached_property
+    def receipt_sources(self) -> dict[str, list[ReceiptSource]]:
+        """What reads the receipts of the providers that are set, by the provider's name."""
+        sources: dict[str, list[ReceiptSource]] = {}
+        for dsn in {dsn for channel in self.channels for dsn in self.settings.providers(channel)}:
+            found = source(dsn)
+            if found is not None:
+                sources.setdefault(found.name, []).append(found)
+        return sources
 
     def planner(self, lease: Lease) -> Planner:
         """What turns plans into rows, with the leases that a publisher gives."""

@@ -5,7 +5,7 @@ One death makes one letter, however often the handler runs: the row is taken by 
 receiver that did get an earlier attempt recognises it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -28,13 +28,14 @@ WORKER_LOST: Final = "worker_lost"
 TOO_OLD: Final = "too_old"
 #: It may have been sent, and its caller wants no second one.
 AMBIGUOUS: Final = "ambiguous"
+BOUNCED: Final = "bounced"
 #: Why an event is dead.
 FAN_OUT_FAILED: Final = "fan_out_failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A notification that its worker gives up: `claims` is the fence under which it held the row."""
+    """A notification that is given up: `claims` is the fence under which its worker held the row."""
 
     id: UUID
     claims: int
@@ -53,7 +54,7 @@ _BURY: Final = text(f"""
             rule = CASE WHEN n.recipient IS NULL THEN NULL ELSE given.error END
         FROM given JOIN locked USING (id)
         WHERE n.id = ANY(:ids) AND n.id = given.id
-            AND n.status = '{Status.SENDING}' AND n.claims = given.claims
+            AND n.status = ANY(:found) AND n.claims = given.claims
         RETURNING n.id, n.event_id, n.claims, n.channel, n.event_type, n.attempts, given.reason, given.letter_id,
             CASE WHEN n.recipient IS NULL THEN split_part(given.error, ':', 1) ELSE given.error END AS error
     )
@@ -77,10 +78,10 @@ _BURY_EVENTS: Final = text(f"""
 """)
 
 
-def bury(connection: Connection, deaths: Sequence[Death]) -> None:
+def bury(connection: Connection, deaths: Sequence[Death], *, found: Collection[Status] = (Status.SENDING,)) -> None:
     """Mark notifications as failed and write their letters, in the connection's transaction.
 
-    A row that is no longer held under its claim is left alone.
+    A row that is no longer held under its claim, in one of the states `found`, is left alone.
     """
     if not deaths:
         return
@@ -89,7 +90,7 @@ def bury(connection: Connection, deaths: Sequence[Death]) -> None:
         for death in deaths
     ]
     ids = [death.id for death in deaths]
-    connection.execute(_BURY, {"deaths": orjson.dumps(given).decode(), "ids": ids})
+    connection.execute(_BURY, {"deaths": orjson.dumps(given).decode(), "ids": ids, "found": [*found]})
     tell(connection, ids)
 
 

@@ -20,6 +20,7 @@ _REASONS = {
     "may_have_been_sent": "an earlier attempt may have sent it all the same",
     "replaced": "a later reminder with the same cancellation_key took its place",
     "user_deleted": "its user was deleted",
+    "bounced": "the provider accepted it, and said later that it did not arrive",
 }
 
 

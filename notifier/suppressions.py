@@ -1,11 +1,13 @@
 """The suppression list: addresses that get nothing over a channel, whoever asks, critical or not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Engine, text
+import orjson
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from notifier.addresses import folded
@@ -20,7 +22,30 @@ _ADD: Final = text("""
         until = excluded.until
     RETURNING id
 """)
+# An operator's own reason is not a vendor's to change; but one that ends gives way to one that does not.
+_ADD_NEW: Final = text("""
+    INSERT INTO suppressions AS known (id, channel, address, folded, reason, created_at)
+    SELECT id, channel, address, folded, reason, now()
+    FROM json_to_recordset(CAST(:given AS json)) AS given(id uuid, channel text, address text, folded text, reason text)
+    ORDER BY channel, folded
+    ON CONFLICT (channel, folded) DO UPDATE SET address = excluded.address, reason = excluded.reason, until = NULL,
+        created_at = excluded.created_at WHERE known.until IS NOT NULL
+""")
+_LIFT: Final = text("""
+    DELETE FROM suppressions s
+    USING json_to_recordset(CAST(:given AS json)) AS given(channel text, folded text, reason text)
+    WHERE s.channel = given.channel AND s.folded = given.folded AND s.reason = given.reason
+""")
 _REMOVE: Final = text("DELETE FROM suppressions WHERE channel = :channel AND folded = :folded")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address on a channel, normalised, and why it is not to be written to."""
+
+    channel: Channel
+    address: str
+    reason: str
 
 
 def add(engine: Engine, fields: Mapping[str, Any]) -> Suppression:
@@ -30,6 +55,27 @@ def add(engine: Engine, fields: Mapping[str, Any]) -> Suppression:
     with Session(engine, expire_on_commit=False) as session, session.begin():
         added = session.execute(_ADD, {**values, "id": new_id(), "now": datetime.now(UTC)}).scalar_one()
         return session.get_one(Suppression, added)
+
+
+def add_new(connection: Connection, addresses: Sequence[Address]) -> None:
+    """Suppress addresses for ever, in the connection's transaction; one that is so already stays as it is."""
+    given = {
+        (each.channel.value, folded(each.channel, each.address)): {"address": each.address, "reason": each.reason}
+        for each in reversed(addresses)  # of several reasons the first one stands
+    }
+    if given:
+        rows = [{"id": new_id(), "channel": key[0], "folded": key[1], **row} for key, row in given.items()]
+        connection.execute(_ADD_NEW, {"given": orjson.dumps(rows).decode()})
+
+
+def lift(connection: Connection, addresses: Sequence[Address]) -> None:
+    """Lift the suppressions of addresses, in the connection's transaction, where they have the same reason."""
+    if addresses:
+        rows = [
+            {"channel": each.channel, "folded": folded(each.channel, each.address), "reason": each.reason}
+            for each in addresses
+        ]
+        connection.execute(_LIFT, {"given": orjson.dumps(rows).decode()})
 
 
 def remove(engine: Engine, channel: Channel, address: str) -> bool:

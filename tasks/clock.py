@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from config.wiring import wiring
-from notifier import breakers, endpoints, fallbacks, heartbeats, holds, letting_go, recovery, throttles
+from notifier import breakers, endpoints, fallbacks, heartbeats, holds, letting_go, receipts, recovery, throttles
 from notifier.handover import hand_over, queues_with_due_rows
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
@@ -52,6 +52,7 @@ def _tick(*, spare_sending: bool) -> None:
     succeeded = fallbacks.take_over(wires.engine, wires.planner(lambda _: LEASE))
     let_go = letting_go.let_go(wires.engine) + breakers.let_go(wires.engine) + throttles.move_up(wires.engine)
     recovered = _go_on_recovering()
+    received = receipts.apply_waiting(wires.engine)
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
     with app.producer_or_acquire() as producer:
@@ -64,7 +65,7 @@ def _tick(*, spare_sending: bool) -> None:
                 publish(app, [replace(each, queue=handover_queue(queue)) for each in messages], producer)
                 handed_over += sum(len(message.ids) for message in messages)
                 rooms[queue] = rooms[queue] - len(messages) if messages else 0
-    if handed_over or freed or succeeded or recovered or let_go:
+    if handed_over or freed or succeeded or recovered or let_go or received:
         log.info(
             "handed_over",
             rows=handed_over,
@@ -73,6 +74,7 @@ def _tick(*, spare_sending: bool) -> None:
             next_channels=succeeded,
             recovered=recovered,
             let_go=let_go,
+            receipts=received,
         )
 
 

@@ -63,6 +63,11 @@ TRANSITIONS = {
     ("sending", "queued"),
     ("queued", "sent"),
     ("queued", "delivered"),
+    # A receipt: also of an attempt of which nobody knew whether it arrived.
+    ("sent", "delivered"),
+    ("sent", "failed"),
+    ("retrying", "delivered"),
+    ("retrying", "failed"),
     # The gate: put off, or not sent at all.
     ("sending", "scheduled"),
     ("sending", "skipped"),

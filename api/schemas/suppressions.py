@@ -33,7 +33,10 @@ class SuppressionSchema(_AddressFields):
 
     reason = name(
         load_default="manual",
-        metadata={"description": "hard_bounce, complaint, or in your own words.", "example": "manual"},
+        metadata={
+            "description": "hard_bounce, complaint, stop (the owner answered STOP), or in your own words.",
+            "example": "manual",
+        },
     )
     until = Timestamp(load_default=None, allow_none=True, metadata={"description": "When it ends; null: never."})
 

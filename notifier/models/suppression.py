@@ -10,7 +10,7 @@ from notifier.models.declarative import Base
 
 
 class Suppression(Base):
-    """An address that gets nothing over one channel: a hard bounce, a complaint, or by hand."""
+    """An address that gets nothing over one channel: a hard bounce, a complaint, a STOP, or by hand."""
 
     __tablename__ = "suppressions"
     __table_args__ = (Index("suppressions_address_key", "channel", "folded", unique=True),)

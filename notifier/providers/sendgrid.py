@@ -11,7 +11,7 @@
 | 5xx                                         | unsent, the provider's fault                                  |
 
 The rest is as in `http_api`. Every message has its id as the custom argument `notification_id`, which comes back in
-each of SendGrid's events, and in its Message-ID.
+each of SendGrid's events (see `sendgrid_receipts`), and in its Message-ID.
 """
 
 import math
@@ -26,6 +26,7 @@ from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, by_status
 from notifier.providers.letters import NotAMailbox, mailbox
+from notifier.providers.sendgrid_receipts import verification_key
 from notifier.providers.transfers import Request
 
 _URLS: Final = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
@@ -130,7 +131,7 @@ def _until_reset(answer: Answer) -> float | None:
 
 def provider(dsn: Dsn, context: Context) -> SendGrid:
     """The factory of `sendgrid://`. Raises ValueError."""
-    options = dsn.options("region")
+    options = dsn.options("region", "webhook_key")
     if not dsn.username:
         raise ValueError(f"has no key: {_FORM}")
     if dsn.password:
@@ -142,6 +143,8 @@ def provider(dsn: Dsn, context: Context) -> SendGrid:
     region = options.get("region", "global")
     if region not in _URLS:
         raise ValueError(f"has a region that is not one of {', '.join(sorted(_URLS))}")
+    if "webhook_key" in options:
+        verification_key(options["webhook_key"])
     try:
         sender = mailbox(context.sender)
     except NotAMailbox:

@@ -14,19 +14,23 @@
 | any other                                                             | as in `http_api`, by status       |
 | a text that is empty, or takes more than 10 segments                  | rejected before anything goes out |
 
-Twilio knows no idempotency key, and has no place for our id.
+Twilio knows no idempotency key. Our id stands in the URL of the status callback, by which it says what became of the
+message (see `twilio_receipts`). Twilio takes no message whose callback would lead to a machine that it cannot reach
+(21609): where NOTIFIER_PUBLIC_URL is none of the internet's, there is no callback.
 """
 
 import re
 from base64 import b64encode
+from ipaddress import ip_address
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, HttpApi, Verdict, accepted_as, by_status
 from notifier.providers.segments import checked
 from notifier.providers.transfers import Request
+from notifier.providers.twilio_receipts import NOTIFICATION
 
 _URL: Final = "https://api.twilio.com"
 _USAGE: Final = "twilio://SID:TOKEN@default?from=+15550100"
@@ -86,11 +90,14 @@ class Twilio(HttpApi):
 
     name = "twilio"
 
-    def __init__(self, *, url: str, account: str, token: str, sender: tuple[str, str], timeout: float) -> None:
-        """`sender`: the field that names it, From or MessagingServiceSid, and its value."""
+    def __init__(
+        self, *, url: str, account: str, token: str, sender: tuple[str, str], callback: str | None, timeout: float
+    ) -> None:
+        """`sender`: the field that names it, From or MessagingServiceSid, and its value. `callback`: for receipts."""
         super().__init__(timeout=timeout)
         self._url = f"{url}/2010-04-01/Accounts/{quote(account, safe='')}/Messages.json"
         self._sender = sender
+        self._callback = callback
         self._headers = (
             f"authorization: Basic {b64encode(f'{account}:{token}'.encode()).decode()}",
             "content-type: application/x-www-form-urlencoded",
@@ -102,6 +109,8 @@ class Twilio(HttpApi):
         """See HttpApi. What passes stays under Twilio's own 1,600 characters: ten segments are at most 1,530."""
         checked(message.text)
         fields = [("To", message.recipient), self._sender, ("Body", message.text)]
+        if self._callback is not None:
+            fields.append(("StatusCallback", f"{self._callback}?{NOTIFICATION}={message.id}"))
         return Request(message.id, self._url, [*self._headers], urlencode(fields).encode())
 
     def judge(self, answer: Answer) -> Verdict:
@@ -138,8 +147,22 @@ def provider(dsn: Dsn, context: Context) -> Twilio:
         account=dsn.username,
         token=dsn.password,
         sender=_sender(options.get("from"), options.get("service")),
+        callback=_callback(dsn, context.public_url),
         timeout=context.timeout,
     )
+
+
+def _callback(dsn: Dsn, public_url: str) -> str | None:
+    """Where receipts go, where Twilio can be told so; what stands in for it may be told any address."""
+    is_ours = dsn.host is None and not _is_on_the_internet(urlsplit(public_url).hostname or "")
+    return None if is_ours else f"{public_url}/api/v1/receipts/twilio"
+
+
+def _is_on_the_internet(host: str) -> bool:
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith(".localhost")
 
 
 def _sender(number: str | None, service: str | None) -> tuple[str, str]:

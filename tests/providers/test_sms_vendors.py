@@ -102,7 +102,7 @@ def test_twilio_senders(sender: str, field: str, value: str) -> None:
     result, fields = sent(twilio.VENDOR, "Hello", dsn=dsn)
     assert result.outcome is Outcome.ACCEPTED
     assert fields[field] == [value]
-    assert set(fields) == {"To", "Body", field}
+    assert set(fields) == {"To", "Body", "StatusCallback", field}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Receipts: what providers say of messages afterwards. Their signature is their key."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from flask import Response, abort, request
+
+from api.auth import is_open
+from api.bodies import read_bytes
+from api.parts import parts
+from api.problems import problem
+from api.resources import Resource
+from notifier import receipts
+from notifier.providers.receipts import Callback, Malformed, NotSigned, ReceiptSource, Report
+
+log = structlog.get_logger()
+
+blp = Resource(
+    "receipts",
+    __name__,
+    url_prefix="/api/v1/receipts",
+    description="For providers to call, with what became of messages; no key is needed, but their own signature.",
+)
+
+#: SendGrid posts up to 768 KiB at once, others far less.
+_MAX_BODY: Final = 1024 * 1024
+_BODY: Final = {"schema": {"description": "As the provider documents it."}}
+
+
+@blp.route("/<name:provider>", methods=["POST"])
+@is_open
+@blp.doc(
+    security=[],
+    requestBody={
+        "required": True,
+        "content": {"application/json": _BODY, "application/x-www-form-urlencoded": _BODY},
+    },
+)
+@blp.response(204, description="Taken, whatever it was; by SendGrid.")
+@blp.alt_response(200, description="The same, with an empty answer in TwiML; by Twilio.", content_type="text/xml")
+@blp.alt_response(400, description="Not what the provider documents.")
+@blp.alt_response(401, description="Not signed by the provider whose key is in our settings.")
+@blp.alt_response(404, description="No provider of this name is set up to send receipts.")
+@blp.alt_response(413, description="Larger than 1 MiB.")
+def take(provider: str) -> Response:
+    """Take a callback of `twilio` or `sendgrid`: receipts, complaints, and answers such as STOP.
+
+    `sent` becomes `delivered`, or `failed` with the reason `bounced`; hard bounces, complaints and STOP enter the
+    suppression list. Callbacks may come late, early, repeated and in any order.
+    """
+    wires = parts().wiring
+    sources = wires.receipt_sources.get(provider)
+    if not sources:
+        abort(404, "No provider of this name is set up to send receipts.")
+    callback = Callback(
+        url=wires.settings.public_url.rstrip("/") + request.path + ("?" + _query() if request.query_string else ""),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=read_bytes(_MAX_BODY),
+        received_at=datetime.now(UTC),
+    )
+    try:
+        report = _read(sources, callback)
+    except Malformed as error:
+        log.warning("receipt_malformed", provider=provider, error=str(error))
+        abort(400, f"The body {error}.")
+    if report is None:
+        log.warning("receipt_not_signed", provider=provider, public_url=wires.settings.public_url)
+        return problem(
+            401,
+            f"This is not signed by {provider}, or not for this address: NOTIFIER_PUBLIC_URL must be the one it calls.",
+            headers={"WWW-Authenticate": "Signature"},
+        )
+    receipts.take(wires.engine, report)
+    if sources[0].reply is None:
+        return Response(status=204)
+    body, content_type = sources[0].reply
+    return Response(body, 200, content_type=content_type)
+
+
+def _query() -> str:
+    return request.query_string.decode("ascii", "replace")
+
+
+def _read(sources: list[ReceiptSource], callback: Callback) -> Report | None:
+    """What the source reads whose signature it is; None where it is nobody's. Raises Malformed."""
+    for source in sources:
+        try:
+            return source.read(callback)
+        except NotSigned:
+            continue
+    return None

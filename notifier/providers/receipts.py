@@ -1,0 +1,119 @@
+"""Receipts: what a vendor says of messages after it took them over, in callbacks that it signs.
+
+A source reads one vendor's callbacks: it checks who signed, and says in our words what became of which notification,
+and whose address is not to be written to any more. It knows nothing of Postgres, and a callback that comes twice says
+the same twice.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Protocol
+from uuid import UUID
+
+from notifier.channels import Channel
+from notifier.providers.dsn import Dsn, parse
+
+
+class NotSigned(Exception):
+    """The callback is not signed, or not by the vendor whose key we have."""
+
+
+class Malformed(Exception):
+    """The callback is not what the vendor documents; its text says in what, and repeats nothing of it."""
+
+
+class Kind(StrEnum):
+    """What became of a message."""
+
+    DELIVERED = "delivered"
+    BOUNCED = "bounced"
+
+
+class Reason(StrEnum):
+    """Why an address is not to be written to any more."""
+
+    #: Nobody is there, and nobody will be.
+    HARD_BOUNCE = "hard_bounce"
+    #: Its owner reported a message as spam.
+    COMPLAINT = "complaint"
+    #: Its owner has answered STOP. The one that its owner can lift, too.
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """One request of a vendor's."""
+
+    #: The URL as the vendor called it, with its query: what proxies make of it on the way is not what was signed.
+    url: str
+    #: Lower-case name → value.
+    headers: Mapping[str, str]
+    body: bytes
+    #: When it came, with a time zone.
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one notification, as its provider says."""
+
+    #: The provider's name, as attempts record it.
+    provider: str
+    notification_id: UUID
+    kind: Kind
+    #: With a time zone; never after the callback came.
+    happened_at: datetime
+    #: Of one that bounced: why, in a few words of our own, without an address: "twilio 30003, unreachable handset".
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether an address may be written to over a channel, as far as the vendor has heard."""
+
+    channel: Channel
+    #: As the vendor writes it.
+    address: str
+    reason: Reason
+    #: The reason holds no longer.
+    lifted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that one callback says; each in the order in which it stands there."""
+
+    receipts: tuple[Receipt, ...] = ()
+    standings: tuple[Standing, ...] = ()
+
+
+class ReceiptSource(Protocol):
+    """Reads the callbacks of one account at one vendor. Used by several threads at once."""
+
+    #: The provider's name, as attempts record it, and as the path of its callbacks ends.
+    name: str
+    #: The body that a callback is answered with, and its content type. None: the answer has none.
+    reply: tuple[bytes, str] | None
+
+    def read(self, callback: Callback) -> Report:
+        """What a callback says; what is of no interest in it is left out. Raises NotSigned and Malformed."""
+        ...
+
+
+#: The module of each scheme that has receipts; its `source` is the factory, `(Dsn) -> ReceiptSource | None`.
+_MODULES: Final = {"twilio": "twilio_receipts", "sendgrid": "sendgrid_receipts"}
+
+
+def source(text: str) -> ReceiptSource | None:
+    """What reads the receipts of the provider that a DSN names; None where it sends none, or no key is known.
+
+    Raises ValueError, whose message shows nothing of the DSN's secrets.
+    """
+    dsn: Dsn = parse(text)
+    if dsn.scheme not in _MODULES:
+        return None
+    found: ReceiptSource | None = importlib.import_module(f"notifier.providers.{_MODULES[dsn.scheme]}").source(dsn)
+    return found

@@ -1,0 +1,179 @@
+"""SendGrid's signed event webhook. `sendgrid://KEY@default?webhook_key=…`
+
+| event                                            | receipt   | the address is suppressed                          |
+|--------------------------------------------------|-----------|----------------------------------------------------|
+| `delivered`                                      | delivered | no                                                 |
+| `bounce`, type `bounce`                          | bounced   | `hard_bounce`                                      |
+| `bounce`, type `blocked` or any other            | bounced   | no: the server refuses us, not the address         |
+| `dropped`, reason `Bounced Address` or `Invalid` | bounced   | `hard_bounce`                                      |
+| `dropped`, reason `Spam Reporting Address`       | bounced   | `complaint`                                        |
+| `dropped`, any other reason                      | bounced   | no                                                 |
+| `spamreport`                                     | none      | `complaint`                                        |
+| `unsubscribe`, `group_unsubscribe`               | none      | no: unsubscribing ends a category, not an address; |
+|                                                  |           | our own links do that (RFC 8058)                   |
+| `processed`, `deferred`, `open`, `click`, others | none      | no                                                 |
+
+Events without our `notification_id` are of somebody else's mail, and nothing to us.
+
+The signature is ECDSA (P-256, SHA-256) over the timestamp's header and the body. SendGrid goes on with a callback that
+failed for a day, and does not say whether it signs it anew: so what was signed within a day and an hour counts. What
+is played back within that time changes nothing but a suppression that somebody has lifted since.
+"""
+
+import re
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from notifier.channels import Channel
+from notifier.providers.dsn import Dsn
+from notifier.providers.receipts import Callback, Kind, Malformed, NotSigned, Reason, Receipt, Report, Standing
+
+_SIGNATURE: Final = "x-twilio-email-event-webhook-signature"
+_TIMESTAMP: Final = "x-twilio-email-event-webhook-timestamp"
+#: Seconds for which a signature counts.
+_SIGNED_FOR: Final = 25 * 3600
+
+#: Reasons of `dropped`, in small letters, that say something of the address.
+_DROPPED: Final = {
+    "bounced address": Reason.HARD_BOUNCE,
+    "invalid": Reason.HARD_BOUNCE,
+    "spam reporting address": Reason.COMPLAINT,
+}
+#: What SendGrid says of a message in words that cannot be an address.
+_KNOWN_WORDS: Final = frozenset(
+    {
+        *_DROPPED,
+        "unsubscribed address",
+        "spam content",
+        "recipient list over package quota",
+        "invalid smtpapi header",
+        "invalid address",
+        "mailbox unavailable",
+        "content",
+        "reputation",
+        "frequency or volume too high",
+        "technical failure",
+    }
+)
+_ENHANCED_CODE: Final = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
+
+
+class SendGridReceipts:
+    """Reads what one account calls back with."""
+
+    name = "sendgrid"
+    reply = None
+
+    def __init__(self, key: EllipticCurvePublicKey) -> None:
+        self._key = key
+
+    def read(self, callback: Callback) -> Report:
+        """See ReceiptSource."""
+        self._check(callback)
+        try:
+            events = orjson.loads(callback.body)
+        except orjson.JSONDecodeError:
+            raise Malformed("is not JSON") from None
+        if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
+            raise Malformed("is not a list of events")
+        receipts, standings = [], []
+        for event in events:
+            notification_id = _notification_of(event)
+            if notification_id is None:
+                continue
+            kind, reason = _meaning(event)
+            if kind is not None:
+                error = _error(event) if kind is Kind.BOUNCED else None
+                happened_at = _moment(event, callback.received_at)
+                receipts.append(Receipt(self.name, notification_id, kind, happened_at, error))
+            if reason is not None:
+                standings.append(Standing(Channel.EMAIL, _text(event, "email"), reason))
+        return Report(tuple(receipts), tuple(standings))
+
+    def _check(self, callback: Callback) -> None:
+        """Raise NotSigned unless our account has signed the callback, not long ago."""
+        timestamp = callback.headers.get(_TIMESTAMP, "")
+        try:
+            signature = b64decode(callback.headers.get(_SIGNATURE, ""), validate=True)
+            self._key.verify(signature, timestamp.encode() + callback.body, ECDSA(SHA256()))
+        except (NotBase64, ValueError, InvalidSignature):
+            raise NotSigned from None
+        is_time = re.fullmatch(r"[0-9]{1,12}", timestamp)
+        if not is_time or callback.received_at.timestamp() - int(timestamp) > _SIGNED_FOR:
+            raise NotSigned
+
+
+def _text(event: Mapping[str, Any], name: str) -> str:
+    value = event.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _notification_of(event: Mapping[str, Any]) -> UUID | None:
+    try:
+        return UUID(_text(event, "notification_id"))
+    except ValueError:
+        return None
+
+
+def _meaning(event: Mapping[str, Any]) -> tuple[Kind | None, Reason | None]:
+    """What became of the message, and whether the address is to be left alone for it."""
+    match _text(event, "event"):
+        case "delivered":
+            return Kind.DELIVERED, None
+        case "bounce":
+            return Kind.BOUNCED, Reason.HARD_BOUNCE if _text(event, "type") == "bounce" else None
+        case "dropped":
+            return Kind.BOUNCED, _DROPPED.get(_text(event, "reason").lower())
+        case "spamreport":
+            return None, Reason.COMPLAINT
+        case _:
+            return None, None
+
+
+def _error(event: Mapping[str, Any]) -> str:
+    """Why it bounced. SendGrid's own words may repeat the address: only those that are known pass."""
+    what = "blocked" if _text(event, "type") == "blocked" else _text(event, "event")
+    said = _text(event, "reason" if what == "dropped" else "bounce_classification").lower()
+    details = [said] if said in _KNOWN_WORDS else []
+    code = _text(event, "status")
+    if _ENHANCED_CODE.fullmatch(code):
+        details.insert(0, code)
+    return ", ".join([f"sendgrid {what}", *details])
+
+
+def _moment(event: Mapping[str, Any], received_at: datetime) -> datetime:
+    """When it happened: what SendGrid says, unless that cannot be."""
+    try:
+        return min(datetime.fromtimestamp(event["timestamp"], UTC), received_at)
+    except (LookupError, TypeError, ValueError, OverflowError, OSError):
+        return received_at
+
+
+def verification_key(text: str) -> EllipticCurvePublicKey:
+    """The key that SendGrid shows for its webhook: DER in base64. A plus may have become a space in a DSN's query.
+
+    Raises ValueError.
+    """
+    try:
+        key = load_der_public_key(b64decode(text.replace(" ", "+"), validate=True))
+    except (NotBase64, ValueError, UnsupportedAlgorithm):
+        key = None
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return key
+    raise ValueError("has a webhook_key that is not SendGrid's verification key, MFkw…, percent-encoded")
+
+
+def source(dsn: Dsn) -> SendGridReceipts | None:
+    """See receipts. Raises ValueError."""
+    text = dsn.query.get("webhook_key")
+    return SendGridReceipts(verification_key(text)) if text is not None else None

@@ -1,0 +1,363 @@
+"""What vendors' callbacks say, and that nobody else can say it."""
+
+import re
+from base64 import b64decode, b64encode
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import create_engine
+
+from notifier.channels import Channel
+from notifier.providers import registry
+from notifier.providers.dsn import Context, parse
+from notifier.providers.receipts import (
+    Callback,
+    Kind,
+    Malformed,
+    NotSigned,
+    Reason,
+    Receipt,
+    Report,
+    Standing,
+    source,
+)
+from tests.providers import signed
+from tests.providers.signed import SENDGRID_KEY, TOKEN, URL, sendgrid_callback, twilio_callback
+
+TWILIO = source(f"twilio://AC1:{TOKEN}@default?from=+15550100")
+SENDGRID = source(f"sendgrid://key@default?webhook_key={quote(SENDGRID_KEY, safe='')}")
+assert TWILIO
+assert SENDGRID
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+ID = UUID("01890000-0000-7000-8000-00000000beef")
+TO = "+4915112345678"
+#: Twilio's own example, from its documentation and the tests of its libraries.
+EXAMPLE_URL = "https://mycompany.com/myapp.php?foo=1&bar=2"
+EXAMPLE = {
+    "CallSid": "CA1234567890ABCDE",
+    "Caller": "+14158675309",
+    "Digits": "1234",
+    "From": "+14158675309",
+    "To": "+18005551212",
+}
+
+
+def twilio_says(query: str = "", **form: str) -> Report:
+    return TWILIO.read(twilio_callback(form, query, at=NOW))
+
+
+def status(message_status: str, **form: str) -> Report:
+    return twilio_says(f"notification={ID}", MessageStatus=message_status, To=TO, From="+15550100", **form)
+
+
+# Twilio.
+
+
+@pytest.mark.parametrize(
+    ("url", "form", "signature"),
+    [
+        (EXAMPLE_URL, [*EXAMPLE.items()], "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
+        (EXAMPLE_URL.replace(".com", ".com:1234"), [*EXAMPLE.items()], "RSOYDt4T1cUTdK1PDd93/VVr8B8="),
+        (EXAMPLE_URL, [*EXAMPLE.items()], "kvajT1Ptam85bY51eRf/AJRuM3w="),
+        (EXAMPLE_URL.replace("https", "http"), [*EXAMPLE.items()], "0ZXoZLH/DfblKGATFgpif+LLRf4="),
+        (
+            EXAMPLE_URL,
+            [("Sid", "CA123"), ("SidAccount", "AC123"), ("Digits", "5678"), ("Digits", "1234"), ("Digits", "1234")],
+            "IK+Dwps556ElfBT0I3Rgjkr1wJU=",
+        ),
+    ],
+    ids=["as documented", "our port", "their port", "their port, http", "a field twice"],
+)
+def test_twilios_own_examples(url: str, form: list[tuple[str, str]], signature: str) -> None:
+    reader = source("twilio://AC1:12345@default?from=+15550100")
+    assert reader
+    callback = Callback(url, {"x-twilio-signature": signature}, urlencode(form).encode(), NOW)
+    assert reader.read(callback) == Report()
+    for wrong in (
+        replace(callback, headers={}),
+        replace(callback, headers={"x-twilio-signature": ""}),
+        replace(callback, headers={"x-twilio-signature": signature.replace("=", "")}),
+        replace(callback, headers={"x-twilio-signature": "ü" + signature}),
+        replace(callback, body=callback.body + b"&a=b"),
+        replace(callback, body=callback.body[:-1]),
+        replace(callback, url=url + "&x=1"),
+        replace(callback, url=url.replace("mycompany", "theircompany")),
+    ):
+        with pytest.raises(NotSigned):
+            reader.read(wrong)
+    other = source("twilio://AC1:12346@default?from=+15550100")
+    assert other
+    with pytest.raises(NotSigned):
+        other.read(callback)
+
+
+@pytest.mark.parametrize("state", ["delivered", "read"])
+def test_twilio_delivered(state: str) -> None:
+    assert status(state) == Report((Receipt("twilio", ID, Kind.DELIVERED, NOW),))
+
+
+@pytest.mark.parametrize(
+    "state", ["accepted", "scheduled", "queued", "sending", "sent", "canceled", "receiving", "", "Delivered"]
+)
+def test_twilio_is_not_done_yet(state: str) -> None:
+    assert status(state) == Report()
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "error", "reason"),
+    [
+        ("undelivered", "30003", "twilio 30003, unreachable handset", None),
+        ("undelivered", "30005", "twilio 30005, unknown handset", Reason.HARD_BOUNCE),
+        ("undelivered", "30006", "twilio 30006, a landline or an unreachable carrier", Reason.HARD_BOUNCE),
+        ("undelivered", "30007", "twilio 30007, filtered by the carrier", None),
+        ("failed", "21610", "twilio 21610, opted out", Reason.STOP),
+        ("failed", "21614", "twilio 21614, not a mobile number", Reason.HARD_BOUNCE),
+        ("failed", "31999", "twilio 31999", None),
+        ("failed", "", "twilio says failed", None),
+        ("undelivered", "+4915112345678", "twilio says undelivered", None),
+    ],
+)
+def test_twilio_bounced(state: str, code: str, error: str, reason: Reason | None) -> None:
+    standings = (Standing(Channel.SMS, TO, reason),) if reason else ()
+    assert status(state, ErrorCode=code) == Report((Receipt("twilio", ID, Kind.BOUNCED, NOW, error),), standings)
+
+
+@pytest.mark.parametrize("text", ["STOP", "stop", " Stop\r\n", "StopAll", "unsubscribe", "cancel", "end", "QUIT"])
+def test_twilio_stop(text: str) -> None:
+    assert twilio_says(From=TO, Body=text) == Report((), (Standing(Channel.SMS, TO, Reason.STOP),))
+
+
+@pytest.mark.parametrize("text", ["START", "yes", "Unstop "])
+def test_twilio_start(text: str) -> None:
+    assert twilio_says(From=TO, Body=text) == Report((), (Standing(Channel.SMS, TO, Reason.STOP, lifted=True),))
+
+
+@pytest.mark.parametrize("form", [{"Body": "stop it"}, {"Body": "HELP"}, {"Body": ""}, {}])
+def test_twilio_other_answers(form: dict[str, str]) -> None:
+    assert twilio_says(From=TO, **form) == Report()
+
+
+def test_twilio_advanced_opt_out_knows_better() -> None:
+    assert twilio_says(From=TO, Body="arrêt", OptOutType="STOP").standings[0].lifted is False
+    assert twilio_says(From=TO, Body="moin", OptOutType="START").standings[0].lifted is True
+    assert twilio_says(From=TO, Body="stop", OptOutType="HELP") == Report()
+
+
+@pytest.mark.parametrize("query", ["notification=", "notification=17", f"notification={ID}0"])
+def test_twilio_names_no_id(query: str) -> None:
+    with pytest.raises(Malformed, match=r"^names a notification that is no id$"):
+        twilio_says(query, MessageStatus="delivered")
+
+
+@pytest.mark.parametrize("body", [b"\xff=1", "Body=ä".encode(), b"&".join(b"a=%d" % n for n in range(1100))])
+def test_twilio_no_form(body: bytes) -> None:
+    with pytest.raises(Malformed, match=r"^is not a form$"):
+        TWILIO.read(Callback(URL, {}, body, NOW))
+
+
+# SendGrid.
+
+#: From the tests of SendGrid's own libraries.
+EXAMPLE_KEY = (
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE83T4O/n84iotIvIW4mdBgQ/7dAfSmpqIM8kF9mN1flpVKS3GRqe62gw+2fNNRaINXvVpiglSI8eN"
+    "Ec6wEA3F+g=="
+)
+EXAMPLE_HEADERS = {
+    "x-twilio-email-event-webhook-signature": (
+        "MEUCIGHQVtGj+Y3LkG9fLcxf3qfI10QysgDWmMOVmxG0u6ZUAiEAyBiXDWzM+uOe5W0JuG+luQAbPIqHh89M15TluLtEZtM="
+    ),
+    "x-twilio-email-event-webhook-timestamp": "1600112502",
+}
+EXAMPLE_BODY = (
+    b'[{"email":"hello@world.com","event":"dropped","reason":"Bounced Address",'
+    b'"sg_event_id":"ZHJvcC0xMDk5NDkxOS1MUnpYbF9OSFN0T0doUTRrb2ZTbV9BLTA",'
+    b'"sg_message_id":"LRzXl_NHStOGhQ4kofSm_A.filterdrecv-p3mdw1-756b745b58-kmzbl-18-5F5FC76C-9.0",'
+    b'"smtp-id":"<LRzXl_NHStOGhQ4kofSm_A@ismtpd0039p1iad1.sendgrid.net>","timestamp":1600112492}]\r\n'
+)
+
+
+@pytest.mark.parametrize("key", [quote(EXAMPLE_KEY, safe=""), EXAMPLE_KEY, EXAMPLE_KEY.replace("+", "%20")])
+def test_sendgrids_own_example(key: str) -> None:
+    reader = source(f"sendgrid://key@default?webhook_key={key}")
+    assert reader
+    signed_at = datetime.fromtimestamp(1600112502, UTC)
+    callback = Callback(URL, EXAMPLE_HEADERS, EXAMPLE_BODY, signed_at + timedelta(hours=24))
+    assert reader.read(callback) == Report()  # it is of nobody's notification
+    signature, timestamp = EXAMPLE_HEADERS
+    for wrong in (
+        replace(callback, body=EXAMPLE_BODY.rstrip()),
+        replace(callback, body=b""),
+        replace(callback, headers={}),
+        replace(callback, headers={timestamp: "1600112502"}),
+        replace(callback, headers={signature: EXAMPLE_HEADERS[signature]}),
+        replace(callback, headers=EXAMPLE_HEADERS | {timestamp: "1600112503"}),
+        replace(callback, headers=EXAMPLE_HEADERS | {timestamp: "ü"}),
+        replace(callback, headers=EXAMPLE_HEADERS | {signature: EXAMPLE_HEADERS[signature][4:]}),
+        replace(callback, headers=EXAMPLE_HEADERS | {signature: "?"}),
+        replace(callback, headers=EXAMPLE_HEADERS | {signature: "ü"}),
+        replace(callback, received_at=signed_at + timedelta(hours=25, seconds=1)),
+    ):
+        with pytest.raises(NotSigned):
+            reader.read(wrong)
+    with pytest.raises(NotSigned):
+        SENDGRID.read(callback)
+
+
+def sendgrid_says(*events: Any) -> Report:
+    return SENDGRID.read(sendgrid_callback(orjson.dumps(events), at=NOW))
+
+
+def event(name: str, **more: Any) -> dict[str, Any]:
+    then = int(NOW.timestamp()) - 60
+    return {"email": "Ada@example.org", "timestamp": then, "event": name, "notification_id": str(ID), **more}
+
+
+def bounced(error: str) -> tuple[Receipt, ...]:
+    return (Receipt("sendgrid", ID, Kind.BOUNCED, NOW - timedelta(minutes=1), error),)
+
+
+def test_sendgrid_delivered() -> None:
+    receipt = Receipt("sendgrid", ID, Kind.DELIVERED, NOW - timedelta(minutes=1))
+    assert sendgrid_says(event("delivered", response="250 OK")) == Report((receipt,))
+
+
+@pytest.mark.parametrize(
+    "name", ["processed", "deferred", "open", "click", "unsubscribe", "group_unsubscribe", "group_resubscribe", ""]
+)
+def test_sendgrid_is_of_no_interest(name: str) -> None:
+    assert sendgrid_says(event(name)) == Report()
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "reason"),
+    [
+        ({"event": "bounce", "type": "bounce", "status": "5.1.1"}, "sendgrid bounce, 5.1.1", Reason.HARD_BOUNCE),
+        (
+            {"event": "bounce", "type": "bounce", "status": "5.0.0", "bounce_classification": "Invalid Address"},
+            "sendgrid bounce, 5.0.0, invalid address",
+            Reason.HARD_BOUNCE,
+        ),
+        (
+            {"event": "bounce", "type": "blocked", "status": "5.7.1", "reason": "550 <ada@example.org> refused"},
+            "sendgrid blocked, 5.7.1",
+            None,
+        ),
+        ({"event": "bounce", "type": "expired", "status": "ada@example.org"}, "sendgrid bounce", None),
+        ({"event": "bounce"}, "sendgrid bounce", None),
+        (
+            {"event": "dropped", "reason": "Bounced Address"},
+            "sendgrid dropped, bounced address",
+            Reason.HARD_BOUNCE,
+        ),
+        ({"event": "dropped", "reason": "Invalid"}, "sendgrid dropped, invalid", Reason.HARD_BOUNCE),
+        (
+            {"event": "dropped", "reason": "Spam Reporting Address"},
+            "sendgrid dropped, spam reporting address",
+            Reason.COMPLAINT,
+        ),
+        ({"event": "dropped", "reason": "Unsubscribed Address"}, "sendgrid dropped, unsubscribed address", None),
+        ({"event": "dropped", "reason": "Spam Content"}, "sendgrid dropped, spam content", None),
+        ({"event": "dropped", "reason": "ada@example.org is odd"}, "sendgrid dropped", None),
+        ({"event": "dropped", "reason": 17}, "sendgrid dropped", None),
+    ],
+)
+def test_sendgrid_bounced(more: dict[str, Any], error: str, reason: Reason | None) -> None:
+    standings = (Standing(Channel.EMAIL, "Ada@example.org", reason),) if reason else ()
+    assert sendgrid_says(event("", **more)) == Report(bounced(error), standings)
+
+
+def test_sendgrid_complaint() -> None:
+    standing = Standing(Channel.EMAIL, "Ada@example.org", Reason.COMPLAINT)
+    assert sendgrid_says(event("spamreport")) == Report((), (standing,))
+
+
+def test_sendgrid_events_of_others() -> None:
+    strangers = [event("bounce", type="bounce", notification_id=other) for other in ("", "17", None, 17, [str(ID)])]
+    del strangers[0]["notification_id"]
+    report = sendgrid_says(*strangers, event("delivered"), event("spamreport"))
+    assert (len(report.receipts), len(report.standings)) == (1, 1)
+
+
+@pytest.mark.parametrize("moment", [None, "1", [], True, 1e300, -1e300, int(NOW.timestamp()) + 100])
+def test_sendgrid_moments_that_cannot_be(moment: Any) -> None:
+    [receipt] = sendgrid_says(event("delivered", timestamp=moment)).receipts
+    assert receipt.happened_at <= NOW
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b"[null]", b'"x"', b"[", b"\xff", b"[" * 100_000])
+def test_sendgrid_no_list_of_events(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        SENDGRID.read(sendgrid_callback(body, at=NOW))
+    with pytest.raises(NotSigned):  # before it is looked at
+        SENDGRID.read(Callback(URL, {}, body, NOW))
+
+
+# Where they come from.
+
+
+def test_what_sends_no_receipts_has_no_source() -> None:
+    for dsn in ("outbox:", "smtp://host", "sendgrid://key@default", "vonage://k:s@default?from=Acme", "apprise:"):
+        assert source(dsn) is None
+
+
+def _context(channel: Channel, public_url: str = "https://notifier.example.com") -> Context:
+    engine = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+    return Context(channel, 5.0, "notifier@example.com", public_url, (), engine)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "hidden",
+        b64encode(b64decode(EXAMPLE_KEY)[:-1]).decode(),
+        b64encode(signed.public_der(ec.generate_private_key(ec.SECP384R1()))).decode(),
+    ],
+    ids=["empty", "no base64", "cut off", "another curve"],
+)
+def test_sendgrid_keys_that_are_refused(key: str) -> None:
+    dsn = f"sendgrid://key@default?webhook_key={quote(key, safe='')}"
+    for make in (source, lambda dsn: registry.make(dsn, _context(Channel.EMAIL))):
+        with pytest.raises(ValueError, match=r"^has a webhook_key that is not SendGrid's verification key") as caught:
+            make(dsn)
+        assert not key or key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "public_url", "is_told"),
+    [
+        ("default", "https://notifier.example.com", True),
+        ("default", "http://notifier.example.com/under", True),
+        ("default", "http://93.184.216.34:8000", True),
+        ("default", "http://localhost:8000", False),
+        ("default", "https://localhost", False),
+        ("default", "https://api.localhost", False),
+        ("default", "http://api:8000", False),
+        ("default", "http://127.0.0.1:8000", False),
+        ("default", "http://192.168.1.7", False),
+        ("default", "http://[::1]:8000", False),
+        ("127.0.0.1:9", "http://localhost:8000", True),
+    ],
+)
+def test_twilio_is_told_where_receipts_go(host: str, public_url: str, is_told: bool) -> None:
+    provider: Any = registry.make(
+        f"twilio://AC1:{TOKEN}@{host}?from=+15550100&tls=none", _context(Channel.SMS, public_url)
+    )
+    body = provider.request(signed.message(ID)).body.decode()
+    callback = urlencode({"StatusCallback": f"{public_url}/api/v1/receipts/twilio?notification={ID}"})
+    assert (callback in body) is is_told
+    assert ("StatusCallback" in body) is is_told
+    provider.close()
+
+
+def test_secrets_are_shown_nowhere() -> None:
+    for reader in (TWILIO, SENDGRID):
+        assert not re.search(f"{TOKEN}|{re.escape(SENDGRID_KEY)}", repr(reader))
+    assert TOKEN not in repr(parse(f"twilio://AC1:{TOKEN}@default"))
