@@ -5,15 +5,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from config.settings import STACK_FILE
+from deploy.ports import free_port
 from tests.conftest import clean_environment
 from tests.providers import receivers
 from tests.receivers import HttpReceiver, SmtpReceiver
-from tests.running import ROOT, Running, wait_for
+from tests.running import ROOT, Running, made, wait_for
 
 
 def manage(*arguments: str, environment: dict[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -58,6 +60,7 @@ def succeed(*arguments: str, environment: dict[str, str]) -> str:
         "outbox",
         "providers",
         "providers test",
+        "providers status",
         "listen",
         "api-keys",
         "replay",
@@ -209,22 +212,25 @@ def test_plain_celery_consumes_every_queue(env: dict[str, str]) -> None:
 
 
 def test_providers_are_listed_without_their_secrets(env: dict[str, str], smtp: SmtpReceiver) -> None:
-    dsns = {"NOTIFIER_SMS": "twilio://AC1:s3cret@default?from=%2B15550100", "NOTIFIER_PUSH": ""}
+    sms = "twilio://AC1:s3cret@default?from=%2B15550100&weight=80, outbox:?name=spare&rate=14"
+    dsns = {"NOTIFIER_SMS": sms, "NOTIFIER_PUSH": ""}
     listed = succeed("providers", "list", environment={**env, **dsns})
     rows = [line.strip("│┃ ").split("│") for line in listed.splitlines() if "│" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["email", "smtp", smtp.dsn.removeprefix("smtp://"), "3 s"],
-        ["sms", "twilio", "its own", "15 s"],
+        ["email", "smtp", smtp.dsn.removeprefix("smtp://"), "", "", "3 s"],
+        ["sms", "twilio", "its own", "80", "", "15 s"],
+        ["spare", "its own", "", "14/s", "10 s"],
         ["push", "none", "refused at intake: NOTIFIER_PUSH is not set"],
-        ["chat", "outbox", "its own", "10 s"],
+        ["chat", "outbox", "its own", "", "", "10 s"],
     ]
     assert "s3cret" not in listed
 
 
 def test_providers_that_cannot_be_made_are_one_line(env: dict[str, str]) -> None:
-    done = manage("providers", "list", environment={**env, "NOTIFIER_SMS": "outbox:, outbox:"})
+    done = manage("providers", "list", environment={**env, "NOTIFIER_SMS": "outbox:, outbox:?rate=often"})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Error: NOTIFIER_SMS names several providers; only one is supported\n"
+    said = "NOTIFIER_SMS, provider 2 of 2, has a rate that is not a number of messages a second, such as 14 or 0.5"
+    assert done.stderr == f"Error: {said}\n"
 
 
 @pytest.mark.parametrize("command", [["outbox"], ["dlq", "list"]])
@@ -263,3 +269,47 @@ def test_what_cannot_be_tried_out(env: dict[str, str], arguments: tuple[str, ...
     done = manage("providers", "test", *arguments, environment=env)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
+
+
+def test_one_of_several_providers_is_tried_out(env: dict[str, str], smtp: SmtpReceiver) -> None:
+    several = {**env, "NOTIFIER_EMAIL": f"smtp://127.0.0.1:9?tls=none, {smtp.dsn}?tls=none&name=spare"}
+    told = succeed("providers", "test", "email", "spare@example.com", "--provider", "spare", environment=several)
+    assert "accepted" in told
+    assert len(smtp.mails_to("spare@example.com")) == 1
+    done = manage("providers", "test", "email", "spare@example.com", environment=several)
+    assert (done.returncode, "refused: connection refused" in done.stdout) == (1, True)
+    done = manage("providers", "test", "email", "spare@example.com", "--provider", "other", environment=several)
+    assert done.stderr == "Error: There is no provider 'other'; there are: smtp, spare.\n"
+
+
+def test_why_an_sms_did_not_go_out(start_system: Callable[..., Running], env: dict[str, str]) -> None:
+    """What an operator sees, step by step, of a system whose provider is down."""
+    port = free_port()
+    sms = f"twilio://AC1:s3cret@127.0.0.1:{port}?from=%2B15550100&tls=none"
+    system = start_system(NOTIFIER_SMS=sms, NOTIFIER_SMS_RETRY_BACKOFF="1")
+    here = {**env, **system.environment}
+    first = succeed("providers", "status", environment={**here, "NOTIFIER_PUSH": ""})
+    assert "twilio is well: no failure of its own is known." in first
+    assert "No provider: NOTIFIER_PUSH is not set, and the API answers 422." in first
+    assert "Nothing was tried within the last hour." in first
+
+    stuck = made(system, channel="sms", recipient="+4915112345678")
+    for number in range(6):
+        made(system, channel="sms", recipient=f"+491511234567{number}")
+    wait_for(lambda: system.notification(stuck)["reason"] == "breaker_open", 30)
+    told = succeed("providers", "status", "sms", environment=here)
+    assert "twilio is left alone since " in told
+    assert "refused: connection refused" in told
+    assert "wait: breaker_open; the first is due at " in told
+
+    system.post("/api/v1/suppressions", {"address": "+4915112345678", "channel": "sms", "reason": "asked us to"})
+    system.http.put(f"{system.url}/api/v1/holds/sms", timeout=20).raise_for_status()
+    told = succeed("providers", "status", "sms", "+4915112345678", environment=here)
+    assert "An operator holds sms: nothing of it goes out before manage.py release sms." in told
+    assert "The address is on the suppression list, and gets nothing: asked us to." in told
+    assert f"{stuck}, made at " in told
+    assert "attempt 1 by twilio: unsent (refused: connection refused)" in told
+    assert "s3cret" not in told
+    done = manage("providers", "status", "sms", "Ada", environment=here)
+    assert done.returncode == 2
+    assert "Not a phone number" in done.stderr
