@@ -18,7 +18,7 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 from sqlalchemy import create_engine
 
 from notifier.channels import Channel
-from notifier.providers import EXCERPT, Message, Outcome, Result, registry, smtp
+from notifier.providers import EXCERPT, Fault, Message, Outcome, Result, registry, smtp
 from notifier.providers.dsn import Context
 from notifier.providers.smtp import Smtp
 from tests.providers import receivers
@@ -345,35 +345,38 @@ STAGES = ["banner", "EHLO", "MAIL", "RCPT", "DATA", "message"]
 
 
 @pytest.mark.parametrize(
-    ("stage", "reply", "outcome"),
+    ("stage", "reply", "outcome", "fault"),
     [
-        ("banner", b"554 go away", Outcome.UNSENT),
-        ("banner", b"421 busy", Outcome.UNSENT),
-        ("banner", b"200 what", Outcome.UNSENT),
-        ("MAIL", b"550 no", Outcome.REJECTED),
-        ("MAIL", b"451 later", Outcome.UNSENT),
-        ("MAIL", b"421 closing", Outcome.UNSENT),
-        ("MAIL", b"530 log in", Outcome.UNSENT),
-        ("MAIL", b"535 log in better", Outcome.UNSENT),
-        ("RCPT", b"550 unknown", Outcome.REJECTED),
-        ("RCPT", b"554 no", Outcome.REJECTED),
-        ("RCPT", b"450 greylisted", Outcome.UNSENT),
-        ("RCPT", b"421 closing", Outcome.UNSENT),
-        ("RCPT", b"538 encrypt", Outcome.UNSENT),
-        ("DATA", b"554 no", Outcome.REJECTED),
-        ("DATA", b"451 later", Outcome.UNSENT),
-        ("message", b"552 too large", Outcome.REJECTED),
-        ("message", b"554 spam", Outcome.REJECTED),
-        ("message", b"452 disk full", Outcome.UNSENT),
-        ("message", b"421 closing", Outcome.UNSENT),
+        ("banner", b"554 go away", Outcome.UNSENT, Fault.PROVIDER),
+        ("banner", b"421 busy", Outcome.UNSENT, Fault.PROVIDER),
+        ("banner", b"200 what", Outcome.UNSENT, Fault.PROVIDER),
+        ("MAIL", b"550 no", Outcome.REJECTED, None),
+        ("MAIL", b"451 later", Outcome.UNSENT, None),
+        ("MAIL", b"421 closing", Outcome.UNSENT, Fault.PROVIDER),
+        ("MAIL", b"530 log in", Outcome.UNSENT, Fault.PROVIDER),
+        ("MAIL", b"535 log in better", Outcome.UNSENT, Fault.PROVIDER),
+        ("RCPT", b"550 unknown", Outcome.REJECTED, Fault.RECIPIENT),
+        ("RCPT", b"550 5.1.1 unknown", Outcome.REJECTED, Fault.RECIPIENT),
+        ("RCPT", b"550 5.7.1 no relaying", Outcome.REJECTED, None),
+        ("RCPT", b"553 no", Outcome.REJECTED, Fault.RECIPIENT),
+        ("RCPT", b"554 no", Outcome.REJECTED, None),
+        ("RCPT", b"450 greylisted", Outcome.UNSENT, None),
+        ("RCPT", b"421 closing", Outcome.UNSENT, Fault.PROVIDER),
+        ("RCPT", b"538 encrypt", Outcome.UNSENT, Fault.PROVIDER),
+        ("DATA", b"554 no", Outcome.REJECTED, None),
+        ("DATA", b"451 later", Outcome.UNSENT, None),
+        ("message", b"552 too large", Outcome.REJECTED, None),
+        ("message", b"554 spam", Outcome.REJECTED, None),
+        ("message", b"452 disk full", Outcome.UNSENT, None),
+        ("message", b"421 closing", Outcome.UNSENT, Fault.PROVIDER),
     ],
 )
-def test_the_outcome_of_a_refusal(make: Make, stage: str, reply: bytes, outcome: Outcome) -> None:
+def test_the_outcome_of_a_refusal(make: Make, stage: str, reply: bytes, outcome: Outcome, fault: Fault | None) -> None:
     with receivers.listening(MailServer({stage: reply}).talk) as server:
         result = post(make(server.port))
 
     code, text = reply.decode().split(" ", 1)
-    assert (result.outcome, result.status_code) == (outcome, int(code))
+    assert (result.outcome, result.status_code, result.fault) == (outcome, int(code), fault)
     assert result.error is not None
     assert result.error.startswith(f"smtp {code}")
     assert result.response_excerpt == text
@@ -394,6 +397,7 @@ def test_a_connection_that_closes_is_ambiguous_only_after_the_dot(make: Make, st
         result = post(make(server.port))
 
     assert result.outcome is (Outcome.AMBIGUOUS if stage == "message" else Outcome.UNSENT)
+    assert result.fault is Fault.PROVIDER
     assert result.error == "reset: the server closed the connection"
     assert result.status_code is None
 
@@ -435,6 +439,7 @@ def test_silence_ends_at_the_deadline(make: Make, stage: str) -> None:
     [result] = itertools.chain.from_iterable(yields)
     assert result.outcome is (Outcome.AMBIGUOUS if stage == "message" else Outcome.UNSENT)
     assert (result.error, result.status_code) == ("timeout: no answer within 0.5 s", None)
+    assert result.fault is Fault.PROVIDER
     assert 490 <= result.duration_ms < LATE
     assert len(yields) >= 4  # the caller had its turn while nothing happened
 
@@ -500,6 +505,7 @@ def test_a_refused_connection_is_unsent(make: Make) -> None:
     result = post(make(receivers.unused_port()))
 
     assert (result.outcome, result.error) == (Outcome.UNSENT, "refused: connection refused")
+    assert result.fault is Fault.PROVIDER
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid"])
