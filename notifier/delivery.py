@@ -25,7 +25,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from notifier.attempts import Record, record
-from notifier.channels import OnAmbiguous, Status
+from notifier.channels import Channel, OnAmbiguous, Status
 from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
 from notifier.deadletters import AMBIGUOUS
@@ -36,7 +36,8 @@ from notifier.failover import Providers, Relay
 from notifier.gate import Gate, Passed
 from notifier.listeners import Listeners
 from notifier.patterns import told_as
-from notifier.providers import Message, Outcome, Result
+from notifier.providers import Fault, Message, Outcome, Result
+from notifier.pruning import prune_tokens
 
 log = structlog.get_logger()
 
@@ -236,6 +237,8 @@ class _Batch:
         #: What was taken, but nobody could begin.
         self._returned: list[Claimed] = []
         self._unrecorded: list[Record] = []
+        #: Users and their push tokens at which nobody is any more.
+        self._gone: set[tuple[str, str]] = set()
         self._recorded_at = time.monotonic()
         self._turned_at = time.monotonic()
         self._postgres_is_away = False
@@ -340,6 +343,9 @@ class _Batch:
                 self._begun[row.id] = (row, time.monotonic())
             elif result.outcome is not Outcome.ACCEPTED:
                 self._failed.append(_failed(row, result))
+                is_gone = result.outcome is Outcome.REJECTED and result.fault is Fault.RECIPIENT
+                if is_gone and row.queue.startswith(Channel.PUSH) and row.user_id and row.recipient:
+                    self._gone.add((row.user_id, row.recipient))
 
     def _record_is_due(self) -> bool:
         if not self._unrecorded or self._postgres_is_away:
@@ -362,6 +368,8 @@ class _Batch:
         self._watch.report()
         self._relay.report()
         self._unrecorded = []
+        gone, self._gone = self._gone, set()
+        prune_tokens(self._transactions, gone)
         self._recorded_at = time.monotonic()
         self._postgres_is_away = False
         return True
