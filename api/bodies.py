@@ -124,17 +124,30 @@ def is_empty(limit: int) -> bool:
     return not request.get_data()  # which keeps it for those who read it
 
 
-def read_json(limit: int) -> Body:
+def read_json(limit: int, *, beside: str | None = None, room: int = 0) -> Body:
     """The request's body, one JSON object of at most `limit` bytes.
 
-    Answers 400, 413 or 415; raises Invalid.
+    `beside`: a member that does not count, and has `room` for itself, in bytes. Answers 400, 413 or 415; raises
+    Invalid.
     """
     if not request.is_json:
         abort(415, "Send JSON, with 'Content-Type: application/json'.")
+    raw = read_bytes(limit + room)
+    # Looked at before it is parsed, which takes much more memory than the text.
+    if len(raw) > limit and len(raw) - _length_of(beside, raw) > limit:
+        abort(413, f"The body is larger than {limit} bytes" + (f", without its {beside}." if beside else "."))
     try:
-        return parse(read_bytes(limit))
+        return parse(raw)
     except NotJson as error:
         abort(400, str(error))
+
+
+def _length_of(member: str | None, raw: bytes) -> int:
+    """How many bytes a top-level member has; 0 where there is none, or no JSON object at all."""
+    try:
+        return len(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get(member or "", b""))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 0
 
 
 class _Batch(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,6 +1,7 @@
 """Notifications: one message to one recipient over one channel."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -16,6 +17,7 @@ from api.parts import parts
 from api.problems import problem
 from api.resources import Resource
 from api.schemas.notifications import (
+    MOST_ATTACHMENTS,
     AttemptPageSchema,
     CancelledSchema,
     CancelSchema,
@@ -27,15 +29,19 @@ from api.schemas.notifications import (
     NotificationWithAttemptsSchema,
 )
 from notifier import changes as changing
+from notifier.attachments import drop, store
 from notifier.callbacks import tell
 from notifier.cancelling import Cancelled, cancel, cancel_by_key, replace_older
 from notifier.channels import FINISHED
-from notifier.drafts import draft_notifications
+from notifier.drafts import Draft, draft_notifications
+from notifier.errors import Invalid
 from notifier.explaining import explain
+from notifier.intake import Accepted
 from notifier.keys import Scope
 from notifier.looking import attempts_of
 from notifier.models import Notification
 from notifier.plans import Plan, shared_fields
+from notifier.rendering import Envelope, as_members
 from notifier.users import people
 
 blp = Resource(
@@ -44,33 +50,43 @@ blp = Resource(
 
 _direct = DirectNotificationSchema()
 _out = NotificationsSchema()
+#: Bytes of JSON that stand around an attachment's content at the most.
+_AROUND: Final = 4096
 
 
 @blp.route("", methods=["POST"])
 @requires(Scope.SEND)
 @blp.doc(requestBody={"required": True, "content": {"application/json": {"schema": DirectNotificationSchema}}})
 @blp.response(202, NotificationsSchema, description="Committed to Postgres.")
+@blp.alt_response(413, description="Larger than 256 KiB, not counting its attachments, or those are much too large.")
 @blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
 @blp.alt_response(503, description="Postgres cannot be reached; see Retry-After.")
 def post_notification() -> Response:
-    """Send a message without an event: one notification for each channel, address and lead time."""
-    body = read_json(parts().wiring.settings.max_event_bytes)
+    """Send a message without an event: one notification for each channel, address and lead time.
+
+    An email may name its sender (`from`), where answers go (`reply_to`), and carry files (`attachments`).
+    """
+    settings = parts().wiring.settings
+    room = _in_json(settings.max_attachment_bytes)
+    body = read_json(settings.max_event_bytes, beside="attachments", room=room)
     fields = with_key_header(load(_direct, body))
+    _check_attachments(fields, settings.max_attachment_bytes)
     templates = templates_of([fields])
     check_template(fields, templates)
     engine = parts().wiring.engine
     with engine.connect() as connection:
         person = people(connection, [fields["user_id"]]).get(fields["user_id"] or "")
+    files = store(engine, fields["attachments"] or ())
     draft = draft_notifications(
         caller().name,
-        _plan(fields, body),
+        _plan(fields, body, files),
         fields["idempotency_key"],
         body.fingerprint("notification"),
         planner(),
         person,
         templates,
     )
-    answer = accept_one(draft)
+    answer = _accept(draft, files)
     with Session(engine) as session, session.begin():
         if not answer.duplicate:
             replace_older(session.connection(), draft.notifications)
@@ -81,13 +97,38 @@ def post_notification() -> Response:
     return accepted(items, duplicate=answer.duplicate)
 
 
-def _plan(fields: dict[str, Any], body: Body) -> Plan:
+def _in_json(size: int) -> int:
+    """Bytes that attachments of so many bytes take at the most: in base64, with names and types around them."""
+    return (size + 2) // 3 * 4 + MOST_ATTACHMENTS * _AROUND
+
+
+def _check_attachments(fields: dict[str, Any], most: int) -> None:
+    """Raise Invalid where attachments have more than `most` bytes in all."""
+    if sum(len(each.content) for each in fields["attachments"] or ()) > most:
+        raise Invalid({"attachments": [f"More than {most} bytes in all, decoded."]})
+
+
+def _accept(draft: Draft, files: Sequence[UUID]) -> Accepted:
+    """Write a draft, whose attachments were kept before; they go again where it turns out not to be new."""
+    engine = parts().wiring.engine
+    try:
+        answer = accept_one(draft)
+    except Invalid:
+        drop(engine, files)
+        raise
+    if answer.duplicate:
+        drop(engine, files)
+    return answer
+
+
+def _plan(fields: dict[str, Any], body: Body, files: Sequence[UUID]) -> Plan:
     channels = fields["channels"] or ([fields["channel"]] if fields["channel"] else [])
     if fields["template"] is None:
         content = {"subject": fields["subject"], "body": fields["body"]}
     else:
         raw = body.raw_member("data") if fields["data"] is not None else None
         content = {"data": orjson.Fragment(raw or b"{}")}
+    content |= as_members(Envelope(fields["sender"], fields["reply_to"], tuple(files)))
     return Plan(
         recipient=fields["recipient"],
         user_id=fields["user_id"],

@@ -176,6 +176,10 @@ class Settings:
     idempotency_ttl: timedelta = _setting("NOTIFIER_IDEMPOTENCY_TTL", _duration(1), timedelta(hours=24))
     #: The largest event or notification, in bytes of JSON.
     max_event_bytes: int = _setting("NOTIFIER_MAX_EVENT_BYTES", _integer(1024), 256 * 1024)
+    #: The most that one notification's attachments may have in all, in bytes.
+    max_attachment_bytes: int = _setting(
+        "NOTIFIER_MAX_ATTACHMENT_BYTES", _integer(0, 25 * 1024 * 1024), 5 * 1024 * 1024
+    )
     #: The largest batch, in bytes.
     max_batch_bytes: int = _setting("NOTIFIER_MAX_BATCH_BYTES", _integer(1024), 8 * 1024 * 1024)
     #: The most events in a batch.

@@ -8,13 +8,14 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Engine, text
 
+from notifier import attachments
 from notifier.channels import Channel
 from notifier.claiming import Claimed
 from notifier.errors import NotifierError
 from notifier.preferences import GENERAL
-from notifier.providers import Message
+from notifier.providers import Attachment, Message
 from notifier.receivers import Receiver
-from notifier.rendering import Content, context_of, message_of, render
+from notifier.rendering import Content, Envelope, context_of, envelope_of, message_of, render
 from notifier.routes import view_of
 from notifier.sandbox import Rendered, Sandbox, Source
 from notifier.unsubscribing import Links
@@ -70,8 +71,22 @@ class Composer:
             templates = self._read_templates(connection, {row.template_id for row in templated if row.template_id})
             events, persons = _seen_by_templates(connection, templated)
             contents = _contents(connection, rows)
+            envelopes = _envelopes(contents) if self._channel is Channel.EMAIL else {}
+            named = {each for envelope in envelopes.values() for each in envelope.attachments}
+            sizes = attachments.sizes(connection, named)
         return Composition(
-            self._channel, self._sandbox, self._links, self._vault, contents, templates, events, persons, known
+            self._engine,
+            self._channel,
+            self._sandbox,
+            self._links,
+            self._vault,
+            contents,
+            envelopes,
+            sizes,
+            templates,
+            events,
+            persons,
+            known,
         )
 
     def _read_templates(self, connection: Connection, ids: set[UUID]) -> Mapping[UUID, _Template]:
@@ -107,22 +122,73 @@ def _contents(connection: Connection, rows: Sequence[Claimed]) -> dict[UUID, Con
     return contents
 
 
+def _envelopes(contents: Mapping[UUID, Content]) -> dict[UUID, Envelope]:
+    """What was given for the envelopes of emails, of those rows that were given any."""
+    found = ((row_id, envelope_of(content)) for row_id, content in contents.items())
+    return {row_id: envelope for row_id, envelope in found if envelope is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Composition:
     """A batch whose messages can be made."""
 
+    _engine: Engine
     _channel: Channel
     _sandbox: Sandbox
     _links: Links
     _vault: Vault
     _contents: Mapping[UUID, Content]
+    _envelopes: Mapping[UUID, Envelope]
+    #: Of attachments, in bytes.
+    _sizes: Mapping[UUID, int]
     _templates: Mapping[UUID, _Template]
     _events: Mapping[UUID, Mapping[str, Any]]
     _persons: Mapping[str, Person]
     _receivers: Mapping[UUID, Receiver]
 
+    def fitting(self, rows: Sequence[Claimed], room: int) -> Sequence[Claimed]:
+        """The first of some rows, at least one: as many as have no more than `room` bytes of attachments in all."""
+        for place, row in enumerate(rows if self._sizes else ()):
+            room -= sum(self._sizes.get(each, 0) for each in self._named(row))
+            if room < 0 and place > 0:
+                return rows[:place]
+        return rows
+
     def messages(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
-        """The messages of some rows, or why there is none: an answer a row, in order. A row that breaks fails alone."""
+        """The messages of some rows, or why there is none: an answer a row, in order. A row that breaks fails alone.
+
+        Reads their attachments, where they have any; raises what the database raises.
+        """
+        named = {each for row in rows for each in self._named(row)}
+        files: Mapping[UUID, Attachment] = {}
+        if named:
+            with self._engine.connect() as connection:
+                files = attachments.load(connection, named)
+        made = self._bare(rows)
+        return [self._enveloped(row, answer, files) for row, answer in zip(rows, made, strict=True)]
+
+    def _named(self, row: Claimed) -> tuple[UUID, ...]:
+        envelope = self._envelopes.get(row.id)
+        return envelope.attachments if envelope else ()
+
+    def _enveloped(
+        self, row: Claimed, message: Message | CannotCompose, files: Mapping[UUID, Attachment]
+    ) -> Message | CannotCompose:
+        """A message with what was given for its envelope, which goes before its template's."""
+        envelope = self._envelopes.get(row.id)
+        if envelope is None or isinstance(message, CannotCompose):
+            return message
+        if not all(each in files for each in envelope.attachments):
+            return CannotCompose("attachment: it is gone")
+        return replace(
+            message,
+            sender=envelope.sender or message.sender,
+            reply_to=envelope.reply_to or message.reply_to,
+            attachments=tuple(files[each] for each in envelope.attachments),
+        )
+
+    def _bare(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
+        """The messages as their templates and texts make them."""
         answers: dict[UUID, Message | CannotCompose] = {}
         templated = []
         for row in rows:

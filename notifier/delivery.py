@@ -25,7 +25,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from notifier.attempts import Record, record
-from notifier.channels import OnAmbiguous, Status
+from notifier.channels import Channel, OnAmbiguous, Status
 from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
 from notifier.deadletters import AMBIGUOUS
@@ -36,7 +36,8 @@ from notifier.failover import Providers, Relay
 from notifier.gate import Gate, Passed
 from notifier.listeners import Listeners
 from notifier.patterns import told_as
-from notifier.providers import Message, Outcome, Result
+from notifier.providers import Fault, Message, Outcome, Result
+from notifier.pruning import prune_tokens
 
 log = structlog.get_logger()
 
@@ -48,6 +49,8 @@ _RECORD_SECONDS: Final = 0.1
 #: The most messages that are made at once, and from how many seconds on that is too slow for as many.
 _MOST_AT_ONCE: Final = 16
 _SLOW_COMPOSING: Final = 0.1
+#: About so many bytes of attachments are under way at once in a batch: a worker has no memory for all of them.
+_MOST_CARRIED: Final = 8 * 1024 * 1024
 #: Seconds after which a send counts as late: a thread is not kept by those alone.
 _LATE: Final = 1.0
 #: Seconds between two looks, where a tenth is usual, that say that this process is slow itself.
@@ -226,12 +229,16 @@ class _Batch:
         self._waiting = deque(claimed)
         #: How many messages are made at once: one, and twice as many each time that goes quickly.
         self._at_once = 1
+        #: Bytes of attachments that the provider was given and may still hold.
+        self._carried = 0
         self._begun: dict[UUID, tuple[Claimed, float]] = {}
         #: How many calls those have behind them that went on to another provider.
         self._calls: dict[UUID, int] = {}
         #: What was taken, but nobody could begin.
         self._returned: list[Claimed] = []
         self._unrecorded: list[Record] = []
+        #: Users and their push tokens at which nobody is any more.
+        self._gone: set[tuple[str, str]] = set()
         self._recorded_at = time.monotonic()
         self._turned_at = time.monotonic()
         self._postgres_is_away = False
@@ -291,16 +298,22 @@ class _Batch:
         return not self._postgres_is_away and time.monotonic() < self._start_until and not self._relay.is_shut
 
     def _messages(self) -> Iterator[Message]:
-        """What the provider may begin now; ends early where time or Postgres runs out."""
-        while self._waiting and self._may_begin():
+        """What the provider may begin now; ends early where time, Postgres or the room for attachments runs out."""
+        self._carried = 0  # it is asked anew only when nothing is in flight
+        while self._waiting and self._may_begin() and self._carried < _MOST_CARRIED:
             # What was made is sent, so that every claim gets on however slow its templates are.
             yield from self._made()
 
     def _made(self) -> Iterator[Message]:
         """Make the messages of the next few rows, and give them out; rows that cannot be made have failed."""
         began = time.monotonic()
-        rows = list(islice(self._waiting, self._at_once))
-        made = self._composition.messages(rows)
+        rows = self._composition.fitting(list(islice(self._waiting, self._at_once)), _MOST_CARRIED - self._carried)
+        try:
+            made = self._composition.messages(rows)
+        except (OperationalError, InterfaceError) as error:
+            log.warning("attachments_not_read", error=type(error.orig).__name__, messages=len(rows))
+            self._postgres_is_away = True
+            return
         took = time.monotonic() - began
         # A template may take seconds, and the lease goes on meanwhile.
         self._at_once = min(_MOST_AT_ONCE, 2 * self._at_once) if took < _SLOW_COMPOSING else 1
@@ -316,6 +329,7 @@ class _Batch:
                 return
             self._waiting.popleft()
             self._begun[row.id] = (row, time.monotonic())
+            self._carried += sum(len(each.content) for each in message.attachments)
             yield message
 
     def _note(self, results: Sequence[Result]) -> None:
@@ -329,6 +343,9 @@ class _Batch:
                 self._begun[row.id] = (row, time.monotonic())
             elif result.outcome is not Outcome.ACCEPTED:
                 self._failed.append(_failed(row, result))
+                is_gone = result.outcome is Outcome.REJECTED and result.fault is Fault.RECIPIENT
+                if is_gone and row.queue.startswith(Channel.PUSH) and row.user_id and row.recipient:
+                    self._gone.add((row.user_id, row.recipient))
 
     def _record_is_due(self) -> bool:
         if not self._unrecorded or self._postgres_is_away:
@@ -351,6 +368,8 @@ class _Batch:
         self._watch.report()
         self._relay.report()
         self._unrecorded = []
+        gone, self._gone = self._gone, set()
+        prune_tokens(self._transactions, gone)
         self._recorded_at = time.monotonic()
         self._postgres_is_away = False
         return True

@@ -12,6 +12,12 @@ USER_DELETED: Final = "user_deleted"
 
 _DELETE: Final = text("DELETE FROM users WHERE user_id = :user_id")
 _LOCK: Final = text("SELECT id, event_id FROM notifications WHERE user_id = :user_id ORDER BY id FOR UPDATE")
+_ATTACHMENTS: Final = text("""
+    DELETE FROM attachments WHERE id IN (
+        SELECT CAST(json_array_elements_text(content -> 'attachments') AS uuid) FROM notifications
+        WHERE id = ANY(:ids) AND json_typeof(content -> 'attachments') = 'array'
+    )
+""")
 # What is being sent loses its address too: a retry then finds nobody.
 _NOTIFICATIONS: Final = text(f"""
     UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, rule = NULL, next_channels = NULL,
@@ -32,7 +38,7 @@ _EVENTS: Final = text(f"""
 
 
 def erase_user(engine: Engine, user_id: str) -> bool:
-    """Delete a user, and what is known of them in events, notifications, attempts, letters and the outbox.
+    """Delete a user, and what is known of them in events, notifications, attachments, attempts, letters and the outbox.
 
     Rows and their states stay, for the counts. The suppression list stays too: it is there to leave people alone.
     Returns false where there is no such user.
@@ -52,6 +58,7 @@ def _erase_traces(connection: Connection, user_id: str, own_events: str) -> None
     own = list(connection.scalars(text(own_events), {"user_id": user_id}))
     rows = connection.execute(_LOCK, {"user_id": user_id}).all()
     ids = [row.id for row in rows]
+    connection.execute(_ATTACHMENTS, {"ids": ids})
     connection.execute(_NOTIFICATIONS, {"ids": ids})
     wipe(connection, ids)
     connection.execute(_EVENTS, {"own": own, "heard": [row.event_id for row in rows if row.event_id]})

@@ -59,7 +59,8 @@ class Plan:
     channels: tuple[Channel, ...] = ()
     strategy: Strategy = Strategy.ALL
     template: str | None = None
-    #: What it is about, where that is not the event's payload: `{"subject", "body"}` or `{"data": {…}}`.
+    #: What it is about, where that is not the event's payload: `{"subject", "body"}` or `{"data": {…}}`. For
+    #: emails, `from` and `reply_to` may stand beside that.
     content: Any = None
     category: str | None = None
     critical: bool = False

@@ -30,8 +30,43 @@ class Content:
     data: str
     #: When it happened, or else when it was accepted.
     timestamp: datetime
-    #: `data` is `{"subject", "body"}` or `{"data": {…}}`, given with the notification.
+    #: `data` is `{"subject", "body"}` or `{"data": {…}}`, given with the notification; what is for an email's envelope
+    #: stands beside that, and is no data.
     given: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What was given with a notification for an email around its text. None is the template's own, or the channel's."""
+
+    sender: str | None = None
+    reply_to: str | None = None
+    #: The ids of its attachments.
+    attachments: tuple[UUID, ...] = ()
+
+
+_ENVELOPE: Final = ("from", "reply_to", "attachments")
+
+
+def as_members(envelope: Envelope) -> dict[str, Any]:
+    """An envelope as members of a notification's content, those that were given."""
+    values = (envelope.sender, envelope.reply_to, envelope.attachments)
+    return {name: value for name, value in zip(_ENVELOPE, values, strict=True) if value}
+
+
+def envelope_of(content: Content) -> Envelope | None:
+    """What was given for the envelope, None where nothing was."""
+    data = orjson.loads(content.data) if content.given else None
+    if not isinstance(data, dict) or data.keys().isdisjoint(_ENVELOPE):
+        return None
+    return Envelope(data.get("from"), data.get("reply_to"), tuple(UUID(each) for each in data.get("attachments") or ()))
+
+
+def _without_envelope(data: str) -> str:
+    document = orjson.loads(data)
+    if not isinstance(document, dict) or document.keys().isdisjoint(_ENVELOPE):
+        return data
+    return orjson.dumps({name: value for name, value in document.items() if name not in _ENVELOPE}).decode()
 
 
 def _lines(data: Mapping[str, Any]) -> str:
@@ -46,7 +81,7 @@ def _webhook_body(notification_id: UUID, content: Content) -> str:
         f'"type":{orjson.dumps(content.event_type or DIRECT_TYPE).decode()}',
         f'"timestamp":"{rfc3339(content.timestamp)}"',
         f'"id":"{content.event_id or notification_id}"',
-        f'"data":{content.data}',
+        f'"data":{_without_envelope(content.data) if content.given else content.data}',
     )
     return "{" + ",".join(members) + "}"
 

@@ -234,7 +234,8 @@ def http() -> Iterator[HttpReceiver]:
 @pytest.fixture(scope="session")
 def system(new_system: Callable[..., Running], smtp: SmtpReceiver) -> Iterator[Running]:
     """The whole system, shared by all tests that harm nothing. Email goes to the mail server."""
-    running = new_system(NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none")
+    # Megabytes of attachments take their time on a busy machine.
+    running = new_system(NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none", NOTIFIER_EMAIL_TIMEOUT="30")
     try:
         running.start()
         yield running

@@ -10,6 +10,7 @@ from marshmallow import ValidationError, fields, validate
 from notifier.addresses import normalised
 from notifier.channels import Channel
 from notifier.durations import parse_iso
+from notifier.providers.letters import NotAMailbox, mailbox
 from notifier.times import parse_rfc3339, rfc3339
 
 
@@ -90,6 +91,18 @@ class Address(fields.String):
             return normalised(self._channel, text)
         except ValueError as error:
             raise ValidationError(str(error)) from None
+
+
+class Mailbox(fields.String):
+    """`name@domain` or `Name <name@domain>`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        try:
+            mailbox(text)
+        except NotAMailbox:
+            raise ValidationError("Not a mailbox: write name@domain or Name <name@domain>.") from None
+        return text
 
 
 class ByName(fields.Dict):

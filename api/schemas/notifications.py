@@ -1,16 +1,20 @@
 """Notifications and their attempts, in and out."""
 
-from typing import Any
+from typing import Any, Final
 
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import JsonText, Timestamp, name
+from api.schemas.attachments import AttachmentSchema
+from api.schemas.fields import JsonText, Mailbox, Timestamp, name
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import Channel, Status
 from notifier.plans import Strategy
 from notifier.providers import Outcome
+
+#: The most files that go along with one notification.
+MOST_ATTACHMENTS: Final = 20
 
 
 class DirectNotificationSchema(SchedulingFields):
@@ -32,6 +36,31 @@ class DirectNotificationSchema(SchedulingFields):
     data = fields.Dict(load_default=None, allow_none=True, metadata={"description": "What the template sees."})
     subject = name(998, load_default=None, allow_none=True)
     body = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 200_000))
+    sender = Mailbox(
+        data_key="from",
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "description": "Whom an email is from, before its template's and `NOTIFIER_EMAIL_FROM`. Other channels"
+            " leave it out, and so they do with `reply_to` and `attachments`.",
+            "example": "Billing <billing@example.com>",
+        },
+    )
+    reply_to = Mailbox(
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Where answers to an email go.", "example": "help@example.com"},
+    )
+    attachments = fields.List(
+        fields.Nested(AttachmentSchema),
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(max=MOST_ATTACHMENTS),
+        metadata={
+            "description": "Files that go along with an email: at most 20, and 5 MiB in all (decoded;"
+            " `NOTIFIER_MAX_ATTACHMENT_BYTES`). They do not count towards the size of the notification itself."
+        },
+    )
 
     @validates_schema(skip_on_field_errors=True)
     def _check_recipient(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
@@ -53,6 +82,16 @@ class DirectNotificationSchema(SchedulingFields):
             raise ValidationError("Data are for a template.", "data")
         if data["template"] is not None and data["subject"] is not None:
             raise ValidationError("A template has its own subject.", "subject")
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check_envelope(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        channels = data["channels"] or ([data["channel"]] if data["channel"] else [Channel.EMAIL])
+        if Channel.EMAIL in channels:
+            return
+        given = {"from": data["sender"], "reply_to": data["reply_to"], "attachments": data["attachments"]}
+        errors = {name: ["Only an email has it."] for name, value in given.items() if value}
+        if errors:
+            raise ValidationError(errors)
 
 
 class MoveSchema(ma.Schema):

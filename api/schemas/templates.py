@@ -5,27 +5,14 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import Timestamp
+from api.schemas.fields import Mailbox, Timestamp
 from api.schemas.pages import PageQuery
 from api.schemas.users import Locale
 from notifier.channels import Channel
-from notifier.providers.letters import NotAMailbox, mailbox
 from notifier.sandbox import check
 from notifier.templates import DEFAULT
 
 _LONGEST = 200_000
-
-
-class Mailbox(fields.String):
-    """`name@domain` or `Name <name@domain>`."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
-        text = str(super()._deserialize(value, attr, data, **kwargs))
-        try:
-            mailbox(text)
-        except NotAMailbox:
-            raise ValidationError("Not a mailbox: write name@domain or Name <name@domain>.") from None
-        return text
 
 
 class TemplateSchema(ma.Schema):

@@ -66,7 +66,8 @@ class Notification(Base):
     category: Mapped[str | None]
     critical: Mapped[bool]
     priority: Mapped[str]
-    #: `{"subject", "body"}` or `{"data"}` of a notification without an event, or what a handler gave it.
+    #: `{"subject", "body"}` or `{"data"}` of a notification without an event, or what a handler gave it;
+    #: beside that `from`, `reply_to` and `attachments` (their ids), where an email was given its own.
     content: Mapped[str | None] = mapped_column(JsonText())
     #: The queue it waits for, or waited for last.
     queue: Mapped[str]

@@ -5,7 +5,7 @@ they finish. It knows nothing of Postgres, retries or queues: it tells outcomes 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -40,6 +40,17 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that goes along with an email."""
+
+    #: As the recipient sees it: no path, no control characters.
+    name: str
+    #: `type/subtype`, without parameters.
+    content_type: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One rendered notification. What a provider sends of it carries `id`, the same in every attempt."""
 
@@ -61,6 +72,8 @@ class Message:
     #: The keys that sign a webhook, the newest first, where they are not the channel's; and headers of its receiver.
     keys: tuple[bytes, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    #: What goes along, where the channel can carry it (email).
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

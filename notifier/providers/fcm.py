@@ -3,7 +3,8 @@
 | answer                                             | outcome                                          |
 |----------------------------------------------------|--------------------------------------------------|
 | 2xx with a `name`                                  | accepted; the name is the message id             |
-| UNREGISTERED (404), SENDER_ID_MISMATCH (403)       | rejected, the recipient's fault                  |
+| UNREGISTERED (404)                                 | rejected, the recipient's fault                  |
+| SENDER_ID_MISMATCH (403)                           | rejected                                         |
 | INVALID_ARGUMENT (400) of `message.token`          | rejected, the recipient's fault                  |
 | INVALID_ARGUMENT (400) of anything else            | rejected                                         |
 | QUOTA_EXCEEDED (429)                               | unsent, throttled                                |
@@ -50,9 +51,10 @@ _AHEAD: Final = 300.0
 _PAUSE: Final = 2.0
 _SLICE: Final = 0.1
 
-_RECIPIENT: Final = {
-    "UNREGISTERED": "the app is not installed any more",
-    "SENDER_ID_MISMATCH": "another sender's token",
+#: The token's end, or no fault of the token's: with the key of another project, each one is another sender's.
+_REJECTED: Final = {
+    "UNREGISTERED": (Fault.RECIPIENT, "the app is not installed any more"),
+    "SENDER_ID_MISMATCH": (None, "another sender's token"),
 }
 _WORDS: Final = {
     "INVALID_ARGUMENT": "not a valid message",
@@ -219,9 +221,10 @@ class Fcm(HttpApi):
             used = next(line for line in answer.exchange.request.headers if line.startswith("authorization:"))
             self._token.drop(used.rpartition(" ")[2])
         code = _code(answer)
-        detail = f"fcm {code}, {_RECIPIENT.get(code) or _WORDS[code]}" if code else None
-        if code in _RECIPIENT:
-            return Verdict(Outcome.REJECTED, f"http {answer.status}: {detail}", Fault.RECIPIENT)
+        if code in _REJECTED:
+            fault, words = _REJECTED[code]
+            return Verdict(Outcome.REJECTED, f"http {answer.status}: fcm {code}, {words}", fault)
+        detail = f"fcm {code}, {_WORDS[code]}" if code else None
         if code == "INVALID_ARGUMENT" and _is_of_token(answer):
             return Verdict(Outcome.REJECTED, f"http {answer.status}: fcm {code}, not a token", Fault.RECIPIENT)
         if answer.status == 404:
@@ -239,7 +242,7 @@ def _code(answer: Answer) -> str | None:
     """The code that we know among those of an answer, FCM's own before the general one."""
     codes = [detail.get("errorCode") for detail in _details(answer) if detail.get("@type") == _FCM_ERROR]
     codes.append(answer.text("error", "status"))
-    return next((code for code in codes if isinstance(code, str) and (code in _RECIPIENT or code in _WORDS)), None)
+    return next((code for code in codes if isinstance(code, str) and (code in _REJECTED or code in _WORDS)), None)
 
 
 def _is_of_token(answer: Answer) -> bool:

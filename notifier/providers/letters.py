@@ -9,7 +9,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from typing import Final
 
-from notifier.providers import Message
+from notifier.providers import Attachment, Message
 
 # Everything is encoded to seven bits, so that it does not matter what the server offers and how long lines are.
 _POLICY: Final = policy.SMTP.clone(cte_type="7bit")
@@ -22,6 +22,8 @@ _ADDRESS: Final = re.compile(f"({_ATOMS})@({_ATOMS})")
 _NAMED: Final = re.compile(rf"([^<>\x00-\x1f\x7f]*)<({_ADDRESS.pattern})>")
 
 _EOL: Final = "\r\n"
+#: What may not be encoded as a file is (RFC 2046, section 5), and would be taken for a part of the letter itself.
+_STRUCTURES: Final = frozenset({"multipart", "message"})
 #: A subject that needs no folding, in characters.
 _PLAIN_SUBJECT: Final = 60
 
@@ -81,8 +83,17 @@ def draft(message: Message, sender: Address) -> Letter:
     mail.set_content(message.text)
     if message.html is not None:
         mail.add_alternative(message.html, subtype="html")
+    for attachment in message.attachments:
+        _attach(mail, attachment)
     data = _subject(message.subject) + _unsubscribe(message.unsubscribe) + mail.as_bytes()
     return Letter(sender.addr_spec, message.recipient, data, international)
+
+
+def _attach(mail: EmailMessage, attachment: Attachment) -> None:
+    maintype, _, subtype = attachment.content_type.partition("/")
+    if maintype.lower() in _STRUCTURES:
+        maintype, subtype = "application", "octet-stream"
+    mail.add_attachment(attachment.content, maintype=maintype, subtype=subtype, filename=attachment.name)
 
 
 def _subject(subject: str | None) -> bytes:

@@ -17,6 +17,7 @@ each of SendGrid's events (see `sendgrid_receipts`), and in its Message-ID.
 import math
 import re
 import time
+from base64 import b64encode
 from email.headerregistry import Address
 from typing import Final
 
@@ -82,6 +83,8 @@ class SendGrid(HttpApi):
         }
         if reply_to is not None:
             mail["reply_to"] = _person(reply_to)
+        if message.attachments:
+            mail["attachments"] = _attachments(message)
         return Request(id=message.id, url=self._url, headers=self._headers, body=orjson.dumps(mail))
 
     def judge(self, answer: Answer) -> Verdict:
@@ -110,6 +113,18 @@ def _content(message: Message) -> list[dict[str, str]]:
     """The parts of a message, the plainest first, as the API demands. It takes no empty one."""
     parts = (("text/plain", message.text), ("text/html", message.html))
     return [{"type": kind, "value": value} for kind, value in parts if value]
+
+
+def _attachments(message: Message) -> list[dict[str, str]]:
+    return [
+        {
+            "content": b64encode(attachment.content).decode(),
+            "filename": attachment.name,
+            "type": attachment.content_type,
+            "disposition": "attachment",
+        }
+        for attachment in message.attachments
+    ]
 
 
 def _headers(message: Message, sender: Address) -> dict[str, str]:

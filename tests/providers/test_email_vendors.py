@@ -17,7 +17,7 @@ from botocore.exceptions import CredentialRetrievalError
 from sqlalchemy import create_engine
 
 from notifier.channels import Channel
-from notifier.providers import Fault, Message, Outcome, Provider, Result, registry
+from notifier.providers import Attachment, Fault, Message, Outcome, Provider, Result, registry
 from notifier.providers.dsn import Context
 from notifier.providers.http_api import HttpApi
 from notifier.providers.letters import mailbox
@@ -157,6 +157,33 @@ def test_sendgrid_from_the_channels_sender(post: Post) -> None:
     assert mail["subject"] == "Two lines"
     assert "reply_to" not in mail
     assert "List-Unsubscribe" not in mail["headers"]
+
+
+FILES = (Attachment("ö.pdf", "application/pdf", b"\0%PDF\r\n.\r\n"), Attachment("a b.csv", "text/csv", b"a;b\n"))
+
+
+def test_sendgrid_gets_files(post: Post) -> None:
+    _, request = post(sendgrid.VENDOR, message(attachments=FILES))
+    assert orjson.loads(request.body)["attachments"] == [
+        {
+            "content": "ACVQREYNCi4NCg==",
+            "filename": "ö.pdf",
+            "type": "application/pdf",
+            "disposition": "attachment",
+        },
+        {"content": "YTtiCg==", "filename": "a b.csv", "type": "text/csv", "disposition": "attachment"},
+    ]
+    _, request = post(sendgrid.VENDOR, message())
+    assert "attachments" not in orjson.loads(request.body)
+
+
+def test_ses_gets_files_in_the_letter(post: Post) -> None:
+    sent = message(**RICH, attachments=FILES)
+    _, request = post(ses.VENDOR, sent)
+    ses.check(request, sent)
+    parts = list(ses.mail_of(request).iter_attachments())
+    found = [(part.get_filename(), part.get_content_type(), part.get_payload(decode=True)) for part in parts]
+    assert found == [(file.name, file.content_type, file.content) for file in FILES]
 
 
 def test_sendgrid_gets_no_empty_part(post: Post) -> None:

@@ -18,7 +18,7 @@ from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 from sqlalchemy import create_engine
 
 from notifier.channels import Channel
-from notifier.providers import EXCERPT, Fault, Message, Outcome, Result, registry, smtp
+from notifier.providers import EXCERPT, Attachment, Fault, Message, Outcome, Result, registry, smtp
 from notifier.providers.dsn import Context
 from notifier.providers.smtp import Smtp
 from tests.providers import receivers
@@ -119,6 +119,35 @@ def test_text_of_any_kind_arrives_as_it_is(make: Make) -> None:
     mail = mail_of(make, message_to(text=text))
 
     assert mail.get_content() == text
+
+
+FILES = (
+    Attachment("Größe 你好 💌.pdf", "application/pdf", bytes(range(256)) * 9 + b"\r\n.\r\n"),
+    Attachment("n" * 255, "text/plain", b".\n..\nno line end, \xfc"),
+    # What would be a part of the letter itself is a file like any other.
+    Attachment("letter.eml", "message/rfc822", b"Subject: x\n\nHello"),
+    Attachment("parts", "Multipart/mixed", b"--x--"),
+    Attachment("empty", "application/octet-stream", b""),
+)
+
+
+@pytest.mark.parametrize("recipient", ["ada@example.org", "jörg@example.org"])
+@pytest.mark.parametrize("html", [None, "<p>Hello</p>"], ids=["text", "html"])
+def test_files_go_along(make: Make, recipient: str, html: str | None) -> None:
+    mail = mail_of(make, message_to(recipient, html=html, attachments=FILES))
+
+    assert mail.get_content_type() == "multipart/mixed"
+    [body, *parts] = mail.iter_parts()
+    assert body.get_content_type() == ("multipart/alternative" if html else "text/plain")
+    text = mail.get_body(["plain"])
+    assert text is not None
+    assert text.get_content() == "Hello, Ada.\n"
+    found = [(part.get_filename(), part.get_payload(decode=True)) for part in parts]
+    assert found == [(file.name, file.content) for file in FILES]
+    plain = "application/octet-stream"
+    assert [part.get_content_type() for part in parts] == ["application/pdf", "text/plain", plain, plain, plain]
+    assert all(part.get_content_disposition() == "attachment" for part in parts)
+    assert mail.defects == [] == [defect for part in mail.walk() for defect in part.defects]
 
 
 @pytest.mark.parametrize(

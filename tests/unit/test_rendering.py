@@ -8,7 +8,17 @@ from uuid import UUID
 import pytest
 
 from notifier.channels import Channel
-from notifier.rendering import Content, context_of, message_of, preview_context, render, text_of
+from notifier.rendering import (
+    Content,
+    Envelope,
+    as_members,
+    context_of,
+    envelope_of,
+    message_of,
+    preview_context,
+    render,
+    text_of,
+)
 from notifier.sandbox import Rendered
 from notifier.times import rfc3339
 from notifier.users import Person
@@ -36,6 +46,42 @@ def test_a_webhook_without_an_event_carries_the_notifications_id() -> None:
         "id": str(ID),
         "data": {"subject": None, "body": "hi"},
     }
+
+
+GIVEN = {"from": "x@y.test", "reply_to": "z@y.test", "attachments": [str(ID)]}
+
+
+def test_what_is_for_an_emails_envelope_is_no_data() -> None:
+    content = Content(None, None, json.dumps({"body": "hi", **GIVEN}), AT, given=True)
+    body = render(ID, Channel.WEBHOOK, "https://x.test", content).text
+    assert json.loads(body)["data"] == {"body": "hi"}
+    content = Content(None, None, json.dumps({"data": {"n": 1}, **GIVEN}), AT, given=True)
+    assert context_of(content, None, None, None)["payload"] == {"n": 1}
+    assert "n: 1" in render(ID, Channel.EMAIL, "a@b.test", content).text
+    assert "x@y.test" not in repr(render(ID, Channel.EMAIL, "a@b.test", content))
+    # An event's payload may have members of these names.
+    event = Content(EVENT, "order.paid", json.dumps(GIVEN), AT)
+    assert json.loads(render(ID, Channel.WEBHOOK, "https://x.test", event).text)["data"] == GIVEN
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "envelope"),
+    [
+        ({"body": "hi", **GIVEN}, True, Envelope("x@y.test", "z@y.test", (ID,))),
+        ({"data": {}, "reply_to": "z@y.test"}, True, Envelope(None, "z@y.test")),
+        ({"body": "hi"}, True, None),
+        ({"data": GIVEN}, True, None),
+        (GIVEN, False, None),
+        ([1], True, None),
+    ],
+)
+def test_the_envelope_stands_beside_the_data(data: Any, given: bool, envelope: Envelope | None) -> None:
+    assert envelope_of(Content(None, None, json.dumps(data), AT, given=given)) == envelope
+
+
+def test_an_envelope_has_only_what_was_given() -> None:
+    assert as_members(Envelope()) == {}
+    assert as_members(Envelope("x@y.test", None, (ID,))) == {"from": "x@y.test", "attachments": (ID,)}
 
 
 def test_the_built_in_template_shows_type_and_payload() -> None:

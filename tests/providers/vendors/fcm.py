@@ -98,7 +98,7 @@ VENDOR = Vendor(
     message_id="projects/shop-1/messages/0:1500415314455276%31bd1c9631bd1c96",
     errors=[
         Case("unregistered", error(404, "NOT_FOUND", "UNREGISTERED"), _R, Fault.RECIPIENT),
-        Case("other sender", error(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"), _R, Fault.RECIPIENT),
+        Case("other sender", error(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"), _R),
         Case("token", error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "message.token"), _R, Fault.RECIPIENT),
         Case("message", error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "message.data"), _R),
         Case("bare 400", error(400, "INVALID_ARGUMENT"), _R),
