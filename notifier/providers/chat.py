@@ -15,6 +15,9 @@
 | earlier messages hang in all threads           | unsent, the provider's fault                                  |
 | `address`: not a URL of an allowed service     | rejected                                                      |
 
+What is the provider's fault here is nobody's that is known where a service has no host of its own: a recipient names it
+then, and a few that hang would open the breaker for everybody's.
+
 Apprise tells what happened in its log alone, from which this reads. Recipients may use the services that the DSN names,
 by default hosted ones with hosts of their own: others would let strangers call any host, or read files. A URL may name
 one target, so that a repeat repeats nothing. No service knows idempotency. A text that is too long is cut by Apprise.
@@ -206,7 +209,7 @@ class Chat:
                     started_at=started_at,
                     duration_ms=(now - began) * 1000,
                     status_code=status,
-                    fault=verdict.fault,
+                    fault=_fault(message, verdict),
                     error=verdict.error,
                     retry_after=verdict.retry_after,
                 )
@@ -266,6 +269,12 @@ class Chat:
         if len(plugin) > 1:
             raise CannotSend("address: names more than one target")
         return plugin
+
+
+def _fault(message: Message, verdict: Verdict) -> Fault | None:
+    """Whose fault it is. A host that a recipient names says nothing of the others': its failures are nobody's."""
+    is_hosted = message.recipient.partition("://")[0].lower() in _HOSTED
+    return verdict.fault if is_hosted or verdict.fault is not Fault.PROVIDER else None
 
 
 def _why_not(heard: Sequence[str]) -> tuple[Verdict, int | None]:

@@ -60,8 +60,8 @@ def test_success_of_many() -> None:
         (404, Outcome.REJECTED, Fault.RECIPIENT),
         (410, Outcome.REJECTED, Fault.RECIPIENT),
         (429, Outcome.UNSENT, Fault.THROTTLED),
-        (500, Outcome.UNSENT, Fault.PROVIDER),
-        (503, Outcome.UNSENT, Fault.PROVIDER),
+        (500, Outcome.UNSENT, None),
+        (503, Outcome.UNSENT, None),
     ],
 )
 def test_statuses(status: int, outcome: Outcome, fault: Fault | None) -> None:
@@ -73,13 +73,13 @@ def test_statuses(status: int, outcome: Outcome, fault: Fault | None) -> None:
 
 def test_nobody_listens() -> None:
     result = one(f"json://127.0.0.1:{receivers.unused_port()}/x")
-    assert (result.outcome, result.fault) == (Outcome.UNSENT, Fault.PROVIDER), result.error
+    assert (result.outcome, result.fault) == (Outcome.UNSENT, None), result.error
 
 
 def test_an_answer_that_never_comes() -> None:
     with receivers.listening(receivers.until_closed) as server:
         result = one(f"json://127.0.0.1:{server.port}/x", timeout=0.4)
-    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, Fault.PROVIDER)
+    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, None)
     assert (result.error or "").startswith("timeout: ")
 
 
@@ -87,7 +87,7 @@ def test_an_answer_that_drips_ends_at_the_deadline() -> None:
     began = time.monotonic()
     with receivers.listening(lambda connection: receivers.drip(connection, b"HTTP/1.1 200 OK\r\nx: y\r\n")) as server:
         result = one(f"json://127.0.0.1:{server.port}/x", timeout=0.4)
-    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, Fault.PROVIDER)
+    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, None)
     assert time.monotonic() - began < 30
 
 
@@ -184,3 +184,12 @@ def test_an_answer_with_malformed_headers_does_not_put_the_address_into_the_log(
         result = one(f"json://127.0.0.1:{server.port}/hush")
     assert result.outcome is Outcome.ACCEPTED
     assert "hush" not in caplog.text
+
+
+def test_only_a_hosted_service_answers_for_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    with receivers.http(receivers.response(503)) as (server, _):
+        monkeypatch.setattr("apprise.plugins.discord.NotifyDiscord.notify_url", f"http://127.0.0.1:{server.port}")
+        hosted = one("discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js", "apprise:")
+        named = one(f"json://127.0.0.1:{server.port}/x")
+    assert (hosted.outcome, hosted.fault) == (Outcome.UNSENT, Fault.PROVIDER)
+    assert (named.outcome, named.fault) == (Outcome.UNSENT, None)
