@@ -217,7 +217,7 @@ def test_providers_are_listed_without_their_secrets(env: dict[str, str], smtp: S
     listed = succeed("providers", "list", environment={**env, **dsns})
     rows = [line.strip("│┃ ").split("│") for line in listed.splitlines() if "│" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["email", "smtp", smtp.dsn.removeprefix("smtp://"), "", "", "3 s"],
+        ["email", "smtp", smtp.dsn.removeprefix("smtp://"), "", "", "30 s"],
         ["sms", "twilio", "its own", "80", "", "15 s"],
         ["spare", "its own", "", "14/s", "10 s"],
         ["push", "none", "refused at intake: NOTIFIER_PUSH is not set"],
