@@ -165,8 +165,8 @@ def _addresses(standings: Iterator[Standing]) -> Iterator[Address]:
 
 
 _DUE: Final = text(f"""
-    SELECT id, notification_id, provider, kind, message_id, error, happened_at, keep_until <= now() AS is_over FROM receipts
-    WHERE due_at <= now() ORDER BY due_at LIMIT {_BATCH} FOR UPDATE SKIP LOCKED
+    SELECT id, notification_id, provider, kind, message_id, error, happened_at, keep_until <= now() AS is_over
+    FROM receipts WHERE due_at <= now() ORDER BY due_at LIMIT {_BATCH} FOR UPDATE SKIP LOCKED
 """)
 _DROP: Final = text("DELETE FROM receipts WHERE id = ANY(:ids)")
 # After as long again as it is old: a notification that nobody knows will hardly come to be.

@@ -203,12 +203,12 @@ def test_a_bounce_of_what_another_provider_sent_before_is_old_news(engine: Engin
 
 
 def test_so_it_is_where_it_had_to_wait(engine: Engine) -> None:
-    [row_id] = resent(engine)
-    sql(engine, "UPDATE attempts SET message_id = 'SM2' WHERE notification_id = :id", id=row_id)
-    move(engine, row_id, "queued")
+    row_id = row(engine, "sending", claims=2, attempts=2)
     taken(engine, replace(bounce(row_id), message_id="SM1"))
     assert len(waiting(engine)) == 1
-    move(engine, row_id, "sending")
+    attempt = "INSERT INTO attempts (id, notification_id, number, outcome, message_id, started_at)"
+    attempt += " VALUES (:attempt, :id, 2, 'accepted', 'SM2', now())"
+    sql(engine, attempt, attempt=attempt_id(row_id, 2), id=row_id)
     move(engine, row_id, "sent")
     sql(engine, "UPDATE receipts SET due_at = now()")
     apply_waiting(engine)
