@@ -271,6 +271,43 @@ def test_where_all_are_shut_nothing_is_begun_that_is_in_hand(engine: Engine, mad
     assert not any(results[each] for each in unbegun)
 
 
+def told(relay: Relay, given: list[Message]) -> list[UUID]:
+    """Of which messages a relay tells anything, to whom asks after each step, as a batch does."""
+    known_of = []
+    for results in relay.send(iter(given)):
+        known_of += [result.id for result in results if not result.handed_on]
+        known_of += relay.take_unbegun()
+    return known_of
+
+
+def test_what_nobody_can_begin_is_told_of_before_the_end(engine: Engine, made: Open) -> None:
+    wires = Wire(OK), Wire(OK)
+    given = messages(3)
+    relay = relay_of(engine, made(*wires), seconds=-10)
+    assert told(relay, given) == [message.id for message in given], "else they look as if a worker were sending them"
+    assert not any(wire.received for wire in wires)
+
+
+@pytest.mark.parametrize("count", [1, 40, 300])
+def test_nothing_is_told_twice_or_forgotten_while_all_fail(engine: Engine, made: Open, count: int) -> None:
+    given = messages(count)
+    taken = []
+
+    def fresh() -> Iterator[Message]:
+        for message in given:
+            if relay.is_shut:
+                return
+            taken.append(message.id)
+            yield message
+
+    relay = relay_of(engine, made(Wire(DOWN), Wire(REFUSED), Wire(DOWN)))
+    known_of = []
+    for results in relay.send(fresh()):
+        known_of += [result.id for result in results if not result.handed_on]
+        known_of += relay.take_unbegun()
+    assert sorted(known_of) == sorted(taken)
+
+
 def test_a_refused_number_and_a_throttle_say_that_a_provider_is_alive(engine: Engine, made: Open) -> None:
     answers = itertools.cycle([DOWN, DOWN, DOWN, DOWN, NOBODY])
     providers = made(Wire(lambda _: next(answers)), Wire(OK))
