@@ -76,7 +76,9 @@ class Note:
         self.name = name
         #: Failures in a row, those that others have seen included.
         self.in_a_row = known.failures
-        self._troubled = known.failures > 0 or known.shut_for is not None
+        #: It was open already when the batch began.
+        self.was_shut = known.shut_for is not None
+        self._troubled = known.failures > 0 or self.was_shut
         self._failures = 0
         self._failed: Result | None = None
         self._alive: Result | None = None

@@ -130,6 +130,8 @@ class Relay:
         self._providers = providers
         self._choices = providers.choices
         self._notes = [Note(choice.name, health.get(choice.name, _WELL)) for choice in self._choices]
+        #: Those that the gate had no message line up for: it knew that they are shut.
+        self._known_shut = {place for place, note in enumerate(self._notes) if note.was_shut}
         self._probes = probes
         self._probe_of: dict[UUID, int] = {}
         #: When a message may begin with each, so that it still has its whole time within the lease.
@@ -262,7 +264,10 @@ class Relay:
             probed = None
         well = (place for place in order if place not in tried and not self._notes[place].is_shut)
         chosen = probed if probed is not None else next(well, None)
-        if chosen is None or (before is not None and not self._has_room(chosen)):
+        # The gate took a slot of the one that it knew as well; there is none yet with whom takes over from that.
+        lined_up = next((place for place in order if place not in self._known_shut), order[0])
+        needs_slot = before is not None or (probed is None and chosen != lined_up)
+        if chosen is None or (needs_slot and not self._has_room(chosen)):
             self._give_up(message, before)
             return
         self._in_hand[message.id] = message

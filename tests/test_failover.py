@@ -355,6 +355,25 @@ def test_a_second_provider_takes_no_more_than_its_rate(engine: Engine, made: Ope
     assert sum(calls[-1].outcome is Outcome.UNSENT for calls in results.values()) >= 2
 
 
+def test_nor_does_it_where_the_first_is_left_alone_meanwhile(engine: Engine, made: Open) -> None:
+    second = Wire(OK)
+    given = messages(150)
+    known_of = told(relay_of(engine, made(Wire(DOWN), second, options=("", "&rate=3"))), given)
+    assert len(second.received) <= 6, "3 a second, whatever the batch is"
+    assert sorted(known_of) == [message.id for message in given]
+
+
+def test_what_the_gate_lined_up_for_the_second_needs_no_other_slot(engine: Engine, made: Open) -> None:
+    second = Wire(OK)
+    providers = made(Wire(DOWN), second, options=("", "&rate=1"))
+    for message in messages(OPENS_AT):
+        sent(relay_of(engine, providers), [message])
+    before = len(second.received)
+    results = sent(relay_of(engine, providers), messages(3))
+    assert [path_of(calls) for calls in results.values()] == [[("twilio-2", "accepted")]] * 3
+    assert len(second.received) == before + 3
+
+
 def test_a_name_of_its_own(engine: Engine, made: Open) -> None:
     providers = made(Wire(DOWN), Wire(OK), options=("&name=main", ""))
     [message] = given = messages()
