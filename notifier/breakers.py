@@ -69,6 +69,17 @@ def take_probe(engine: Engine, channel: Channel, name: str, seconds: float) -> b
         return connection.execute(_TAKE_PROBE, values).first() is not None
 
 
+_LEAVE_PROBES: Final = text("""
+    UPDATE providers SET probing_until = NULL WHERE channel = :channel AND name = ANY(:names) AND open_until <= now()
+""")
+
+
+def leave_probes(engine: Engine, channel: Channel, names: Sequence[str]) -> None:
+    """Leave what take_probe gave to the next one that asks. Only soon afterwards: later it may be another one's."""
+    with engine.begin() as connection:
+        connection.execute(_LEAVE_PROBES, {"channel": channel.value, "names": list(names)})
+
+
 class Note:
     """What one batch has seen of one provider since it was reported last."""
 

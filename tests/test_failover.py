@@ -211,9 +211,9 @@ def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, mad
     asked = len(first.received)
 
     half_open(engine)
-    probes = providers.due_probes(engine, known(engine))
+    probes = providers.due_probes(engine, known(engine), {0})
     assert probes == {0}
-    assert providers.due_probes(engine, known(engine)) == set(), "one worker only"
+    assert providers.due_probes(engine, known(engine), {0}) == set(), "one worker only"
     results = sent(relay_of(engine, providers, probes), messages(20))
     assert len(first.received) == asked + 1
     assert [calls[-1].outcome for calls in results.values()] == [Outcome.ACCEPTED] * 20
@@ -222,7 +222,7 @@ def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, mad
     answers["now"] = OK
     half_open(engine)
     given = messages(20)
-    results = sent(relay_of(engine, providers, providers.due_probes(engine, known(engine))), given)
+    results = sent(relay_of(engine, providers, providers.due_probes(engine, known(engine), {0})), given)
     assert results[given[0].id][-1].provider == "twilio"
     assert known(engine)["twilio"] == Health()
     sent(relay_of(engine, providers), messages(10))
@@ -240,7 +240,7 @@ def test_a_probe_that_hangs_holds_nobody_up(engine: Engine, made: Open) -> None:
               "probe_failed": False}],
         )  # fmt: skip
         half_open(engine)
-        relay = relay_of(engine, providers, providers.due_probes(engine, known(engine)))
+        relay = relay_of(engine, providers, providers.due_probes(engine, known(engine), {0}))
         given, at = messages(100), {}
         began = time.monotonic()
         for result in itertools.chain.from_iterable(relay.send(iter(given))):

@@ -1,0 +1,142 @@
+"""The gate's part for providers, with rows of its own and providers that take only some numbers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine, text
+
+from notifier import breakers
+from notifier.breakers import HEALTH_IN_SQL, OPENS_AT, Health, health_from
+from notifier.channels import Channel
+from notifier.claiming import Aside, Claimed
+from notifier.failover import Choice, Providers, Relay
+from notifier.ids import new_id
+from notifier.pacing import BREAKER_OPEN
+from notifier.provider_gate import ProviderGate
+from notifier.providers import Fault, Message, Outcome, Result
+from notifier.throttles import RecipientLimits
+
+NOW = datetime.now(UTC)
+SIMULATED = "+15005550006"
+
+
+@dataclass
+class Vendor:
+    """A provider as a package may bring it: it takes the numbers of one country."""
+
+    country: str
+    name: str = "vendor"
+    confirms_delivery: bool = False
+    timeout: float = 5.0
+    got: list[str] = field(default_factory=list)
+    is_down: bool = False
+
+    def takes(self, recipient: str) -> bool:
+        return recipient.startswith(self.country)
+
+    def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
+        for message in messages:
+            self.got.append(message.recipient)
+            outcome, fault = (Outcome.UNSENT, Fault.PROVIDER) if self.is_down else (Outcome.ACCEPTED, None)
+            yield [Result(message.id, outcome, self.name, datetime.now(UTC), 1.0, fault=fault)]
+
+    def close(self) -> None:
+        pass
+
+
+def gate_of(*vendors: Vendor) -> ProviderGate:
+    choices = [Choice(vendor, f"{vendor.name}-{place}") for place, vendor in enumerate(vendors)]
+    providers = Providers(Channel.SMS, choices)
+    return ProviderGate(providers, RecipientLimits(Channel.SMS, [], None), timedelta(hours=72))
+
+
+def claimed(recipient: str) -> Claimed:
+    known = {"id": new_id(), "recipient": recipient, "critical": False, "claims": 1, "attempts": 0, "created_at": NOW}
+    absent = dict.fromkeys(set(Claimed.__slots__) - known.keys())
+    return Claimed(**{**absent, **known, "queue": "sms", "now": NOW})
+
+
+def down(engine: Engine, *names: str, half_open: bool = False) -> dict[str, Health]:
+    """Make providers' breakers open, as of now, or since a while ago; returns what a batch knows then."""
+    for name in names:
+        note = {"name": name, "failures": OPENS_AT, "alive_at": None, "failed_at": NOW, "error": "x"}
+        breakers.remember(engine, Channel.SMS, [{**note, "probe_failed": False}])
+    if half_open:
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE providers SET open_until = now()"))
+    return health(engine)
+
+
+def health(engine: Engine) -> dict[str, Health]:
+    with engine.connect() as connection:
+        return health_from(connection.scalar(text(HEALTH_IN_SQL), {"channel": "sms"}))
+
+
+def test_a_probe_is_left_to_batches_that_have_a_message_for_it(engine: Engine) -> None:
+    gate = gate_of(Vendor("+49"), Vendor("+1"))
+    known = down(engine, "vendor-0", half_open=True)
+    assert gate.keep(engine, [claimed("+15550100")], known) == ([], set())
+    assert gate.keep(engine, [claimed("+4930123456")], known) == ([], {0})
+
+
+def test_what_the_simulator_takes_tries_nothing_out(engine: Engine) -> None:
+    gate = gate_of(Vendor("+"))
+    known = down(engine, "vendor-0", half_open=True)
+    simulated, real = claimed(SIMULATED), claimed("+4930123456")
+    put, probes = gate.keep(engine, [simulated, real], known)
+    assert ([each.id for each in put], probes) == ([simulated.id], {0})
+
+
+def test_what_is_put_aside_meanwhile_leaves_its_probe_to_the_next(engine: Engine) -> None:
+    gate = gate_of(Vendor("+"))
+    known = down(engine, "vendor-0", half_open=True)
+    row = claimed("+4930123456")
+    _, probes = gate.keep(engine, [row], known)
+    assert gate.leave(engine, probes, []) == set(), "a duplicate, or its recipient has had enough"
+    _, probes = gate.keep(engine, [row], health(engine))
+    assert gate.leave(engine, probes, [row]) == {0}
+    assert gate.keep(engine, [row], known)[1] == set(), "it is under way"
+
+
+def test_each_row_tries_one_out(engine: Engine) -> None:
+    gate = gate_of(Vendor("+"), Vendor("+"))
+    known = down(engine, "vendor-0", "vendor-1", half_open=True)
+    rows = [claimed("+4930123456") for _ in range(3)]
+    put, probes = gate.keep(engine, rows, known)
+    assert ([each.id for each in put], probes) == ([rows[2].id], {0, 1})
+
+
+def relay_of(engine: Engine, gate: ProviderGate, probes: set[int], known: dict[str, Health]) -> Relay:
+    return Relay(engine, gate.providers, known, probes, start_until=1e9, falls_back=lambda _: False)
+
+
+def test_probes_that_no_message_is_left_for_are_others(engine: Engine) -> None:
+    for count in (1, 2):
+        vendors = [Vendor("+", is_down=True) for _ in range(count)]
+        gate = gate_of(*vendors)
+        known = down(engine, *(f"vendor-{place}" for place in range(count)), half_open=True)
+        _, probes = gate.keep(engine, [claimed("+49301"), claimed("+49302")], known)
+        assert probes == set(range(count))
+        relay = relay_of(engine, gate, probes, known)
+        assert [result for results in relay.send(iter(())) for result in results] == [], "no row of them can be made"
+        assert relay.is_shut
+        assert {each.shut_for for each in health(engine).values()} == {0}
+
+
+def test_rows_wait_for_those_alone_that_are_down(engine: Engine) -> None:
+    gate = gate_of(Vendor("+49"), Vendor("+1"))
+    known = down(engine, "vendor-0")
+    down(engine, "vendor-1")
+    breakers.remember(
+        engine,
+        Channel.SMS,
+        [{"name": "vendor-1", "failures": 0, "alive_at": datetime.now(UTC), "failed_at": None, "error": None,
+          "probe_failed": False}],
+    )  # fmt: skip
+    put, _ = gate.keep(engine, [claimed("+4930123456")], known)
+    assert [each.reason for each in put if isinstance(each, Aside)] == [BREAKER_OPEN]
+    with engine.begin() as connection:
+        gate.remember_waiting(connection, put, known)
+    standings = {each.name: each.waited_for for each in breakers.standings(engine)}
+    assert standings == {"vendor-0": True, "vendor-1": False}, "else the clock lets them go once a second"
