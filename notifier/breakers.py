@@ -130,6 +130,11 @@ class Note:
         return taken
 
 
+# All in one order, and those that are not there yet too: no two transactions wait for each other.
+_LOCK: Final = text("""
+    INSERT INTO providers (channel, name) SELECT :channel, name FROM unnest(CAST(:names AS text[])) AS wanted(name)
+    ORDER BY name ON CONFLICT (channel, name) DO UPDATE SET name = excluded.name
+""")
 _NOTE: Final = text(f"""
     INSERT INTO providers AS known (channel, name, failures, failing_since, failed_at, error, open_for, open_until)
     SELECT :channel, name, failures, CASE WHEN failures > 0 THEN now() END, failed_at, error,
@@ -169,10 +174,16 @@ def remember(engine: Engine, channel: Channel, notes: Sequence[Mapping[str, Any]
     document = orjson.dumps(sorted(notes, key=lambda note: note["name"])).decode()
     probed = [note["name"] for note in notes if note["probe_failed"]]
     with engine.begin() as connection:
+        lock(connection, channel, [note["name"] for note in notes])
         connection.execute(_ALIVE, {"channel": channel.value, "notes": document})
         connection.execute(_NOTE, {"channel": channel.value, "notes": document})
         if probed:
             connection.execute(_PROBE_FAILED, {"channel": channel.value, "names": probed})
+
+
+def lock(connection: Connection, channel: Channel, names: Sequence[str]) -> None:
+    """Keep what is known of some providers as it is until the connection's transaction ends, also from the clock."""
+    connection.execute(_LOCK, {"channel": channel.value, "names": list(names)})
 
 
 _WAITED_FOR: Final = text("""
@@ -188,11 +199,12 @@ def keep_waiting(connection: Connection, channel: Channel, names: Sequence[str])
 _WELL: Final = text(
     "SELECT channel, name FROM providers WHERE waited_for AND open_until IS NULL FOR UPDATE SKIP LOCKED"
 )
+# Those whose rule names it: others wait for a provider that is still down, and would come back for ever.
 _LET_GO: Final = text(f"""
     UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
         SELECT id FROM notifications
         WHERE subscription_id IS NULL AND reason = '{BREAKER_OPEN}' AND due_at IS NOT NULL AND due_at > now()
-            AND channel = :channel
+            AND channel = :channel AND strpos(rule, :name) > 0
         ORDER BY due_at LIMIT {_ROWS} FOR UPDATE SKIP LOCKED
     ))
 """)
@@ -204,7 +216,7 @@ def let_go(engine: Engine) -> int:
     done = 0
     with engine.begin() as connection:
         for well in connection.execute(_WELL).all():
-            freed = connection.execute(_LET_GO, {"channel": well.channel}).rowcount
+            freed = connection.execute(_LET_GO, {"channel": well.channel, "name": well.name}).rowcount
             done += freed
             if freed < _ROWS:
                 connection.execute(_NO_MORE, {"channel": well.channel, "name": well.name})

@@ -82,8 +82,12 @@ class ProviderGate:
     def remember_waiting(self, connection: Connection, put: Put, health: Mapping[str, Health]) -> None:
         """See to it that the clock lets rows go once a provider is well again."""
         if any(isinstance(each, Aside) and each.reason == BREAKER_OPEN for each in put):
+            choices = list(enumerate(self.providers.choices))
             # Not those that are well: the clock would let rows go at once that only others can send, again and again.
-            names = [choice.name for place, choice in enumerate(self.providers.choices) if self._is_shut(place, health)]
+            names = [choice.name for place, choice in choices if self._is_shut(place, health)]
+            # And those that `pace` locks afterwards, so that all are locked in one order.
+            paced = [choice.name for _, choice in choices if choice.rate is not None]
+            breakers.lock(connection, self.providers.channel, sorted({*names, *paced}))
             breakers.keep_waiting(connection, self.providers.channel, names)
 
     @property
@@ -99,7 +103,8 @@ class ProviderGate:
             place = next((place for place in order if not self._is_shut(place, health)), order[0])
             if self.providers.choices[place].rate is not None:
                 by_place.setdefault(place, []).append(row)
-        return [put for place, waiting in sorted(by_place.items()) for put in self._line_up(connection, place, waiting)]
+        places = sorted(by_place, key=lambda place: self.providers.choices[place].name)  # as breakers.lock locks them
+        return [put for place in places for put in self._line_up(connection, place, by_place[place])]
 
     def _line_up(self, connection: Connection, place: int, rows: Sequence[Claimed]) -> Put:
         choice = self.providers.choices[place]

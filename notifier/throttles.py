@@ -76,10 +76,12 @@ def take_one(engine: Engine, channel: Channel, name: str, rate: float) -> bool:
 
 # Rows leave the line: they are cancelled, or their provider is not asked any more. Then its slots are free.
 _IDLE: Final = text(f"""
-    UPDATE providers SET line_until = NULL
-    WHERE line_until > now() + {_PATIENCE} * interval '1 second'
-        AND next_slot < now() - {_PATIENCE} * interval '1 second'
-    RETURNING channel
+    UPDATE providers idle SET line_until = NULL FROM (
+        SELECT channel, name FROM providers WHERE line_until > now() + {_PATIENCE} * interval '1 second'
+            AND next_slot < now() - {_PATIENCE} * interval '1 second'
+        FOR UPDATE SKIP LOCKED
+    ) AS free WHERE idle.channel = free.channel AND idle.name = free.name
+    RETURNING idle.channel
 """)
 _MOVE_UP: Final = text(f"""
     UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(

@@ -1,9 +1,11 @@
 """The gate's part for providers, with rows of its own and providers that take only some numbers."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import Engine, text
 
 from notifier import breakers
@@ -16,6 +18,7 @@ from notifier.pacing import BREAKER_OPEN
 from notifier.provider_gate import ProviderGate
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.throttles import RecipientLimits
+from tests.running import wait_for
 
 NOW = datetime.now(UTC)
 SIMULATED = "+15005550006"
@@ -140,3 +143,80 @@ def test_rows_wait_for_those_alone_that_are_down(engine: Engine) -> None:
         gate.remember_waiting(connection, put, known)
     standings = {each.name: each.waited_for for each in breakers.standings(engine)}
     assert standings == {"vendor-0": True, "vendor-1": False}, "else the clock lets them go once a second"
+
+
+def waiting_for(engine: Engine, words: str, count: int = 1) -> None:
+    """Rows that wait for a provider, as the gate puts them off."""
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO notifications (id, source, recipient, channel, critical, priority, queue, status, reason,
+                    rule, due_at, created_at)
+                SELECT id, 'test', '+4930123456', 'sms', false, 'normal', 'sms', 'scheduled', 'breaker_open', :words,
+                    now() + interval '1 minute', now()
+                FROM unnest(CAST(:ids AS uuid[])) AS id
+            """),
+            {"ids": [new_id() for _ in range(count)], "words": words},
+        )
+
+
+def test_the_clock_lets_go_what_waits_for_the_one_that_is_well(engine: Engine) -> None:
+    """However many wait for one that is still down: they would be put off again, and let go again, every second."""
+    waiting_for(engine, "vendor-0 is down; what waits goes as soon as one answers.", 4)
+    waiting_for(engine, "vendor-0 and vendor-1 are down; what waits goes as soon as one answers.", 3)
+    down(engine, "vendor-0")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO providers (channel, name) VALUES ('sms', 'vendor-1')"))
+        breakers.keep_waiting(connection, Channel.SMS, ["vendor-0", "vendor-1"])
+    assert [breakers.let_go(engine), breakers.let_go(engine)] == [3, 0]
+    assert {each.name: each.waited_for for each in breakers.standings(engine)} == {"vendor-0": True, "vendor-1": False}
+
+
+def locked(engine: Engine) -> set[str]:
+    """The providers whose rows others hold."""
+    with engine.begin() as connection:
+        every = set(connection.scalars(text("SELECT name FROM providers")))
+        return every - set(connection.scalars(text("SELECT name FROM providers FOR UPDATE SKIP LOCKED")))
+
+
+def paces(engine: Engine, gate: ProviderGate) -> None:
+    with engine.begin() as connection:
+        gate.pace(connection, [claimed("+4930123456"), claimed("+15550100")], {})
+
+
+def waits_and_paces(engine: Engine, gate: ProviderGate) -> None:
+    known = {name: Health(OPENS_AT, 5.0, 5.0) for name in ("b", "a")}
+    put, _ = gate.keep(engine, [claimed("+4930123456")], known)
+    with engine.begin() as connection:
+        gate.remember_waiting(connection, put, known)
+
+
+def remembers(engine: Engine, _: ProviderGate) -> None:
+    note = {"failures": 1, "alive_at": NOW, "failed_at": NOW, "error": "x", "probe_failed": False}
+    breakers.remember(engine, Channel.SMS, [{**note, "name": name} for name in ("b", "a")])
+
+
+@pytest.mark.parametrize("work", [paces, waits_and_paces, remembers], ids=lambda work: work.__name__)
+def test_rows_of_providers_are_locked_in_one_order(
+    engine: Engine, work: Callable[[Engine, ProviderGate], None]
+) -> None:
+    gate = gate_of(Vendor("+49"), Vendor("+1"))
+    choices = [replace(each, name=name, rate=1.0) for each, name in zip(gate.providers.choices, "ba", strict=True)]
+    gate = replace(gate, providers=Providers(Channel.SMS, choices))
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO providers (channel, name) VALUES ('sms', 'b'), ('sms', 'a')"))
+    is_waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with ThreadPoolExecutor(1) as pool, engine.connect() as looking:
+        with engine.begin() as blocker:
+            blocker.execute(text("SELECT FROM providers WHERE name = 'a' FOR UPDATE"))
+            working = pool.submit(work, engine, gate)
+
+            def is_blocked() -> bool:
+                looking.rollback()
+                return bool(looking.scalar(is_waiting))
+
+            wait_for(is_blocked)
+            assert locked(engine) == {"a"}, "who holds b must not wait for a"
+        working.result(10)
