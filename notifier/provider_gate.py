@@ -112,12 +112,16 @@ class ProviderGate:
         oldest_first = sorted(rows, key=lambda row: (row.deferred_at is None, row.id))
         waited = sum(row.deferred_at is not None for row in rows)
         channel, fresh = self.providers.channel, len(rows) - waited
-        go, waits = throttles.take_slots(connection, channel, choice.name, rate, waited=waited, fresh=fresh)
+        go, wait = throttles.take_slots(connection, channel, choice.name, rate, waited=waited, fresh=fresh)
         words = f"{choice.name} takes {rate:g} a second."
-        return [
-            put_off(row, row.now + timedelta(seconds=wait), words, THROTTLED, self.max_age)
-            for row, wait in zip(oldest_first[go:], waits, strict=True)
-        ]
+        put, last = Put(), None
+        for row in oldest_first[go:]:
+            put.append(put_off(row, row.now + timedelta(seconds=wait), words, THROTTLED, self.max_age))
+            if put[-1].reason == THROTTLED:  # else it is expired or too old, and its place is the next one's
+                last, wait = wait, wait + 1 / rate
+        if last is not None:
+            throttles.line_up(connection, channel, choice.name, last)
+        return put
 
     def limit(self, rows: Sequence[Claimed]) -> Put:
         """Those rows whose recipients have had enough for now. What is critical goes, and so does what was counted."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -54,10 +55,10 @@ def gate_of(*vendors: Vendor) -> ProviderGate:
     return ProviderGate(providers, RecipientLimits(Channel.SMS, [], None), timedelta(hours=72))
 
 
-def claimed(recipient: str) -> Claimed:
+def claimed(recipient: str, **more: Any) -> Claimed:
     known = {"id": new_id(), "recipient": recipient, "critical": False, "claims": 1, "attempts": 0, "created_at": NOW}
     absent = dict.fromkeys(set(Claimed.__slots__) - known.keys())
-    return Claimed(**{**absent, **known, "queue": "sms", "now": NOW})
+    return Claimed(**{**absent, **known, "queue": "sms", "now": NOW, **more})
 
 
 def down(engine: Engine, *names: str, half_open: bool = False) -> dict[str, Health]:
@@ -220,3 +221,23 @@ def test_rows_of_providers_are_locked_in_one_order(
             wait_for(is_blocked)
             assert locked(engine) == {"a"}, "who holds b must not wait for a"
         working.result(10)
+
+
+def test_what_cannot_wait_that_long_takes_no_place_in_line(engine: Engine) -> None:
+    gate = gate_of(Vendor("+"))
+    gate = replace(gate, providers=Providers(Channel.SMS, [replace(gate.providers.choices[0], rate=1.0)]))
+
+    def pace(count: int) -> list[float]:
+        """Whether rows of use for ten seconds go (0), wait so long, or are expired (-1)."""
+        rows = [claimed("+4930123456", expires_at=NOW + timedelta(seconds=10)) for _ in range(count)]
+        with engine.begin() as connection:
+            put = {each.id: each for each in gate.pace(connection, rows, {})}
+        waits = [each.due_at and round((each.due_at - NOW).total_seconds()) for each in put.values()]
+        return [0] * (count - len(put)) + [-1 if wait is None else wait for wait in waits]
+
+    assert pace(100) == [0, *range(1, 10), *[-1] * 90]
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE providers SET line_until = line_until - 4 * interval '1 second', next_slot = now()")
+        )
+    assert pace(2)[0] in {6, 7}, "four seconds later the line is as much shorter"
