@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from config.settings import read_settings
 from config.wiring import Wiring
+from notifier.attempts import Held, Record, record, record_lost
 from notifier.channels import Channel, Status
 from notifier.composing import Composer
 from notifier.delivery import BatchFailed, Delivery
@@ -117,3 +118,17 @@ def test_while_all_fail_each_call_leaves_one_attempt(engine: Engine) -> None:
     assert [numbers for _, numbers in found] == [list(range(1, count + 1)) for count in calls]
     tried = {row.id for row in failed.value.rows}
     assert [status for status, _ in found] == [Status.SENDING if each in tried else Status.QUEUED for each in ids]
+
+
+def test_a_worker_that_was_thought_lost_counts_its_calls_on(engine: Engine) -> None:
+    [row_id] = queued(engine, "+15550100")
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE notifications SET status = 'sending', claims = 1 WHERE id = :id"), {"id": row_id}
+        )
+        record_lost(connection, [Held(row_id, 1, 0)])
+    first = Result(row_id, Outcome.UNSENT, "a", datetime.now(UTC), 1.0, fault=Fault.PROVIDER, handed_on=True)
+    second = Result(row_id, Outcome.ACCEPTED, "b", datetime.now(UTC), 1.0)
+    records = [Record(first, 1, 1, 1, 0), Record(second, 1, 2, 1, 1)]
+    record(engine, records, finished=Status.SENT, told=False)
+    assert states(engine, [row_id]) == [(Status.SENT, [1, 2])]
