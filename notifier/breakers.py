@@ -137,7 +137,7 @@ _LOCK: Final = text("""
 """)
 _NOTE: Final = text(f"""
     INSERT INTO providers AS known (channel, name, failures, failing_since, failed_at, error, open_for, open_until)
-    SELECT :channel, name, failures, CASE WHEN failures > 0 THEN now() END, failed_at, error,
+    SELECT :channel, name, failures, CASE WHEN failures > 0 THEN now() END, least(failed_at, now()), error,
         CASE WHEN failures >= {OPENS_AT} THEN {_FIRST_OPEN} END,
         CASE WHEN failures >= {OPENS_AT} THEN now() + {_FIRST_OPEN} * interval '1 second' END
     FROM json_to_recordset(CAST(:notes AS json)) AS note(name text, failures integer, failed_at timestamptz, error text)
@@ -152,7 +152,7 @@ _NOTE: Final = text(f"""
         open_until = CASE WHEN known.open_until IS NULL AND known.failures + excluded.failures >= {OPENS_AT}
             THEN now() + {_FIRST_OPEN} * interval '1 second' ELSE known.open_until END
 """)
-# An answer from before the last failure says nothing.
+# An answer from before the last failure says nothing. (No failure is later than now: a worker's clock may be ahead.)
 _ALIVE: Final = text("""
     UPDATE providers known SET failures = 0, failing_since = NULL, open_until = NULL, open_for = NULL,
         probing_until = NULL

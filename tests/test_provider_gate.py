@@ -241,3 +241,12 @@ def test_what_cannot_wait_that_long_takes_no_place_in_line(engine: Engine) -> No
             text("UPDATE providers SET line_until = line_until - 4 * interval '1 second', next_slot = now()")
         )
     assert pace(2)[0] in {6, 7}, "four seconds later the line is as much shorter"
+
+
+def test_a_worker_whose_clock_is_ahead_keeps_no_breaker_open(engine: Engine) -> None:
+    note = {"name": "a", "failures": OPENS_AT, "alive_at": None, "error": "x", "probe_failed": False}
+    breakers.remember(engine, Channel.SMS, [{**note, "failed_at": datetime.now(UTC) + timedelta(minutes=5)}])
+    assert health(engine)["a"].shut_for
+    answer = {"failures": 0, "failed_at": None, "error": None, "alive_at": datetime.now(UTC)}
+    breakers.remember(engine, Channel.SMS, [{**note, **answer}])
+    assert health(engine)["a"].shut_for is None
