@@ -85,13 +85,14 @@ _IDLE: Final = text(f"""
             AND next_slot < now() - {_PATIENCE} * interval '1 second'
         FOR UPDATE SKIP LOCKED
     ) AS free WHERE idle.channel = free.channel AND idle.name = free.name
-    RETURNING idle.channel
+    RETURNING idle.channel, idle.name
 """)
+# Those whose rule names it: others wait until their recipients have had less.
 _MOVE_UP: Final = text(f"""
     UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
         SELECT id FROM notifications
         WHERE subscription_id IS NULL AND reason = '{THROTTLED}' AND due_at IS NOT NULL AND due_at > now()
-            AND channel = :channel
+            AND channel = :channel AND starts_with(rule, :name || ' takes ')
         ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
     ))
 """)
@@ -103,7 +104,8 @@ def move_up(engine: Engine) -> int:
     moved = 0
     with engine.begin() as connection:
         for row in connection.execute(_IDLE).all():
-            moved += connection.execute(_MOVE_UP, {"channel": row.channel, "most": _MOVED_AT_ONCE}).rowcount
+            values = {"channel": row.channel, "name": row.name, "most": _MOVED_AT_ONCE}
+            moved += connection.execute(_MOVE_UP, values).rowcount
     return moved
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import breakers
+from notifier import breakers, throttles
 from notifier.breakers import HEALTH_IN_SQL, OPENS_AT, Health, health_from
 from notifier.channels import Channel
 from notifier.claiming import Aside, Claimed
 from notifier.failover import Choice, Providers, Relay
 from notifier.ids import new_id
-from notifier.pacing import BREAKER_OPEN
+from notifier.pacing import BREAKER_OPEN, THROTTLED
 from notifier.provider_gate import ProviderGate
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.throttles import RecipientLimits
@@ -146,18 +146,18 @@ def test_rows_wait_for_those_alone_that_are_down(engine: Engine) -> None:
     assert standings == {"vendor-0": True, "vendor-1": False}, "else the clock lets them go once a second"
 
 
-def waiting_for(engine: Engine, words: str, count: int = 1) -> None:
+def waiting_for(engine: Engine, words: str, count: int = 1, reason: str = BREAKER_OPEN) -> None:
     """Rows that wait for a provider, as the gate puts them off."""
     with engine.begin() as connection:
         connection.execute(
             text("""
                 INSERT INTO notifications (id, source, recipient, channel, critical, priority, queue, status, reason,
                     rule, due_at, created_at)
-                SELECT id, 'test', '+4930123456', 'sms', false, 'normal', 'sms', 'scheduled', 'breaker_open', :words,
+                SELECT id, 'test', '+4930123456', 'sms', false, 'normal', 'sms', 'scheduled', :reason, :words,
                     now() + interval '1 minute', now()
                 FROM unnest(CAST(:ids AS uuid[])) AS id
             """),
-            {"ids": [new_id() for _ in range(count)], "words": words},
+            {"ids": [new_id() for _ in range(count)], "words": words, "reason": reason},
         )
 
 
@@ -250,3 +250,17 @@ def test_a_worker_whose_clock_is_ahead_keeps_no_breaker_open(engine: Engine) -> 
     answer = {"failures": 0, "failed_at": None, "error": None, "alive_at": datetime.now(UTC)}
     breakers.remember(engine, Channel.SMS, [{**note, **answer}])
     assert health(engine)["a"].shut_for is None
+
+
+def test_only_those_in_a_providers_own_line_move_up(engine: Engine) -> None:
+    waiting_for(engine, "vendor-0 takes 1 a second.", 2, THROTTLED)
+    waiting_for(engine, "vendor-0-2 takes 1 a second.", 3, THROTTLED)
+    waiting_for(engine, "The recipient has had as many messages as one may in that time.", 4, THROTTLED)
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO providers (channel, name, next_slot, line_until)
+                VALUES ('sms', 'vendor-0', now() - interval '1 minute', now() + interval '1 minute')
+            """)
+        )
+    assert [throttles.move_up(engine), throttles.move_up(engine)] == [2, 0]
