@@ -257,7 +257,7 @@ def test_a_postgres_that_hangs_does_not_write_what_was_given_up(
 
 
 def test_doubled_and_stale_messages_claim_nothing(start_system: Start, http: HttpReceiver) -> None:
-    system = start_system()
+    system = start_system(NOTIFIER_WEBHOOK_TIMEOUT="30")
     release = http.hold("/doubled")
     event_id = system.event(recipient=http.url("/doubled"), channel="webhook")
     wait_for(lambda: http.received("/doubled"))
