@@ -84,6 +84,6 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app.view_functions = {
         name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()
     }
-    require_keys(app, wires.engine, required=wires.settings.auth == "required")
+    require_keys(app, wires)
     wires.channels  # noqa: B018 -- a malformed provider stops the start, not the first request
     return app
