@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "hold": "holds",
     "release": "holds",
     "api-keys": "keys",
+    "audit": "audit",
     "rekey": "rekey",
     "recover": "recover",
 }

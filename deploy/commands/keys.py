@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import click
 from rich.table import Table
 
+from deploy.commands.auditing import audited
 from deploy.commands.group import console, on_a_stack, parts
-from deploy.commands.moments import Moment, Span
+from deploy.commands.moments import Span, When
 from notifier import keys
 from notifier.keys import OVERLAP, Scope
 from notifier.models import ApiKey
@@ -27,10 +28,11 @@ def _show(key: str) -> None:
 @on_a_stack
 @click.option("--name", required=True, help="Who it is for; the 'source' of what it posts.")
 @click.option("--scope", required=True, help=f"Comma-separated: {', '.join(Scope)}.")
-@click.option("--expires", type=Moment(), help="When it ends by itself: P90D, or 2027-01-01.  [default: never]")
+@click.option("--expires", type=When(), help="When it ends by itself: P90D, or 2027-01-01.  [default: never]")
 @click.option(
     "--rate", type=click.IntRange(1, 100_000), help="Requests a second at the most; beyond, a 429.  [default: no limit]"
 )
+@audited("name", "scope", "expires", "rate")
 def create(name: str, scope: str, expires: datetime | None, rate: int | None) -> None:
     """Make a key and show it, once: only its hash is kept."""
     scopes = [part.strip() for part in scope.split(",") if part.strip()]
@@ -46,7 +48,8 @@ def create(name: str, scope: str, expires: datetime | None, rate: int | None) ->
     default=OVERLAP,
     help="How long the secret before goes on working: PT1H, 0.  [default: P1D]",
 )
-@click.option("--expires", type=Moment(), help="When the key ends by itself.  [default: as before]")
+@click.option("--expires", type=When(), help="When the key ends by itself.  [default: as before]")
+@audited("name", "overlap", "expires")
 def rotate(name: str, overlap: timedelta, expires: datetime | None) -> None:
     """Give a key another secret and show it, once. Its name, and with it the 'source', stays.
 
@@ -96,6 +99,7 @@ def list_keys() -> None:
 @api_keys.command()
 @on_a_stack
 @click.argument("name")
+@audited("name")
 def revoke(name: str) -> None:
     """Revoke a key, both secrets of it. It stops working within seconds."""
     if not keys.revoke(parts().engine, name):

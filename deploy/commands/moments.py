@@ -24,7 +24,7 @@ class Span(click.ParamType[timedelta]):
             self.fail(f"{value!r} {error}", param, ctx)
 
 
-class Moment(click.ParamType[datetime]):
+class When(click.ParamType[datetime]):
     """A moment: so long from now (`P90D`), a day's beginning (`2027-01-01`, UTC) or a time with its offset."""
 
     name = "duration|date"
