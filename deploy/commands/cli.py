@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "flower": "processes",
     "status": "status",
     "alive": "status",
+    "doctor": "doctor",
     "dlq": "dlq",
     "outbox": "outbox",
     "providers": "providers",
