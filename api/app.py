@@ -22,6 +22,7 @@ from api import (
     unsubscribing,
     users,
 )
+from api.auditing import record_acts
 from api.auth import is_open, require_keys
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
@@ -84,6 +85,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app.view_functions = {
         name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()
     }
-    require_keys(app, wires.engine, required=wires.settings.auth == "required")
+    require_keys(app, wires)
+    record_acts(app, wires)
     wires.channels  # noqa: B018 -- a malformed provider stops the start, not the first request
     return app

@@ -1,13 +1,13 @@
-"""Who calls, and whether they may: API keys as bearer tokens, a scope for every route."""
+"""Who calls, and whether they may: API keys as bearer tokens, a scope for every route, a limit for some keys."""
 
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from flask import Flask, Response, current_app, g, request
-from sqlalchemy import Engine
 
 from api.problems import problem
+from config.wiring import Wiring
 from notifier import keys
 from notifier.keys import ANONYMOUS, Caller, Scope
 
@@ -18,11 +18,15 @@ _MOST_REMEMBERED: Final = 10_000
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def requires(scope: Scope) -> Callable[[View], View]:
-    """Declare the scope of a view. Every route declares one, or that it is open."""
+def requires(scope: Scope, *, changes: bool = True) -> Callable[[View], View]:
+    """Declare the scope of a view. Every route declares one, or that it is open.
+
+    `changes`: whether it changes anything; what only reads (scope READ, or a GET) need not say so.
+    """
 
     def declare(view: View) -> View:
         view.scope = scope  # type: ignore[attr-defined]
+        view.changes = changes  # type: ignore[attr-defined]
         return view
 
     return declare
@@ -40,12 +44,18 @@ def scope_of(view: Callable[..., Any]) -> Scope | None:
     return scope
 
 
+def is_act(view: Callable[..., Any]) -> bool:
+    """Whether this request, which `view` serves, is one that the audit log tells of."""
+    is_admins = getattr(view, "scope", None) is Scope.ADMIN and getattr(view, "changes", False)
+    return is_admins and request.method not in {"GET", "HEAD", "OPTIONS"}
+
+
 class Gate:
     """Checks each request's key against its route's scope."""
 
-    def __init__(self, engine: Engine, *, required: bool) -> None:
-        self._engine = engine
-        self._required = required
+    def __init__(self, wires: Wiring) -> None:
+        self._wires = wires
+        self._required = wires.settings.auth == "required"
         self._known: dict[bytes, tuple[Caller, float]] = {}
 
     def check(self) -> Response | None:
@@ -62,6 +72,10 @@ class Gate:
             return problem(
                 401, "Send a valid API key: 'Authorization: Bearer …'.", headers={"WWW-Authenticate": "Bearer"}
             )
+        # For keys without a limit nothing is made and nobody asked.
+        if caller.rate is not None and not self._wires.key_limits.allow(caller.name, caller.rate):
+            often = f"{caller.rate} request{'s' * (caller.rate != 1)} a second"
+            return problem(429, f"This key may make {often}, and this is one more.", headers={"Retry-After": "1"})
         if scope not in caller.scopes:
             return problem(403, f"This key may not do that: it lacks the scope '{scope}'.")
         g.caller = caller
@@ -73,11 +87,11 @@ class Gate:
         caller, until = self._known.get(hashed, (None, 0.0))
         if caller and now < until:
             return caller
-        caller = keys.find(self._engine, key)
+        caller = keys.find(self._wires.engine, key)
         if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
         if caller:
-            self._known[hashed] = (caller, now + _REMEMBERED)
+            self._known[hashed] = (caller, now + min(_REMEMBERED, caller.good_for))
         else:
             self._known.pop(hashed, None)
         return caller
@@ -89,9 +103,9 @@ def caller() -> Caller:
     return found
 
 
-def require_keys(app: Flask, engine: Engine, *, required: bool) -> None:
+def require_keys(app: Flask, wires: Wiring) -> None:
     """Guard every route of the app. Raises LookupError where one declares no scope."""
-    app.before_request(Gate(engine, required=required).check)
+    app.before_request(Gate(wires).check)
     undeclared = [name for name, view in app.view_functions.items() if not hasattr(view, "scope")]
     if undeclared:
         raise LookupError(f"these views declare no scope: {', '.join(sorted(undeclared))}")

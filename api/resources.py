@@ -1,6 +1,7 @@
 """Blueprints of resources: flask-smorest's, with arguments read by the contract."""
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
 
 import marshmallow as ma
 from flask import request
@@ -10,11 +11,19 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
 from api.bodies import check_text, is_empty, read_json
-from api.problems import flattened
+from api.problems import MEDIA_TYPE, ProblemSchema, flattened
 from notifier.errors import Invalid
 
 #: The largest body of a request that is no event, in bytes: a template's three parts fit.
 _MAX_BODY: Final = 1024 * 1024
+
+_TOO_OFTEN: Final[dict[str, Any]] = {
+    "content_type": MEDIA_TYPE,
+    "description": "More requests a second than this key may make.",
+    "headers": {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}},
+}
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 
 class OptionalBody(ma.Schema):
@@ -51,6 +60,17 @@ class Resource(Blueprint):
     """The routes of one resource."""
 
     ARGUMENTS_PARSER = _StrictParser()
+
+    def route(self, rule: str, **options: Any) -> Callable[[View], View]:  # noqa: ANN401 -- flask-smorest's
+        """Serve a view at a path. Every view that wants a key can be called too often."""
+        add = super().route(rule, **options)
+
+        def declare(view: View) -> View:
+            if getattr(view, "scope", None) is None:
+                return cast(View, add(view))
+            return cast(View, add(self.alt_response(429, schema=ProblemSchema, **_TOO_OFTEN)(view)))
+
+        return declare
 
 
 class NameConverter(BaseConverter):

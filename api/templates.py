@@ -106,7 +106,7 @@ def list_versions(asked: dict[str, Any], template_name: str) -> Any:  # noqa: AN
 
 
 @blp.route("/<name:template_name>/preview", methods=["POST"])
-@requires(Scope.ADMIN)
+@requires(Scope.ADMIN, changes=False)
 @blp.arguments(PreviewSchema)
 @blp.response(200, PreviewedSchema)
 @blp.alt_response(404, description="There is no such template.")

@@ -13,9 +13,9 @@ from notifier.providers.dsn import Context, parse
 from notifier.providers.simulator import Simulator
 from notifier.providers.webhook import Webhooks
 from notifier.signing import key_of
-from notifier.throttles import RecipientLimits
+from notifier.throttles import KeyLimits, RecipientLimits
 
-#: How long one question to Redis may take, in seconds: batches wait for it.
+#: How long one question to Redis may take, in seconds: batches and requests wait for it.
 _REDIS_TIMEOUT: Final = 0.5
 
 
@@ -76,6 +76,11 @@ def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
     """How much one recipient of a channel gets."""
     limits = settings.recipient_limits(channel)
     return RecipientLimits(channel, limits, _storage(settings.redis_url) if limits else None)
+
+
+def make_key_limits(settings: Settings) -> KeyLimits:
+    """How many requests API keys make, counted by all API processes together."""
+    return KeyLimits(_storage(settings.redis_url))
 
 
 def _storage(redis_url: str) -> Storage | None:

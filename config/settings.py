@@ -333,14 +333,33 @@ def _parse(entry: Field[Any], value: str) -> object:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Parse the settings of an environment; an empty value counts as unset. Raises SettingsError."""
+    values, faults = _read(environ)
+    if faults:
+        raise faults[0]
+    return Settings(**values)  # type: ignore[arg-type]  # each was parsed by its own field's parser
+
+
+def _read(environ: Mapping[str, str]) -> tuple[dict[str, object], list[SettingsError]]:
+    """The values by field, and all that is wrong with them."""
     known = {entry.metadata["env"]: entry for entry in fields(Settings)}
     unknown = sorted(name for name in environ if name.startswith("NOTIFIER_") and name not in {*known, *_OTHER_NAMES})
-    if unknown:
-        raise SettingsError(f"{unknown[0]} is not a setting; docs/settings.md lists those there are")
-    values = {known[name].name: _parse(known[name], environ[name]) for name in known if environ.get(name)}
-    if "database_url" not in values:
-        raise SettingsError("DATABASE_URL is not set, and no stack started by 'manage.py up' is running here")
-    return Settings(**values)  # type: ignore[arg-type]  # each was parsed by its own field's parser
+    faults = [SettingsError(f"{name} is not a setting; docs/settings.md lists those there are") for name in unknown]
+    values: dict[str, object] = {}
+    for name, entry in known.items():
+        if environ.get(name):
+            try:
+                values[entry.name] = _parse(entry, environ[name])
+            except SettingsError as error:
+                faults.append(error)
+    if not environ.get("DATABASE_URL"):
+        unset = "DATABASE_URL is not set, and no stack started by 'manage.py up' is running here"
+        faults.append(SettingsError(unset))
+    return values, faults
+
+
+def all_faults() -> list[str]:
+    """All that is wrong with the settings of this process, where `load_settings` stops at the first."""
+    return [str(fault) for fault in _read(_environ())[1]]
 
 
 def running_stack(environ: Mapping[str, str]) -> dict[str, str]:

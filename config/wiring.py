@@ -4,7 +4,7 @@ import functools
 
 from sqlalchemy import Engine, create_engine, make_url
 
-from config.providers import make_limits, make_providers
+from config.providers import make_key_limits, make_limits, make_providers
 from config.settings import Settings, load_settings
 from notifier.channels import Channel
 from notifier.composing import Composer
@@ -17,6 +17,7 @@ from notifier.provider_gate import ProviderGate
 from notifier.providers.receipts import ReceiptSource, source
 from notifier.receiver_gate import ReceiverGate
 from notifier.sandbox import Sandbox
+from notifier.throttles import KeyLimits
 from notifier.unsubscribing import Links, links
 from notifier.vault import Vault
 
@@ -97,6 +98,11 @@ class Wiring:
             sending_window=settings.sending_window.total_seconds(),
             disable_after=settings.subscription_disable_after,
         )
+
+    @functools.cached_property
+    def key_limits(self) -> KeyLimits:
+        """How many requests API keys make."""
+        return make_key_limits(self.settings)
 
     @functools.cached_property
     def receipt_sources(self) -> dict[str, list[ReceiptSource]]:

@@ -1,16 +1,23 @@
-"""API keys: made, listed, revoked, and looked up by their hash."""
+"""API keys: made, rotated, listed, revoked, and looked up by their hash.
+
+A key is compared by its SHA-256, in an index. That takes longer the more of its first bytes are those of a hash that is
+there, and tells nothing for that: who does not have the key cannot choose its hash, and to know some of a hash's bytes
+helps nobody to find 256 random bits.
+"""
 
 import hashlib
+import math
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Engine, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, func, select, text, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from notifier.errors import Conflict, Invalid
@@ -19,6 +26,8 @@ from notifier.models import ApiKey
 
 #: What a key begins with, so that secret scanners can know it.
 PREFIX: Final = "ntf_"
+#: How long the secret before goes on working after a rotation, unless it is said otherwise.
+OVERLAP: Final = timedelta(hours=24)
 
 
 class Scope(StrEnum):
@@ -34,10 +43,14 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling: a key's name and scopes."""
+    """Who is calling: a key's name, and what it may."""
 
     name: str
     scopes: frozenset[Scope]
+    #: Requests a second at the most.
+    rate: int | None = None
+    #: Seconds for which the secret that was shown is good, unless it is revoked or rotated.
+    good_for: float = math.inf
 
 
 #: Who calls where no key is asked for.
@@ -49,22 +62,70 @@ def hash_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def create(engine: Engine, name: str, scopes: Sequence[str]) -> str:
-    """Make a key and return it; it is not shown again. Raises Invalid, or Conflict where the name is taken."""
+def _new() -> str:
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def _check_expiry(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise Invalid({"expires": ["Not in the future."]})
+
+
+def create(
+    engine: Engine, name: str, scopes: Sequence[str], *, expires_at: datetime | None = None, rate: int | None = None
+) -> str:
+    """Make a key and return it; it is not shown again. Raises Invalid, or Conflict where the name is taken.
+
+    `rate`: requests a second at the most, of all API processes together.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == ANONYMOUS.name:
         raise Invalid({"name": ["1 to 64 letters, digits, dots, dashes and underscores, and not 'anonymous'."]})
     unknown = sorted(set(scopes) - set(Scope))
     if unknown or not scopes:
         raise Invalid({"scope": [f"Not a scope: {unknown[0]!r}." if unknown else "Give at least one."]})
-    key = PREFIX + secrets.token_urlsafe(32)
+    if rate is not None and rate < 1:
+        raise Invalid({"rate": ["At least 1 request a second."]})
+    _check_expiry(expires_at)
+    key = _new()
     row = ApiKey(
-        id=new_id(), name=name, key_hash=hash_of(key), scopes=sorted(set(scopes)), created_at=datetime.now(UTC)
+        id=new_id(),
+        name=name,
+        key_hash=hash_of(key),
+        scopes=sorted(set(scopes)),
+        created_at=datetime.now(UTC),
+        expires_at=expires_at,
+        rate=rate,
     )
     try:
         with Session(engine) as session, session.begin():
             session.add(row)
     except IntegrityError:
         raise Conflict(f"There is a key named {name!r} already; names are not used again.") from None
+    return key
+
+
+def rotate(
+    engine: Engine, name: str, overlap: timedelta = OVERLAP, *, expires_at: datetime | None = None
+) -> str | None:
+    """Give a key another secret, and return it; None where no key of this name is in use.
+
+    The one before works until `overlap` has passed, one from before that no longer. `expires_at`: when the key ends
+    from now on; None: when it did before. Raises Invalid, or Conflict where it has ended already.
+    """
+    _check_expiry(expires_at)
+    key = _new()
+    with Session(engine) as session, session.begin():
+        row = session.scalar(select(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None)).with_for_update())
+        if row is None:
+            return None
+        now = session.execute(select(func.now())).scalar_one()
+        has_ended = row.expires_at is not None and row.expires_at <= now
+        if has_ended and expires_at is None:
+            raise Conflict(f"The key {name!r} has expired; --expires gives it another end.")
+        # What had ended does not begin to work again.
+        keeps = overlap > timedelta() and not has_ended
+        row.previous_hash, row.previous_until = (row.key_hash, now + overlap) if keeps else (None, None)
+        row.key_hash, row.expires_at = hash_of(key), expires_at or row.expires_at
     return key
 
 
@@ -81,10 +142,30 @@ def listed(engine: Engine) -> list[ApiKey]:
         return list(session.scalars(select(ApiKey).order_by(ApiKey.name)))
 
 
+_FIND: Final = text("""
+    SELECT id, name, scopes, rate, coalesce(last_used_at < now() - interval '1 hour', true) AS newly_used,
+        extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :hash THEN previous_until END) - now()) AS good_for
+    FROM api_keys
+    WHERE (key_hash = :hash OR previous_hash = :hash AND previous_until > now())
+        AND revoked_at IS NULL AND coalesce(expires_at > now(), true)
+""")
+_USED: Final = text("""
+    UPDATE api_keys SET last_used_at = now()
+    WHERE id = :id AND coalesce(last_used_at < now() - interval '1 hour', true)
+""")
+
+
 def find(engine: Engine, key: str) -> Caller | None:
-    """Who a key belongs to; None where it is unknown or revoked."""
+    """Who a key belongs to; None where it is unknown, revoked, expired or rotated away.
+
+    Notes that it was used, once an hour. That is not worth refusing a caller over.
+    """
     with engine.connect() as connection:
-        row = connection.execute(
-            select(ApiKey.name, ApiKey.scopes).where(ApiKey.key_hash == hash_of(key), ApiKey.revoked_at.is_(None))
-        ).one_or_none()
-    return Caller(row.name, frozenset(Scope(scope) for scope in row.scopes)) if row else None
+        row = connection.execute(_FIND, {"hash": hash_of(key)}).one_or_none()
+    if row is None:
+        return None
+    if row.newly_used:
+        with suppress(SQLAlchemyError), engine.begin() as connection:
+            connection.execute(_USED, {"id": row.id})
+    good_for = math.inf if row.good_for is None else float(row.good_for)
+    return Caller(row.name, frozenset(Scope(scope) for scope in row.scopes), row.rate, good_for)

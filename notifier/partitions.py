@@ -31,6 +31,13 @@ def _missing(connection: Connection, today: date, days_ahead: int) -> Iterator[t
                 yield table, day
 
 
+def missing_days(engine: Engine, days_ahead: int) -> list[str]:
+    """The partitions that are missing of today and so many days ahead, by name."""
+    today = datetime.now(UTC).date()
+    with engine.connect() as connection:
+        return [partition_of(*each) for each in _missing(connection, today, days_ahead) if each[1] >= today]
+
+
 def _make(connection: Connection, table: str, day: date) -> None:
     name, low, high = partition_of(table, day), first_id_of(day), first_id_of(day + timedelta(days=1))
     default = f"{table}_default"

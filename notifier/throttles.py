@@ -1,20 +1,20 @@
-"""Not too much at once: messages a second for a provider, and for one recipient.
+"""Not too much at once: messages a second for a provider and for one recipient, requests a second of an API key.
 
 A provider's rate is a slot every 1/rate seconds on its row in Postgres, which all workers share. What finds none gets a
 place in line behind those that wait already, so that a long backlog is looked at about twice a row and not once a
-second. Recipients' limits are counted in Redis, or in each process alone while Redis is away.
+second. Recipients' and keys' limits are counted in Redis, or in each process alone while Redis is away.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import structlog
-from limits import RateLimitItem
+from limits import RateLimitItem, RateLimitItemPerSecond
 from limits.storage import MemoryStorage, Storage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 from sqlalchemy import Connection, Engine, text
 
 from notifier.addresses import hash_of
@@ -22,6 +22,9 @@ from notifier.channels import Channel
 from notifier.pacing import THROTTLED
 
 log = structlog.get_logger()
+
+Counter = TypeVar("Counter")
+Answer = TypeVar("Answer")
 
 #: Seconds for which Redis is left alone after it has failed.
 _REDIS_PAUSE: Final = 5.0
@@ -122,6 +125,24 @@ class _Counting:
         return max(max(ends) - time.time(), 1.0) if ends else 0.0
 
 
+class _Shared(Generic[Counter]):
+    """What counts in Redis, and in this process alone while Redis is away."""
+
+    def __init__(self, count_in: Callable[[Storage], Counter], shared: Storage | None) -> None:
+        self._shared = None if shared is None else count_in(shared)
+        self._own = count_in(MemoryStorage())
+        self._silent_until = 0.0
+
+    def ask(self, question: Callable[[Counter], Answer]) -> Answer:
+        if self._shared is not None and time.monotonic() >= self._silent_until:
+            try:
+                return question(self._shared)
+            except Exception as error:  # whatever the storage raises: too much is better than nothing
+                self._silent_until = time.monotonic() + _REDIS_PAUSE
+                log.warning("limits_not_shared", error=type(error).__name__)
+        return question(self._own)
+
+
 class RecipientLimits:
     """How many messages one recipient gets over a channel in a time. Used by several threads at once."""
 
@@ -129,9 +150,7 @@ class RecipientLimits:
         """`shared`: where all processes count; None: each for itself."""
         self._channel = channel
         self._limits = tuple(limits)
-        self._shared = None if shared is None else _Counting(MovingWindowRateLimiter(shared))
-        self._own = _Counting(MovingWindowRateLimiter(MemoryStorage()))
-        self._silent_until = 0.0
+        self._counters = _Shared(lambda storage: _Counting(MovingWindowRateLimiter(storage)), shared)
 
     @property
     def are_there(self) -> bool:
@@ -141,10 +160,20 @@ class RecipientLimits:
     def wait(self, recipient: str) -> float:
         """Seconds that a message to a recipient must wait; 0 where it may go now, and then it is counted."""
         key = f"{self._channel}:{hash_of(self._channel, recipient).hex()}"
-        if self._shared is not None and time.monotonic() >= self._silent_until:
-            try:
-                return self._shared.wait(self._limits, key)
-            except Exception as error:  # whatever the storage raises: too many messages are better than none
-                self._silent_until = time.monotonic() + _REDIS_PAUSE
-                log.warning("limits_not_shared", error=type(error).__name__)
-        return self._own.wait(self._limits, key)
+        return self._counters.ask(lambda counting: counting.wait(self._limits, key))
+
+
+class KeyLimits:
+    """How many requests a second API keys make. Used by several threads at once.
+
+    Two counts a key, weighted by how much of the second before is still in sight: by Redis's clock, in one question.
+    """
+
+    def __init__(self, shared: Storage | None) -> None:
+        """`shared`: where all processes count; None: each for itself."""
+        self._counters = _Shared(SlidingWindowCounterRateLimiter, shared)
+
+    def allow(self, name: str, rate: int) -> bool:
+        """Whether a key may make one more request now; then it is counted."""
+        limit = RateLimitItemPerSecond(rate)
+        return self._counters.ask(lambda limiter: limiter.hit(limit, "api-key", name))

@@ -1,20 +1,25 @@
 """API keys and scopes: every route declares what it wants, and gets it."""
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from api import operating
 from api.app import create_app
 from api.auth import scope_of
+from config.providers import make_key_limits
 from config.settings import read_settings
 from config.wiring import Wiring
 from notifier import keys
 from notifier.errors import Conflict, Invalid
 from notifier.keys import Scope
 from tests.running import Running, wait_for
+from tests.test_commands import manage, succeed
 
 OPEN = {"/health", "/ready", "/docs", "/docs/<path:name>", "/openapi.json", "/u/<token>"}
 OPEN |= {"/api/v1/receipts/<name:provider>"}  # its provider's signature is the key
@@ -141,3 +146,186 @@ def test_names_are_not_used_twice(engine: Engine) -> None:
     keys.create(engine, "once", ["send"])
     with pytest.raises(Conflict):
         keys.create(engine, "once", ["read"])
+
+
+# --- rotation, expiry, limits
+
+
+def _set(engine: Engine, name: str, what: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE api_keys SET {what} WHERE name = :name"), {"name": name})
+
+
+def test_a_rotated_keys_old_secret_works_until_the_overlap_ends(engine: Engine) -> None:
+    old = keys.create(engine, "turning", ["send"], rate=7)
+    new = keys.rotate(engine, "turning", timedelta(hours=1))
+    assert new
+    assert new != old
+    for key, good_for in ((old, pytest.approx(3600, abs=60)), (new, float("inf"))):
+        caller = keys.find(engine, key)
+        assert caller
+        assert (caller.name, caller.scopes, caller.rate, caller.good_for) == ("turning", {"send"}, 7, good_for)
+    _set(engine, "turning", "previous_until = now()")
+    assert keys.find(engine, old) is None
+    assert keys.find(engine, new)
+
+
+def test_a_second_rotation_ends_the_oldest_secret(engine: Engine) -> None:
+    first = keys.create(engine, "twice", ["send"])
+    second = keys.rotate(engine, "twice")
+    third = keys.rotate(engine, "twice")
+    assert [keys.find(engine, str(key)) is not None for key in (first, second, third)] == [False, True, True]
+
+
+def test_without_overlap_the_old_secret_ends_at_once(engine: Engine) -> None:
+    old = keys.create(engine, "atonce", ["send"])
+    new = keys.rotate(engine, "atonce", timedelta())
+    assert keys.find(engine, old) is None
+    assert keys.find(engine, str(new))
+
+
+def test_revoking_ends_both_secrets_and_there_is_nothing_left_to_rotate(engine: Engine) -> None:
+    old = keys.create(engine, "both", ["send"])
+    new = keys.rotate(engine, "both")
+    assert keys.revoke(engine, "both")
+    assert keys.find(engine, old) is None
+    assert keys.find(engine, str(new)) is None
+    assert keys.rotate(engine, "both") is None
+    assert keys.rotate(engine, "nobody") is None
+
+
+def test_an_expired_key_is_as_one_that_never_was(guarded: Running) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    key = keys.create(guarded.engine, "ending", ["read"], expires_at=soon)
+    assert guarded.get("/api/v1/events", headers=bearer(key)).status_code == 200
+    wait_for(lambda: guarded.sql("SELECT FROM api_keys WHERE name = 'ending' AND expires_at <= now()"))
+    # It is not remembered for longer than it is good.
+    assert guarded.get("/api/v1/events", headers=bearer(key)).status_code == 401
+    expired, unknown = (guarded.get("/api/v1/events", headers=bearer(each)) for each in (key, "ntf_unknown"))
+    assert expired.content == unknown.content
+    assert {*expired.headers} == {*unknown.headers}
+
+
+def test_an_expired_key_gets_another_end_with_another_secret_alone(engine: Engine) -> None:
+    old = keys.create(engine, "revived", ["read"], expires_at=datetime.now(UTC) + timedelta(days=1))
+    _set(engine, "revived", "expires_at = now()")
+    with pytest.raises(Conflict, match="has expired"):
+        keys.rotate(engine, "revived")
+    new = keys.rotate(engine, "revived", expires_at=datetime.now(UTC) + timedelta(days=1))
+    assert keys.find(engine, old) is None
+    assert keys.find(engine, str(new))
+
+
+@pytest.mark.parametrize("wrong", [{"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, {"rate": 0}])
+def test_a_key_that_could_never_be_used_is_not_made(engine: Engine, wrong: dict[str, object]) -> None:
+    with pytest.raises(Invalid):
+        keys.create(engine, "useless", ["read"], **wrong)  # type: ignore[arg-type]
+    assert keys.listed(engine) == []
+
+
+def test_its_use_is_noted_once_an_hour(engine: Engine) -> None:
+    key = keys.create(engine, "used", ["read"])
+    assert keys.listed(engine)[0].last_used_at is None
+    keys.find(engine, key)
+    [first] = keys.listed(engine)
+    assert first.last_used_at
+    keys.find(engine, key)
+    assert keys.listed(engine)[0].last_used_at == first.last_used_at
+    _set(engine, "used", "last_used_at = now() - interval '61 minutes'")
+    keys.find(engine, key)
+    last = keys.listed(engine)[0].last_used_at
+    assert last
+    assert last >= first.last_used_at
+
+
+def test_a_callers_use_counts_even_where_it_cannot_be_noted(engine: Engine) -> None:
+    key = keys.create(engine, "unnoted", ["read"])
+    with engine.begin() as connection:
+        connection.execute(
+            text("CREATE RULE no_notes AS ON UPDATE TO api_keys DO INSTEAD SELECT 1 / (count(*) - 1) FROM listeners")
+        )
+    assert keys.find(engine, key)
+
+
+def test_more_than_a_keys_rate_is_a_429(guarded: Running) -> None:
+    limited = keys.create(guarded.engine, "limited", ["read"], rate=5)
+    free = keys.create(guarded.engine, "unlimited", ["read"])
+
+    def ask(key: str) -> requests.Response:
+        return requests.get(f"{guarded.url}/api/v1/events", headers=bearer(key), timeout=10)
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(ask, [limited] * 60))
+    seconds = time.monotonic() - began
+    let_through = sum(answer.status_code == 200 for answer in answers)
+    assert 5 <= let_through <= 5 * (seconds + 2), f"{let_through} in {seconds:.1f} s"
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert refused
+    assert {answer.status_code for answer in refused} == {429}
+    assert refused[0].headers["Retry-After"] == "1"
+    assert refused[0].headers["Content-Type"] == "application/problem+json"
+    assert refused[0].json()["detail"] == "This key may make 5 requests a second, and this is one more."
+    with ThreadPoolExecutor(8) as threads:
+        assert {answer.status_code for answer in threads.map(ask, [free] * 30)} == {200}
+    wait_for(lambda: ask(limited).status_code == 200, 10)
+
+
+def test_all_processes_count_together_and_each_alone_while_redis_is_away(new_redis: Callable[[], str]) -> None:
+    def allowed(redis_url: str) -> tuple[int, float]:
+        settings = read_settings({"DATABASE_URL": "postgresql://x/x", "REDIS_URL": redis_url})
+        processes = [make_key_limits(settings) for _ in range(3)]
+        began = time.monotonic()
+        count = sum(process.allow("one", 100) for process in processes for _ in range(100))
+        return count, time.monotonic() - began
+
+    count, seconds = allowed(new_redis())
+    assert 100 <= count <= 100 * (seconds + 1)
+    assert allowed("redis://127.0.0.1:9/0")[0] == 300
+
+
+def test_every_route_that_wants_a_key_says_that_it_may_be_called_too_often(guarded: Running) -> None:
+    described = guarded.get("/openapi.json").json()
+    for path, operations in described["paths"].items():
+        for method in {"get", "put", "post", "patch", "delete"} & set(operations):
+            operation = operations[method]
+            assert ("429" in operation["responses"]) == (operation.get("security") != []), f"{method} {path}"
+    problem = described["paths"]["/api/v1/events"]["get"]["responses"]["429"]
+    assert "application/problem+json" in problem["content"]
+    assert "Retry-After" in problem["headers"]
+
+
+def test_keys_are_rotated_from_the_shell(guarded: Running) -> None:
+    env = guarded.environment
+    create = ("api-keys", "create", "--name", "shell-turn", "--scope", "read")
+    old = succeed(*create, "--expires", "P90D", "--rate", "100", environment=env).strip()
+    new = succeed("api-keys", "rotate", "shell-turn", "--overlap", "PT1H", environment=env).strip()
+    for key in (old, new):
+        assert guarded.get("/api/v1/events", headers=bearer(key)).status_code == 200
+    listed = succeed("api-keys", "list", environment=env)
+    [row] = [line for line in listed.splitlines() if "shell-turn" in line]
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    _, scopes, limit, _, expires, last_used, state = (cell.strip() for cell in row.strip("│ ").split("│"))
+    assert (scopes, limit, last_used) == ("read", "100/s", day)
+    assert expires.startswith(f"{datetime.now(UTC) + timedelta(days=90):%Y-%m-}")
+    assert state.startswith(f"in use; the secret before until {day[:4]}")
+    last = succeed("api-keys", "rotate", "shell-turn", "--overlap", "0", environment=env).strip()
+    assert guarded.get("/api/v1/events", headers=bearer(last)).status_code == 200
+    wait_for(lambda: guarded.get("/api/v1/events", headers=bearer(new)).status_code == 401, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("rotate", "nobody-here"), "No key in use is named 'nobody-here'"),
+        (("rotate", "x", "--overlap", "soon"), "is not a duration"),
+        (("create", "--name", "x", "--scope", "read", "--expires", "2020-01-01"), "Not in the future"),
+        (("create", "--name", "x", "--scope", "read", "--expires", "soon"), "neither a duration (P90D)"),
+        (("create", "--name", "x", "--scope", "read", "--rate", "0"), "not in the range"),
+    ],
+)
+def test_wrong_ends_and_overlaps_are_told(guarded: Running, arguments: tuple[str, ...], words: str) -> None:
+    done = manage("api-keys", *arguments, environment=guarded.environment)
+    assert done.returncode in {1, 2}
+    assert words in done.stderr
+    assert done.stdout == ""

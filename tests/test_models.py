@@ -24,7 +24,7 @@ def _tables(engine: Engine) -> set[str]:
 def test_upgrade_and_downgrade_from_empty(postgres: EmbeddedPostgres) -> None:
     postgres.create_database("up_and_down")
     engine = engine_of(postgres.url("up_and_down"))
-    assert migrations.pending(engine) == "0004"
+    assert migrations.pending(engine) == "0005"
     migrations.upgrade(engine)
     assert migrations.pending(engine) is None
     full = _tables(engine)

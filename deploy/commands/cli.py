@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "flower": "processes",
     "status": "status",
     "alive": "status",
+    "doctor": "doctor",
     "dlq": "dlq",
     "outbox": "outbox",
     "providers": "providers",
@@ -26,6 +27,7 @@ _COMMANDS: Final = {
     "hold": "holds",
     "release": "holds",
     "api-keys": "keys",
+    "audit": "audit",
     "rekey": "rekey",
     "recover": "recover",
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import click
@@ -11,6 +11,7 @@ from rich.table import Table
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from deploy.commands.auditing import audited
 from deploy.commands.group import Command, console, on_a_stack, parts
 from notifier import deadletters
 from notifier.channels import Channel
@@ -19,6 +20,9 @@ from notifier.models import DeadLetter
 from notifier.times import rfc3339
 from tasks import app
 from tasks.hints import LEASE, publish_hints
+
+#: The names of the filters.
+_FILTERS: Final = ("channel", "reason", "event_type", "created_after", "created_before")
 
 
 class Moment(click.ParamType[datetime]):
@@ -141,6 +145,7 @@ def _requeue(ids: list[UUID]) -> int:
 @filtering
 @click.option("--all", "everything", is_flag=True, help="All that stand.")
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
+@audited("letter_ids", "everything", *_FILTERS)
 def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
     """Send dead letters once more, each with its full number of attempts.
 
@@ -158,6 +163,7 @@ def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **fil
 @click.option("--all", "everything", is_flag=True, help="All, requeued ones too.")
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@audited("letter_ids", "everything", *_FILTERS)
 def purge(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, yes: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
     """Delete dead letters for good; their notifications stay, as failed."""
     count, batches = _chosen(letter_ids, everything, filters)

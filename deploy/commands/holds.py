@@ -1,10 +1,9 @@
 """Holds from the shell: pause sending, and go on."""
 
-import getpass
-
 import click
 from rich.table import Table
 
+from deploy.commands.auditing import audited, user
 from deploy.commands.group import console, on_a_stack, parts
 from notifier import holds
 from notifier.ids import time_of
@@ -15,6 +14,7 @@ from notifier.times import rfc3339
 @on_a_stack
 @click.argument("target", default=holds.ALL, metavar="[CHANNEL|ROUTE]")
 @click.option("--list", "only_list", is_flag=True, help="Only show what is held.")
+@audited("target")
 def hold(target: str, only_list: bool) -> None:
     """Send nothing more: of a channel, of a route, or at all.
 
@@ -22,7 +22,7 @@ def hold(target: str, only_list: bool) -> None:
     begun goes out still.
     """
     if not only_list:
-        held_by = f"manage.py ({getpass.getuser()})"
+        held_by = f"manage.py ({user()})"
         is_new = holds.hold(parts().engine, target, held_by)
         click.echo(f"Held: {target}." if is_new else f"{target} was held already.")
     table = Table("held", "by", "since")
@@ -37,6 +37,7 @@ def hold(target: str, only_list: bool) -> None:
 @click.command()
 @on_a_stack
 @click.argument("target", default=holds.ALL, metavar="[CHANNEL|ROUTE]")
+@audited("target")
 def release(target: str) -> None:
     """Lift a hold. What waited goes out within seconds, oldest first."""
     if not holds.release(parts().engine, target):

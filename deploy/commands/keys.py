@@ -1,38 +1,95 @@
 """API keys from the shell."""
 
+from datetime import UTC, datetime, timedelta
+
 import click
 from rich.table import Table
 
+from deploy.commands.auditing import audited
 from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.moments import Span, When
 from notifier import keys
-from notifier.keys import Scope
+from notifier.keys import OVERLAP, Scope
+from notifier.models import ApiKey
 from notifier.times import rfc3339
 
 
 @click.group("api-keys")
 def api_keys() -> None:
-    """Create, list and revoke API keys."""
+    """Create, rotate, list and revoke API keys."""
+
+
+def _show(key: str) -> None:
+    click.echo("Keep it now, it is not shown again:", err=True)
+    click.echo(key)
 
 
 @api_keys.command()
 @on_a_stack
 @click.option("--name", required=True, help="Who it is for; the 'source' of what it posts.")
 @click.option("--scope", required=True, help=f"Comma-separated: {', '.join(Scope)}.")
-def create(name: str, scope: str) -> None:
+@click.option("--expires", type=When(), help="When it ends by itself: P90D, or 2027-01-01.  [default: never]")
+@click.option(
+    "--rate", type=click.IntRange(1, 100_000), help="Requests a second at the most; beyond, a 429.  [default: no limit]"
+)
+@audited("name", "scope", "expires", "rate")
+def create(name: str, scope: str, expires: datetime | None, rate: int | None) -> None:
     """Make a key and show it, once: only its hash is kept."""
-    key = keys.create(parts().engine, name, [part.strip() for part in scope.split(",") if part.strip()])
-    click.echo("Keep it now, it is not shown again:", err=True)
-    click.echo(key)
+    scopes = [part.strip() for part in scope.split(",") if part.strip()]
+    _show(keys.create(parts().engine, name, scopes, expires_at=expires, rate=rate))
+
+
+@api_keys.command()
+@on_a_stack
+@click.argument("name")
+@click.option(
+    "--overlap",
+    type=Span(),
+    default=OVERLAP,
+    help="How long the secret before goes on working: PT1H, 0.  [default: P1D]",
+)
+@click.option("--expires", type=When(), help="When the key ends by itself.  [default: as before]")
+@audited("name", "overlap", "expires")
+def rotate(name: str, overlap: timedelta, expires: datetime | None) -> None:
+    """Give a key another secret and show it, once. Its name, and with it the 'source', stays.
+
+    The secret before goes on working until the overlap ends, so that callers can change over. One that is older still
+    does not. With --overlap 0 it ends within seconds.
+    """
+    key = keys.rotate(parts().engine, name, overlap, expires_at=expires)
+    if key is None:
+        raise click.ClickException(f"No key in use is named {name!r}.")
+    _show(key)
+    until = rfc3339((datetime.now(UTC) + overlap).replace(microsecond=0))
+    click.echo(f"The secret before works until {until}." if overlap else "The secret before ends now.", err=True)
+
+
+def _state(key: ApiKey, now: datetime) -> str:
+    if key.revoked_at:
+        return f"revoked {rfc3339(key.revoked_at)}"
+    if key.expires_at and key.expires_at <= now:
+        return "expired"
+    if key.previous_until and key.previous_until > now:
+        return f"in use; the secret before until {rfc3339(key.previous_until)}"
+    return "in use"
 
 
 @api_keys.command("list")
 @on_a_stack
 def list_keys() -> None:
-    """List keys, revoked ones too."""
-    table = Table("name", "scopes", "created", "revoked")
+    """List keys, with those that were revoked or have expired."""
+    table = Table("name", "scopes", "limit", "created", "expires", "last used", "state")
+    now = datetime.now(UTC)
     for key in keys.listed(parts().engine):
-        revoked = rfc3339(key.revoked_at) if key.revoked_at else ""
-        table.add_row(key.name, ", ".join(key.scopes), rfc3339(key.created_at), revoked)
+        table.add_row(
+            key.name,
+            ", ".join(key.scopes),
+            "" if key.rate is None else f"{key.rate}/s",
+            rfc3339(key.created_at),
+            rfc3339(key.expires_at) if key.expires_at else "never",
+            f"{key.last_used_at.astimezone(UTC):%Y-%m-%d}" if key.last_used_at else "never",
+            _state(key, now),
+        )
     if table.row_count:
         console().print(table)
     else:
@@ -42,8 +99,9 @@ def list_keys() -> None:
 @api_keys.command()
 @on_a_stack
 @click.argument("name")
+@audited("name")
 def revoke(name: str) -> None:
-    """Revoke a key. It stops working within seconds."""
+    """Revoke a key, both secrets of it. It stops working within seconds."""
     if not keys.revoke(parts().engine, name):
         raise click.ClickException(f"No key in use is named {name!r}.")
     click.echo(f"Revoked {name}.")

@@ -6,12 +6,14 @@ import click
 
 from config.queues import WORKERS
 from config.wiring import wiring
+from deploy.commands.auditing import audited, nothing_changed
 from deploy.commands.group import become, on_a_stack, parts
 from notifier import migrations
 
 
 @click.command()
 @on_a_stack
+@audited()
 def migrate() -> None:
     """Bring the database to this version, and make the partitions of the days to come.
 
@@ -20,6 +22,8 @@ def migrate() -> None:
     engine = parts().engine
     pending = migrations.pending(engine)
     migrations.upgrade(engine)
+    if pending is None:
+        nothing_changed()
     click.echo(f"Migrated to {pending}." if pending else "Nothing to migrate.")
 
 

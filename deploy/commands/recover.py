@@ -6,6 +6,7 @@ from uuid import UUID
 import click
 from rich.progress import Progress
 
+from deploy.commands.auditing import audited
 from deploy.commands.dlq import Moment
 from deploy.commands.group import console, on_a_stack, parts
 from notifier import recovery, subscriptions
@@ -18,6 +19,7 @@ from tasks.hints import LEASE, publish_hints
 @click.argument("subscription_id", type=click.UUID)
 @click.option("--since", required=True, type=Moment(), help="From this time on, such as 2026-11-21T09:00:00Z.")
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
+@audited("subscription_id", "since")
 def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
     """Send all again that failed for a subscription, or was skipped while it was disabled.
 

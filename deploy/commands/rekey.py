@@ -6,6 +6,7 @@ import click
 from rich.progress import Progress
 from sqlalchemy import func, select
 
+from deploy.commands.auditing import audited
 from deploy.commands.group import console, on_a_stack, parts
 from notifier import subscriptions
 from notifier.models import Subscription
@@ -13,6 +14,7 @@ from notifier.models import Subscription
 
 @click.command()
 @on_a_stack
+@audited()
 def rekey() -> None:
     """Encrypt every secret with the first key of NOTIFIER_SECRET_KEY; after that the others can go.
 

@@ -5,6 +5,7 @@ from uuid import UUID
 import click
 from sqlalchemy.orm import Session
 
+from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from notifier import routing
 from notifier.models import Event
@@ -15,6 +16,7 @@ from tasks.hints import LEASE, publish_hints
 @click.command()
 @on_a_stack
 @click.argument("event_ids", nargs=-1, required=True, type=click.UUID)
+@audited("event_ids")
 def replay(event_ids: tuple[UUID, ...]) -> None:
     """Fan events out again, as new notifications."""
     for event_id in event_ids:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from api.problems import flattened
 from api.schemas.routes import RouteSchema
+from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from notifier import routes as stored
 from notifier.errors import Invalid
@@ -127,6 +128,7 @@ def _checked(connection: Connection, entries: _Line) -> Iterator[tuple[str, dict
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--prune", is_flag=True, help="Delete routes that the file does not have.")
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@audited("file", "prune")
 def load(file: Path, prune: bool, dry_run: bool) -> None:
     """Write the routes of a YAML file; loading it again changes nothing.
 

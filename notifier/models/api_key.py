@@ -21,3 +21,12 @@ class ApiKey(Base):
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text()))
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    #: When it ends by itself.
+    expires_at: Mapped[datetime | None]
+    #: Requests a second that it may make at the most; null: no limit.
+    rate: Mapped[int | None]
+    #: Exact to the hour.
+    last_used_at: Mapped[datetime | None]
+    #: The secret before the last rotation, which works until `previous_until`.
+    previous_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    previous_until: Mapped[datetime | None]

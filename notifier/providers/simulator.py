@@ -164,6 +164,11 @@ class Simulator:
         self._channel = channel
         self._engine = engine
 
+    @property
+    def behind(self) -> Provider | None:
+        """The provider that it stands before."""
+        return self._provider
+
     def takes(self, recipient: str) -> bool:
         """See Provider."""
         if self._provider is None or behaviour_of(self._channel, recipient):

@@ -103,6 +103,10 @@ class Smtp:
             # Not waited for: one may be inside getaddrinfo(), which nothing can interrupt. It will send nothing.
             threads.shutdown(wait=False, cancel_futures=True)
 
+    def check(self) -> str | None:
+        """Log in to the server and leave, sending nothing. Returns why that cannot be done, or None."""
+        return Connection(self.server).check()
+
     def close(self) -> None:
         """Close idle connections."""
         with self._lock:

@@ -111,6 +111,14 @@ class Connection(smtplib.SMTP):
             return Verdict(outcome, error=_describe(error), fault=Fault.PROVIDER, untouched=not self._was_heard)
         return Verdict(Outcome.ACCEPTED, code, reply=_excerpt(reply))
 
+    def check(self) -> str | None:
+        """Connect, secure, log in and leave, without a letter. Returns why that cannot be done, or None."""
+        failed = self._open()
+        if failed is None:
+            self.leave()
+            return None
+        return f"{failed.error}, {failed.reply}" if failed.reply else failed.error
+
     def cut(self) -> bool:
         """End what this connection is doing, from another thread. False where it is not connected yet.
 

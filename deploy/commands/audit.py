@@ -1,0 +1,32 @@
+"""The audit log from the shell."""
+
+from datetime import datetime
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.moments import When
+from notifier import audit as stored
+from notifier.times import rfc3339
+
+
+@click.command()
+@on_a_stack
+@click.option("--since", type=When(back=True), help="Only from then on: PT1H (an hour ago), 2026-11-21, or a time.")
+@click.option("--actor", help="Only this key's name, or shell:USER.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+def audit(since: datetime | None, actor: str | None, limit: int) -> None:
+    """Show who did what, newest first: with keys of scope admin, and with commands that change something."""
+    lines = stored.lines(parts().engine, since=since, actor=actor, limit=limit + 1)
+    if not lines:
+        click.echo("The audit log has no such line." if since or actor else "The audit log is empty.")
+        return
+    table = Table("at", "actor", "action", "target", "outcome", "request id")
+    for line in lines[:limit]:
+        cells = (line.actor, line.action, line.target or "", line.outcome, line.request_id or "")
+        table.add_row(rfc3339(line.at.replace(microsecond=0)), *(Text(cell) for cell in cells))
+    console().print(table)
+    if len(lines) > limit:
+        click.echo(f"There are more: --limit shows more than {limit}.")

@@ -1,0 +1,104 @@
+"""A line in the audit log for every command that changes something."""
+
+import functools
+import getpass
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.settings import SettingsError
+from deploy.commands.group import Command, parts
+from notifier import audit
+from notifier.times import rfc3339
+
+#: Options with which a command changes nothing.
+_LOOKING: Final = ("dry_run", "only_list")
+#: Ids that are written out; of more, how many.
+_MOST_IDS: Final = 5
+_UNCHANGED: Final = "notifier.unchanged"
+
+
+def user() -> str:
+    """Who is at the shell; in a container that may be a number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for it
+        return f"uid-{os.getuid()}"
+
+
+def nothing_changed() -> None:
+    """Say of the command that runs that it found nothing to do: then it leaves no line."""
+    click.get_current_context().meta[_UNCHANGED] = True
+
+
+def audited(*shown: str) -> Callable[[Command], Command]:
+    """Declare that a command changes something. `shown`: the parameters that say what; no address may be in them."""
+
+    def declare(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(**parameters: Any) -> Any:  # noqa: ANN401 -- as click parsed them
+            if any(parameters.get(name) for name in _LOOKING):
+                return command(**parameters)
+            began, outcome = datetime.now(UTC), "done"
+            try:
+                return command(**parameters)
+            except SettingsError:
+                outcome = ""  # there is no database to have changed
+                raise
+            except (KeyboardInterrupt, click.Abort):
+                outcome = "aborted"
+                raise
+            except BaseException as error:
+                outcome = f"failed: {type(error).__name__}"
+                raise
+            finally:
+                if outcome and not click.get_current_context().meta.get(_UNCHANGED):
+                    _record(outcome, " ".join(_shown(parameters, shown)) or None, began)
+
+        run.is_audited = True  # type: ignore[attr-defined]
+        return run  # type: ignore[return-value]  # as functools.wraps made it
+
+    return declare
+
+
+def _record(outcome: str, target: str | None, at: datetime) -> None:
+    """Write the line. Where that cannot be done it is said, and the command ends as it would have."""
+    try:
+        audit.record(parts().engine, f"shell:{user()}", _action(), target, outcome, at=at)
+    except SQLAlchemyError as error:
+        click.echo(f"Warning: the audit log could not be written ({type(error).__name__}).", err=True)
+
+
+def _action() -> str:
+    """`dlq.requeue`: the command's name, after that of its group."""
+    context: click.Context | None = click.get_current_context()
+    names: list[str] = []
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return ".".join(names)
+
+
+def _shown(parameters: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        value = parameters[name]
+        if value is not None and value is not False and value != ():
+            yield f"{name}={_text(value)}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        more = f"+{len(value) - _MOST_IDS}" if len(value) > _MOST_IDS else None
+        return ",".join([*(_text(each) for each in value[:_MOST_IDS]), *([more] if more else [])])
+    if isinstance(value, datetime):
+        return rfc3339(value.replace(microsecond=0))
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}s"
+    if isinstance(value, Path):
+        return value.name
+    return "yes" if value is True else str(value).replace(" ", "")

@@ -1,0 +1,162 @@
+"""What the doctor looks at in Postgres, Redis and the broker."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import redis
+from sqlalchemy import Connection, Engine, create_engine, func, make_url, select, text
+
+from config.settings import Settings
+from deploy.commands.checking import Finding, ill, note, well
+from notifier import migrations, partitions
+from notifier.models import Subscription
+from notifier.vault import CannotDecrypt, Vault
+from tasks import app
+from tasks.hints import depth
+
+#: The oldest that its makers still care for.
+_OLDEST_POSTGRES: Final = 15
+#: Seconds that clocks may be apart: due times are Postgres's, and ids and attempts carry this machine's.
+_MOST_SKEW: Final = 2.0
+#: Days ahead whose partitions must be there. The clock makes more, so that it may be away for a while.
+_DAYS: Final = 2
+#: The part of Redis's memory that may be used.
+_FULL: Final = 0.9
+#: Seconds for a connection: less than the whole check has, so that its own error is heard.
+_CONNECT: Final = 2
+
+
+def doctors_engine(settings: Settings) -> Engine:
+    """An engine that gives up sooner than others do."""
+    url = make_url(settings.database_url).set(drivername="postgresql+psycopg2")
+    return create_engine(url, connect_args={"connect_timeout": _CONNECT, "application_name": "notifier-doctor"})
+
+
+def postgres(engine: Engine) -> Iterator[Finding]:
+    """Whether it answers, how old it is, and whether its clock is ours."""
+    with engine.connect() as connection:
+        version = str(connection.scalar(text("SHOW server_version")))
+        if int(version.split(".", 1)[0]) < _OLDEST_POSTGRES:
+            yield ill(
+                "postgres version", f"version {version}", f"upgrade it: {_OLDEST_POSTGRES} or newer, and 18 is tested"
+            )
+        else:
+            size = connection.scalar(text("SELECT pg_size_pretty(pg_database_size(current_database()))"))
+            yield well("postgres", f"version {version}, {size}")
+        yield clocks(_skew(connection))
+
+
+def _skew(connection: Connection) -> float:
+    """Seconds that Postgres's clock is ahead of this machine's, give or take half the way there and back."""
+    before = datetime.now(UTC)
+    theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    after = datetime.now(UTC)
+    skew: float = (theirs - (before + (after - before) / 2)).total_seconds()
+    return skew
+
+
+def clocks(skew: float) -> Finding:
+    """What a difference between two clocks means."""
+    if abs(skew) < _MOST_SKEW:
+        return well("clocks", f"Postgres and this machine are {abs(skew) * 1000:.0f} ms apart")
+    way = "ahead of" if skew > 0 else "behind"
+    return ill("clocks", f"Postgres is {abs(skew):.1f} s {way} this machine", "set both by NTP (timedatectl, chrony)")
+
+
+def migrated(engine: Engine) -> Iterator[Finding]:
+    """Whether the database is at this version."""
+    pending = migrations.pending(engine)
+    if pending:
+        says = f"the database is not at {pending}, the newest of this version"
+        yield ill("migrations", says, "run 'manage.py migrate', or deploy the version that made it")
+    else:
+        yield well("migrations", "none is pending")
+
+
+def partitioned(engine: Engine) -> Iterator[Finding]:
+    """Whether the days to come have their partitions."""
+    missing = partitions.missing_days(engine, _DAYS)
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        says = f"missing: {', '.join(missing[:3])}{more}; rows go to the default partition"
+        yield ill("partitions", says, "'manage.py migrate' makes them; the clock should, every ten minutes")
+    else:
+        yield well("partitions", f"today's and those of the next {_DAYS} days are there")
+
+
+def secrets_readable(engine: Engine, settings: Settings) -> Iterator[Finding]:
+    """Whether what encrypts the secrets of subscriptions is there, and the right one."""
+    with engine.connect() as connection:
+        count = connection.scalar(select(func.count()).select_from(Subscription)) or 0
+        secret = connection.scalar(select(Subscription.secret).order_by(Subscription.id).limit(1))
+    name = "secret key"
+    if not settings.secret_key and not count:
+        yield note(name, "NOTIFIER_SECRET_KEY is not set: no subscriptions can be made")
+    elif secret is None:
+        yield well(name, "set; there are no subscriptions yet")
+    elif not settings.secret_key:
+        says = f"NOTIFIER_SECRET_KEY is not set, and {count} subscriptions have secrets encrypted with one"
+        yield ill(name, says, "set it as it was: without it their webhooks cannot be signed")
+    else:
+        try:
+            Vault(settings.secret_key).decrypt(secret)
+            yield well(name, f"set, and the first of {count} subscriptions can be read with it")
+        except CannotDecrypt as error:
+            yield ill(name, str(error), "put the key that is missing behind the new one, then run 'manage.py rekey'")
+
+
+def redis_server(settings: Settings) -> Iterator[Finding]:
+    """Whether it answers, forgets nothing, has room, and keeps what it holds."""
+    url = settings.redis_url
+    if url.startswith("sentinel:"):
+        yield note("redis", "not looked at: behind Sentinel the broker's line says whether it answers")
+        return
+    try:
+        client = redis.Redis.from_url(url, socket_timeout=_CONNECT, socket_connect_timeout=_CONNECT)
+        with client:
+            info: dict[str, Any] = client.info()
+    except redis.RedisError as error:
+        if settings.broker.startswith(("amqp", "pyamqp")):
+            yield note("redis", f"{error}; only limits are counted there, and each process counts for itself now")
+            return
+        yield ill("redis", str(error), "start it, or set REDIS_URL; until then the clock hands nothing over")
+        return
+    yield well("redis", f"version {info.get('valkey_version') or info.get('redis_version')}")
+    yield _eviction(str(info.get("maxmemory_policy", "unknown")))
+    yield _memory(int(info["used_memory"]), int(info.get("maxmemory") or 0))
+    yield _persistence(info)
+
+
+def _eviction(policy: str) -> Finding:
+    if policy == "noeviction":
+        return well("redis eviction", "noeviction")
+    says = f"maxmemory-policy is {policy}: messages may be forgotten to make room"
+    return ill("redis eviction", says, "set maxmemory-policy noeviction: what does not fit comes back from Postgres")
+
+
+def _memory(used: int, most: int) -> Finding:
+    megabytes = f"{used / 2**20:.0f} MB"
+    if not most:
+        return well("redis memory", f"{megabytes} used; maxmemory is not set, so the machine is the limit")
+    says = f"{megabytes} of {most / 2**20:.0f} MB used"
+    if used < _FULL * most:
+        return well("redis memory", says)
+    return ill("redis memory", says, "see what fills it (redis-cli --bigkeys): our queues hold 64 messages each")
+
+
+def _persistence(info: dict[str, Any]) -> Finding:
+    name = "redis persistence"
+    failed = [each for each in ("aof_last_write_status", "rdb_last_bgsave_status") if info.get(each, "ok") != "ok"]
+    if failed:
+        return ill(name, f"{failed[0]} is {info[failed[0]]}", "see its log, and its disk")
+    if info.get("aof_enabled"):
+        return well(name, "append-only file")
+    return note(name, "no append-only file: a restart loses messages, which the clock sends again, and limits' counts")
+
+
+def broker(settings: Settings) -> Iterator[Finding]:
+    """Whether Celery's messages can be sent."""
+    with app.connection_for_write() as connection:
+        depth(connection, "clock")
+    yield well("broker", f"{settings.broker.split(':', 1)[0]} answers")
