@@ -64,6 +64,7 @@ def succeed(*arguments: str, environment: dict[str, str]) -> str:
         "listen",
         "api-keys",
         "replay",
+        "purge",
     ],
 )
 def test_every_command_has_help(command: str) -> None:

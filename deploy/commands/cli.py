@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "api-keys": "keys",
     "rekey": "rekey",
     "recover": "recover",
+    "purge": "purge",
 }
 
 
