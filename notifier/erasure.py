@@ -5,7 +5,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, text
 
 from notifier.channels import PENDING_IN_SQL, EventStatus, Status
-from notifier.traces import wipe
+from notifier.traces import named_in, wipe
 
 #: Why a notification is cancelled whose user was deleted.
 USER_DELETED: Final = "user_deleted"
@@ -29,13 +29,25 @@ _EVENTS: Final = text(f"""
         SELECT FROM notifications n WHERE n.event_id = e.id AND n.recipient IS NOT NULL
     )
 """)
+# Files that they were sent; not those that somebody else was sent too, of the same event.
+_ATTACHMENTS: Final = text(f"""
+    WITH named AS MATERIALIZED (
+        SELECT {named_in("content")} AS id FROM notifications WHERE id = ANY(:ids) AND content IS NOT NULL
+        UNION SELECT {named_in("payload")} FROM events WHERE id = ANY(:own)
+    )
+    DELETE FROM attachments a USING named WHERE a.id = named.id AND NOT EXISTS (
+        SELECT FROM notifications n WHERE n.event_id = ANY(:events) AND n.id <> ALL(:ids) AND n.recipient IS NOT NULL
+            AND strpos(CAST(n.content AS text), CAST(named.id AS text)) > 0
+    )
+""")
 
 
 def erase_user(engine: Engine, user_id: str) -> bool:
-    """Delete a user, and what is known of them in events, notifications, attempts, letters and the outbox.
+    """Delete a user, and what is known of them in events, notifications, attempts, attachments, letters and the outbox.
 
-    Rows and their states stay, for the counts. The suppression list stays too: it is there to leave people alone.
-    Returns false where there is no such user.
+    Rows and their states stay, for the counts. The suppression list and opt-outs stay too: they are there to leave
+    people alone, and whoever was erased must not be written to because of it. Partitions that were dropped hold
+    nothing any more: a drop leaves no detached table behind. Returns false where there is no such user.
     """
     with engine.begin() as connection:
         # This waits for a fan-out that makes notifications for them (it keeps the user's row): those are then found.
@@ -52,6 +64,8 @@ def _erase_traces(connection: Connection, user_id: str, own_events: str) -> None
     own = list(connection.scalars(text(own_events), {"user_id": user_id}))
     rows = connection.execute(_LOCK, {"user_id": user_id}).all()
     ids = [row.id for row in rows]
+    events = [row.event_id for row in rows if row.event_id]
+    connection.execute(_ATTACHMENTS, {"ids": ids, "own": own, "events": events})
     connection.execute(_NOTIFICATIONS, {"ids": ids})
     wipe(connection, ids)
-    connection.execute(_EVENTS, {"own": own, "heard": [row.event_id for row in rows if row.event_id]})
+    connection.execute(_EVENTS, {"own": own, "heard": events})

@@ -11,7 +11,7 @@ that is needed, and of the default partitions, rows go in batches (notifier.swee
 |                      | still owe one, or is a reminder by which an older live one knows that it was replaced     |
 | attempt              | its notification does                                                                    |
 | event                | it is to be fanned out, has a dead letter that stands, or any notification is of it      |
-| attachment           | a notification names it                                                                  |
+| attachment           | a notification or an event names it                                                      |
 
 Any number of processes may purge: each step holds an advisory lock, and who finds it taken stops.
 """
@@ -99,7 +99,8 @@ _KEEPERS: Final[Mapping[str, Mapping[str, str]]] = {
     # Coarse, since what they name stands in their contents: those that are not named are deleted in batches.
     "attachments": {
         "notifications": "SELECT FROM {part} WHERE EXISTS"
-        " (SELECT FROM notifications WHERE id >= :low AND id < :beyond {others})"
+        " (SELECT FROM notifications WHERE id >= :low AND id < :beyond {others})",
+        "events": "SELECT FROM {part} WHERE EXISTS (SELECT FROM events WHERE id >= :low AND id < :beyond {others})",
     },
 }
 _OTHERS: Final = "AND NOT (id >= :low AND id < :high)"

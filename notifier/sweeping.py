@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from notifier.ids import first_id_of, millisecond_of
+from notifier.traces import named_in
 
 log = structlog.get_logger()
 
@@ -34,11 +35,10 @@ class Limits:
 
 #: A notification `n` that has yet to bring its next channel.
 OWES_IN_SQL: Final = "n.next_channels IS NOT NULL AND n.status IN ('failed', 'skipped')"
-# The ids that notifications name in their contents.
-_NAMED: Final = """
-    SELECT DISTINCT CAST(found[1] AS uuid) AS id FROM notifications n CROSS JOIN LATERAL regexp_matches(
-        CAST(n.content AS text), '([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})', 'g'
-    ) AS found WHERE n.id >= :from AND n.id < :to AND n.content IS NOT NULL
+# The ids that notifications name in their contents, and events in their payloads.
+_NAMED: Final = f"""
+    SELECT {named_in("content")} FROM notifications WHERE id >= :from AND id < :to AND content IS NOT NULL
+    UNION SELECT {named_in("payload")} FROM events WHERE id >= :from AND id < :to
 """
 # A live row asks its siblings, once it fails, whether they arrived; a reminder asks for those that replace it.
 _NEEDED_NOTIFICATIONS: Final = f"""

@@ -65,6 +65,8 @@ def succeed(*arguments: str, environment: dict[str, str]) -> str:
         "api-keys",
         "replay",
         "purge",
+        "users",
+        "users export",
     ],
 )
 def test_every_command_has_help(command: str) -> None:

@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "rekey": "rekey",
     "recover": "recover",
     "purge": "purge",
+    "users": "users",
 }
 
 
