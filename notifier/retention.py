@@ -18,7 +18,7 @@ Any number of processes may purge: each step holds an advisory lock, and who fin
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -45,6 +45,9 @@ from notifier.sweeping import (
 _ORDER: Final = ("notifications", "attempts", "events", "attachments")
 #: For what an old partition's lock, and then its table's, is waited for at the most: so long others may queue behind.
 _LOCK_TIMEOUT: Final = "200ms"
+#: So often does a purge find no lock before it leaves the rest for the next time; and the seconds it rests after each.
+_TRIES: Final = 5
+_AFTER_NO_LOCK: Final = 1.0
 #: Seconds between two steps at the least; and never less than the step took, so that half the time is others'.
 _PAUSE: Final = 0.02
 
@@ -153,11 +156,14 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _drop(engine: Engine, table: str, day: date) -> bool:
-    """Drop a day of a table, unless something in it is needed. Raises OperationalError where it gets no lock."""
+def _is_free(engine: Engine, table: str, day: date) -> bool:
+    """Whether nothing in a day of a table is needed."""
     with _alone(engine) as connection:
-        if _keeper(connection, table, day) or _replaces(connection, table, day):
-            return False
+        return not (_keeper(connection, table, day) or _replaces(connection, table, day))
+
+
+def _drop(engine: Engine, table: str, day: date) -> bool:
+    """Drop a day of a table, unless something in it is needed by now. Raises OperationalError where it gets no lock."""
     part = partition_of(table, day)
     with _alone(engine) as connection:
         connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
@@ -177,31 +183,47 @@ def _old_days(connection: Connection, before: date) -> list[tuple[str, date]]:
     return sorted(found, key=lambda each: (_ORDER.index(each[0]), each[1]))
 
 
-def _drop_days(engine: Engine, before: date) -> Iterator[Step]:
-    """Drop the days that nobody needs. Where a lock is not to be had the rest is left for the next time."""
+def _drop_days(engine: Engine, before: date, blocked: set[date]) -> Iterator[Step]:
+    """Drop the days that nobody needs. Those without a lock are `blocked`: left whole, to be dropped the next time."""
     with engine.connect() as connection:
         days = _old_days(connection, before)
     for table, day in days:
+        if day in blocked or not _is_free(engine, table, day):
+            continue
+        if len(blocked) >= _TRIES:
+            blocked.add(day)
+            continue
         try:
             if _drop(engine, table, day):
                 yield Step(partition_of(table, day), None)
         except OperationalError as error:
             if not is_lock_timeout(error):
                 raise
-            return
+            blocked.add(day)
+            time.sleep(_AFTER_NO_LOCK)
 
 
-def _delete_rows(engine: Engine, limits: Limits) -> Iterator[Step]:
-    """Delete what is left of old days, in batches."""
+def _delete_rows(engine: Engine, before: date, blocked: Collection[date]) -> Iterator[Step]:
+    """Delete what nobody needs of the days that are needed, and of the default partitions, in batches."""
     for sweep in (NOTIFICATIONS, ATTEMPTS, EVENTS, ATTACHMENTS):
-        after = UUID(int=0)
-        while True:
-            with _alone(engine) as connection:
-                batch = sweep.batch(connection, after, limits)
-            if batch is None:
-                break
-            after = batch.last
-            yield Step(sweep.table, batch.deleted)
+        for low, high in _between(blocked, before - timedelta(days=sweep.longer)):
+            after = low
+            while True:
+                with _alone(engine) as connection:
+                    batch = sweep.batch(connection, after, high)
+                if batch is None:
+                    break
+                after = batch.last
+                yield Step(sweep.table, batch.deleted)
+
+
+def _between(blocked: Collection[date], before: date) -> Iterator[tuple[UUID, UUID]]:
+    """The ids between the days that are left whole: behind the one, before the other."""
+    low = UUID(int=0)
+    for day in sorted(day for day in blocked if day < before):
+        yield low, first_id_of(day)
+        low = UUID(int=first_id_of(day + timedelta(days=1)).int - 1)
+    yield low, first_id_of(before)
 
 
 def _delete_expired(engine: Engine, limits: Limits) -> Iterator[Step]:
@@ -217,13 +239,15 @@ def _delete_expired(engine: Engine, limits: Limits) -> Iterator[Step]:
 
 def _steps(engine: Engine, limits: Limits) -> Iterator[Step]:
     yield from _delete_expired(engine, limits)
-    yield from _drop_days(engine, limits.before)
+    blocked: set[date] = set()
+    yield from _drop_days(engine, limits.before, blocked)
     deleted = 0
-    for step in _delete_rows(engine, limits):
+    for step in _delete_rows(engine, limits.before, blocked):
         deleted += step.rows or 0
         yield step
-    if deleted:
-        yield from _drop_days(engine, limits.before)  # an event's day is free once its notifications are gone
+    if deleted or blocked:
+        # An event's day is free once its notifications are gone, and a lock may be free by now.
+        yield from _drop_days(engine, limits.before, set())
 
 
 def purge(engine: Engine, retention: Retention) -> Iterator[Step]:

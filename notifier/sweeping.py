@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, text
 
-from notifier.ids import first_id_of, millisecond_of
+from notifier.ids import millisecond_of
 from notifier.traces import named_in
 
 log = structlog.get_logger()
@@ -91,13 +91,12 @@ class Sweep:
     longer: int = 0
     size: int = _BATCH
 
-    def batch(self, connection: Connection, after: UUID, limits: Limits) -> Batch | None:
-        """Delete those of the next rows behind an id that nobody needs; None where there are no more."""
+    def batch(self, connection: Connection, after: UUID, before: UUID) -> Batch | None:
+        """Delete those of the next rows between two ids that nobody needs; None where there are no more."""
         page = text(f"""
             SELECT id FROM {self.table} WHERE id > :after AND id < :before AND {self.finished}
             ORDER BY id LIMIT {self.size}
         """)
-        before = first_id_of(limits.before - timedelta(days=self.longer))
         ids = list(connection.scalars(page, {"after": after, "before": before}))
         if not ids:
             return None
