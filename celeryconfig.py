@@ -68,4 +68,9 @@ beat_schedule = {
         "schedule": 600.0,
         "options": {"queue": CLOCK, "expires": 3600},
     },
+    "purge what is old": {
+        "task": "tasks.purge",
+        "schedule": 3600.0,
+        "options": {"queue": CLOCK, "expires": 3600},
+    },
 }

@@ -198,6 +198,7 @@ def get_event(event_id: UUID) -> dict[str, Any]:
 @requires(Scope.ADMIN)
 @blp.response(202, EventOutSchema)
 @blp.alt_response(404, description="There is no such event.")
+@blp.alt_response(409, description="Its retention is over, and it was purged just now.")
 def replay_event(event_id: UUID) -> Event:
     """Fan an event out again, as new notifications."""
     here = parts()

@@ -3,7 +3,7 @@
 from typing import Any
 
 import orjson
-from flask import abort
+from flask import Response, abort
 from sqlalchemy import select
 
 from api.auth import requires
@@ -11,9 +11,10 @@ from api.pages import page
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.pages import PageQuery
-from api.schemas.users import PreferencesSchema, UserOutSchema, UserPageSchema, UserSchema
+from api.schemas.users import PreferencesSchema, UserExportSchema, UserOutSchema, UserPageSchema, UserSchema
 from notifier import users
 from notifier.erasure import erase_user
+from notifier.exporting import export
 from notifier.keys import Scope
 from notifier.models import User
 
@@ -67,6 +68,18 @@ def delete_user(user_id: str) -> None:
     """Erase a person's data, keep the counts, and cancel what waits for them."""
     if not erase_user(parts().wiring.engine, user_id):
         abort(404, "There is no such user.")
+
+
+@blp.route("/<name:user_id>/export")
+@requires(Scope.ADMIN)
+@blp.response(200, UserExportSchema)
+@blp.alt_response(404, description="There is no such user.")
+def export_user(user_id: str) -> Response:
+    """Export all that is known of a person, as one document that is made while it is read."""
+    pieces = export(parts().wiring.engine, user_id)
+    if pieces is None:
+        abort(404, "There is no such user.")
+    return Response(pieces, mimetype="application/json", headers={"Cache-Control": "no-store"})
 
 
 @blp.route("/<name:user_id>/preferences")

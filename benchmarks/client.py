@@ -19,6 +19,8 @@ class Load:
     codes: Counter[int] = field(default_factory=Counter)
     #: When each number was due to be posted, in Unix time.
     posted: dict[int, float] = field(default_factory=dict)
+    #: Seconds from when each request was due until it was answered.
+    took: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -64,6 +66,7 @@ def post(
     load, bodies = Load(), _bodies(recipient, batch)
     multi, free = pycurl.CurlMulti(), [_handle(url) for _ in range(connections)]
     start, number, flying = time.time(), 0, 0
+    due_at: dict[pycurl.Curl, float] = {}
     while True:
         now = time.time()
         going = now - start < seconds and not (most and number >= most)
@@ -74,6 +77,7 @@ def post(
             handle = free.pop()
             numbers, body = next(bodies)
             load.posted |= dict.fromkeys(numbers, due)
+            due_at[handle] = due
             handle.setopt(pycurl.POSTFIELDS, body)
             multi.add_handle(handle)
             number, flying = number + batch, flying + 1
@@ -83,6 +87,7 @@ def post(
         for handle in [*done, *(each[0] for each in failed)]:
             code = handle.getinfo(pycurl.RESPONSE_CODE)
             load.codes[code] += 1
+            load.took.append(time.time() - due_at.pop(handle))
             load.accepted += batch if code == 202 else 0
             multi.remove_handle(handle)
             free.append(handle)

@@ -193,6 +193,10 @@ class Settings:
     public_url: str = _setting("NOTIFIER_PUBLIC_URL", _url("http", "https"), "http://localhost:8000")
     #: How long quiet hours and the like may put a notification off before it is a dead letter.
     max_age: timedelta = _setting("NOTIFIER_MAX_AGE", _duration(1), timedelta(hours=72))
+    #: How long finished notifications, events and attempts are kept, in days of UTC; at least a day.
+    retention: timedelta = _setting("NOTIFIER_RETENTION", _duration(86_400), timedelta(days=30))
+    #: How long dead letters are kept, and as long as they stand their notifications and events.
+    dead_letter_retention: timedelta = _setting("NOTIFIER_DEAD_LETTER_RETENTION", _duration(86_400), timedelta(days=90))
     #: Hold everything from the start of each process that sends, until `manage.py release`: for restored backups.
     hold: bool = _setting("NOTIFIER_HOLD", _boolean, False)
     #: Send nothing anywhere, whatever providers are set: the simulator takes every message on every channel.

@@ -16,6 +16,7 @@ from notifier.plans import Lease, Planner
 from notifier.provider_gate import ProviderGate
 from notifier.providers.receipts import ReceiptSource, source
 from notifier.receiver_gate import ReceiverGate
+from notifier.retention import Retention
 from notifier.sandbox import Sandbox
 from notifier.throttles import KeyLimits
 from notifier.unsubscribing import Links, links
@@ -113,6 +114,11 @@ class Wiring:
             if found is not None:
                 sources.setdefault(found.name, []).append(found)
         return sources
+
+    @property
+    def retention(self) -> Retention:
+        """How long rows are kept."""
+        return Retention(self.settings.retention, self.settings.dead_letter_retention)
 
     def planner(self, lease: Lease) -> Planner:
         """What turns plans into rows, with the leases that a publisher gives."""

@@ -40,8 +40,9 @@ _EVENTS: Final = text(f"""
 def erase_user(engine: Engine, user_id: str) -> bool:
     """Delete a user, and what is known of them in events, notifications, attachments, attempts, letters and the outbox.
 
-    Rows and their states stay, for the counts. The suppression list stays too: it is there to leave people alone.
-    Returns false where there is no such user.
+    Rows and their states stay, for the counts. The suppression list and opt-outs stay too: they are there to leave
+    people alone, and whoever was erased must not be written to because of it. Partitions that were dropped hold
+    nothing any more: a drop leaves no detached table behind. Returns false where there is no such user.
     """
     with engine.begin() as connection:
         # This waits for a fan-out that makes notifications for them (it keeps the user's row): those are then found.

@@ -1,5 +1,6 @@
 """Partitions by day. A UUIDv7 sorts by time, so a range of ids is a range of time and retention is a dropped table."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -15,12 +16,26 @@ TABLES: Final = {"events": 90, "notifications": 70, "attempts": 100, "attachment
 #: Days made ahead of today.
 DAYS_AHEAD: Final = 7
 
+_DAY_PARTITION: Final = re.compile(rf"(?P<table>{'|'.join(TABLES)})_(?P<day>[0-9]{{8}})")
 _MAKING: Final = 5_141_980_126  # the advisory lock of whoever makes partitions
 
 
 def partition_of(table: str, day: date) -> str:
     """The name of a day's partition."""
     return f"{table}_{day:%Y%m%d}"
+
+
+def partitions_before(connection: Connection, day: date) -> list[tuple[str, date]]:
+    """The (table, day) of the partitions of all days before one, in no order."""
+    names = connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'"))
+    found = (_DAY_PARTITION.fullmatch(name) for name in names)
+    days = [(each["table"], date.fromisoformat(each["day"])) for each in found if each]
+    return [each for each in days if each[1] < day]
+
+
+def is_lock_timeout(error: OperationalError) -> bool:
+    """Whether a statement gave up waiting for a lock (lock_not_available)."""
+    return getattr(error.orig, "pgcode", None) == "55P03"
 
 
 def _missing(connection: Connection, today: date, days_ahead: int) -> Iterator[tuple[str, date]]:
@@ -38,7 +53,8 @@ def missing_days(engine: Engine, days_ahead: int) -> list[str]:
         return [partition_of(*each) for each in _missing(connection, today, days_ahead) if each[1] >= today]
 
 
-def _make(connection: Connection, table: str, day: date) -> None:
+def make_day(connection: Connection, table: str, day: date) -> None:
+    """Make a day's partition, and move its rows there from the default one."""
     name, low, high = partition_of(table, day), first_id_of(day), first_id_of(day + timedelta(days=1))
     default = f"{table}_default"
     # Locked first: a row that lands in the default partition between the move and the attach would fail the attach.
@@ -75,10 +91,10 @@ def make_partitions(engine: Engine, days_ahead: int = DAYS_AHEAD) -> list[str]:
                 connection.execute(text("SET LOCAL lock_timeout = '2s'"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MAKING})
                 if (table, day) in _missing(connection, day, 0):
-                    _make(connection, table, day)
+                    make_day(connection, table, day)
                     made.append(partition_of(table, day))
         except OperationalError as error:
-            if getattr(error.orig, "pgcode", None) == "55P03":  # lock_not_available
+            if is_lock_timeout(error):
                 break
             raise
     return made

@@ -17,6 +17,7 @@ from notifier.callbacks import tell
 from notifier.cancelling import replace_older
 from notifier.channels import Channel, EventStatus, Priority, Status
 from notifier.drafts import as_document, insert_notifications
+from notifier.errors import Conflict
 from notifier.ids import derived_id, millisecond_of, new_id, time_of
 from notifier.lanes import FAN_OUT, lane
 from notifier.listeners import Directory, Listener, Listeners
@@ -196,13 +197,20 @@ def note_failure(engine: Engine, event_id: UUID, error: str) -> None:
         connection.execute(_NOTE_ERROR, {"id": event_id, "error": error[:1024]})
 
 
+# Until the transaction ends it stays: no purge takes an event from under its new notifications.
+_KEEP: Final = text("SELECT id FROM events WHERE id = :id FOR KEY SHARE")
+
+
 def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: Listeners) -> Hints:
     """Fan an event out again, as new notifications; returns what can be sent at once.
 
-    Each call is a replay of its own: what the first fan-out made stays as it is.
+    Each call is a replay of its own: what the first fan-out made stays as it is. Raises Conflict where the event was
+    purged meanwhile.
     """
     replay_id = new_id()
     with engine.begin() as connection:
+        if connection.scalar(_KEEP, {"id": event["id"]}) is None:
+            raise Conflict("This event has outlived its retention, and was purged just now.")
         rows = _own_rows(connection, planner, [event], replay_id)
         directory, view = memory.read(connection), routes.view_of(event)
         heard = [each for each in directory.of(event["event_type"]) if each.wants(view)]

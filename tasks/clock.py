@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any, Final
 
@@ -9,10 +10,21 @@ import structlog
 from celery import shared_task
 from celery.signals import worker_init, worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError as BrokerError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from config.wiring import wiring
-from notifier import breakers, endpoints, fallbacks, heartbeats, holds, letting_go, receipts, recovery, throttles
+from notifier import (
+    breakers,
+    endpoints,
+    fallbacks,
+    heartbeats,
+    holds,
+    letting_go,
+    receipts,
+    recovery,
+    retention,
+    throttles,
+)
 from notifier.handover import hand_over, queues_with_due_rows
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
@@ -27,6 +39,9 @@ _TICK: Final = 0.9
 _RECOVERIES: Final = 5
 #: After an outage of Postgres, rows in the hands of workers are left to them for this long, in seconds.
 _SPARE_AFTER_OUTAGE: Final = 5.0
+
+#: A purge goes on for at most this long, in seconds.
+_PURGE: Final = 600.0
 
 _outage_ended = -_SPARE_AFTER_OUTAGE
 
@@ -98,6 +113,37 @@ def make_partitions() -> None:
         log.info("kept_house", partitions=made, endpoints_forgotten=forgotten)
 
 
+@shared_task(name="tasks.purge")
+def purge() -> None:
+    """Begin to purge what is old, unless that is under way: beside the ticks, which have this worker's one thread."""
+    if _purging.acquire(blocking=False):
+        threading.Thread(target=_purge, name="purge", daemon=True).start()
+
+
+def _purge() -> None:
+    """Purge until nothing is left, or time is up; the next hour goes on. It may be ended anywhere, without harm."""
+    wires, until = wiring(), time.monotonic() + _PURGE
+    dropped: list[str] = []
+    deleted: Counter[str] = Counter()
+    try:
+        for step in retention.purge(wires.engine, wires.retention):
+            if step.rows is None:
+                dropped.append(step.table)
+            else:
+                deleted[step.table] += step.rows
+            if time.monotonic() > until or _stopping.is_set():
+                break
+    except retention.PurgedElsewhere:
+        pass
+    except SQLAlchemyError as error:
+        log.warning("purge_failed", error=type(getattr(error, "orig", error)).__name__)
+    finally:
+        _purging.release()
+    if dropped or deleted.total():
+        log.info("purged", dropped=dropped, deleted={table: rows for table, rows in deleted.items() if rows})
+
+
+_purging = threading.Lock()
 _stopping = threading.Event()
 
 

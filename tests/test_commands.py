@@ -64,6 +64,9 @@ def succeed(*arguments: str, environment: dict[str, str]) -> str:
         "listen",
         "api-keys",
         "replay",
+        "purge",
+        "users",
+        "users export",
     ],
 )
 def test_every_command_has_help(command: str) -> None:

@@ -70,6 +70,23 @@ class UserPageSchema(ma.Schema):
     next_cursor = fields.String(allow_none=True)
 
 
+def _rows(description: str) -> fields.List[Any]:
+    return fields.List(fields.Dict(), metadata={"description": description})
+
+
+class UserExportSchema(ma.Schema):
+    """All that is known of a person. Rows are whole, as they are stored, and may have more fields in later versions."""
+
+    exported_at = Timestamp()
+    user = fields.Dict(metadata={"description": "With `preferences`."})
+    suppressions = _rows("Of their addresses.")
+    opt_outs = _rows("Of their addresses.")
+    notifications = _rows("Each with its `attempt_log`, `dead_letters` and `attachments` (without their contents).")
+    events = _rows("Those that name them in `user_id`.")
+    outbox = _rows("Messages in the local outbox.")
+    dedup_keys = _rows("What was sent to them, and until when nothing more of its kind is.")
+
+
 _CHANNEL: Final = validate.OneOf(list(Channel))
 _CHANNEL_OR_REST: Final = validate.OneOf([*Channel, REST])
 _TIME: Final = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", error="Not a time of day, such as 22:00.")

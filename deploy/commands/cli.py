@@ -30,6 +30,8 @@ _COMMANDS: Final = {
     "audit": "audit",
     "rekey": "rekey",
     "recover": "recover",
+    "purge": "purge",
+    "users": "users",
 }
 
 

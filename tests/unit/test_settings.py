@@ -56,6 +56,8 @@ def test_values_are_parsed() -> None:
         ("NOTIFIER_RETRY_JITTER", "maybe"),
         ("NOTIFIER_AUTH", "none"),
         ("NOTIFIER_IDEMPOTENCY_TTL", "PT"),
+        ("NOTIFIER_RETENTION", "PT23H"),
+        ("NOTIFIER_DEAD_LETTER_RETENTION", "0"),
         ("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", "127.0.0.1/8"),
         ("NOTIFIER_WEBHOOK_SECRET", "hunter2"),
         ("DATABASE_URL", "mysql://localhost"),

@@ -1,0 +1,177 @@
+"""Does a purge keep anybody waiting? python -m benchmarks.retention [--rows 10000000] [--rate 200] [--days 10].
+
+Fills old days with events, notifications and attempts, a third of the rows each; of the last day one notification in
+1,000 is live, so that it cannot be dropped and its rows are deleted in batches. Then it posts at a steady rate, first
+with nothing else going on and then during `manage.py purge`. 10 million rows take some 6 GB in the temporary folder.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+
+from benchmarks.client import post
+from benchmarks.stack import ROOT, granian, stack
+from config.settings import running_stack
+from deploy.child import wait_until
+from notifier.ids import first_id_of, millisecond_of
+from notifier.partitions import TABLES, make_day, partition_of
+
+#: Seconds for which posts are watched before the purge, and seconds of a load.
+BEFORE = 20.0
+WINDOW = 1.0
+#: Of so many notifications of the last day one is live.
+LIVE = 1000
+
+# A UUIDv7 of the nth part of a day; the same for an event, its notification and its attempt.
+_ID = """
+    CAST(lpad(to_hex(:first + CAST(n AS bigint) * 86400000 / :rows), 12, '0') || '7' || left(md5(CAST(n AS text)), 3)
+        || '8' || right(md5(CAST(n AS text)), 15) AS uuid)
+"""
+_FILL = {
+    "events": f"""
+        INSERT INTO {{part}} (id, event_type, source, status, payload, recipient, channel, critical, priority,
+            created_at)
+        SELECT {_ID}, 'USER_SIGNUP', 'bench', 'processed', '{{{{"n": 1, "order_id": "A123", "amount": 12.5}}}}',
+            'http://127.0.0.1:9/hook', 'webhook', false, 'normal', now() FROM generate_series(0, :rows - 1) n
+    """,
+    "notifications": f"""
+        INSERT INTO {{part}} (id, event_id, origin_id, event_type, source, recipient, channel, critical, priority,
+            queue, status, due_at, send_at, claims, attempts, created_at, sent_at)
+        SELECT id, id, id, 'USER_SIGNUP', 'bench', 'http://127.0.0.1:9/hook', 'webhook', false, 'normal', 'webhook',
+            CASE WHEN live THEN 'scheduled' ELSE 'sent' END, CASE WHEN live THEN now() + interval '1 year' END,
+            CASE WHEN live THEN now() + interval '1 year' END, 1, 1, now(), CASE WHEN NOT live THEN now() END
+        FROM (SELECT {_ID} AS id, n % :live = :live - 1 AS live FROM generate_series(0, :rows - 1) n) rows
+    """,
+    "attempts": f"""
+        INSERT INTO {{part}} (id, notification_id, number, provider, outcome, status_code, response_excerpt,
+            duration_ms, started_at)
+        SELECT {_ID}, {_ID}, 1, 'webhook', 'accepted', 204, '', 12.5, now() FROM generate_series(0, :rows - 1) n
+    """,
+}
+
+
+def _fill_day(connection: Connection, day: date, rows: int, live: int) -> None:
+    for table in TABLES:
+        make_day(connection, table, day)
+    for table, statement in _FILL.items():
+        query = text(statement.format(part=partition_of(table, day)))
+        connection.execute(query, {"rows": rows, "first": millisecond_of(first_id_of(day)), "live": live})
+
+
+def _fill(engine: Engine, days: int, rows: int) -> float:
+    """Fill so many old days; returns the seconds that took. The last one has live rows."""
+    began = time.time()
+    last = datetime.now(UTC).date() - timedelta(days=32)
+    for place in range(days):
+        with engine.begin() as connection:
+            _fill_day(
+                connection, last - timedelta(days=place), rows // days // len(_FILL), LIVE if not place else 2**60
+            )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))  # as autovacuum has long done with days that old
+    return time.time() - began
+
+
+def _size(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+
+
+def _rows(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return sum(int(connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0) for table in _FILL)
+
+
+def _watch(url: str, receiver: str, rate: float, going: Callable[[], bool]) -> dict[str, float]:
+    """Post at a steady rate while something goes on; returns how long answers took, in milliseconds."""
+    took: list[float] = []
+    refused = 0
+    while going() or not took:
+        load = post(f"{url}/api/v1/events", f"{receiver}/hook", seconds=WINDOW, connections=16, rate=rate)
+        took += load.took
+        refused += sum(count for code, count in load.codes.items() if code != 202)
+    took.sort()
+    shares = {f"p{share}": took[min(len(took) - 1, len(took) * share // 100)] * 1000 for share in (50, 99)}
+    return {"posts": len(took), "refused": refused, **shares, "worst": took[-1] * 1000}
+
+
+def measure(rows: int, days: int, rate: float) -> dict[str, Any]:
+    """Every figure of one run."""
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder) as url:
+            where = {"NOTIFIER_DATA_DIR": str(folder / "data")}
+            wait_until(lambda: bool(running_stack(where)), 60)
+            environment = running_stack(where)
+            engine = create_engine(make_url(environment["DATABASE_URL"]).set(drivername="postgresql+psycopg2"))
+            filled = _fill(engine, days, rows)
+            size, full = _size(engine), _rows(engine)
+            until = time.time() + BEFORE
+            before = _watch(url, receiver, rate, lambda: time.time() < until)
+            began = time.time()
+            command = [sys.executable, "manage.py", "purge"]
+            purging = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE)
+            ended: list[float] = []
+
+            def goes_on() -> bool:
+                if purging.poll() is not None and not ended:
+                    ended.append(time.time())
+                return not ended
+
+            during = _watch(url, receiver, rate, goes_on)
+            said = purging.communicate()[0].decode()
+            figures = {"rows": full, "bytes": size, "bytes_after": _size(engine), "rows_after": _rows(engine)}
+            engine.dispose()
+    seconds = (ended or [time.time()])[0] - began
+    return {**figures, "filled": filled, "seconds": seconds, "before": before, "during": during, "said": said}
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    before, during = figures["before"], figures["during"]
+    freed = f"{decimal(figures['bytes'])} → {decimal(figures['bytes_after'])}"
+    title = (
+        f"{figures['rows']:,} rows → {figures['rows_after']:,}, {freed}, purged in {figures['seconds']:.1f} s;"
+        f" filled in {figures['filled']:.0f} s"
+    )
+    table = Table("posts", title=title, title_justify="left")
+    for column in ("posts", "refused", "p50 ms", "p99", "worst"):
+        table.add_column(column, justify="right")
+    for name, each in (("before", before), ("during", during)):
+        late = (f"{each[key]:.1f}" for key in ("p50", "p99", "worst"))
+        table.add_row(name, f"{each['posts']:,}", f"{each['refused']:,}", *late)
+    table.add_row("ratio", "", "", *(f"{during[key] / before[key]:.2f}" for key in ("p50", "p99", "worst")))
+    return table
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000_000, help="events, notifications and attempts together")
+    parser.add_argument("--days", type=int, default=10, help="the days on which they are spread")
+    parser.add_argument("--rate", type=float, default=200, help="posts a second")
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    options = parser.parse_args()
+    figures = measure(options.rows, options.days, options.rate)
+    if options.json:
+        print(json.dumps(figures))
+        return
+    Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
+    print("\n".join(line for line in figures["said"].splitlines() if line.startswith(("Dropped", "Deleted"))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,459 @@
+"""Retention: what is old goes, what anything alive still needs stays, and nobody waits for that."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from sqlalchemy import Engine, text
+
+from notifier import retention
+from notifier.ids import derived_id, new_id
+from notifier.partitions import TABLES, make_day, partition_of
+from notifier.retention import PurgedElsewhere, Retention
+from notifier.routing import replay
+from tests.conftest import clean_environment
+from tests.running import ROOT, Running, wait_for
+
+SPANS = Retention(timedelta(days=30), timedelta(days=90))
+TODAY = datetime.now(UTC).date()
+OLD = TODAY - timedelta(days=40)
+
+
+def id_of(day: date, *parts: object, hour: float = 12) -> UUID:
+    """An id of a day: other parts, another id."""
+    moment = datetime.combine(day, datetime.min.time(), UTC) + timedelta(hours=hour)
+    return derived_id(int(moment.timestamp() * 1000), *parts, "test")
+
+
+class Data:
+    """Rows of any age, written straight into the tables."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def days(self, *days: date) -> None:
+        with self.engine.begin() as connection:
+            for day in days:
+                for table in TABLES:
+                    make_day(connection, table, day)
+
+    def insert(self, table: str, **columns: Any) -> Any:
+        names = ", ".join(columns)
+        values = ", ".join(f":{name}" for name in columns)
+        with self.engine.begin() as connection:
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), columns)
+        return columns.get("id")
+
+    def event(self, event_id: UUID, **columns: Any) -> UUID:
+        base = {"event_type": "x", "source": "s", "status": "processed", "payload": "{}", "critical": False}
+        base |= {"priority": "normal", "created_at": datetime.now(UTC)}
+        self.insert("events", id=event_id, **(base | columns))
+        return event_id
+
+    def notification(self, row_id: UUID, *, attempts: int = 1, **columns: Any) -> UUID:
+        base = {"source": "s", "critical": False, "priority": "normal", "queue": "email", "status": "sent"}
+        base |= {"created_at": datetime.now(UTC), "channel": "email", "recipient": "a@example.com"}
+        self.insert("notifications", id=row_id, **(base | columns))
+        for number in range(attempts):
+            attempt = derived_id(row_id.int >> 80, row_id, number)
+            self.insert("attempts", id=attempt, notification_id=row_id, number=number + 1, outcome="accepted")
+        return row_id
+
+    def live(self, row_id: UUID, **columns: Any) -> UUID:
+        return self.notification(row_id, **({"status": "queued", "due_at": datetime.now(UTC)} | columns))
+
+    def letter(self, day: date, **columns: Any) -> UUID:
+        base = {"id": id_of(day, "letter"), "claims": 1, "reason": "x", "attempts": 1, "created_at": datetime.now(UTC)}
+        row: UUID = self.insert("dead_letters", **(base | columns))
+        return row
+
+    def count(self, table: str) -> int:
+        with self.engine.connect() as connection:
+            return int(connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0)
+
+    def ids(self, table: str) -> set[UUID]:
+        with self.engine.connect() as connection:
+            return set(connection.scalars(text(f"SELECT id FROM {table}")))
+
+    def parts(self, day: date) -> set[str]:
+        """The tables that have a partition of the day."""
+        with self.engine.connect() as connection:
+            there = set(connection.scalars(text("SELECT relname FROM pg_class")))
+        return {table for table in TABLES if partition_of(table, day) in there}
+
+
+@pytest.fixture
+def data(engine: Engine) -> Data:
+    return Data(engine)
+
+
+def purge(engine: Engine, spans: Retention = SPANS) -> list[retention.Step]:
+    return list(retention.purge(engine, spans))
+
+
+def test_a_day_that_nobody_needs_is_dropped_and_the_younger_ones_stay(data: Data) -> None:
+    last, first = TODAY - timedelta(days=31), TODAY - timedelta(days=30)
+    data.days(OLD, last, first)
+    for day in (OLD, last, first):
+        data.notification(id_of(day, "n"), event_id=data.event(id_of(day, "e")))
+    dropped = {step.table for step in purge(data.engine) if step.rows is None}
+    assert dropped == {partition_of(table, day) for table in TABLES for day in (OLD, last)}
+    assert data.parts(first) == set(TABLES)
+    assert {table: data.count(table) for table in TABLES} == {
+        "events": 1,
+        "notifications": 1,
+        "attempts": 1,
+        "attachments": 0,
+    }
+    assert not [step for step in purge(data.engine) if step.rows != 0]
+
+
+def test_a_day_with_a_live_row_stays_but_its_finished_rows_go(data: Data) -> None:
+    data.days(OLD)
+    kept_event = data.event(id_of(OLD, "kept"))
+    live = data.live(id_of(OLD, "live"), event_id=kept_event, attempts=2)
+    for n in range(5):
+        data.notification(id_of(OLD, n), event_id=data.event(id_of(OLD, "e", n)), attempts=n % 2)
+    with data.engine.begin() as connection:  # more than a batch
+        connection.execute(
+            text(
+                "INSERT INTO notifications (id, source, critical, priority, queue, status, created_at)"
+                " SELECT id, 's', false, 'low', 'sms', 'skipped', now() FROM unnest(:ids) AS id"
+            ),
+            {"ids": [id_of(OLD, "more", n) for n in range(1500)]},
+        )
+    data.event(id_of(OLD, "lonely"))
+    purge(data.engine)
+    assert data.parts(OLD) == {"notifications", "attempts", "events"}
+    assert data.ids("notifications") == {live}
+    assert data.ids("events") == {kept_event}
+    assert data.count("attempts") == 2
+    with data.engine.begin() as connection:
+        connection.execute(text("UPDATE notifications SET status = 'cancelled', due_at = NULL"))
+    purge(data.engine)
+    assert data.parts(OLD) == set()
+
+
+def test_an_event_that_waits_to_be_fanned_out_stays(data: Data) -> None:
+    data.days(OLD)
+    event = data.event(id_of(OLD, "e"), status="accepted", due_at=datetime.now(UTC))
+    data.event(id_of(OLD, "other"))
+    purge(data.engine)
+    assert data.ids("events") == {event}
+    assert data.parts(OLD) == {"events"}
+
+
+def test_a_standing_dead_letter_keeps_its_row_and_its_event_for_its_own_time(data: Data) -> None:
+    older = TODAY - timedelta(days=95)
+    data.days(OLD, older)
+    kept = []
+    for day in (OLD, older):
+        event = data.event(id_of(day, "e"))
+        row = data.notification(id_of(day, "n"), event_id=event, status="failed")
+        data.letter(day, notification_id=row, event_id=event)
+        broken = data.event(id_of(day, "broken"), status="failed")
+        data.insert(
+            "dead_letters",
+            id=id_of(day, "another"),
+            event_id=broken,
+            claims=0,
+            reason="fan_out_failed",
+            attempts=0,
+            created_at=datetime.now(UTC),
+        )
+        data.notification(id_of(day, "other"), status="failed")
+        data.letter(day, id=id_of(day, "requeued"), notification_id=id_of(day, "other"), requeued_at=datetime.now(UTC))
+        kept.append(({row}, {event, broken}))
+    purge(data.engine)
+    [(rows, events), _] = kept
+    assert (data.ids("notifications"), data.ids("events")) == (rows, events)
+    assert data.parts(older) == set()
+    assert data.ids("dead_letters") == {id_of(OLD, each) for each in ("letter", "another", "requeued")}
+
+
+def test_what_a_replay_made_keeps_its_old_event(data: Data) -> None:
+    data.days(OLD)
+    event = data.event(id_of(OLD, "e"))
+    data.event(id_of(OLD, "other"))
+    data.notification(id_of(OLD, "n"), event_id=event)
+    made = {data.live(new_id(), event_id=event), data.notification(new_id(), event_id=event)}
+    purge(data.engine)
+    assert data.parts(OLD) == {"events"}
+    assert (data.ids("events"), data.ids("notifications")) == ({event}, made)
+
+
+def test_a_replay_finds_out_that_its_event_was_purged(data: Data) -> None:
+    with pytest.raises(Exception, match="outlived its retention"):
+        replay(data.engine, {"id": id_of(OLD, "gone")}, None, None)  # type: ignore[arg-type]  # it gets no further
+
+
+def test_what_a_live_row_looks_at_stays(data: Data) -> None:
+    """Its siblings, when it fails; a reminder that takes its place."""
+    data.days(OLD)
+    sent, live, owing, beside = (id_of(OLD, each) for each in ("sent", "live", "owing", "beside"))
+    later, earlier, other = (id_of(OLD, each) for each in ("later", "earlier", "other"))
+    data.notification(sent, siblings=[live], next_channels=["sms"])
+    data.live(live, siblings=[sent], next_channels=["sms"])
+    data.notification(owing, siblings=[beside], next_channels=["sms"], status="failed")
+    data.notification(beside, siblings=[owing], next_channels=["sms"])
+    target = {"target_date": datetime.now(UTC), "cancellation_key": "k"}
+    data.live(earlier, **target, origin_id=id_of(OLD, hour=1))
+    data.notification(later, **target, origin_id=id_of(OLD, hour=2))
+    data.notification(other, cancellation_key="k")
+    purge(data.engine)
+    assert data.ids("notifications") == {sent, live, owing, beside, later, earlier}
+
+
+def test_a_day_is_kept_by_what_owes_a_channel_and_by_reminders(data: Data) -> None:
+    earlier_day, owing_day = OLD - timedelta(days=1), OLD - timedelta(days=2)
+    data.days(OLD, earlier_day, owing_day)
+    target = {"target_date": datetime.now(UTC), "cancellation_key": "k"}
+    data.live(id_of(earlier_day, "n"), **target, origin_id=id_of(earlier_day))
+    later = data.notification(id_of(OLD, "n"), **target, origin_id=id_of(OLD))
+    owing = data.notification(id_of(owing_day, "n"), next_channels=["sms"], status="skipped")
+    keepers = {day.partition: day.keeper for day in retention.survey(data.engine, SPANS)}
+    purge(data.engine)
+    assert {later, owing} < data.ids("notifications")
+    assert keepers[partition_of("notifications", OLD)] == "reminders"
+    assert keepers[partition_of("notifications", owing_day)] == "owed channels"
+    assert keepers[partition_of("notifications", earlier_day)] == "live"
+
+
+def test_attachments_stay_while_a_notification_names_them(data: Data) -> None:
+    eve = OLD - timedelta(days=1)
+    data.days(eve, OLD)
+    named, before_midnight, unnamed = id_of(OLD, "a"), id_of(eve, "b", hour=23.9999), id_of(OLD, "c")
+    for each in (named, before_midnight, unnamed):
+        data.insert("attachments", id=each, name="x", content_type="x/y", content=b"x")
+    content = orjson.dumps({"body": "x", "attachments": [str(named), str(before_midnight)]}).decode()
+    live = data.live(id_of(OLD, "n", hour=0), content=content)
+    purge(data.engine)
+    assert data.ids("attachments") == {named, before_midnight}
+    with data.engine.begin() as connection:
+        connection.execute(text("UPDATE notifications SET status = 'cancelled', due_at = NULL"))
+    purge(data.engine)
+    assert data.ids("attachments") == set()
+    assert live not in data.ids("notifications")
+
+
+def test_old_rows_in_the_default_partition_go(data: Data) -> None:
+    for n in range(3):
+        data.notification(id_of(OLD, n), event_id=data.event(id_of(OLD, "e", n)))
+    live = data.live(id_of(OLD, "live"))
+    data.insert("attempts", id=id_of(OLD, "orphan"), notification_id=id_of(OLD, "gone"), number=1, outcome="accepted")
+    young = data.notification(new_id())
+    purge(data.engine)
+    assert data.ids("notifications") == {live, young}
+    assert (data.count("events"), data.count("attempts")) == (0, 2)
+
+
+def test_what_has_a_lifetime_of_its_own_goes_by_that(data: Data) -> None:
+    now = datetime.now(UTC)
+    for name, delta in (("over", -timedelta(seconds=1)), ("not", timedelta(hours=1))):
+        key = {"source": "s", "key": name, "fingerprint": b"x", "ids": [new_id()], "created_at": now}
+        data.insert("idempotency_keys", **key, expires_at=now + delta)
+        data.insert("dedup_keys", channel="email", address=name, key="k", notification_id=new_id(), until=now + delta)
+        times = {"happened_at": now, "due_at": now, "keep_until": now + delta}
+        data.insert("receipts", id=new_id(), notification_id=new_id(), provider="p", kind="delivered", **times)
+    for days in (0, 32):
+        message = {"notification_id": new_id(), "channel": "sms", "recipient": "x", "text": "x"}
+        data.insert("outbox", **message, created_at=now - timedelta(days=days))
+        data.insert("heartbeats", name=f"w{days}", kind="worker", queues=["sms"], seen_at=now - timedelta(days=days))
+        data.insert("suppressions", id=new_id(), channel="sms", address=f"{days}", folded=f"{days}", reason="stop",
+                    created_at=now - timedelta(days=days))  # fmt: skip
+        data.insert("opt_outs", channel="sms", address_hash=b"x", category=f"{days}",
+                    created_at=now - timedelta(days=days))  # fmt: skip
+    over = ("idempotency_keys", "dedup_keys", "receipts", "outbox", "heartbeats")
+    assert retention.count_expired(data.engine, SPANS) == {"dead_letters": 0, **dict.fromkeys(over, 1)}
+    purge(data.engine)
+    assert {table: data.count(table) for table in over} == dict.fromkeys(over, 1)
+    assert (data.count("suppressions"), data.count("opt_outs")) == (2, 2)
+
+
+def waiting_for_a_lock(engine: Engine) -> int | None:
+    """The process that waits for a table's lock."""
+    with engine.connect() as connection:
+        return connection.scalar(text("SELECT pid FROM pg_locks WHERE NOT granted AND locktype = 'relation' LIMIT 1"))
+
+
+class Purging(threading.Thread):
+    """A purge beside the test."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(daemon=True)
+        self._engine = engine
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            purge(self._engine)
+        except Exception as error:
+            self.error = error
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A purge that waits for locks until the test has done what it wants to do meanwhile."""
+    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", "20s")
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("table", ["notifications", "events"])
+def test_what_becomes_alive_between_the_check_and_the_drop_is_not_lost(data: Data, table: str) -> None:
+    data.days(OLD)
+    row = data.notification(id_of(OLD, "n")) if table == "notifications" else data.event(id_of(OLD, "e"))
+    state = "queued" if table == "notifications" else "accepted"
+    with data.engine.begin() as other:
+        other.execute(text(f"UPDATE {table} SET status = '{state}', due_at = now()"))
+        purging = Purging(data.engine)
+        wait_for(lambda: waiting_for_a_lock(data.engine))
+    purging.join(20)
+    assert not purging.is_alive()
+    assert purging.error is None
+    assert data.ids(table) == {row}
+    assert table in data.parts(OLD)
+
+
+def test_what_becomes_alive_between_the_look_and_the_delete_is_not_lost(data: Data) -> None:
+    """Somebody resends a row while a batch that holds it is under way."""
+    data.days(OLD)
+    data.live(id_of(OLD, "keeper"))
+    row = data.notification(id_of(OLD, "n"))
+    with data.engine.begin() as other:
+        other.execute(text("UPDATE notifications SET status = 'queued', due_at = now() WHERE id = :id"), {"id": row})
+        purge(data.engine)
+        assert row in data.ids("notifications")
+    purge(data.engine)
+    assert row in data.ids("notifications")
+
+
+@pytest.mark.parametrize("read", ["notifications", partition_of("notifications", OLD)])
+def test_nobody_waits_while_a_lock_is_not_to_be_had(data: Data, read: str) -> None:
+    data.days(OLD)
+    data.notification(id_of(OLD, "n"))
+    with data.engine.connect() as reader:
+        reader.execute(text(f"SELECT count(*) FROM {read}"))
+        purging = Purging(data.engine)
+        longest = timedelta(0)
+        while purging.is_alive():
+            began = datetime.now(UTC)
+            data.notification(new_id(), attempts=0)
+            longest = max(longest, datetime.now(UTC) - began)
+        purging.join()
+        assert purging.error is None
+        assert longest < timedelta(seconds=1)
+        assert "notifications" in data.parts(OLD)
+        assert id_of(OLD, "n") in data.ids("notifications")  # it will be dropped whole, which costs next to nothing
+    purge(data.engine)
+    assert data.parts(OLD) == set()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_purge_that_is_killed_leaves_nothing_half_done(data: Data) -> None:
+    data.days(OLD)
+    row = data.notification(id_of(OLD, "n"))
+    with data.engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM notifications"))
+        purging = Purging(data.engine)
+        # By now it holds the day's lock, and has looked a second time.
+        pid = wait_for(lambda: waiting_for_a_lock(data.engine))
+        with data.engine.connect() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        purging.join(20)
+    assert purging.error is not None
+    assert data.parts(OLD) == set(TABLES)
+    assert data.ids("notifications") == {row}
+    purge(data.engine)
+    assert data.parts(OLD) == set()
+
+
+def test_one_purge_at_a_time(data: Data) -> None:
+    data.days(*(OLD - timedelta(days=n) for n in range(3)))
+    for n in range(3):
+        data.notification(id_of(OLD - timedelta(days=n), "n"))
+    with data.engine.begin() as other:
+        other.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": retention._PURGING})
+        with pytest.raises(PurgedElsewhere):
+            purge(data.engine)
+    both = [Purging(data.engine), Purging(data.engine)]
+    for each in both:
+        each.join(20)
+    assert all(each.error is None or isinstance(each.error, PurgedElsewhere) for each in both)
+    assert not all(each.error for each in both)
+    assert (data.count("notifications"), data.count("attempts")) == (0, 0)
+
+
+def manage(database_url: str, *arguments: str, **settings: str) -> str:
+    environment = {**clean_environment(), "DATABASE_URL": database_url, "COLUMNS": "200", **settings}
+    done = subprocess.run(
+        [sys.executable, ROOT / "manage.py", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/Los_Angeles"])
+def test_days_are_those_of_utc_wherever_it_runs(data: Data, database_url: str, zone: str) -> None:
+    before = TODAY - timedelta(days=3)
+    data.days(before - timedelta(days=1), before)
+    data.notification(id_of(before - timedelta(days=1), "last", hour=23.9))
+    stays = {data.notification(id_of(before, "first", hour=0)), data.notification(id_of(before, "x", hour=23.9))}
+    for hour in (-0.1, 0.1):
+        moment = datetime.combine(before, datetime.min.time(), UTC) + timedelta(hours=hour)
+        data.insert("outbox", notification_id=new_id(), channel="sms", recipient="x", text="x", created_at=moment)
+    out = manage(database_url, "purge", TZ=zone, PGTZ=zone, NOTIFIER_RETENTION="P3D")
+    assert "Dropped 4 of 4 old partitions." in out
+    assert data.ids("notifications") == stays
+    assert data.count("outbox") == 1
+
+
+def test_the_dry_run_says_what_would_go_and_changes_nothing(data: Data, database_url: str) -> None:
+    other = OLD - timedelta(days=1)
+    data.days(OLD, other)
+    data.notification(id_of(OLD, "n"), event_id=data.event(id_of(OLD, "e")))
+    data.live(id_of(other, "n"), event_id=data.event(id_of(other, "e")))
+    data.letter(TODAY - timedelta(days=91), notification_id=id_of(OLD, "n"))
+    out = manage(database_url, "purge", "--dry-run")
+    lines = {line.split()[1]: line for line in out.splitlines() if "_20" in line}
+    assert "kept: live" in lines[partition_of("notifications", other)]
+    assert "kept: notifications" in lines[partition_of("events", other)]
+    assert "Would delete 1 of dead_letters." in out
+    assert (data.count("notifications"), data.count("dead_letters")) == (2, 1)
+    said = {name for name, line in lines.items() if "dropped" in line}
+    real = manage(database_url, "purge")
+    assert "Deleted 1 of dead_letters." in real
+    assert {table for table in TABLES if partition_of(table, OLD) not in said} == set(), said
+    assert data.parts(OLD) == set()
+
+
+def test_for_ever_is_a_hundred_years(data: Data) -> None:
+    data.notification(id_of(date(1971, 1, 2), "n"))
+    for_ever = Retention(timedelta(days=36500), timedelta(days=36500))
+    assert not [step for step in purge(data.engine, for_ever) if step.rows != 0]
+    assert data.count("notifications") == 1
+
+
+def test_the_clock_purges_beside_its_ticks(data: Data, new_system: Callable[..., Running], database_url: str) -> None:
+    data.days(OLD)
+    data.notification(id_of(OLD, "n"))
+    system = new_system(DATABASE_URL=database_url)
+    try:
+        system.start(only=[system.clock])
+        code = "from tasks.clock import purge; purge.apply_async(queue='clock')"
+        subprocess.run([sys.executable, "-c", code], env=system.environment, cwd=ROOT, check=True)
+        wait_for(lambda: not data.parts(OLD), 60, "the old day to be dropped")
+    finally:
+        system.stop()
