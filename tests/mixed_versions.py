@@ -1,4 +1,4 @@
-"""The release before works beside this one, on the database that this one has migrated: `make mixed`.
+"""The release before works beside this one, on the database that this one has migrated: `make test-mixed`.
 
 Not among the tests that `make test` runs: it needs the history of a git checkout, which archives and shallow clones
 have not. The release before is the newest tag `v*` before this commit. As long as there is none, it is the commit

@@ -27,7 +27,7 @@ from tests.running import ROOT, Running, ahead, made, reaches, wait_for
 
 PAGE = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
 #: What keeps running until it is ended.
-FOR_EVER = ("The log, all the time", 1), ("Start it, held", 2)
+FOR_EVER = ("The log, all the time", 1), ("Start it, held", 3)
 
 
 def blocks(heading: str) -> list[str]:
@@ -194,10 +194,10 @@ def test_a_moment_is_brought_back_and_sends_nothing_until_it_is_released(
 
     # A base backup while notifications are written.
     before: set[str] = set()
-    writing = threading.Event()
+    written = threading.Event()
 
     def write() -> None:
-        while not writing.is_set():
+        while not written.wait(0.05):
             before.add(_post(system, "early"))
 
     writer = threading.Thread(target=write)
@@ -208,7 +208,7 @@ def test_a_moment_is_brought_back_and_sends_nothing_until_it_is_released(
         count = len(before)
         wait_for(lambda: len(before) > count + 3)
     finally:
-        writing.set()
+        written.set()
         writer.join()
     assert operator.type("The log, all the time", 2).startswith("t|reserved|")
     later = {
@@ -240,8 +240,9 @@ def test_a_moment_is_brought_back_and_sends_nothing_until_it_is_released(
     archive = {name: content for name, content in archive.items() if name >= min(wal)}
     assert archive
     assert archive == {name: wal.get(name) for name in archive}
-    operator.type("Start it, held", 0)
-    operator.type("Start it, held", 1, as_root=True)
+    assert operator.type("Start it, held", 0, as_root=True) == "Nothing to migrate.\n"
+    operator.type("Start it, held", 1)
+    operator.type("Start it, held", 2, as_root=True)
     _start_held_and_release(operator, before, later, first, sent, smtp)
 
 
@@ -255,7 +256,7 @@ def _start_held_and_release(
 ) -> None:
     """The restored system has exactly what was there, sends nothing, then what is left of it, once each."""
     new_dir = operator.folder / "new"
-    operator.keep_running("Start it, held", 2, as_root=True, NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none")
+    operator.keep_running("Start it, held", 3, as_root=True, NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none")
     stack = new_dir / "stack.json"
     wait_for(lambda: stack.exists() or operator.running[-1].poll() is not None, 60, "a stack that is up")
     assert stack.exists(), operator.said()
@@ -280,16 +281,17 @@ def _start_held_and_release(
     waiting = {*later.values(), answer.json()["items"][0]["id"]}
     wait_for(
         lambda: {one for one, each in _listed(api, "scheduled").items() if each["reason"] == "held"} == waiting,
-        what="everything to be held",
+        40,
+        "everything to be held",
     )
-    assert "Held: all" in operator.type("Start it, held", 3, as_root=True)
+    assert "Held: all" in operator.type("Start it, held", 4, as_root=True)
     assert len(smtp.mails_to("restored@example.com")) == sent
 
     operator.variables |= {"CRASHED_AT": ahead(hours=0).replace("+", "%2B"), "ID": later["two"], "KEY": "three"}
     operator.type("After a restore", 0, 1, as_root=True)
     assert set(_listed(api, "cancelled")) == {later["two"], later["three"]}
     assert "Released: all" in operator.type("After a restore", 2, as_root=True)
-    wait_for(lambda: set(_listed(api, "sent")) == set(found["sent"]) | (waiting - {later["two"], later["three"]}))
+    wait_for(lambda: set(_listed(api, "sent")) == set(found["sent"]) | (waiting - {later["two"], later["three"]}), 40)
     mails = smtp.mails_to("restored@example.com")
     assert _subjects(mails[sent:]) == ["new", "one"]
     [again] = [mail for mail in mails[sent:] if mail["subject"] == "one"]

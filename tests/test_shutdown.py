@@ -42,10 +42,10 @@ def test_a_worker_that_is_ended_hands_back_what_it_has_not_begun(
         # It does not end before what it has begun, and begins nothing more.
         wait_for(lambda: "Warm shutdown" in system.fresh.log.read_text())
         assert system.fresh.alive()
+        assert (len(slow.kept_waiting), len(http.received("/hangs"))) == under_way
         other = system.add_worker("fresh", "fresh-2")
         system.start(only=[other])
         wait_for(lambda: len(http.received("/fine")) == 270, 30, "another worker to send the rest")
-        assert len(slow.kept_waiting) >= under_way[0]
         answer_mails()
         answer_webhooks()
         wait_for(lambda: not system.fresh.alive(), 10, "the worker to end")
