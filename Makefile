@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with Python 3.11+ and make:
 #   make run    the whole system on this machine, with a delivered notification on the screen
-#   make test   everything that CI checks
+#   make test   everything that CI checks, but for `make test-mixed`
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,15 +10,15 @@ WORKERS ?= 3
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types imports pytest format clean
+.PHONY: help run test test-mixed lint types imports pytest format clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/.installed ## Start everything, send a sample event, and stay up until Ctrl-C
 	$(BIN)/python manage.py up --demo $(ARGS)
 
-test: lint types imports pytest ## Run everything that CI checks
+test: lint types imports pytest ## Run everything that CI checks, but for `test-mixed`
 
 lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -32,6 +32,9 @@ imports: $(VENV)/.installed-dev ## Check that imports point one way
 
 pytest: $(VENV)/.installed-dev ## Run the tests, in WORKERS processes; ARGS="-k name" picks some
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+test-mixed: $(VENV)/.installed-dev ## Run the release before beside this one; needs the history of git
+	$(BIN)/python -m pytest tests/mixed_versions.py $(ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix .

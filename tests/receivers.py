@@ -1,5 +1,6 @@
 """Receivers at the other end of real wires."""
 
+import asyncio
 import json
 import threading
 import time
@@ -131,6 +132,9 @@ class _Mailbox:
         self.mails: list[tuple[Envelope, EmailMessage]] = []
         self.refusals: dict[str, list[str]] = {}
         self.connections = 0
+        #: Recipients of mails that were left without an answer, and what lets those go.
+        self.kept_waiting: list[str] = []
+        self.held: threading.Event | None = None
 
     async def handle_EHLO(
         self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
@@ -152,6 +156,10 @@ class _Mailbox:
         content = envelope.content if isinstance(envelope.content, bytes) else b""
         mail = message_from_bytes(content, policy=policy.default)
         assert isinstance(mail, EmailMessage)
+        if held := self.held:
+            self.kept_waiting += envelope.rcpt_tos
+            while not held.is_set():
+                await asyncio.sleep(0.01)
         self.mails.append((envelope, mail))
         return "250 OK"
 
@@ -180,6 +188,21 @@ class SmtpReceiver:
     def refuse(self, recipient: str, *replies: str) -> None:
         """Answer RCPT for a recipient with these replies, one after the other; the last one stays."""
         self._mailbox.refusals[recipient] = list(replies)
+
+    def hold(self) -> Callable[[], None]:
+        """Leave mails without an answer; returns what lets them go."""
+        held = self._mailbox.held = threading.Event()
+
+        def release() -> None:
+            self._mailbox.held = None
+            held.set()
+
+        return release
+
+    @property
+    def kept_waiting(self) -> list[str]:
+        """The recipients of all mails that had to wait for their answer, or wait for it still."""
+        return list(self._mailbox.kept_waiting)
 
     def mails_to(self, recipient: str) -> list[EmailMessage]:
         """The mails that came for a recipient, in order."""

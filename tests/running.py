@@ -65,8 +65,10 @@ def reaches(system: "Running", notification_id: str, *statuses: str) -> dict[str
 class Running:
     """A system on a database and a Redis of its own. Its parts are `Child`ren, to be killed and started at will."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], *, root: Path = ROOT) -> None:
+        """`root`: where its code is, if it is not this one's."""
         self.folder = folder
+        self.root = root
         self.environment = {**environment, "PYTHONUNBUFFERED": "1"}
         self.http = requests.Session()
         self.apis: list[Child] = []
@@ -83,10 +85,10 @@ class Running:
         """A further process, not started."""
         child = Child(
             name,
-            [sys.executable, ROOT / "manage.py", *arguments],
+            [sys.executable, self.root / "manage.py", *arguments],
             log=self.folder / f"{name}.log",
             environment=self.environment,
-            cwd=ROOT,
+            cwd=self.root,
             ready=ready,
         )
         vars(self).setdefault("children", []).append(child)

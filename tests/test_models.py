@@ -1,20 +1,36 @@
 """Models, migrations and partitions agree, from empty to full and back."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from deploy.embedded import EmbeddedPostgres
 from notifier import migrations
+from notifier.errors import Unavailable
 from notifier.ids import derived_id
-from notifier.migrations import _config
+from notifier.migrations import _config, online
 from notifier.models import Attempt, Base, attempt_id
 from notifier.partitions import DAYS_AHEAD, TABLES, make_partitions, partition_of
 from tests.conftest import engine_of
+from tests.running import wait_for
+
+
+@pytest.fixture
+def new_empty(postgres: EmbeddedPostgres) -> Iterator[Engine]:
+    """An empty database."""
+    name = f"empty_{uuid4().hex}"
+    postgres.create_database(name)
+    engine = engine_of(postgres.url(name))
+    yield engine
+    engine.dispose()
 
 
 def _tables(engine: Engine) -> set[str]:
@@ -35,6 +51,87 @@ def test_upgrade_and_downgrade_from_empty(postgres: EmbeddedPostgres) -> None:
     migrations.upgrade(engine)
     assert _tables(engine) == full
     engine.dispose()
+
+
+def test_a_migration_lets_others_go_on_while_it_waits(new_empty: Engine) -> None:
+    migrations.upgrade(new_empty, "0003")
+    with new_empty.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM events"))  # a long transaction holds the table
+        with ThreadPoolExecutor(1) as pool:
+            migration = pool.submit(migrations.upgrade, new_empty)
+            wait_for(lambda: _waits_for_a_lock(new_empty), what="a migration that waits")
+            # Whoever comes now waits behind it, until it makes way.
+            assert _rows_in(new_empty, "events") == 0
+            assert not migration.done()
+            reader.rollback()
+            migration.result(30)
+    assert migrations.pending(new_empty) is None
+
+
+def test_a_migration_that_gets_no_lock_says_so_and_leaves_nothing_half_done(new_empty: Engine) -> None:
+    migrations.upgrade(new_empty, "0003")
+    before = _tables(new_empty)
+    with new_empty.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM attempts"))
+        with pytest.raises(Unavailable, match="a long transaction"):
+            migrations.upgrade(new_empty, patience=0)
+    assert (_tables(new_empty), migrations.pending(new_empty)) == (before, "0004")
+    migrations.upgrade(new_empty)
+    assert migrations.pending(new_empty) is None
+
+
+def test_several_migrate_at_once(new_empty: Engine) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(migrations.upgrade, new_empty) for _ in range(3)]:
+            done.result(60)
+    assert migrations.pending(new_empty) is None
+
+
+def test_a_database_of_a_later_release_is_left_as_it_is(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert migrations.pending(engine) is None
+    migrations.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+
+
+def test_an_index_is_made_on_every_day(engine: Engine) -> None:
+    with engine.connect() as connection:
+        _add_attempt(engine, datetime.now(UTC))
+        with Operations.context(MigrationContext.configure(connection)):
+            # A first try was interrupted: its index is there, and broken.
+            day = partition_of("attempts", datetime.now(UTC).date())
+            _break_an_index(engine, f"{day}_provider_idx", day)
+            online.create_index_on_partitions("attempts_provider_idx", "attempts", "(provider)")
+            online.create_index_on_partitions("attempts_provider_idx", "attempts", "(provider)")  # again, without harm
+            online.create_index("users_locale_idx", "users", "(locale)")
+    made = make_partitions(engine, DAYS_AHEAD + 1)
+    indexes = {
+        index["name"] for table in made if table.startswith("attempts") for index in inspect(engine).get_indexes(table)
+    }
+    assert any("provider" in str(name) for name in indexes)
+    with engine.connect() as connection:
+        assert connection.scalar(
+            text("SELECT indisvalid FROM pg_index WHERE indexrelid = 'attempts_provider_idx'::regclass")
+        )
+        assert connection.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")) == 0
+        assert connection.scalar(
+            text("SELECT indisvalid FROM pg_index WHERE indexrelid = 'users_locale_idx'::regclass")
+        )
+
+
+def _break_an_index(engine: Engine, name: str, table: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE INDEX {name} ON {table} (outcome)"))
+        connection.execute(text(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass"))
+
+
+def _waits_for_a_lock(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return bool(
+            connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"))
+        )
 
 
 def test_there_is_one_head() -> None:

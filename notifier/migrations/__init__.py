@@ -1,16 +1,32 @@
-"""Alembic's migrations, and how to run them."""
+"""Alembic's migrations, and how to run them while the release before this one goes on working.
 
+Each revision is a transaction of its own. A change of a table waits for whoever uses it, and everybody after it waits
+behind it: so it waits for LOCK_TIMEOUT only, lets the others through and tries again.
+"""
+
+import time
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
+from notifier.errors import Unavailable
 from notifier.partitions import make_partitions
 
-_MIGRATING = 5_141_980_125  # the advisory lock of whoever migrates
+_MIGRATING: Final = 5_141_980_125  # the advisory lock of whoever migrates
+#: How long a migration may hold everybody up while it waits for a lock.
+LOCK_TIMEOUT: Final = "2s"
+#: Seconds in which a revision tries again to get its locks.
+PATIENCE: Final = 120.0
+#: Seconds in which those go on who waited behind a migration, before it tries again.
+_PAUSE: Final = 0.5
+#: lock_not_available and deadlock_detected.
+_NOT_NOW: Final = {"55P03", "40P01"}
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -20,14 +36,57 @@ def _config(connection: Connection | None = None) -> Config:
     return config
 
 
-def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Migrate up to `revision` and make the partitions of the days to come. Runs again without harm."""
-    with engine.begin() as connection:
-        # Several instances may start at once; the second finds everything done.
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATING})
-        command.upgrade(_config(connection), revision)
+def upgrade(engine: Engine, revision: str = "head", *, patience: float = PATIENCE) -> None:
+    """Migrate up to `revision` and make the partitions of the days to come. Runs again without harm.
+
+    Raises Unavailable where somebody holds a table for over `patience` seconds; what was migrated until then stays.
+    """
+    until = time.monotonic() + patience
+    while not _is_at(engine, revision):
+        try:
+            if _migrate_next(engine, revision):
+                until = time.monotonic() + patience
+                continue
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) not in _NOT_NOW:
+                raise
+            if time.monotonic() > until:
+                raise Unavailable(
+                    f"The migration did not get its locks within {patience:g} s: a long transaction holds a table "
+                    "(pg_stat_activity shows it). Nothing is half done; run it again."
+                ) from error
+        time.sleep(_PAUSE)
     if pending(engine) is None:
         make_partitions(engine)
+
+
+def _is_at(engine: Engine, revision: str) -> bool:
+    with engine.connect() as connection:
+        return not _steps(connection, revision)
+
+
+def _migrate_next(engine: Engine, revision: str) -> bool:
+    """Do the next revision; False where somebody else migrates at this moment. Raises OperationalError."""
+    with engine.begin() as connection:
+        # Several instances may start at once. Not waited for in Postgres: the statement that waits would have a
+        # snapshot, for whose end CREATE INDEX CONCURRENTLY waits in turn.
+        if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _MIGRATING}):
+            return False
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        steps = _steps(connection, revision)
+        if steps:
+            command.upgrade(_config(connection), steps[0])
+    return True
+
+
+def _steps(connection: Connection, revision: str) -> list[str]:
+    """The revisions that are still to be done, in order; none where a later release has migrated further."""
+    script = ScriptDirectory.from_config(_config())
+    current = MigrationContext.configure(connection).get_current_revision() or "base"
+    known = [each.revision for each in script.walk_revisions("base", revision)][::-1]
+    if current == "base":
+        return known
+    return known[known.index(current) + 1 :] if current in known else []
 
 
 def downgrade(engine: Engine, revision: str) -> None:
@@ -37,7 +96,9 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 def pending(engine: Engine) -> str | None:
-    """The newest revision where the database has not reached it, else None."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    """The newest revision where the database has not reached it, else None.
+
+    A database that a later release has migrated is good for this one too: migrations only add.
+    """
     with engine.connect() as connection:
-        return None if MigrationContext.configure(connection).get_current_revision() == head else head
+        return next(reversed(_steps(connection, "head")), None)
