@@ -7,6 +7,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from deploy.commands.auditing import audited
 from deploy.commands.group import console, on_a_stack, parts
 from notifier import retention
 from notifier.partitions import partitions_before
@@ -15,6 +16,7 @@ from notifier.partitions import partitions_before
 @click.command()
 @on_a_stack
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and what keeps the rest.")
+@audited()
 def purge(dry_run: bool) -> None:
     """Drop days that are older than NOTIFIER_RETENTION, and delete what else has had its time.
 

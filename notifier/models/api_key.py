@@ -28,5 +28,5 @@ class ApiKey(Base):
     #: Exact to the hour.
     last_used_at: Mapped[datetime | None]
     #: The secret before the last rotation, which works until `previous_until`.
-    previous_hash: Mapped[bytes | None] = mapped_column(unique=True)
+    previous_hash: Mapped[bytes | None] = mapped_column(index=True)
     previous_until: Mapped[datetime | None]

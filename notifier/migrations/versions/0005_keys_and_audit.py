@@ -14,8 +14,7 @@ ALTER TABLE api_keys
     ADD rate integer,
     ADD last_used_at timestamptz,
     ADD previous_hash bytea,
-    ADD previous_until timestamptz,
-    ADD CONSTRAINT api_keys_previous_hash_key UNIQUE (previous_hash);
+    ADD previous_until timestamptz;
 
 -- What operators and keys of scope admin did. Written beside the act, never changed.
 CREATE TABLE audit (
