@@ -95,4 +95,4 @@ def flower(address: str, port: int) -> None:
     FLOWER_BASIC_AUTH=USER:PASSWORD in the environment asks for a password.
     """
     wiring()
-    become("celery", "--app", "tasks", "flower", f"--address={address}", f"--port={port}")
+    become("deploy.flower", "--app", "tasks", "flower", f"--address={address}", f"--port={port}")
