@@ -60,15 +60,16 @@ class Standings(Collector):
         self._reading = threading.Lock()
         self._kept: list[GaugeMetricFamily] = []
         self._good_until = 0.0
+        #: Seconds until the next reading.
+        self._pause = _FRESH
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges, as they were some seconds ago at the most."""
         with self._reading:
-            began = time.monotonic()
-            if began >= self._good_until:
+            if time.monotonic() >= self._good_until:
+                self._pause = _FRESH
                 self._kept = [*self._of_postgres(), *self._of_the_broker()]
-                took = time.monotonic() - began
-                self._good_until = began + took + max(_FRESH, _TIMES * took)
+                self._good_until = time.monotonic() + self._pause
             kept = self._kept
         yield from kept
 
@@ -77,12 +78,14 @@ class Standings(Collector):
         yield from (*_postgres_gauges(_NOTHING, ()), *_broker_gauges({}))
 
     def _of_postgres(self) -> Iterator[GaugeMetricFamily]:
+        began = time.monotonic()
         try:
             standing = gauges.read(self._engine)
         except SQLAlchemyError as error:
             log.warning("postgres_not_read", error=type(getattr(error, "orig", None) or error).__name__)
             yield _up("postgres", is_up=False)
             return
+        self._pause = max(_FRESH, _TIMES * (time.monotonic() - began))
         yield from _postgres_gauges(standing, self._providers)
 
     def _of_the_broker(self) -> Iterator[GaugeMetricFamily]:

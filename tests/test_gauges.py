@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from celery import Celery
 from sqlalchemy import Engine, text
 
 from config.queues import ALL, WORKERS
@@ -18,6 +19,7 @@ from notifier.lanes import DELIVERY, FAN_OUT
 from notifier.meters import eligible_at
 from notifier.providers import Fault, Outcome, Result
 from notifier.retries import RetryPolicy
+from tasks.hints import HintPublisher
 from tests.running import wait_for
 
 
@@ -136,6 +138,18 @@ def test_breakers_count_each_transition(engine: Engine) -> None:
     note(Outcome.ACCEPTED, probing=True)
     note(Outcome.ACCEPTED)
     assert since() == [2, 2, 1]
+
+
+def test_hints_that_are_dropped_are_counted() -> None:
+    at_once = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "socket_connect_timeout": 1}
+    app = Celery(broker="redis://127.0.0.1:9/0", set_as_current=False)
+    app.conf.broker_transport_options = at_once
+    before = value("notifier_hints_dropped_total")
+    publisher = HintPublisher(app)
+    publisher.hint([("email", new_id()), ("email", new_id())])
+    wait_for(lambda: value("notifier_hints_dropped_total") - before == 2)
+    publisher.hint([("email", new_id())])  # the broker is left alone for a second
+    wait_for(lambda: value("notifier_hints_dropped_total") - before == 3)
 
 
 def test_rows_of_lost_workers_are_counted(engine: Engine) -> None:
