@@ -23,8 +23,10 @@ from api.schemas.templates import (
     VersionQuery,
 )
 from notifier import templates
+from notifier.channels import Channel
 from notifier.keys import Scope
 from notifier.models import Template
+from notifier.providers import segments
 from notifier.rendering import preview_context
 from notifier.sandbox import Rendered, Source
 
@@ -124,4 +126,5 @@ def preview(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -
         "subject": outcome.subject,
         "text": outcome.text,
         "html": outcome.html,
+        "sms": segments.count(outcome.text or "") if template.channel == Channel.SMS else None,
     }

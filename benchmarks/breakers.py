@@ -7,18 +7,16 @@ call.
 
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pybreaker
 import redis
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, text
 
-from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
-from notifier import facts, migrations
+from benchmarks.stack import servers
+from notifier import facts
 from notifier.breakers import HEALTH_IN_SQL, health_from
 from notifier.channels import Channel
 
@@ -80,23 +78,9 @@ def _table(connection: Connection, client: redis.Redis) -> Table:
 
 def main() -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        Path(name).chmod(0o711)
-        postgres, valkey = EmbeddedPostgres(Path(name)), EmbeddedValkey(Path(name) / "valkey")
-        postgres.start()
-        valkey.start()
-        try:
-            postgres.create_database("bench")
-            engine = create_engine(make_url(postgres.url("bench")).set(drivername="postgresql+psycopg2"))
-            migrations.upgrade(engine)
-            with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-                connection.execute(_TWO_SICK)
-                console = Console(width=None if sys.stdout.isatty() else 120)
-                console.print(_table(connection, redis.Redis.from_url(valkey.url)))
-            engine.dispose()
-        finally:
-            valkey.stop()
-            postgres.stop()
+    with servers() as (engine, client), engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(_TWO_SICK)
+        Console(width=None if sys.stdout.isatty() else 120).print(_table(connection, client))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ without, and what SET NX for each key in one round trip would cost instead, whic
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,10 +21,9 @@ import orjson
 import redis
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, text
 
-from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
-from notifier import migrations
+from benchmarks.stack import servers
 from notifier.channels import Channel, Priority
 from notifier.claiming import claim
 from notifier.drafts import Draft, draft_event
@@ -170,23 +167,10 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        Path(name).chmod(0o711)
-        postgres, valkey = EmbeddedPostgres(Path(name)), EmbeddedValkey(Path(name) / "valkey")
-        postgres.start()
-        valkey.start()
-        try:
-            postgres.create_database("bench")
-            engine = create_engine(make_url(postgres.url("bench")).set(drivername="postgresql+psycopg2"))
-            migrations.upgrade(engine)
-            client = redis.Redis.from_url(valkey.url)
-            _fill(engine, client, options.users)
-            console.print(_facts_table(engine, client, options.users))
-            console.print(_keys_table(engine, client))
-            engine.dispose()
-        finally:
-            valkey.stop()
-            postgres.stop()
+    with servers() as (engine, client):
+        _fill(engine, client, options.users)
+        console.print(_facts_table(engine, client, options.users))
+        console.print(_keys_table(engine, client))
 
 
 def _fill(engine: Engine, client: redis.Redis, users: int) -> None:

@@ -4,13 +4,18 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import redis
 import requests
+from sqlalchemy import Engine, create_engine, make_url
 
 from deploy.child import Child, wait_until
+from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from deploy.ports import free_port
+from notifier import migrations
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = "64"
@@ -70,3 +75,22 @@ def stack(folder: Path, **settings: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+@contextlib.contextmanager
+def servers() -> Iterator[tuple[Engine, redis.Redis]]:
+    """A migrated Postgres and a Valkey alone."""
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
+        Path(name).chmod(0o711)
+        postgres, valkey = EmbeddedPostgres(Path(name)), EmbeddedValkey(Path(name) / "valkey")
+        postgres.start()
+        valkey.start()
+        try:
+            postgres.create_database("bench")
+            engine = create_engine(make_url(postgres.url("bench")).set(drivername="postgresql+psycopg2"))
+            migrations.upgrade(engine)
+            yield engine, redis.Redis.from_url(valkey.url)
+            engine.dispose()
+        finally:
+            valkey.stop()
+            postgres.stop()

@@ -38,7 +38,7 @@ _ATTEMPTS: Final = """
     FROM json_to_recordset(CAST(:records AS json)) AS record(attempt_id uuid, id uuid, number integer, provider text,
         outcome text, status_code integer, message_id text, error text, response_excerpt text,
         duration_ms double precision, started_at timestamptz, request_headers json, response_headers json, timing json)
-    ON CONFLICT (id) DO UPDATE SET provider = excluded.provider, outcome = excluded.outcome,
+    ON CONFLICT (id) DO UPDATE SET number = excluded.number, provider = excluded.provider, outcome = excluded.outcome,
         status_code = excluded.status_code, message_id = excluded.message_id, error = excluded.error,
         response_excerpt = excluded.response_excerpt, duration_ms = excluded.duration_ms,
         started_at = excluded.started_at, request_headers = excluded.request_headers,

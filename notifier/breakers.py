@@ -77,6 +77,17 @@ def _count(channel: Channel, state: str, names: Iterable[str]) -> None:
     metrics.count(metrics.BREAKER_TRANSITIONS, ((channel.value, name, state) for name in names))
 
 
+_LEAVE_PROBES: Final = text("""
+    UPDATE providers SET probing_until = NULL WHERE channel = :channel AND name = ANY(:names) AND open_until <= now()
+""")
+
+
+def leave_probes(engine: Engine, channel: Channel, names: Sequence[str]) -> None:
+    """Leave what take_probe gave to the next one that asks. Only soon afterwards: later it may be another one's."""
+    with engine.begin() as connection:
+        connection.execute(_LEAVE_PROBES, {"channel": channel.value, "names": list(names)})
+
+
 class Note:
     """What one batch has seen of one provider since it was reported last."""
 
@@ -84,7 +95,9 @@ class Note:
         self.name = name
         #: Failures in a row, those that others have seen included.
         self.in_a_row = known.failures
-        self._troubled = known.failures > 0 or known.shut_for is not None
+        #: It was open already when the batch began.
+        self.was_shut = known.shut_for is not None
+        self._troubled = known.failures > 0 or self.was_shut
         self._failures = 0
         self._failed: Result | None = None
         self._alive: Result | None = None
@@ -125,9 +138,14 @@ class Note:
         return taken
 
 
+# All in one order, and those that are not there yet too: no two transactions wait for each other.
+_LOCK: Final = text("""
+    INSERT INTO providers (channel, name) SELECT :channel, name FROM unnest(CAST(:names AS text[])) AS wanted(name)
+    ORDER BY name ON CONFLICT (channel, name) DO UPDATE SET name = excluded.name
+""")
 _NOTE: Final = text(f"""
     INSERT INTO providers AS known (channel, name, failures, failing_since, failed_at, error, open_for, open_until)
-    SELECT :channel, name, failures, CASE WHEN failures > 0 THEN now() END, failed_at, error,
+    SELECT :channel, name, failures, CASE WHEN failures > 0 THEN now() END, least(failed_at, now()), error,
         CASE WHEN failures >= {OPENS_AT} THEN {_FIRST_OPEN} END,
         CASE WHEN failures >= {OPENS_AT} THEN now() + {_FIRST_OPEN} * interval '1 second' END
     FROM json_to_recordset(CAST(:notes AS json)) AS note(name text, failures integer, failed_at timestamptz, error text)
@@ -143,7 +161,7 @@ _NOTE: Final = text(f"""
             THEN now() + {_FIRST_OPEN} * interval '1 second' ELSE known.open_until END
     RETURNING name, coalesce(open_until = now() + {_FIRST_OPEN} * interval '1 second', false) AS opened
 """)
-# An answer from before the last failure says nothing.
+# An answer from before the last failure says nothing. (No failure is later than now: a worker's clock may be ahead.)
 _ALIVE: Final = text("""
     UPDATE providers known SET failures = 0, failing_since = NULL, open_until = NULL, open_for = NULL,
         probing_until = NULL
@@ -169,12 +187,18 @@ def remember(engine: Engine, channel: Channel, notes: Sequence[Mapping[str, Any]
     probed = [note["name"] for note in notes if note["probe_failed"]]
     values = {"channel": channel.value, "notes": document}
     with engine.begin() as connection:
+        lock(connection, channel, [note["name"] for note in notes])
         closed = [row.name for row in connection.execute(_ALIVE, values) if row.closed]
         opened = [row.name for row in connection.execute(_NOTE, values) if row.opened]
         if probed:
             opened += connection.scalars(_PROBE_FAILED, {"channel": channel.value, "names": probed})
     _count(channel, "closed", closed)
     _count(channel, "open", opened)
+
+
+def lock(connection: Connection, channel: Channel, names: Sequence[str]) -> None:
+    """Keep what is known of some providers as it is until the connection's transaction ends, also from the clock."""
+    connection.execute(_LOCK, {"channel": channel.value, "names": list(names)})
 
 
 _WAITED_FOR: Final = text("""
@@ -190,11 +214,12 @@ def keep_waiting(connection: Connection, channel: Channel, names: Sequence[str])
 _WELL: Final = text(
     "SELECT channel, name FROM providers WHERE waited_for AND open_until IS NULL FOR UPDATE SKIP LOCKED"
 )
+# Those whose rule names it: others wait for a provider that is still down, and would come back for ever.
 _LET_GO: Final = text(f"""
     UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
         SELECT id FROM notifications
         WHERE subscription_id IS NULL AND reason = '{BREAKER_OPEN}' AND due_at IS NOT NULL AND due_at > now()
-            AND channel = :channel
+            AND channel = :channel AND strpos(rule, :name) > 0
         ORDER BY due_at LIMIT {_ROWS} FOR UPDATE SKIP LOCKED
     ))
 """)
@@ -206,7 +231,7 @@ def let_go(engine: Engine) -> int:
     done = 0
     with engine.begin() as connection:
         for well in connection.execute(_WELL).all():
-            freed = connection.execute(_LET_GO, {"channel": well.channel}).rowcount
+            freed = connection.execute(_LET_GO, {"channel": well.channel, "name": well.name}).rowcount
             done += freed
             if freed < _ROWS:
                 connection.execute(_NO_MORE, {"channel": well.channel, "name": well.name})

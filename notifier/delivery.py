@@ -260,12 +260,18 @@ class _Batch:
     def steps(self) -> Iterator[None]:
         """Send all that can begin in time, record it, and give the rest back; yields many times a second."""
         while self._waiting and self._may_begin():
-            for results in self._relay.send(self._messages()):
-                self._note(results)
-                self._returned += [self._begun.pop(row_id)[0] for row_id in self._relay.take_unbegun()]
-                if self._record_is_due():
+            try:
+                for results in self._relay.send(self._messages()):
+                    self._note(results)
+                    self._returned += [self._begun.pop(row_id)[0] for row_id in self._relay.take_unbegun()]
+                    if self._record_is_due():
+                        self._record()
+                    yield
+            except Exception:
+                # A provider broke: what has been taken until then must not be sent once more.
+                if self._unrecorded:
                     self._record()
-                yield
+                raise
             # Postgres may have gone meanwhile. What went out is recorded before anything more does.
             while self._unrecorded and not self._record():
                 time.sleep(_RECORD_PAUSE)

@@ -15,7 +15,7 @@ result; those before it are attempts that were `handed_on`.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -29,6 +29,7 @@ from notifier import breakers, throttles
 from notifier.breakers import Health, Note
 from notifier.channels import Channel
 from notifier.providers import Fault, Message, Outcome, Provider, Result
+from notifier.providers.simulator import behaviour_of
 
 log = structlog.get_logger()
 
@@ -79,15 +80,24 @@ class Providers:
                 point -= weight
         return able or [0]  # which says what is wrong with the address
 
-    def due_probes(self, engine: Engine, health: Mapping[str, Health]) -> set[int]:
-        """The places of those whose breakers are half open, and that this worker may try out with one message each."""
+    def may_try_out(self, recipient: str) -> bool:
+        """Whether a message to an address says something of a provider: not where that would never see it."""
+        return behaviour_of(self.channel, recipient) is None
+
+    def due_probes(self, engine: Engine, health: Mapping[str, Health], wanted: Container[int]) -> set[int]:
+        """Those `wanted` places whose breakers are half open, that this worker may try out with one message each."""
         due = set()
         for place, choice in enumerate(self.choices):
-            if health.get(choice.name, _WELL).shut_for == 0:
+            if place in wanted and health.get(choice.name, _WELL).shut_for == 0:
                 seconds = choice.provider.timeout + _PROBE_MARGIN
                 if breakers.take_probe(engine, self.channel, choice.name, seconds):
                     due.add(place)
         return due
+
+    def leave_probes(self, engine: Engine, places: Collection[int]) -> None:
+        """Let others try out what this worker was to, and has not begun to."""
+        if places:
+            breakers.leave_probes(engine, self.channel, [self.choices[place].name for place in sorted(places)])
 
     def close(self) -> None:
         """Close idle connections."""
@@ -126,11 +136,14 @@ class Relay:
         first provider, on the monotonic clock. `falls_back`: whether the next provider takes over a message that may
         have been sent.
         """
+        self._began_at = time.monotonic()
         self._engine = engine
         self._providers = providers
         self._choices = providers.choices
         self._notes = [Note(choice.name, health.get(choice.name, _WELL)) for choice in self._choices]
-        self._probes = probes
+        #: Those that the gate had no message line up for: it knew that they are shut.
+        self._known_shut = {place for place, note in enumerate(self._notes) if note.was_shut}
+        self._probes = set(probes)
         self._probe_of: dict[UUID, int] = {}
         #: When a message may begin with each, so that it still has its whole time within the lease.
         self._start_until = [start_until + providers.timeout - each.provider.timeout for each in self._choices]
@@ -182,8 +195,9 @@ class Relay:
                         self._settle(result, stream.place)
                     finished, self._finished = self._finished, []
                     yield finished
-            if self._finished:
-                yield self._finished
+            # Once more, for what nobody could begin at the last: its row is not to look as if it were being sent.
+            finished, self._finished = self._finished, []
+            yield finished
         finally:
             for stream in self._streams:
                 with suppress(AttributeError):
@@ -196,6 +210,7 @@ class Relay:
                 self._probes.clear()
                 self._probe_of[message.id] = 0
             yield message
+        self._leave_probes()
 
     def _open_streams(self) -> bool:
         """Begin `send` where messages are in line for a provider; false where nothing is left to do."""
@@ -244,24 +259,37 @@ class Relay:
         message = next(self._fresh, None)
         if message is None:
             self._is_dry = True
+            self._leave_probes()
             return
         self._place(message, None)
         if self.is_shut:
             self._is_dry = True
+
+    def _leave_probes(self) -> None:
+        """Nothing is left to try providers out with: not all that passes the gate can be made, or needs them all."""
+        places, self._probes = self._probes, set()
+        since = time.monotonic() - self._began_at
+        with suppress(SQLAlchemyError):
+            # Where that took long, another worker may be at it by now.
+            soon = [place for place in places if since < self._choices[place].provider.timeout]
+            self._providers.leave_probes(self._engine, soon)
 
     def _place(self, message: Message, before: Result | None) -> None:
         """Put a message in line for the first provider that may have it, or give it up."""
         order = self._providers.order(message.id, message.recipient)
         tried = self._tried.get(message.id, set())
         probed = next((place for place in order if place in self._probes and place not in tried), None)
-        if probed is not None and before is None:
+        if probed is not None and before is None and self._providers.may_try_out(message.recipient):
             self._probes.discard(probed)
             self._probe_of[message.id] = probed
         else:
             probed = None
         well = (place for place in order if place not in tried and not self._notes[place].is_shut)
         chosen = probed if probed is not None else next(well, None)
-        if chosen is None or (before is not None and not self._has_room(chosen)):
+        # The gate took a slot of the one that it knew as well; there is none yet with whom takes over from that.
+        lined_up = next((place for place in order if place not in self._known_shut), order[0])
+        needs_slot = before is not None or (probed is None and chosen != lined_up)
+        if chosen is None or (needs_slot and not self._has_room(chosen)):
             self._give_up(message, before)
             return
         self._in_hand[message.id] = message

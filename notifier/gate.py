@@ -60,7 +60,8 @@ class Gate:
         passed = self._put_aside(engine, rows, passed, put + without, facts)
         if full := self.providers.limit(passed):
             self._put_aside(engine, rows, [], full, facts)
-        return Passed(_without(full, passed), probes)
+        passed = _without(full, passed)
+        return Passed(passed, self.providers.leave(engine, probes, passed))
 
     def _put_aside(
         self,
@@ -76,13 +77,13 @@ class Gate:
         if not (put or keyed or paced or (passed and self.providers.is_paced)):
             return list(passed)
         with engine.begin() as connection:
-            self.providers.remember_waiting(connection, put)
             pacing.lock(connection, [*paced, *put_aside_for(put, rows, pacing.BREAKER_OPEN).values()])
             put += self.receivers.pace(connection, paced, facts.receivers)
             waited_for = put_aside_for(put, rows, pacing.BREAKER_OPEN, pacing.THROTTLED)
             pacing.keep_waiting(connection, waited_for.values())
             put = spare_enabled(connection, put, rows)
             put += self._duplicates(connection, keyed)
+            self.providers.remember_waiting(connection, put, facts.health)
             if self.providers.is_paced:
                 put += self.providers.pace(connection, _without(put, passed), facts.health)
             set_aside(connection, [verdict for verdict in put if isinstance(verdict, Aside)])

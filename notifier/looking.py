@@ -17,8 +17,9 @@ from notifier.models import Attempt, Hold, Notification, Suppression
 
 #: Notifications of one recipient that are shown.
 _LATEST: Final = 5
-#: Kinds of attempts that are shown.
+#: Kinds of attempts that are shown, and attempts that are looked at for them.
 _KINDS: Final = 20
+_NEWEST: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,12 @@ class Tried:
     last: datetime
 
 
-# Attempts of a notification stand beside it: those of the last hour are of notifications of the last days.
+# Attempts stand in the order of their notifications: a retry of something old may not be among the newest.
 _TRIED: Final = text(f"""
     SELECT a.provider, a.outcome, a.error, count(*) AS attempts, max(a.started_at) AS last
-    FROM attempts a JOIN notifications n ON n.id = a.notification_id
-    WHERE a.id >= :first AND n.id >= :first AND n.channel = :channel AND a.started_at > :since
+    FROM (SELECT * FROM attempts WHERE id >= :first ORDER BY id DESC LIMIT {_NEWEST}) a
+        JOIN notifications n ON n.id = a.notification_id
+    WHERE n.id >= :first AND n.channel = :channel AND a.started_at > :since
     GROUP BY 1, 2, 3 ORDER BY attempts DESC LIMIT {_KINDS}
 """)
 _DAYS: Final = timedelta(days=4)

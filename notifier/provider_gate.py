@@ -40,15 +40,32 @@ class ProviderGate:
         """Those rows for which there is no provider at present, and the places of those to be tried out with one."""
         if not any(each.shut_for is not None for each in health.values()):
             return [], set()
-        probes = self.providers.due_probes(engine, health) if rows else set()
+        orders = [self.providers.order(row.id, row.recipient or "") for row in rows]
+        wanted = {
+            place
+            for row, order in zip(rows, orders, strict=True)
+            if self.providers.may_try_out(row.recipient or "")
+            for place in order
+        }
+        probes = self.providers.due_probes(engine, health, wanted)
         left, put = set(probes), Put()
-        for row in rows:
-            order = self.providers.order(row.id, row.recipient or "")
-            tries_out = left.intersection(order)
-            left -= tries_out
-            if not tries_out and all(self._is_shut(place, health) for place in order):
+        for row, order in zip(rows, orders, strict=True):
+            may_try_out = self.providers.may_try_out(row.recipient or "")
+            tried_out = next((place for place in order if place in left), None) if may_try_out else None
+            if tried_out is not None:
+                left.remove(tried_out)
+            elif all(self._is_shut(place, health) for place in order):
                 put.append(self._wait_for_one(row, order, health))
         return put, probes
+
+    def leave(self, engine: Engine, probes: set[int], passed: Sequence[Claimed]) -> set[int]:
+        """Those of `probes` that have passed with a row to try them out; the others are left to the next batch."""
+        if not probes:
+            return probes
+        rows = [row for row in passed if self.providers.may_try_out(row.recipient or "")]
+        kept = {place for row in rows for place in self.providers.order(row.id, row.recipient or "")} & probes
+        self.providers.leave_probes(engine, probes - kept)
+        return kept
 
     def _is_shut(self, place: int, health: Mapping[str, Health]) -> bool:
         return health.get(self.providers.choices[place].name, _WELL).shut_for is not None
@@ -62,10 +79,15 @@ class ProviderGate:
         words = f"{names} {'is' if len(order) == 1 else 'are'} down; what waits goes as soon as one answers."
         return put_off(row, row.now + timedelta(seconds=seconds), words, BREAKER_OPEN, self.max_age)
 
-    def remember_waiting(self, connection: Connection, put: Put) -> None:
+    def remember_waiting(self, connection: Connection, put: Put, health: Mapping[str, Health]) -> None:
         """See to it that the clock lets rows go once a provider is well again."""
         if any(isinstance(each, Aside) and each.reason == BREAKER_OPEN for each in put):
-            names = [choice.name for choice in self.providers.choices]
+            choices = list(enumerate(self.providers.choices))
+            # Not those that are well: the clock would let rows go at once that only others can send, again and again.
+            names = [choice.name for place, choice in choices if self._is_shut(place, health)]
+            # And those that `pace` locks afterwards, so that all are locked in one order.
+            paced = [choice.name for _, choice in choices if choice.rate is not None]
+            breakers.lock(connection, self.providers.channel, sorted({*names, *paced}))
             breakers.keep_waiting(connection, self.providers.channel, names)
 
     @property
@@ -81,7 +103,8 @@ class ProviderGate:
             place = next((place for place in order if not self._is_shut(place, health)), order[0])
             if self.providers.choices[place].rate is not None:
                 by_place.setdefault(place, []).append(row)
-        return [put for place, waiting in sorted(by_place.items()) for put in self._line_up(connection, place, waiting)]
+        places = sorted(by_place, key=lambda place: self.providers.choices[place].name)  # as breakers.lock locks them
+        return [put for place in places for put in self._line_up(connection, place, by_place[place])]
 
     def _line_up(self, connection: Connection, place: int, rows: Sequence[Claimed]) -> Put:
         choice = self.providers.choices[place]
@@ -89,12 +112,16 @@ class ProviderGate:
         oldest_first = sorted(rows, key=lambda row: (row.deferred_at is None, row.id))
         waited = sum(row.deferred_at is not None for row in rows)
         channel, fresh = self.providers.channel, len(rows) - waited
-        go, waits = throttles.take_slots(connection, channel, choice.name, rate, waited=waited, fresh=fresh)
+        go, wait = throttles.take_slots(connection, channel, choice.name, rate, waited=waited, fresh=fresh)
         words = f"{choice.name} takes {rate:g} a second."
-        return [
-            put_off(row, row.now + timedelta(seconds=wait), words, THROTTLED, self.max_age)
-            for row, wait in zip(oldest_first[go:], waits, strict=True)
-        ]
+        put, last = Put(), None
+        for row in oldest_first[go:]:
+            put.append(put_off(row, row.now + timedelta(seconds=wait), words, THROTTLED, self.max_age))
+            if put[-1].reason == THROTTLED:  # else it is expired or too old, and its place is the next one's
+                last, wait = wait, wait + 1 / rate
+        if last is not None:
+            throttles.line_up(connection, channel, choice.name, last)
+        return put
 
     def limit(self, rows: Sequence[Claimed]) -> Put:
         """Those rows whose recipients have had enough for now. What is critical goes, and so does what was counted."""

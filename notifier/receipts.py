@@ -25,6 +25,7 @@ from notifier.channels import LIVE, Status
 from notifier.deadletters import BOUNCED, Death, bury
 from notifier.ids import derived_id, millisecond_of
 from notifier.models import attempt_id
+from notifier.providers import Outcome
 from notifier.providers.receipts import Kind, Receipt, Report, Standing
 from notifier.suppressions import Address
 
@@ -52,15 +53,16 @@ _DELIVERED: Final = text(f"""
     WHERE n.id = ANY(:ids) AND n.id = given.id
     RETURNING n.channel, extract(epoch FROM n.delivered_at - n.sent_at) AS seconds
 """)
-_STARTED: Final = text(
-    "SELECT notification_id, started_at FROM attempts WHERE id = ANY(:ids) AND started_at IS NOT NULL"
-)
+_LAST_ATTEMPTS: Final = text("""
+    SELECT notification_id, started_at, outcome, message_id FROM attempts
+    WHERE id = ANY(:ids) AND started_at IS NOT NULL
+""")
 _KEEP: Final = text("""
-    INSERT INTO receipts (id, notification_id, provider, kind, error, happened_at, due_at, keep_until)
-    SELECT id, notification_id, provider, kind, error, happened_at, now() + interval '1 second',
+    INSERT INTO receipts (id, notification_id, provider, kind, message_id, error, happened_at, due_at, keep_until)
+    SELECT id, notification_id, provider, kind, message_id, error, happened_at, now() + interval '1 second',
         now() + interval '24 hours'
     FROM json_to_recordset(CAST(:given AS json)) AS given(id uuid, notification_id uuid, provider text, kind text,
-        error text, happened_at timestamptz)
+        message_id text, error text, happened_at timestamptz)
     ORDER BY id ON CONFLICT (id) DO NOTHING
 """)
 
@@ -105,12 +107,19 @@ def _outdated(connection: Connection, receipts: Collection[Receipt], rows: Mappi
     if not again:
         return set()
     latest = [attempt_id(row_id, rows[row_id].claims) for row_id in again]
-    started = {row.notification_id: row.started_at for row in connection.execute(_STARTED, {"ids": latest})}
+    last = {row.notification_id: row for row in connection.execute(_LAST_ATTEMPTS, {"ids": latest})}
     return {
-        each
-        for each in bounced
-        if each.notification_id in started and started[each.notification_id] - each.happened_at > _OLDER
+        each for each in bounced if each.notification_id in last and _is_of_one_before(each, last[each.notification_id])
     }
+
+
+def _is_of_one_before(bounce: Receipt, last: Row[Any]) -> bool:
+    """Whether a bounce is not of the last attempt: by the message's id, also where another provider sent that one."""
+    if bounce.message_id and last.outcome == Outcome.ACCEPTED:
+        # SendGrid adds to its id, after a point, where the message went within its own house.
+        is_same = last.message_id and f"{bounce.message_id}.".startswith(f"{last.message_id}.")
+        return not is_same
+    return bool(last.started_at - bounce.happened_at > _OLDER)
 
 
 def _deliver(connection: Connection, receipts: Sequence[Receipt]) -> None:
@@ -133,6 +142,7 @@ def _keep(connection: Connection, receipts: Collection[Receipt]) -> None:
                 "notification_id": each.notification_id,
                 "provider": each.provider,
                 "kind": each.kind,
+                "message_id": each.message_id,
                 "error": each.error,
                 "happened_at": each.happened_at,
             }
@@ -159,8 +169,8 @@ def _addresses(standings: Iterator[Standing]) -> Iterator[Address]:
 
 
 _DUE: Final = text(f"""
-    SELECT id, notification_id, provider, kind, error, happened_at, keep_until <= now() AS is_over FROM receipts
-    WHERE due_at <= now() ORDER BY due_at LIMIT {_BATCH} FOR UPDATE SKIP LOCKED
+    SELECT id, notification_id, provider, kind, message_id, error, happened_at, keep_until <= now() AS is_over
+    FROM receipts WHERE due_at <= now() ORDER BY due_at LIMIT {_BATCH} FOR UPDATE SKIP LOCKED
 """)
 _DROP: Final = text("DELETE FROM receipts WHERE id = ANY(:ids)")
 # After as long again as it is old: a notification that nobody knows will hardly come to be.
@@ -191,7 +201,7 @@ def apply_waiting(engine: Engine) -> int:
 def _apply_due(connection: Connection, due: Sequence[Row[Any]]) -> None:
     kinds = frozenset(Kind)
     receipts = {
-        row.id: Receipt(row.provider, row.notification_id, Kind(row.kind), row.happened_at, row.error)
+        row.id: Receipt(row.provider, row.notification_id, Kind(row.kind), row.happened_at, row.error, row.message_id)
         for row in due
         if row.kind in kinds
     }

@@ -35,10 +35,11 @@ _LOCK: Final = text("""
         coalesce(greatest(extract(epoch FROM known.line_until - now()), 0), 0) AS behind
 """)
 _TAKE: Final = text("""
-    UPDATE providers SET next_slot = greatest(next_slot, now()) + :taken * interval '1 second',
-        line_until = CASE WHEN CAST(:line AS double precision) IS NULL THEN line_until
-            ELSE now() + :line * interval '1 second' END
+    UPDATE providers SET next_slot = greatest(next_slot, now()) + :taken * interval '1 second'
     WHERE channel = :channel AND name = :name
+""")
+_LINE_UP: Final = text("""
+    UPDATE providers SET line_until = now() + :seconds * interval '1 second' WHERE channel = :channel AND name = :name
 """)
 
 
@@ -49,19 +50,22 @@ def _free(ahead: float, rate: float) -> int:
 
 def take_slots(
     connection: Connection, channel: Channel, name: str, rate: float, *, waited: int, fresh: int
-) -> tuple[int, list[float]]:
-    """Take slots of a provider: how many messages may go now, and in how many seconds each of the others may.
+) -> tuple[int, float]:
+    """Take slots of a provider: how many messages may go now, and in how many seconds the first of the others may.
 
-    `waited` of them have waited already: they go before what is `fresh`, which gets no slot while others wait.
+    `waited` of them have waited already: they go before what is `fresh`, which gets no slot while others wait. Those
+    that wait have a place every 1/rate seconds from that first one on; see line_up.
     """
     row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
     ahead, behind = float(row.ahead), float(row.behind)
     go = min(_free(ahead, rate), waited + (0 if behind else fresh))
-    first = max(ahead + go / rate, behind + 1 / rate if behind else 0.0)
-    waits = [first + place / rate for place in range(waited + fresh - go)]
-    line = waits[-1] if waits else None
-    connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": go / rate, "line": line})
-    return go, waits
+    connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": go / rate})
+    return go, max(ahead + go / rate, behind + 1 / rate if behind else 0.0)
+
+
+def line_up(connection: Connection, channel: Channel, name: str, seconds: float) -> None:
+    """Remember that the last one in line waits for so many seconds; in the transaction of take_slots."""
+    connection.execute(_LINE_UP, {"channel": channel.value, "name": name, "seconds": seconds})
 
 
 def take_one(engine: Engine, channel: Channel, name: str, rate: float) -> bool:
@@ -70,22 +74,25 @@ def take_one(engine: Engine, channel: Channel, name: str, rate: float) -> bool:
         row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
         if not _free(float(row.ahead), rate) or row.behind > 0:
             return False
-        connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": 1 / rate, "line": None})
+        connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": 1 / rate})
         return True
 
 
 # Rows leave the line: they are cancelled, or their provider is not asked any more. Then its slots are free.
 _IDLE: Final = text(f"""
-    UPDATE providers SET line_until = NULL
-    WHERE line_until > now() + {_PATIENCE} * interval '1 second'
-        AND next_slot < now() - {_PATIENCE} * interval '1 second'
-    RETURNING channel
+    UPDATE providers idle SET line_until = NULL FROM (
+        SELECT channel, name FROM providers WHERE line_until > now() + {_PATIENCE} * interval '1 second'
+            AND next_slot < now() - {_PATIENCE} * interval '1 second'
+        FOR UPDATE SKIP LOCKED
+    ) AS free WHERE idle.channel = free.channel AND idle.name = free.name
+    RETURNING idle.channel, idle.name
 """)
+# Those whose rule names it: others wait until their recipients have had less.
 _MOVE_UP: Final = text(f"""
     UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
         SELECT id FROM notifications
         WHERE subscription_id IS NULL AND reason = '{THROTTLED}' AND due_at IS NOT NULL AND due_at > now()
-            AND channel = :channel
+            AND channel = :channel AND starts_with(rule, :name || ' takes ')
         ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
     ))
 """)
@@ -97,7 +104,8 @@ def move_up(engine: Engine) -> int:
     moved = 0
     with engine.begin() as connection:
         for row in connection.execute(_IDLE).all():
-            moved += connection.execute(_MOVE_UP, {"channel": row.channel, "most": _MOVED_AT_ONCE}).rowcount
+            values = {"channel": row.channel, "name": row.name, "most": _MOVED_AT_ONCE}
+            moved += connection.execute(_MOVE_UP, values).rowcount
     return moved
 
 

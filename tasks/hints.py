@@ -55,6 +55,10 @@ def room(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no 
     return max(0, _FULL - depth(connection, queue))
 
 
+def _in_words(ids: Sequence[UUID]) -> str:
+    return str(ids[0]) if len(ids) == 1 else f"{len(ids)} rows, the first {ids[0]}"
+
+
 def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None:  # noqa: ANN401
     """Send a message for each hand-over. Raises what the transport raises."""
     for handover in handovers:
@@ -62,6 +66,8 @@ def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None: 
             task_of(handover.queue),
             args=([str(row_id) for row_id in handover.ids],),
             kwargs={"due": handover.due.timestamp()} if handover.due and handover.queue != FAN_OUT else None,
+            # What Flower shows, and what would go into logs: hundreds of ids are nothing to read.
+            argsrepr=f"({_in_words(handover.ids)},)",
             queue=handover.queue,
             retries=handover.tries,
             producer=producer,

@@ -209,6 +209,26 @@ def test_plain_celery_consumes_every_queue(env: dict[str, str]) -> None:
     assert done.stdout == "yes\n", done.stderr
 
 
+def test_messages_say_in_few_words_what_they_are_for(env: dict[str, str], new_redis: Callable[[], str]) -> None:
+    program = """
+import json, os, redis, uuid
+from notifier.handover import Handover
+from tasks import app
+from tasks.hints import publish
+one, many = [uuid.UUID(int=1)], [uuid.UUID(int=n) for n in range(1, 501)]
+with app.producer_or_acquire() as producer:
+    publish(app, [Handover("sms", one, 0), Handover("sms", many, 2)], producer)
+for message in redis.Redis.from_url(os.environ["REDIS_URL"]).lrange("sms", 0, -1):
+    print(json.loads(message)["headers"]["argsrepr"])
+"""
+    here = {**env, "REDIS_URL": new_redis()}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=here, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    first = "00000000-0000-0000-0000-000000000001"
+    assert sorted(done.stdout.splitlines()) == [f"({first},)", f"(500 rows, the first {first},)"], done.stderr
+
+
 # --- providers
 
 
@@ -218,7 +238,7 @@ def test_providers_are_listed_without_their_secrets(env: dict[str, str], smtp: S
     listed = succeed("providers", "list", environment={**env, **dsns})
     rows = [line.strip("│┃ ").split("│") for line in listed.splitlines() if "│" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["email", "smtp", smtp.dsn.removeprefix("smtp://"), "", "", "3 s"],
+        ["email", "smtp", smtp.dsn.removeprefix("smtp://"), "", "", "30 s"],
         ["sms", "twilio", "its own", "80", "", "15 s"],
         ["spare", "its own", "", "14/s", "10 s"],
         ["push", "none", "refused at intake: NOTIFIER_PUSH is not set"],

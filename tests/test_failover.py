@@ -211,9 +211,9 @@ def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, mad
     asked = len(first.received)
 
     half_open(engine)
-    probes = providers.due_probes(engine, known(engine))
+    probes = providers.due_probes(engine, known(engine), {0})
     assert probes == {0}
-    assert providers.due_probes(engine, known(engine)) == set(), "one worker only"
+    assert providers.due_probes(engine, known(engine), {0}) == set(), "one worker only"
     results = sent(relay_of(engine, providers, probes), messages(20))
     assert len(first.received) == asked + 1
     assert [calls[-1].outcome for calls in results.values()] == [Outcome.ACCEPTED] * 20
@@ -222,7 +222,7 @@ def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, mad
     answers["now"] = OK
     half_open(engine)
     given = messages(20)
-    results = sent(relay_of(engine, providers, providers.due_probes(engine, known(engine))), given)
+    results = sent(relay_of(engine, providers, providers.due_probes(engine, known(engine), {0})), given)
     assert results[given[0].id][-1].provider == "twilio"
     assert known(engine)["twilio"] == Health()
     sent(relay_of(engine, providers), messages(10))
@@ -240,7 +240,7 @@ def test_a_probe_that_hangs_holds_nobody_up(engine: Engine, made: Open) -> None:
               "probe_failed": False}],
         )  # fmt: skip
         half_open(engine)
-        relay = relay_of(engine, providers, providers.due_probes(engine, known(engine)))
+        relay = relay_of(engine, providers, providers.due_probes(engine, known(engine), {0}))
         given, at = messages(100), {}
         began = time.monotonic()
         for result in itertools.chain.from_iterable(relay.send(iter(given))):
@@ -269,6 +269,43 @@ def test_where_all_are_shut_nothing_is_begun_that_is_in_hand(engine: Engine, mad
     unbegun = relay.take_unbegun()
     assert len(unbegun) == len(set(unbegun))
     assert not any(results[each] for each in unbegun)
+
+
+def told(relay: Relay, given: list[Message]) -> list[UUID]:
+    """Of which messages a relay tells anything, to whom asks after each step, as a batch does."""
+    known_of = []
+    for results in relay.send(iter(given)):
+        known_of += [result.id for result in results if not result.handed_on]
+        known_of += relay.take_unbegun()
+    return known_of
+
+
+def test_what_nobody_can_begin_is_told_of_before_the_end(engine: Engine, made: Open) -> None:
+    wires = Wire(OK), Wire(OK)
+    given = messages(3)
+    relay = relay_of(engine, made(*wires), seconds=-10)
+    assert told(relay, given) == [message.id for message in given], "else they look as if a worker were sending them"
+    assert not any(wire.received for wire in wires)
+
+
+@pytest.mark.parametrize("count", [1, 40, 300])
+def test_nothing_is_told_twice_or_forgotten_while_all_fail(engine: Engine, made: Open, count: int) -> None:
+    given = messages(count)
+    taken = []
+
+    def fresh() -> Iterator[Message]:
+        for message in given:
+            if relay.is_shut:
+                return
+            taken.append(message.id)
+            yield message
+
+    relay = relay_of(engine, made(Wire(DOWN), Wire(REFUSED), Wire(DOWN)))
+    known_of = []
+    for results in relay.send(fresh()):
+        known_of += [result.id for result in results if not result.handed_on]
+        known_of += relay.take_unbegun()
+    assert sorted(known_of) == sorted(taken)
 
 
 def test_a_refused_number_and_a_throttle_say_that_a_provider_is_alive(engine: Engine, made: Open) -> None:
@@ -316,6 +353,25 @@ def test_a_second_provider_takes_no_more_than_its_rate(engine: Engine, made: Ope
     results = sent(relay_of(engine, made(Wire(DOWN), second, options=("", "&rate=2"))), messages(4))
     assert len(second.received) <= 2
     assert sum(calls[-1].outcome is Outcome.UNSENT for calls in results.values()) >= 2
+
+
+def test_nor_does_it_where_the_first_is_left_alone_meanwhile(engine: Engine, made: Open) -> None:
+    second = Wire(OK)
+    given = messages(150)
+    known_of = told(relay_of(engine, made(Wire(DOWN), second, options=("", "&rate=3"))), given)
+    assert len(second.received) <= 6, "3 a second, whatever the batch is"
+    assert sorted(known_of) == [message.id for message in given]
+
+
+def test_what_the_gate_lined_up_for_the_second_needs_no_other_slot(engine: Engine, made: Open) -> None:
+    second = Wire(OK)
+    providers = made(Wire(DOWN), second, options=("", "&rate=1"))
+    for message in messages(OPENS_AT):
+        sent(relay_of(engine, providers), [message])
+    before = len(second.received)
+    results = sent(relay_of(engine, providers), messages(3))
+    assert [path_of(calls) for calls in results.values()] == [[("twilio-2", "accepted")]] * 3
+    assert len(second.received) == before + 3
 
 
 def test_a_name_of_its_own(engine: Engine, made: Open) -> None:

@@ -29,6 +29,7 @@ _FIELDS = {
     "template": None,
     "dedup_key": None,
     "dedup_window": None,
+    "on_ambiguous": None,
     "cancellation_key": None,
     "occurred_at": None,
 }

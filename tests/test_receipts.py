@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -190,6 +191,36 @@ def test_a_bounce_of_an_attempt_before_the_last_one_is_old_news(engine: Engine) 
     assert state(engine, row_id) == ("delivered", None)
     taken(engine, bounce(other, ago=120), bounce(other, ago=10))
     assert state(engine, other) == ("failed", "bounced")
+
+
+def test_a_bounce_of_what_another_provider_sent_before_is_old_news(engine: Engine) -> None:
+    for last in ("SM2", None):
+        [row_id] = resent(engine)
+        sql(engine, "UPDATE attempts SET message_id = :last WHERE notification_id = :id", last=last, id=row_id)
+        taken(engine, replace(bounce(row_id), message_id="SM1"))
+        assert state(engine, row_id) == ("sent", None)
+    assert waiting(engine) == []
+
+
+def test_so_it_is_where_it_had_to_wait(engine: Engine) -> None:
+    row_id = row(engine, "sending", claims=2, attempts=2)
+    taken(engine, replace(bounce(row_id), message_id="SM1"))
+    assert len(waiting(engine)) == 1
+    attempt = "INSERT INTO attempts (id, notification_id, number, outcome, message_id, started_at)"
+    attempt += " VALUES (:attempt, :id, 2, 'accepted', 'SM2', now())"
+    sql(engine, attempt, attempt=attempt_id(row_id, 2), id=row_id)
+    move(engine, row_id, "sent")
+    sql(engine, "UPDATE receipts SET due_at = now()")
+    apply_waiting(engine)
+    assert (state(engine, row_id), waiting(engine)) == (("sent", None), [])
+
+
+@pytest.mark.parametrize("message_id", ["14c5.dfd", "14c5.dfd.filter0001.16648", None])
+def test_a_bounce_of_the_last_attempt_counts_by_its_message(engine: Engine, message_id: str | None) -> None:
+    [row_id] = resent(engine)
+    sql(engine, "UPDATE attempts SET message_id = '14c5.dfd' WHERE notification_id = :id", id=row_id)
+    taken(engine, replace(bounce(row_id), message_id=message_id))
+    assert state(engine, row_id) == ("failed", "bounced")
 
 
 def test_it_bounces_again_after_a_requeue(engine: Engine) -> None:

@@ -31,8 +31,8 @@ def test_a_row_that_waits_for_its_retry_waits_in_the_channels_retry_queue(system
     event_id = system.event(recipient=http.url("/waits"), channel="webhook")
     row = wait_for(
         lambda: system.sql(
-            "SELECT queue, tries, attempts, extract(epoch FROM due_at - now()) AS seconds FROM notifications"
-            " WHERE event_id = :id AND status = 'retrying'",
+            "SELECT queue, tries, attempts, extract(epoch FROM due_at - clock_timestamp()) AS seconds"
+            " FROM notifications WHERE event_id = :id AND status = 'retrying'",
             id=event_id,
         )
     )[0]

@@ -129,7 +129,7 @@ def test_a_preview_renders_and_sends_nothing(system: Running, data: dict[str, An
     assert answer.status_code == 200, answer.text
     seen = answer.json()
     name = text.split(maxsplit=1)[0]
-    assert (seen["subject"], seen["text"]) == (f"Hi {name}", text)
+    assert (seen["subject"], seen["text"], seen["sms"]) == (f"Hi {name}", text, None)
     assert seen["html"] == f"<p>{name.replace('<', '&lt;').replace('>', '&gt;')}</p>"
     assert system.sql("SELECT count(*) FROM notifications WHERE template = 'previewed'") == before
 
@@ -143,6 +143,17 @@ def test_a_preview_is_of_the_version_that_is_asked_for(system: Running) -> None:
     assert system.post(path, {"locale": "default", "version": 1, "channel": "email"}).json()["text"] == "one"
     assert system.post(path, {"locale": "de"}).json()["text"] == "eins"
     assert system.post(path, {"channel": "sms"}).status_code == 404
+
+
+def test_a_preview_of_an_sms_counts_its_segments(system: Running) -> None:
+    save(system, "counted", channel="sms", text="{{ name }}", subject=None)
+    for name, sms in (
+        ("x" * 160, {"encoding": "gsm-7", "units": 160, "segments": 1}),
+        ("x" * 153 + "€ and more", {"encoding": "gsm-7", "units": 164, "segments": 2}),
+        ("☃" * 71, {"encoding": "ucs-2", "units": 71, "segments": 2}),
+    ):
+        answer = system.post("/api/v1/templates/counted/preview", {"data": {"name": name}})
+        assert answer.json()["sms"] == sms, answer.text
 
 
 def test_a_preview_that_fails_says_where(system: Running) -> None:

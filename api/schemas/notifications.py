@@ -152,6 +152,12 @@ class AttemptSchema(ma.Schema):
     provider = fields.String(allow_none=True, metadata={"description": "Null where its worker died."})
     outcome = fields.String(validate=validate.OneOf(list(Outcome)))
     status_code = fields.Integer(allow_none=True)
+    message_id = fields.String(
+        allow_none=True,
+        metadata={
+            "description": "What the provider calls the message, where it says so: its support knows it by that."
+        },
+    )
     error = fields.String(allow_none=True)
     response_excerpt = fields.String(allow_none=True)
     duration_ms = fields.Float(allow_none=True)

@@ -114,6 +114,14 @@ class PreviewSchema(VariantFields):
     )
 
 
+class SegmentsSchema(ma.Schema):
+    """What a text takes as an SMS: each segment is sent, and paid for, on its own."""
+
+    encoding = fields.String(validate=validate.OneOf(["gsm-7", "ucs-2"]))
+    units = fields.Integer(metadata={"description": "Septets, or UTF-16 code units."})
+    segments = fields.Integer(metadata={"description": "Over 10 of them no SMS is sent."})
+
+
 class PreviewedSchema(ma.Schema):
     """What a recipient would read."""
 
@@ -124,3 +132,4 @@ class PreviewedSchema(ma.Schema):
     subject = fields.String(allow_none=True)
     text = fields.String(allow_none=True)
     html = fields.String(allow_none=True)
+    sms = fields.Nested(SegmentsSchema, allow_none=True, metadata={"description": "Of an SMS: what it takes."})

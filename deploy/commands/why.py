@@ -22,6 +22,11 @@ from notifier.times import rfc3339
 _RECENTLY = timedelta(hours=1)
 
 
+def _at(moment: datetime) -> str:
+    """A moment as people want it: to the second."""
+    return rfc3339(moment.replace(microsecond=0))
+
+
 def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: str | None) -> None:
     """Say how a channel's providers fare, what waits and why, and what failed; of one recipient where one is named."""
     click.secho(channel.value, bold=True)
@@ -34,7 +39,7 @@ def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: st
         return
     for waiting in looking.waiting(engine, channel):
         why = waiting.reason or waiting.status
-        click.echo(f"  {waiting.rows:,} wait: {why}; the first is due at {rfc3339(waiting.first_due)}.")
+        click.echo(f"  {waiting.rows:,} wait: {why}; the first is due at {_at(waiting.first_due)}.")
     _tell_of_attempts(engine, channel)
 
 
@@ -52,15 +57,15 @@ def _standing(name: str, known: Standing | None) -> str:
     """How one provider fares, in a sentence."""
     if known is None or known.failed_at is None:
         return f"{name} is well: no failure of its own is known."
-    last = f"its last failure was at {rfc3339(known.failed_at)}: {known.error}"
+    last = f"its last failure was at {_at(known.failed_at)}: {known.error}"
     if known.open_until is None:
         in_a_row = f", {known.failures} in a row" if known.failures else ""
         return f"{name} is used; {last}{in_a_row}."
-    since = f" since {rfc3339(known.failing_since)}" if known.failing_since else ""
+    since = f" since {_at(known.failing_since)}" if known.failing_since else ""
     if known.probing:
         then = "one message is out to try it"
     elif known.open_until > datetime.now(UTC):
-        then = f"one message tries it from {rfc3339(known.open_until)} on"
+        then = f"one message tries it from {_at(known.open_until)} on"
     else:
         then = "the next message tries it"
     return f"{name} is left alone{since}, after {known.failures} failures in a row; {then}; {last}."
@@ -74,7 +79,7 @@ def _tell_of_attempts(engine: Engine, channel: Channel) -> None:
     table = Table("provider", "outcome", "error", "attempts", "last", title="the last hour", title_justify="left")
     for each in recent:
         error = Text(each.error or "")
-        table.add_row(each.provider or "", each.outcome, error, f"{each.attempts:,}", rfc3339(each.last))
+        table.add_row(each.provider or "", each.outcome, error, f"{each.attempts:,}", _at(each.last))
     console().print(table)
 
 
@@ -85,7 +90,7 @@ def _tell_of_recipient(engine: Engine, channel: Channel, recipient: str) -> None
     if not found:
         click.echo("  No notification to this address is known.")
     for notification, attempts in found:
-        click.echo(f"  {notification.id}, made at {rfc3339(notification.created_at)}: {explain(notification)}")
+        click.echo(f"  {notification.id}, made at {_at(notification.created_at)}: {explain(notification)}")
         for attempt in attempts:
             what = " ".join(filter(None, (attempt.outcome, attempt.error and f"({attempt.error})")))
             click.echo(f"    attempt {attempt.number} by {attempt.provider or 'a worker that was lost'}: {what}")

@@ -20,6 +20,8 @@ class Receipt(Base):
     provider: Mapped[str]
     #: One of notifier.providers.receipts.Kind.
     kind: Mapped[str]
+    #: What the provider calls the message, where it says so.
+    message_id: Mapped[str | None]
     error: Mapped[str | None]
     happened_at: Mapped[datetime]
     #: When it is looked at again.

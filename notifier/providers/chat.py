@@ -6,11 +6,17 @@
 | 401, 403, 404, 410                             | rejected, the recipient's fault: its URL holds the credentials |
 | 429                                            | unsent, throttled                                             |
 | 408, 5xx                                       | unsent, the provider's fault                                  |
-| other 3xx or 4xx, and a 2xx that says no       | rejected                                                      |
+| other 3xx (not followed) or 4xx, and a 2xx that says no | rejected                                             |
 | no connection                                  | unsent, the provider's fault                                  |
-| no answer, or nothing that we understand       | ambiguous, the provider's fault                               |
+| no answer                                      | ambiguous, the provider's fault                               |
+| nothing that we understand                     | ambiguous, nobody's fault: it may be the URL's                |
 | not done in time                               | ambiguous, the provider's fault                               |
+| a plugin that would wait for longer            | unsent, throttled                                             |
+| earlier messages hang in all threads           | unsent, the provider's fault                                  |
 | `address`: not a URL of an allowed service     | rejected                                                      |
+
+What is the provider's fault here is nobody's that is known where a service has no host of its own: a recipient names it
+then, and a few that hang would open the breaker for everybody's.
 
 Apprise tells what happened in its log alone, from which this reads. Recipients may use the services that the DSN names,
 by default hosted ones with hosts of their own: others would let strangers call any host, or read files. A URL may name
@@ -21,7 +27,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -36,14 +42,32 @@ from notifier.providers.http_api import CannotSend, Verdict
 
 _HOSTED: Final = frozenset({"slack", "discord", "tgram", "gchat", "webex", "wxteams", "guilded", "flock", "lark"})
 #: Options of an Apprise URL that would read files, lower our guard or undo our limits.
-_FORBIDDEN: Final = frozenset({"template", "verify", "cto", "rto", "redirect", "redirects", "overflow", "store", "tz"})
+_FORBIDDEN: Final = frozenset(
+    {
+        "template",
+        "verify",
+        "cto",
+        "rto",
+        "redirect",
+        "redirects",
+        "overflow",
+        "store",
+        "tz",
+        "retry",
+        "wait",
+        "optional",
+    }
+)
 _SLICE: Final = 0.1
+#: The longest wait that a service may ask for, in seconds.
+_LONGEST_WAIT: Final = 24 * 3600.0
 _CONCURRENCY: Final = 16
 
 _STATUS: Final = re.compile(r"error=([1-5][0-9]{2})\b")
-#: What requests says where nothing of a request went out.
+#: What requests says where nothing of a request went out. TLS may break later, too.
 _NO_CONNECTION: Final = re.compile(
-    r"NewConnectionError|NameResolutionError|ConnectTimeout|connect timeout|Connection refused|SSLError|ProxyError"
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|connect timeout|Connection refused|ProxyError"
+    r"|CERTIFICATE_VERIFY_FAILED|HANDSHAKE_FAILURE|ALERT_PROTOCOL_VERSION"
 )
 
 
@@ -77,6 +101,32 @@ def _overhear() -> None:
     logger.setLevel(logging.DEBUG)
     if _EAR not in logger.handlers:
         logger.addHandler(_EAR)
+    # It warns of answers with malformed headers, and shows the URL that gave them.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+class _TooLong(Exception):
+    """A plugin would wait past the deadline, or has reached it. `seconds`: how long it would wait."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+def _until(deadline: float, throttle: Callable[..., None]) -> Callable[..., None]:
+    """A plugin's `throttle`, which it calls before each request, such that no request begins after the deadline.
+
+    Plugins wait as long as a service tells them to, and would send what has been given up and is sent again.
+    """
+
+    def within(last_io: datetime | None = None, wait: float | None = None) -> None:
+        if time.monotonic() + (wait or 0.0) >= deadline:
+            raise _TooLong(wait or 0.0)
+        throttle(last_io=last_io, wait=wait)
+        if time.monotonic() >= deadline:
+            raise _TooLong(0.0)
+
+    return within
 
 
 class Chat:
@@ -89,7 +139,7 @@ class Chat:
         """`services`: the schemes of Apprise that recipients may use. `timeout`: seconds for one message in all."""
         self.timeout = timeout
         self._services = services
-        self._asset = apprise.AppriseAsset(secure_logging=True, async_mode=False)
+        self._asset = apprise.AppriseAsset(secure_logging=True, async_mode=False, http_redirects=False)
         #: A thread that is late keeps its place until it ends.
         self._places = threading.BoundedSemaphore(_CONCURRENCY * 2)
         _overhear()
@@ -103,8 +153,10 @@ class Chat:
         finished: SimpleQueue[tuple[object, Verdict, int | None]] = SimpleQueue()
         under_way: dict[object, tuple[Message, datetime, float]] = {}
         has_ended = False
+        had_place = time.monotonic()
         while True:
             while not has_ended and len(under_way) < _CONCURRENCY and self._places.acquire(blocking=False):
+                had_place = time.monotonic()
                 message = next(messages, None)
                 if message is None:
                     self._places.release()
@@ -114,7 +166,13 @@ class Chat:
                 threading.Thread(target=self._run, args=(message, finished), name="chat", daemon=True).start()
             if has_ended and not under_way:
                 return
-            yield self._settled(under_way, finished)
+            results = self._settled(under_way, finished)
+            # Places that nobody gave back for so long are held by threads that hang: they may do so for ever.
+            if not has_ended and not under_way and time.monotonic() - had_place >= self.timeout:
+                message = next(messages, None)
+                has_ended = message is None
+                results += [self._busy(message)] if message else []
+            yield results
 
     def close(self) -> None:
         """See Provider; no connection is kept."""
@@ -151,28 +209,41 @@ class Chat:
                     started_at=started_at,
                     duration_ms=(now - began) * 1000,
                     status_code=status,
-                    fault=verdict.fault,
+                    fault=_fault(message, verdict),
                     error=verdict.error,
+                    retry_after=verdict.retry_after,
                 )
             )
         return results
 
+    def _busy(self, message: Message) -> Result:
+        """What becomes of a message for which there is no thread."""
+        error = "busy: earlier messages hang in all threads"
+        return Result(message.id, Outcome.UNSENT, self.name, datetime.now(UTC), 0.0, fault=Fault.PROVIDER, error=error)
+
     def _run(self, message: Message, finished: SimpleQueue[tuple[object, Verdict, int | None]]) -> None:
         status: int | None = None
         try:
-            verdict, status = self._deliver(message)
+            verdict, status = self._deliver(message, time.monotonic() + self.timeout)
         except CannotSend as error:
             verdict = Verdict(Outcome.REJECTED, str(error))
         except Exception as error:  # an error of ours, or of a plugin's; it may have been sent
-            verdict = Verdict(Outcome.AMBIGUOUS, f"internal: {type(error).__name__}", Fault.PROVIDER)
+            verdict = Verdict(Outcome.AMBIGUOUS, f"internal: {type(error).__name__}")
         finally:
             self._places.release()
         finished.put((message.id, verdict, status))
 
-    def _deliver(self, message: Message) -> tuple[Verdict, int | None]:
+    def _deliver(self, message: Message, deadline: float) -> tuple[Verdict, int | None]:
         plugin = self._plugin(message.recipient)
+        plugin.throttle = _until(deadline, plugin.throttle)
         heard = _EAR.listen()
-        is_sent = plugin.notify(body=message.text, title=message.subject or "", body_format="text")
+        try:
+            is_sent = plugin.notify(body=message.text, title=message.subject or "", body_format="text")
+        except _TooLong as late:
+            if any(line.startswith("Sent ") for line in heard):
+                return _why_not(heard)
+            error = "throttled: the chat service asks to wait for longer than there is time"
+            return Verdict(Outcome.UNSENT, error, Fault.THROTTLED, retry_after=min(late.seconds, _LONGEST_WAIT)), None
         return (Verdict(Outcome.ACCEPTED), None) if is_sent else _why_not(heard)
 
     def _plugin(self, url: str) -> Any:  # noqa: ANN401  # one of a hundred classes of Apprise's
@@ -200,6 +271,12 @@ class Chat:
         return plugin
 
 
+def _fault(message: Message, verdict: Verdict) -> Fault | None:
+    """Whose fault it is. A host that a recipient names says nothing of the others': its failures are nobody's."""
+    is_hosted = message.recipient.partition("://")[0].lower() in _HOSTED
+    return verdict.fault if is_hosted or verdict.fault is not Fault.PROVIDER else None
+
+
 def _why_not(heard: Sequence[str]) -> tuple[Verdict, int | None]:
     """What Apprise's log says of a message that it calls not sent, and the HTTP status."""
     text = "\n".join(heard)
@@ -213,7 +290,10 @@ def _why_not(heard: Sequence[str]) -> tuple[Verdict, int | None]:
         return Verdict(Outcome.UNSENT, "connect: no connection to the chat service", Fault.PROVIDER), None
     if "Read timed out" in text:
         return Verdict(Outcome.AMBIGUOUS, "timeout: no answer from the chat service", Fault.PROVIDER), None
-    return Verdict(Outcome.AMBIGUOUS, "answer: none that is understood", Fault.PROVIDER), None
+    if any(line.startswith("Socket Exception") for line in heard):
+        return Verdict(Outcome.AMBIGUOUS, "reset: the connection was lost before an answer", Fault.PROVIDER), None
+    # A plugin that found nobody to write to, for one, which a recipient's URL can bring about at will.
+    return Verdict(Outcome.AMBIGUOUS, "answer: none that is understood"), None
 
 
 def _of_status(status: int) -> Verdict:

@@ -5,11 +5,12 @@
 | 2xx with a `name`                                  | accepted; the name is the message id             |
 | UNREGISTERED (404)                                 | rejected, the recipient's fault                  |
 | SENDER_ID_MISMATCH (403)                           | rejected                                         |
-| INVALID_ARGUMENT (400) of `message.token`          | rejected, the recipient's fault                  |
+| INVALID_ARGUMENT (400) of the token                | rejected, the recipient's fault                  |
 | INVALID_ARGUMENT (400) of anything else            | rejected                                         |
 | QUOTA_EXCEEDED (429)                               | unsent, throttled                                |
 | UNAVAILABLE (503), INTERNAL (500)                  | unsent, the provider's fault                     |
-| THIRD_PARTY_AUTH_ERROR, UNAUTHENTICATED (401)      | unsent, the provider's fault; a new access token |
+| UNAUTHENTICATED (401)                              | unsent, the provider's fault; a new access token |
+| THIRD_PARTY_AUTH_ERROR (401)                       | unsent, the provider's fault                     |
 | PERMISSION_DENIED (403)                            | unsent, the provider's fault                     |
 | 404 without UNREGISTERED (no such project)         | unsent, the provider's fault                     |
 | no access token is to be had                       | unsent, the provider's fault                     |
@@ -42,6 +43,7 @@ from notifier.providers.transfers import Request
 _SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 _HOST: Final = "https://fcm.googleapis.com"
 _FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
+_INVALID: Final = "The registration token is not a valid FCM"
 #: In bytes of JSON; the rest of the 4096 is for the id and what FCM adds.
 _TITLE_AT_MOST: Final = 1000
 _BOTH_AT_MOST: Final = 3800
@@ -216,11 +218,12 @@ class Fcm(HttpApi):
         """See HttpApi."""
         if 200 <= answer.status < 300:
             name = answer.document.get("name")
-            return accepted_as(answer, name[:256] if isinstance(name, str) and name else None)
-        if answer.status == 401:
+            return accepted_as(answer, name.replace("\0", "")[:256] or None if isinstance(name, str) else None)
+        code = _code(answer)
+        # A third party's refusal (APNs) says nothing of our token, and one app's tokens alone can bring it about.
+        if answer.status == 401 and code != "THIRD_PARTY_AUTH_ERROR":
             used = next(line for line in answer.exchange.request.headers if line.startswith("authorization:"))
             self._token.drop(used.rpartition(" ")[2])
-        code = _code(answer)
         if code in _REJECTED:
             fault, words = _REJECTED[code]
             return Verdict(Outcome.REJECTED, f"http {answer.status}: fcm {code}, {words}", fault)
@@ -246,6 +249,9 @@ def _code(answer: Answer) -> str | None:
 
 
 def _is_of_token(answer: Answer) -> bool:
+    """Whether it is the token that is not valid: FCM names the field, or says so in its message alone."""
+    if (answer.text("error", "message") or "").startswith(_INVALID):
+        return True
     violations = [violation for detail in _details(answer) for violation in detail.get("fieldViolations") or ()]
     return any(isinstance(each, dict) and each.get("field") == "message.token" for each in violations)
 

@@ -68,6 +68,8 @@ class Receipt:
     happened_at: datetime
     #: Of one that bounced: why, in a few words of our own, without an address: "twilio 30003, unreachable handset".
     error: str | None = None
+    #: What the vendor calls the message; attempts record that, or its beginning up to a point.
+    message_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

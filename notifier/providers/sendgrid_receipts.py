@@ -95,7 +95,8 @@ class SendGridReceipts:
             if kind is not None:
                 error = _error(event) if kind is Kind.BOUNCED else None
                 happened_at = _moment(event, callback.received_at)
-                receipts.append(Receipt(self.name, notification_id, kind, happened_at, error))
+                message_id = _text(event, "sg_message_id") or None
+                receipts.append(Receipt(self.name, notification_id, kind, happened_at, error, message_id))
             if reason is not None:
                 standings.append(Standing(Channel.EMAIL, _text(event, "email"), reason))
         return Report(tuple(receipts), tuple(standings))

@@ -135,9 +135,9 @@ def _status(callback: Callback, notification_id: UUID, form: dict[str, str]) -> 
     code = form.get("ErrorCode", "")
     words, reason = _CODES.get(code, (None, None))
     # The callback does not say when it happened.
-    receipt = Receipt(
-        TwilioReceipts.name, notification_id, Kind.BOUNCED, callback.received_at, _error(status, code, words)
-    )
+    error = _error(status, code, words)
+    message_id = form.get("MessageSid") or None
+    receipt = Receipt(TwilioReceipts.name, notification_id, Kind.BOUNCED, callback.received_at, error, message_id)
     standings = (Standing(Channel.SMS, form.get("To", ""), reason),) if reason else ()
     return Report((receipt,), standings)
 

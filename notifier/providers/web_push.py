@@ -5,11 +5,12 @@
 | 2xx                        | accepted; its Location is the message id             |
 | 404, 410                   | rejected, the recipient's fault: it unsubscribed     |
 | 400, 413                   | rejected                                             |
-| 401, 403                   | unsent, the provider's fault: it refuses our key     |
+| 401, 403                   | unsent: it refuses our key                           |
 | 429                        | unsent, throttled                                    |
 
 The rest is in `http_api`. A recipient is the browser's `PushSubscription` as JSON without spaces, or base64url of it.
-Its endpoint is a stranger's URL: only public addresses are connected to, over https, and those that are allowed.
+Its endpoint is a stranger's URL: only public addresses are connected to, over https, and those that are allowed. What
+fails there is nobody's fault that is known: a few endpoints that hang would otherwise open the breaker for everybody's.
 
 What is encrypted is JSON, `title`, `body` and `id`, of at most 3000 bytes: a title is cut at 800 bytes, a text at what
 is left; what is cut ends in an ellipsis. The Topic comes of the id, so that a repeat replaces what still waits.
@@ -17,7 +18,7 @@ is left; what is cut ends in an ellipsis. The Topic comes of the id, so that a r
 
 import base64
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +34,7 @@ from notifier.providers import Fault, Message, Outcome
 from notifier.providers.address_guard import Network
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, by_status, shortened
-from notifier.providers.transfers import Request
+from notifier.providers.transfers import Exchange, Request
 
 #: Seconds that a push service keeps a message for a browser that is away.
 _TTL: Final = 86400
@@ -143,6 +144,10 @@ class WebPush(HttpApi):
             error = f"http {answer.status}: web push, the browser is subscribed no more"
             return Verdict(Outcome.REJECTED, error, Fault.RECIPIENT)
         return by_status(answer, _WORDS.get(answer.status))
+
+    def _verdict(self, exchange: Exchange) -> Verdict:
+        verdict = super()._verdict(exchange)
+        return replace(verdict, fault=None) if verdict.fault is Fault.PROVIDER else verdict
 
     def _is_allowed(self, endpoint: str) -> bool:
         """Whether it is at an address that the operator has allowed, written as a number."""

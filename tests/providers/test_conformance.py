@@ -108,7 +108,7 @@ def test_throttling_with_and_without_a_wait(vendor: Vendor) -> None:
 def test_statuses_that_are_the_providers_own_fault(vendor: Vendor, status: int) -> None:
     with receivers.http(receivers.response(status, b"")) as (server, _):
         result = one(vendor, server.port)
-    assert (result.outcome, result.fault, result.status_code) == (Outcome.UNSENT, Fault.PROVIDER, status)
+    assert (result.outcome, result.fault, result.status_code) == (Outcome.UNSENT, vendor.own_fault, status)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>Sign in to the guest network</html>", b"[]", b'{"sid": ', b"\xff\x00"])
@@ -122,12 +122,12 @@ def test_nobody_listens(vendor: Vendor) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
     result = one(vendor, port)
-    assert (result.outcome, result.fault) == (Outcome.UNSENT, Fault.PROVIDER)
+    assert (result.outcome, result.fault) == (Outcome.UNSENT, vendor.own_fault)
 
 
 def test_a_connection_that_closes_before_the_request(vendor: Vendor) -> None:
     result = lost(lambda connection: None, vendor)
-    assert result.fault is Fault.PROVIDER
+    assert result.fault is vendor.own_fault
     assert result.outcome in {Outcome.UNSENT, Outcome.AMBIGUOUS}
 
 
@@ -158,7 +158,7 @@ def drip(connection: socket.socket) -> None:
 @pytest.mark.parametrize("talk", [reset, hang, hang_in_the_head, drip])
 def test_an_answer_that_is_lost_may_have_been_a_yes(vendor: Vendor, talk: receivers.Talk) -> None:
     result = lost(talk, vendor)
-    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, Fault.PROVIDER), result.error
+    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, vendor.own_fault), result.error
 
 
 def test_a_body_that_hangs(vendor: Vendor) -> None:
@@ -177,7 +177,7 @@ def test_not_http(vendor: Vendor) -> None:
         connection.sendall(b"220 mail.example.com ESMTP\r\n")
 
     result = lost(talk, vendor)
-    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, Fault.PROVIDER)
+    assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, vendor.own_fault)
 
 
 @pytest.mark.parametrize(

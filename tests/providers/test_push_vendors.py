@@ -50,6 +50,22 @@ def test_a_refused_access_token_is_not_used_again() -> None:
     assert len(asked) == 2
 
 
+def test_what_apns_refuses_costs_no_access_token() -> None:
+    answer = fcm.error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR")
+    with receivers.http(_TOKEN) as (tokens, asked), receivers.http(answer) as (api, received):  # noqa: SIM117  # its ports come first
+        with fcm_with(tokens.port, api.port) as provider:
+            for _ in range(3):
+                sent(provider, message_for(fcm.VENDOR, api.port))
+    assert (len(asked), len(received)) == (1, 3)
+
+
+def test_no_nul_comes_with_a_message_id() -> None:
+    with receivers.http(receivers.response(200, b'{"name": "a\\u0000b"}')) as (api, _):
+        message = message_for(fcm.VENDOR, api.port)
+        with closing(made(fcm.VENDOR, api.port)) as provider:
+            assert sent(provider, message)[message.id].message_id == "ab"
+
+
 @pytest.mark.parametrize(
     "answer", [receivers.response(400, b'{"error": "invalid_grant"}'), receivers.response(200, b"<html>")]
 )

@@ -57,6 +57,14 @@ def status(message_status: str, **form: str) -> Report:
     return twilio_says(f"notification={ID}", MessageStatus=message_status, To=TO, From="+15550100", **form)
 
 
+def test_bounces_say_of_which_message_they_are() -> None:
+    [receipt] = status("undelivered", MessageSid="SM1").receipts
+    assert receipt.message_id == "SM1"
+    bounced = {"event": "bounce", "type": "bounce", "notification_id": str(ID), "sg_message_id": "14c5.filter1"}
+    [receipt] = SENDGRID.read(sendgrid_callback(orjson.dumps([bounced]), at=NOW)).receipts
+    assert receipt.message_id == "14c5.filter1"
+
+
 # Twilio.
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 
 from notifier import attempts, signing
 from notifier.attempts import Held, Record, record_lost
+from notifier.channels import Status
 from notifier.ids import new_id
 from notifier.providers import Message, Outcome, Result, headers
 from notifier.providers.address_guard import Network
@@ -395,7 +396,7 @@ LOG = {
 def test_what_was_logged_is_kept_as_json_and_what_was_not_is_null(engine: Engine) -> None:
     with_log, without = sending(engine), sending(engine)
     results = [result_of(with_log, **LOG), result_of(without)]
-    attempts.record(engine, [Record(result, 1, 1, 1) for result in results], confirmed=True, told=False)
+    attempts.record(engine, [Record(result, 1, 1, 1) for result in results], finished=Status.DELIVERED, told=False)
 
     assert kept(engine, with_log) == tuple(LOG.values())
     assert kept(engine, without) == (None, None, None)
@@ -409,7 +410,7 @@ def test_the_worker_knows_more_than_the_clock_that_thought_it_dead(engine: Engin
     with engine.begin() as connection:
         record_lost(connection, [Held(notification_id, 1, 0)])
     assert kept(engine, notification_id) == (None, None, None)
-    attempts.record(engine, [Record(result_of(notification_id, **LOG), 1, 1, 1)], confirmed=True, told=False)
+    attempts.record(engine, [Record(result_of(notification_id, **LOG), 1, 1, 1)], finished=Status.DELIVERED, told=False)
 
     assert kept(engine, notification_id) == tuple(LOG.values())
 
@@ -417,7 +418,10 @@ def test_the_worker_knows_more_than_the_clock_that_thought_it_dead(engine: Engin
 def test_what_came_back_from_somebody_who_was_erased_goes(engine: Engine) -> None:
     erased, other = sending(engine, recipient=None), sending(engine)
     attempts.record(
-        engine, [Record(result_of(each, **LOG), 1, 1, 1) for each in (erased, other)], confirmed=True, told=False
+        engine,
+        [Record(result_of(each, **LOG), 1, 1, 1) for each in (erased, other)],
+        finished=Status.DELIVERED,
+        told=False,
     )
 
     assert kept(engine, erased) == (LOG["request_headers"], None, LOG["timing"])
@@ -431,7 +435,7 @@ def test_what_a_hostile_answer_leaves_can_be_kept(engine: Engine, make: Make) ->
         provider = make()
         message = Message(id=sending(engine), recipient=url_of(server), subject=None, text="{}")
         [result] = itertools.chain.from_iterable(provider.send(iter([message])))
-    attempts.record(engine, [Record(result, 1, 1, 1)], confirmed=True, told=False)
+    attempts.record(engine, [Record(result, 1, 1, 1)], finished=Status.DELIVERED, told=False)
 
     found = kept(engine, message.id)
     assert found == (result.request_headers, result.response_headers, result.timing)

@@ -32,6 +32,7 @@ CREATE TABLE receipts (
     notification_id uuid NOT NULL,
     provider text NOT NULL,
     kind text NOT NULL,
+    message_id text,
     error text,
     happened_at timestamptz NOT NULL,
     due_at timestamptz NOT NULL,

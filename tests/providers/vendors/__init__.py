@@ -40,3 +40,5 @@ class Vendor:
     check: Callable[[Received, Message], Any]
     #: A 2xx that is not as documented is no proof of anything; False where the vendor's yes is the status alone.
     needs_body: bool = True
+    #: Whose fault it is where it is down or refuses us; None where strangers say whom we turn to.
+    own_fault: Fault | None = Fault.PROVIDER

@@ -75,6 +75,14 @@ def error(status: int, general: str, fcm: str | None = None, field: str | None =
     return response(status, orjson.dumps(body), "content-type: application/json; charset=UTF-8", *lines)
 
 
+def _not_a_token() -> bytes:
+    """What FCM says of most tokens that are not valid; no field is named."""
+    details = [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "INVALID_ARGUMENT"}]
+    message = "The registration token is not a valid FCM registration token"
+    body = {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT", "details": details}}
+    return response(400, orjson.dumps(body))
+
+
 def check(request: Received, message: Message) -> None:
     assert request.line == "POST /v1/projects/shop-1/messages:send HTTP/1.1"
     assert request.headers["authorization"] == "Bearer ya29.test"
@@ -100,6 +108,7 @@ VENDOR = Vendor(
         Case("unregistered", error(404, "NOT_FOUND", "UNREGISTERED"), _R, Fault.RECIPIENT),
         Case("other sender", error(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"), _R),
         Case("token", error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "message.token"), _R, Fault.RECIPIENT),
+        Case("not a token", _not_a_token(), _R, Fault.RECIPIENT),
         Case("message", error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT", "message.data"), _R),
         Case("bare 400", error(400, "INVALID_ARGUMENT"), _R),
         Case(
