@@ -24,11 +24,13 @@ from api import (
 )
 from api.auditing import record_acts
 from api.auth import is_open, require_keys
+from api.measuring import measure
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
 from api.resources import NameConverter
 from config.logs import configure_logs
 from config.wiring import Wiring, wiring
+from notifier.metrics import VERSION
 from tasks.publisher import publisher
 
 log = structlog.get_logger()
@@ -67,7 +69,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app.url_map.converters["name"] = NameConverter
     app.config.update(
         API_TITLE="Notifier",
-        API_VERSION="0.1.0",
+        API_VERSION=VERSION,
         OPENAPI_VERSION="3.0.3",
         API_SPEC_OPTIONS={
             "info": {"description": _DESCRIPTION},
@@ -82,6 +84,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app.register_blueprint(operating.pages)
     app.extensions["openapi"] = api.spec
     register_problems(app)
+    measure(app)
     app.view_functions = {
         name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()
     }

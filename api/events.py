@@ -33,7 +33,7 @@ from api.schemas.events import (
     EventSchema,
     EventWithNotificationsSchema,
 )
-from notifier import routing
+from notifier import metrics, routing
 from notifier.drafts import Draft, draft_event
 from notifier.errors import Invalid, NotifierError, Unavailable
 from notifier.explaining import explain_event
@@ -136,6 +136,8 @@ def post_batch() -> Response:
     if answers and all(isinstance(answer, Unavailable) for answer in answers):
         raise Unavailable("Postgres cannot be reached.")
     written = iter(answers)
+    refused = [outcome for outcome in outcomes if outcome is not None] + list(answers)
+    metrics.count(metrics.EVENTS_REJECTED, ((_status(each),) for each in refused if not isinstance(each, Accepted)))
     items = [_item(index, next(written) if outcome is None else outcome) for index, outcome in enumerate(outcomes)]
     counts = [item.get("status", "rejected") for item in items]
     return accepted(
@@ -160,6 +162,11 @@ def _accept_all(loaded: Sequence[tuple[Body, dict[str, Any]]]) -> list[Answer]:
             drafts.append(error)
     answers = iter(accept([draft for draft in drafts if isinstance(draft, Draft)]))
     return [next(answers) if isinstance(draft, Draft) else draft for draft in drafts]
+
+
+def _status(error: NotifierError) -> str:
+    """The status of the problem that the event would have had as a request of its own."""
+    return "503" if isinstance(error, Unavailable) else "422"
 
 
 def _item(index: int, outcome: Accepted | NotifierError) -> dict[str, Any]:

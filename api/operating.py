@@ -6,20 +6,22 @@ from typing import Any, Final
 
 import flask_swagger_ui
 import structlog
-from flask import Blueprint, Response, current_app, jsonify, send_from_directory
+from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
+from prometheus_client.exposition import choose_encoder
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.auth import is_open
+from api.auth import is_open, requires
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.operating import HealthSchema, ReadySchema
-from notifier import heartbeats, migrations
+from notifier import heartbeats, metrics, migrations
+from notifier.keys import Scope
 from tasks import app as celery_app
 from tasks.hints import depth
 
 log = structlog.get_logger()
 
-blp = Resource("operating", __name__, description="For operators and load balancers; no key is needed.")
+blp = Resource("operating", __name__, description="For operators and load balancers; only /metrics wants a key.")
 pages = Blueprint("pages", __name__)
 
 #: Swagger UI's files, as the flask-swagger-ui package ships them; and ours.
@@ -96,6 +98,18 @@ def ready() -> tuple[dict[str, Any], int]:
         "checks": checks,
     }
     return answer, 200 if needed else 503
+
+
+@blp.route("/metrics")
+@requires(Scope.READ)
+@blp.response(200, {"type": "string"}, description="In Prometheus' text format.", content_type="text/plain")
+def read_metrics() -> Response:
+    """What this API process has counted since it started, for Prometheus.
+
+    Workers and the exporter serve their own: docs/metrics.md. OpenMetrics is answered where it is asked for.
+    """
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return Response(encode(metrics.REGISTRY), content_type=content_type)
 
 
 @pages.get("/docs")

@@ -122,6 +122,13 @@ def _ports(value: str) -> tuple[int, ...]:
     return tuple(_integer(1, 65535)(part) for part in _list(value))
 
 
+def _address(value: str) -> tuple[str, int]:
+    host, colon, port = value.strip().rpartition(":")
+    if not (host and colon):
+        raise ValueError("is not an address to listen on, such as 127.0.0.1:9090")
+    return host.strip("[]"), _integer(1, 65535)(port)
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if urlsplit(value).scheme not in schemes:
@@ -284,6 +291,10 @@ class Settings:
 
     #: Threads that deliver in each worker process.
     worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", _integer(1, 256), 4)
+    #: Where each worker process serves its metrics: `host:port`. Unset: nowhere.
+    metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", _address, None)
+    #: What a scrape of the workers and the exporter must bring as its bearer token. Unset: nothing.
+    metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", _text, None)
     #: `json`, one object a line, or `console`, for people.
     log_format: str = _setting("NOTIFIER_LOG_FORMAT", _one_of("json", "console"), "console")
     #: The least severe level that is logged.

@@ -9,7 +9,7 @@ other answer says that it is alive. Kept in Postgres, in rows that are read with
 provider that does well has none and costs no write, and no Redis need be there (benchmarks/breakers.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Connection, Engine, text
 
+from notifier import metrics
 from notifier.channels import Channel
 from notifier.pacing import BREAKER_OPEN
 from notifier.providers import Fault, Outcome, Result
@@ -66,7 +67,14 @@ def take_probe(engine: Engine, channel: Channel, name: str, seconds: float) -> b
     """Whether this worker may send the one message that tries a provider out; for so long nobody else may."""
     values = {"channel": channel.value, "name": name, "seconds": seconds}
     with engine.begin() as connection:
-        return connection.execute(_TAKE_PROBE, values).first() is not None
+        taken = connection.execute(_TAKE_PROBE, values).first() is not None
+    if taken:
+        _count(channel, "half_open", [name])
+    return taken
+
+
+def _count(channel: Channel, state: str, names: Iterable[str]) -> None:
+    metrics.count(metrics.BREAKER_TRANSITIONS, ((channel.value, name, state) for name in names))
 
 
 _LEAVE_PROBES: Final = text("""
@@ -151,19 +159,23 @@ _NOTE: Final = text(f"""
             THEN {_FIRST_OPEN} ELSE known.open_for END,
         open_until = CASE WHEN known.open_until IS NULL AND known.failures + excluded.failures >= {OPENS_AT}
             THEN now() + {_FIRST_OPEN} * interval '1 second' ELSE known.open_until END
+    RETURNING name, coalesce(open_until = now() + {_FIRST_OPEN} * interval '1 second', false) AS opened
 """)
 # An answer from before the last failure says nothing. (No failure is later than now: a worker's clock may be ahead.)
 _ALIVE: Final = text("""
     UPDATE providers known SET failures = 0, failing_since = NULL, open_until = NULL, open_for = NULL,
         probing_until = NULL
     FROM json_to_recordset(CAST(:notes AS json)) AS note(name text, alive_at timestamptz)
+        JOIN providers before ON before.channel = :channel AND before.name = note.name
     WHERE known.channel = :channel AND known.name = note.name AND note.alive_at > coalesce(known.failed_at, '-infinity')
+    RETURNING known.name, before.open_until IS NOT NULL AS closed
 """)
 # What was under way when it opened changes nothing; a probe does.
 _PROBE_FAILED: Final = text(f"""
     UPDATE providers SET probing_until = NULL, open_for = least({_LONGEST_OPEN}, 2 * coalesce(open_for, 0)),
         open_until = now() + least({_LONGEST_OPEN}, 2 * coalesce(open_for, 0)) * interval '1 second'
     WHERE channel = :channel AND name = ANY(:names) AND open_until IS NOT NULL AND probing_until IS NOT NULL
+    RETURNING name
 """)
 
 
@@ -173,12 +185,15 @@ def remember(engine: Engine, channel: Channel, notes: Sequence[Mapping[str, Any]
         return
     document = orjson.dumps(sorted(notes, key=lambda note: note["name"])).decode()
     probed = [note["name"] for note in notes if note["probe_failed"]]
+    values = {"channel": channel.value, "notes": document}
     with engine.begin() as connection:
         lock(connection, channel, [note["name"] for note in notes])
-        connection.execute(_ALIVE, {"channel": channel.value, "notes": document})
-        connection.execute(_NOTE, {"channel": channel.value, "notes": document})
+        closed = [row.name for row in connection.execute(_ALIVE, values) if row.closed]
+        opened = [row.name for row in connection.execute(_NOTE, values) if row.opened]
         if probed:
-            connection.execute(_PROBE_FAILED, {"channel": channel.value, "names": probed})
+            opened += connection.scalars(_PROBE_FAILED, {"channel": channel.value, "names": probed})
+    _count(channel, "closed", closed)
+    _count(channel, "open", opened)
 
 
 def lock(connection: Connection, channel: Channel, names: Sequence[str]) -> None:

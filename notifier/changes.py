@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine, text
 
+from notifier import metrics
 from notifier.callbacks import tell
 from notifier.channels import FINISHED, Channel, Status
 from notifier.deadletters import REVIVED_IN_SQL
@@ -47,8 +48,10 @@ def move(engine: Engine, notification_id: UUID, changes: Mapping[str, datetime |
             raise Invalid({"target_date": ["A reminder needs its target; cancel it instead."]})
         if "target_date" in changes and row["target_date"] is None:
             raise Invalid({"target_date": ["This notification is no reminder: it has no target to move."]})
-        connection.execute(_MOVE, {"id": notification_id, **_moved(row, changes)})
+        moved = _moved(row, changes)
+        connection.execute(_MOVE, {"id": notification_id, **moved})
         tell(connection, [notification_id])  # where it is expired now
+    metrics.count_finished([{**row, **moved}])
 
 
 def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None]) -> dict[str, Any]:

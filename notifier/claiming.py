@@ -46,6 +46,7 @@ class Claimed:
     queue: str
     #: One of notifier.channels.OnAmbiguous; None is `retry`.
     on_ambiguous: str | None
+    send_at: datetime | None
     #: The database's clock.
     now: datetime
 
@@ -79,7 +80,7 @@ _CLAIM: Final = text(f"""
     RETURNING n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
         CAST(n.content AS text), n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
         n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at,
-        n.subscription_id, n.queue, n.on_ambiguous, now()
+        n.subscription_id, n.queue, n.on_ambiguous, n.send_at, now()
 """)
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, Select, delete, select, text
 
+from notifier import metrics
 from notifier.callbacks import tell
 from notifier.channels import EventStatus, Status
 from notifier.ids import new_id
@@ -62,6 +63,7 @@ _BURY: Final = text(f"""
         (id, notification_id, event_id, claims, channel, event_type, reason, error, attempts, created_at)
     SELECT letter_id, id, event_id, claims, channel, event_type, reason, error, attempts, now() FROM dead
     ON CONFLICT (notification_id, claims) WHERE notification_id IS NOT NULL DO NOTHING
+    RETURNING channel, reason
 """)
 _BURY_EVENTS: Final = text(f"""
     WITH given AS (
@@ -75,6 +77,7 @@ _BURY_EVENTS: Final = text(f"""
     SELECT letter_id, dead.id, (SELECT count(*) FROM dead_letters d WHERE d.event_id = dead.id
             AND d.notification_id IS NULL), event_type, '{FAN_OUT_FAILED}', error, 0, now() FROM dead
     ON CONFLICT (event_id, claims) WHERE notification_id IS NULL DO NOTHING
+    RETURNING reason
 """)
 
 
@@ -90,15 +93,21 @@ def bury(connection: Connection, deaths: Sequence[Death], *, found: Collection[S
         for death in deaths
     ]
     ids = [death.id for death in deaths]
-    connection.execute(_BURY, {"deaths": orjson.dumps(given).decode(), "ids": ids, "found": [*found]})
+    values = {"deaths": orjson.dumps(given).decode(), "ids": ids, "found": [*found]}
+    written = connection.execute(_BURY, values).all()
     tell(connection, ids)
+    letters = [(row.channel or metrics.NONE, row.reason) for row in written]
+    metrics.count(metrics.DEAD_LETTERS, letters)
+    metrics.count(metrics.NOTIFICATIONS, ((channel, Status.FAILED, reason) for channel, reason in letters))
 
 
 def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
     """Mark events that break fan-out as failed and write their letters, in the connection's transaction."""
     if event_ids:
         given = [{"id": event_id, "letter_id": new_id()} for event_id in event_ids]
-        connection.execute(_BURY_EVENTS, {"deaths": orjson.dumps(given).decode(), "ids": list(event_ids)})
+        values = {"deaths": orjson.dumps(given).decode(), "ids": list(event_ids)}
+        reasons = connection.scalars(_BURY_EVENTS, values)
+        metrics.count(metrics.DEAD_LETTERS, ((metrics.NONE, reason) for reason in reasons))
 
 
 @dataclass(frozen=True, slots=True)

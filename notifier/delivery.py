@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -35,6 +35,7 @@ from notifier.facts import Facts, read
 from notifier.failover import Providers, Relay
 from notifier.gate import Gate, Passed
 from notifier.listeners import Listeners
+from notifier.meters import CLAIM, COMPOSE, GATE, RECORD, Meter
 from notifier.patterns import told_as
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.pruning import prune_tokens
@@ -123,23 +124,30 @@ class Delivery:
         self._window = sending_window
         self._disable_after = disable_after
 
-    def deliver(self, ids: Sequence[UUID], tries: int, detach: Detach, *, patient: bool = False) -> None:
+    def deliver(
+        self, ids: Sequence[UUID], tries: int, detach: Detach, *, patient: bool = False, due: datetime | None = None
+    ) -> None:
         """Deliver those of `ids` that are queued with `tries` failed attempts; the others are somebody else's.
 
         `patient`: the message came by a queue for what is slow. What keeps the batch waiting alone in the end is given
-        to `detach`, which must see to what fails of it. Raises BatchFailed where any failed until then. Whatever else
-        is raised leaves rows to their lease.
+        to `detach`, which must see to what fails of it. `due`: when what the clock handed over became due, for what
+        is measured. Raises BatchFailed where any failed until then. Whatever else is raised leaves rows to their
+        lease.
         """
         # Read before the claim: a send begins only while the row is ours for a whole send and MARGIN more.
         began = time.monotonic()
         lease = self._window + self._providers.timeout + MARGIN
-        with self._engine.connect() as connection:
+        meter = Meter(self._gate.channel, due)
+        with meter.step(CLAIM), self._engine.connect() as connection:
             claimed = claim(connection, self._gate.channel, ids, tries, lease, patient=patient)
             if not claimed:
                 return
             facts = read(connection, self._gate.channel, claimed)
-        passed = self._gate.let_through(self._transactions, claimed, facts)
-        failed = self._send(passed, facts, tries, began + self._window, detach) if passed.rows else []
+        meter.claimed(len(claimed))
+        with meter.step(GATE):
+            passed = self._gate.let_through(self._transactions, claimed, facts)
+        failed = self._send(passed, facts, tries, began + self._window, detach, meter) if passed.rows else []
+        meter.batch(time.monotonic() - began)
         log.info(
             "batch",
             channel=self._gate.channel.value,
@@ -152,7 +160,9 @@ class Delivery:
         if failed:
             raise BatchFailed(failed)
 
-    def _send(self, passed: Passed, facts: Facts, tries: int, start_until: float, detach: Detach) -> list[FailedRow]:
+    def _send(
+        self, passed: Passed, facts: Facts, tries: int, start_until: float, detach: Detach, meter: Meter
+    ) -> list[FailedRow]:
         """Send what has passed the gate; returns what failed until only stragglers were left."""
         rows = passed.rows
         watch = Watch(self._transactions, facts.receivers, facts.slow, self._disable_after)
@@ -169,7 +179,8 @@ class Delivery:
             falls_back=falling_back.__contains__,
         )
         finished = self._finished
-        batch = _Batch(self._transactions, relay, composition, watch, rows, tries, start_until, finished, told=told)
+        engine = self._transactions
+        batch = _Batch(engine, relay, composition, watch, rows, tries, start_until, finished, meter, told=told)
         steps = batch.steps()
         tried = False
         for _ in steps:
@@ -213,6 +224,7 @@ class _Batch:
         tries: int,
         start_until: float,
         finished: Status,
+        meter: Meter,
         *,
         told: bool,
     ) -> None:
@@ -222,6 +234,7 @@ class _Batch:
         self._told = told
         self._relay = relay
         self._finished = finished
+        self._meter = meter
         self._composition = composition
         self._watch = watch
         self._tries = tries
@@ -315,7 +328,8 @@ class _Batch:
         began = time.monotonic()
         rows = self._composition.fitting(list(islice(self._waiting, self._at_once)), _MOST_CARRIED - self._carried)
         try:
-            made = self._composition.messages(rows)
+            with self._meter.step(COMPOSE):
+                made = self._composition.messages(rows)
         except (OperationalError, InterfaceError) as error:
             log.warning("attachments_not_read", error=type(error.orig).__name__, messages=len(rows))
             self._postgres_is_away = True
@@ -347,7 +361,9 @@ class _Batch:
             if result.handed_on:
                 self._calls[row.id] = call + 1
                 self._begun[row.id] = (row, time.monotonic())
-            elif result.outcome is not Outcome.ACCEPTED:
+            elif result.outcome is Outcome.ACCEPTED:
+                self._meter.accepted(row, result)
+            else:
                 self._failed.append(_failed(row, result))
                 is_gone = result.outcome is Outcome.REJECTED and result.fault is Fault.RECIPIENT
                 if is_gone and row.queue.startswith(Channel.PUSH) and row.user_id and row.recipient:
@@ -361,16 +377,13 @@ class _Batch:
     def _record(self) -> bool:
         """Record what has finished, and say whether that worked; while it does not, nothing more is begun."""
         try:
-            record(
-                self._transactions,
-                self._unrecorded,
-                finished=self._finished,
-                told=self._told,
-            )
+            with self._meter.step(RECORD):
+                record(self._transactions, self._unrecorded, finished=self._finished, told=self._told)
         except (OperationalError, InterfaceError) as error:
             log.warning("record_failed", error=type(error.orig).__name__, results=len(self._unrecorded))
             self._postgres_is_away = True
             return False
+        self._meter.recorded(self._unrecorded, self._finished)
         self._watch.report()
         self._relay.report()
         self._unrecorded = []

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Engine, text
 
+from notifier import metrics
 from notifier.callbacks import tell
 from notifier.channels import FINISHED, Channel, Status
 from notifier.drafts import as_document, insert_notifications
@@ -58,6 +59,7 @@ def take_over(engine: Engine, planner: Planner) -> int:
             connection.execute(_INSERT, {"notifications": as_document(rows)})
             tell(connection, [row["id"] for row in rows if row["status"] in FINISHED])
         connection.execute(_SETTLED, {"ids": settled})
+    metrics.count_finished(rows)
     return len(rows)
 
 

@@ -5,7 +5,7 @@ duplicate; for a subscription's rows, what notifier.receiver_gate says. Whatever
 sentence for whoever asks why.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
 
-from notifier import pacing
+from notifier import metrics, pacing
 from notifier.addresses import folded, hash_of
 from notifier.callbacks import tell
 from notifier.cancelling import REPLACED
@@ -89,7 +89,14 @@ class Gate:
             set_aside(connection, [verdict for verdict in put if isinstance(verdict, Aside)])
             bury(connection, [verdict for verdict in put if isinstance(verdict, Death)])
             tell(connection, [verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.due_at is None])
+        metrics.count(metrics.NOTIFICATIONS, self._counted(put))
         return _without(put, passed)
+
+    def _counted(self, put: Sequence[Aside | Death]) -> Iterator[tuple[str, str, str]]:
+        """Channel, status and reason of what was put aside; what is queued once more goes on all the same."""
+        for verdict in put:
+            if isinstance(verdict, Aside) and verdict.status not in {Status.QUEUED, Status.CANCELLED}:
+                yield self.channel, verdict.status, verdict.reason or ""
 
     def _judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
         """What becomes of one row; None where it may be sent."""

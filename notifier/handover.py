@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, TextClause, text
 
+from notifier import metrics
 from notifier.attempts import Held, may_be_out, record_lost
 from notifier.channels import EventStatus, OnAmbiguous, Status
 from notifier.deadletters import AMBIGUOUS, RETRIES_EXHAUSTED, WORKER_LOST, Death, bury, bury_events
@@ -33,11 +34,13 @@ class Handover:
     queue: str
     ids: list[UUID]
     tries: int
+    #: When the first of them became due, where the clock hands them over.
+    due: datetime | None = None
 
 
 # A worker that only waits for Postgres to come back must not be taken for dead the moment it is back.
 _DUE: Final = text(f"""
-    SELECT id, status, claims, attempts, tries, lost, on_ambiguous FROM notifications
+    SELECT id, status, claims, attempts, tries, lost, on_ambiguous, due_at FROM notifications
     WHERE queue = :queue AND due_at <= now()
         AND (status <> '{Status.SENDING}'
             OR NOT :spare_sending AND pg_postmaster_start_time() < now() - interval '5 seconds')
@@ -75,10 +78,12 @@ def hand_over(
         if policy is None:
             raise ValueError(f"{queue} needs the retry policy of its channel")
         due = connection.execute(_DUE, {"queue": queue, "limit": BATCH, "spare_sending": spare_sending}).all()
-        dead = _take_back(connection, [row for row in due if row.status == Status.SENDING], policy)
+        lost = [row for row in due if row.status == Status.SENDING]
+        dead = _take_back(connection, lost, policy)
         messages = list(islice(_messages(queue, [row for row in due if row.id not in dead]), room))
         _put_in_queue(connection, _QUEUE, messages, lease)
-        return messages
+    metrics.LOST_ROWS.labels(queue).inc(len(lost))
+    return messages
 
 
 def _put_in_queue(connection: Connection, statement: TextClause, messages: Sequence[Handover], lease: float) -> None:
@@ -94,9 +99,10 @@ def _messages(queue: str, due: Sequence[Row[Any]]) -> Iterator[Handover]:
     """
     suspects = {row.id for row in due if row.lost or row.status == Status.SENDING}
     others = sorted((row for row in due if row.id not in suspects), key=lambda row: row.tries)
-    for tries, rows in groupby(others, key=lambda row: row.tries):
-        yield Handover(queue, [row.id for row in rows], tries)
-    yield from (Handover(queue, [row.id], row.tries) for row in due if row.id in suspects)
+    for tries, group in groupby(others, key=lambda row: row.tries):
+        rows = list(group)
+        yield Handover(queue, [row.id for row in rows], tries, min(row.due_at for row in rows))
+    yield from (Handover(queue, [row.id], row.tries, row.due_at) for row in due if row.id in suspects)
 
 
 def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPolicy) -> set[UUID]:

@@ -10,6 +10,8 @@ from notifier.models import Heartbeat
 
 CLOCK: Final = "clock"
 WORKER: Final = "worker"
+#: A message that was seen to come through its queue (tasks/canary.py).
+CANARY: Final = "canary"
 #: Seconds between a worker's signs of life.
 INTERVAL: Final = 5.0
 #: Seconds after which it counts as gone.
@@ -20,6 +22,11 @@ _SIGN: Final = text("""
     ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, queues = excluded.queues, seen_at = excluded.seen_at
 """)
 _FORGET: Final = text("DELETE FROM heartbeats WHERE name = :name OR seen_at < now() - interval '1 hour'")
+
+
+def canary(queue: str) -> str:
+    """The name under which a queue's canary signs."""
+    return f"{CANARY}:{queue}"
 
 
 def sign(engine: Engine, name: str, kind: str, queues: Sequence[str] = ()) -> None:
@@ -35,8 +42,9 @@ def sign_off(engine: Engine, name: str) -> None:
 
 
 def alive(engine: Engine) -> list[tuple[Heartbeat, float]]:
-    """Who was seen in the last GONE_AFTER seconds, each with the seconds since, by name."""
+    """The workers and clocks seen in the last GONE_AFTER seconds, each with the seconds since, by name."""
     age = func.extract("epoch", func.now() - Heartbeat.seen_at)
+    query = select(Heartbeat, age).where(age < GONE_AFTER, Heartbeat.kind != CANARY)
     with Session(engine) as session:
-        rows = session.execute(select(Heartbeat, age).where(age < GONE_AFTER).order_by(Heartbeat.name))
+        rows = session.execute(query.order_by(Heartbeat.name))
         return [(heartbeat, float(seconds)) for heartbeat, seconds in rows]

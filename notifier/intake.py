@@ -21,6 +21,7 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from notifier import metrics
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
 
@@ -145,17 +146,16 @@ class Intake:
 
     def _write(self, requests: Sequence[_Request]) -> None:
         drafts = [draft for request in requests for draft in request.drafts]
-        answers = self._answers(drafts)
-        hints = [
-            hint
-            for draft, answer in zip(drafts, answers, strict=True)
-            if isinstance(answer, Accepted) and not answer.duplicate
-            for hint in draft.hints
-        ]
+        with metrics.timed(metrics.GROUP_SECONDS):
+            answers = self._answers(drafts)
+        accepted = [pair for pair in zip(drafts, answers, strict=True) if isinstance(pair[1], Accepted)]
+        new = [draft for draft, answer in accepted if isinstance(answer, Accepted) and not answer.duplicate]
+        hints = [hint for draft in new for hint in draft.hints]
         remaining = iter(answers)
         for request in requests:
             request.answers.set_result([next(remaining) for _ in request.drafts])
         self._publisher.hint(hints)
+        _count(len(drafts), new, len(accepted) - len(new))
 
     def _answers(self, drafts: Sequence[Draft]) -> list[Answer]:
         if not drafts:
@@ -193,6 +193,17 @@ class Intake:
         if connection is not None:
             with contextlib.suppress(SQLAlchemyError):
                 connection.close()
+
+
+def _count(size: int, new: Sequence[Draft], duplicates: int) -> None:
+    """Count what became of a group."""
+    metrics.GROUP_SIZE.observe(size)
+    metrics.EVENTS_ACCEPTED.inc(sum(draft.event is not None for draft in new))
+    metrics.DUPLICATES.inc(duplicates)
+    rows = [row for draft in new for row in draft.notifications]
+    direct = (row["channel"] or metrics.NONE for draft in new if draft.event is None for row in draft.notifications)
+    metrics.count(metrics.NOTIFICATIONS_ACCEPTED, ((channel,) for channel in direct))
+    metrics.count_finished(rows)
 
 
 def _key_of(draft: Draft) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
-from notifier import suppressions
+from notifier import metrics, suppressions
 from notifier.addresses import normalised
 from notifier.callbacks import tell
 from notifier.channels import LIVE, Status
@@ -51,6 +51,7 @@ _DELIVERED: Final = text(f"""
         sent_at = coalesce(n.sent_at, given.happened_at), delivered_at = greatest(n.sent_at, given.happened_at)
     FROM json_to_recordset(CAST(:given AS json)) AS given(id uuid, happened_at timestamptz)
     WHERE n.id = ANY(:ids) AND n.id = given.id
+    RETURNING n.channel, extract(epoch FROM n.delivered_at - n.sent_at) AS seconds
 """)
 _LAST_ATTEMPTS: Final = text("""
     SELECT notification_id, started_at, outcome, message_id FROM attempts
@@ -125,8 +126,11 @@ def _deliver(connection: Connection, receipts: Sequence[Receipt]) -> None:
     if receipts:
         given = [{"id": receipt.notification_id, "happened_at": receipt.happened_at} for receipt in receipts]
         ids = [receipt.notification_id for receipt in receipts]
-        connection.execute(_DELIVERED, {"given": orjson.dumps(given).decode(), "ids": ids})
+        delivered = connection.execute(_DELIVERED, {"given": orjson.dumps(given).decode(), "ids": ids}).all()
         tell(connection, ids)
+        metrics.count(metrics.NOTIFICATIONS, ((row.channel, Status.DELIVERED, "") for row in delivered))
+        for row in delivered:
+            metrics.RECEIPT_LATENCY.labels(row.channel).observe(float(row.seconds))
 
 
 def _keep(connection: Connection, receipts: Collection[Receipt]) -> None:

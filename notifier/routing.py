@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from notifier import handlers, routes
+from notifier import handlers, metrics, routes
 from notifier.callbacks import tell
 from notifier.cancelling import replace_older
 from notifier.channels import Channel, EventStatus, Priority, Status
@@ -148,6 +148,7 @@ def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory:
             values = {"ids": list(unfinished), "places": list(unfinished.values()), "lease": planner.lease(FAN_OUT)}
             connection.execute(_KEEP_PLACE, values)
             hints += [(FAN_OUT, event_id) for event_id in unfinished]
+    metrics.count_finished(rows)
     return hints
 
 
@@ -214,5 +215,7 @@ def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: L
         rows = _own_rows(connection, planner, [event], replay_id)
         directory, view = memory.read(connection), routes.view_of(event)
         heard = [each for each in directory.of(event["event_type"]) if each.wants(view)]
-        enabled = _enabled(connection, heard)
-        return _write(connection, rows + _rows_for(event, heard, enabled, planner, replay_id))
+        rows += _rows_for(event, heard, _enabled(connection, heard), planner, replay_id)
+        hints = _write(connection, rows)
+    metrics.count_finished(rows)
+    return hints

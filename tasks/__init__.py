@@ -4,12 +4,15 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_init
 
 from config.logs import configure_logs
+from config.scraping import MetricsServer
 from config.wiring import wiring
+from notifier.metrics import REGISTRY
 
-app = Celery("notifier", config_source="celeryconfig", include=["tasks.clock", "tasks.deliver", "tasks.fan_out"])
+_TASKS = ["tasks.canary", "tasks.clock", "tasks.deliver", "tasks.fan_out"]
+app = Celery("notifier", config_source="celeryconfig", include=_TASKS)
 app.set_default()
 
 log = structlog.get_logger()
@@ -18,3 +21,15 @@ log = structlog.get_logger()
 @setup_logging.connect
 def _configure_logs(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
     configure_logs(wiring().settings)
+
+
+@worker_init.connect
+def _serve_metrics(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    settings = wiring().settings
+    if settings.metrics_address is None:
+        return
+    try:
+        MetricsServer(REGISTRY, settings.metrics_address, settings.metrics_token).start()
+    except OSError as error:
+        # A worker that cannot be watched still delivers.
+        log.error("metrics_not_served", error=error.strerror)  # noqa: TRY400 -- foreseen

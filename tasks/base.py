@@ -11,6 +11,7 @@ from celery.exceptions import Retry
 from celery.utils.time import get_exponential_backoff_interval
 
 from config.wiring import wiring
+from notifier import metrics
 from notifier.channels import Channel
 from notifier.deadletters import PERMANENT_ERROR, RETRIES_EXHAUSTED, Death, bury
 from notifier.delivery import BatchFailed, FailedRow
@@ -95,6 +96,7 @@ class DeliverTask(Task):
         with wiring().engine.begin() as connection:
             bury(connection, self._deaths([row for row in rows if row.permanent]))
             put_off(connection, self.channel, waits)
+        metrics.RETRIES.labels(self.channel.value).inc(len(waits))
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401
         """Celery's failed-task handler: write dead letters. Raises nothing, or Celery would call it again."""

@@ -20,6 +20,7 @@ from notifier import (
     heartbeats,
     holds,
     letting_go,
+    metrics,
     receipts,
     recovery,
     retention,
@@ -51,12 +52,15 @@ def hand_over_due() -> None:
     """Hand over what is due, queue by queue in turns, as far as the queues have room and the second lasts."""
     global _outage_ended  # noqa: PLW0603 -- what this process knows of the past
     try:
-        _tick(spare_sending=time.monotonic() - _outage_ended < _SPARE_AFTER_OUTAGE)
+        with metrics.timed(metrics.TICK_SECONDS):
+            _tick(spare_sending=time.monotonic() - _outage_ended < _SPARE_AFTER_OUTAGE)
         heartbeats.sign(wiring().engine, heartbeats.CLOCK, heartbeats.CLOCK)
     except (OperationalError, InterfaceError) as error:
         _outage_ended = time.monotonic()
+        metrics.TICKS_FAILED.inc()
         log.warning("tick_failed", error=type(error.orig).__name__)
     except (BrokerError, *app.connection_for_write().recoverable_connection_errors) as error:
+        metrics.TICKS_FAILED.inc()
         log.warning("tick_failed", error=type(error).__name__)
 
 
@@ -78,7 +82,9 @@ def _tick(*, spare_sending: bool) -> None:
                 policy = None if queue == FAN_OUT else wires.settings.retry_policy(channel_of(queue))
                 messages = hand_over(wires.engine, queue, rooms[queue], lease, policy, spare_sending=spare_sending)
                 publish(app, [replace(each, queue=handover_queue(queue)) for each in messages], producer)
-                handed_over += sum(len(message.ids) for message in messages)
+                rows = sum(len(message.ids) for message in messages)
+                metrics.HANDOVERS.labels(queue).inc(rows)
+                handed_over += rows
                 rooms[queue] = rooms[queue] - len(messages) if messages else 0
     if handed_over or freed or succeeded or recovered or let_go or received:
         log.info(

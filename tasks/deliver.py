@@ -1,6 +1,7 @@
 """One delivery task a channel, made by one factory: Celery's automatic retry closes over its options."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -39,13 +40,14 @@ def _make(channel: Channel) -> Task:
         retry_jitter=policy.jitter,
         max_retries=policy.max_retries,
     )
-    def deliver(self: DeliverTask, ids: Sequence[str]) -> None:
+    def deliver(self: DeliverTask, ids: Sequence[str], due: float | None = None) -> None:
         delivery = wiring().deliveries.get(channel)
         if delivery is None:
             raise LookupError(f"{channel} has no provider in this worker's settings")
         came_by = (self.request.delivery_info or {}).get("routing_key")
         row_ids = [UUID(row_id) for row_id in ids]
-        delivery.deliver(row_ids, self.request.retries, self.detach, patient=came_by in PATIENT)
+        due_at = None if due is None else datetime.fromtimestamp(due, UTC)
+        delivery.deliver(row_ids, self.request.retries, self.detach, patient=came_by in PATIENT, due=due_at)
 
     return deliver
 

@@ -10,7 +10,7 @@ from celery.signals import worker_init
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from config.wiring import wiring
-from notifier import handlers, routing
+from notifier import handlers, metrics, routing
 from tasks.publisher import publisher
 
 log = structlog.get_logger()
@@ -39,7 +39,9 @@ def fan_out(ids: Sequence[str]) -> None:
 
 def _fan_out(event_ids: Sequence[UUID]) -> None:
     wires = wiring()
-    publisher().hint(routing.fan_out(wires.engine, event_ids, wires.planner(publisher().lease), wires.listeners))
+    with metrics.timed(metrics.FAN_OUT_SECONDS):
+        hints = routing.fan_out(wires.engine, event_ids, wires.planner(publisher().lease), wires.listeners)
+    publisher().hint(hints)
 
 
 def _fan_out_alone(event_id: UUID) -> None:

@@ -16,6 +16,7 @@ from amqp.exceptions import ChannelError
 from celery import Celery
 
 from config.queues import MAX_MESSAGES
+from notifier import metrics
 from notifier.handover import Handover
 from notifier.lanes import BATCH, DELIVERY, FAN_OUT, channel_of
 
@@ -64,6 +65,7 @@ def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None: 
         app.send_task(
             task_of(handover.queue),
             args=([str(row_id) for row_id in handover.ids],),
+            kwargs={"due": handover.due.timestamp()} if handover.due and handover.queue != FAN_OUT else None,
             # What Flower shows, and what would go into logs: hundreds of ids are nothing to read.
             argsrepr=f"({_in_words(handover.ids)},)",
             queue=handover.queue,
@@ -111,8 +113,11 @@ class HintPublisher:
         """Send (queue, id) of rows that are due now, or drop them. Returns at once and raises nothing."""
         with self._changed:
             if time.monotonic() < self._silent_until:
+                metrics.HINTS_DROPPED.inc(len(hints))
                 return
-            for queue, row_id in hints[: _MAX_KEPT - self._count]:
+            kept = hints[: _MAX_KEPT - self._count]
+            metrics.HINTS_DROPPED.inc(len(hints) - len(kept))
+            for queue, row_id in kept:
                 self._kept[queue].append(row_id)
                 self._count += 1
             if self._thread is None:
@@ -166,6 +171,7 @@ class HintPublisher:
     def _drop(self, error: str) -> None:
         with self._changed:
             log.warning("hints_dropped", error=error, ids=self._count)
+            metrics.HINTS_DROPPED.inc(self._count)
             for kept in self._kept.values():
                 kept.clear()
             self._count = 0

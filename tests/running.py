@@ -71,6 +71,8 @@ class Running:
         self.root = root
         self.environment = {**environment, "PYTHONUNBUFFERED": "1"}
         self.http = requests.Session()
+        #: Where the workers serve their metrics, by their names.
+        self.metrics_ports: dict[str, int] = {}
         self.apis: list[Child] = []
         self.port = free_port()
         self.api = self.add_api(self.port)
@@ -109,7 +111,8 @@ class Running:
     def add_worker(self, lane: str, name: str | None = None) -> Child:
         """A further worker, not started."""
         name = name or lane
-        return self.add(f"worker-{name}", "worker", lane, "--name", name)
+        port = self.metrics_ports[name] = free_port()
+        return self.add(f"worker-{name}", "worker", lane, "--name", name, "--metrics-port", str(port))
 
     @property
     def url(self) -> str:

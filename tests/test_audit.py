@@ -210,6 +210,7 @@ def test_a_line_that_cannot_be_written_is_said(engine: Engine, shell: dict[str, 
 
 #: Commands that change nothing of ours, or start a process that goes on.
 HARMLESS = {
+    "exporter",
     "users.export",
     *("alive", "api", "audit", "beat", "doctor", "flower", "listen", "outbox", "status", "up", "worker"),
     *("api-keys.list", "dlq.list", "dlq.show", "providers.list", "providers.status", "providers.test", "routes.export"),

@@ -53,6 +53,7 @@ def succeed(*arguments: str, environment: dict[str, str]) -> str:
         "worker",
         "beat",
         "flower",
+        "exporter",
         "status",
         "alive",
         "dlq",
@@ -77,7 +78,7 @@ def test_every_command_has_help(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "outbox", "migrate", "worker fresh", "beat", "api", "flower", "dlq list"]
+    "command", ["status", "outbox", "migrate", "worker fresh", "beat", "api", "flower", "exporter", "dlq list"]
 )
 def test_without_a_database_each_says_so_in_one_line(command: str, tmp_path: Path) -> None:
     done = manage(*command.split(), environment=clean_environment(), cwd=tmp_path)
@@ -88,7 +89,7 @@ def test_without_a_database_each_says_so_in_one_line(command: str, tmp_path: Pat
 
 
 def test_a_wrong_setting_stops_each_process_in_one_line(env: dict[str, str]) -> None:
-    for command in ("api", "worker fresh", "beat"):
+    for command in ("api", "worker fresh", "beat", "exporter"):
         done = manage(*command.split(), environment={**env, "NOTIFIER_RETRY_JITTER": "maybe"})
         assert done.returncode == 1
         assert done.stderr.strip() == "Error: NOTIFIER_RETRY_JITTER is neither 0, 1, true nor false"

@@ -43,6 +43,7 @@ NEEDED = {
     "POSTGRES_PASSWORD": "0123456789abcdef",
     "NOTIFIER_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     "FLOWER_BASIC_AUTH": "operator:secret",
+    "NOTIFIER_METRICS_TOKEN": "0123456789abcdef",
 }
 #: The services that run programs of others; all the rest run `manage.py`.
 FOREIGN = {"postgres", "redis"}
@@ -182,7 +183,7 @@ def test_variables_are_settings(service: str) -> None:
     assert settings.log_format == "json"
 
 
-@pytest.mark.parametrize("service", ["api", *WORKER_SERVICES])
+@pytest.mark.parametrize("service", ["api", "exporter", *WORKER_SERVICES])
 def test_every_setting_can_be_given(service: str) -> None:
     missing = SETTINGS - FILE["services"][service]["environment"].keys()
     assert not missing, "add it to x-settings in docker-compose.yml"
@@ -204,6 +205,22 @@ def test_api_and_flower_alone_are_published_and_on_this_host_alone() -> None:
         assert int(inside) == options["port"]
         assert (options.get("host") or options["address"]) == "0.0.0.0"
     assert all(SERVICES[name].get("network_mode") is None for name in SERVICES)
+
+
+def test_metrics_ask_for_a_token_and_are_published_nowhere() -> None:
+    for service in [*WORKER_SERVICES, "exporter"]:
+        settings = read_settings(environment_of(service, NEEDED))
+        assert settings.metrics_token == NEEDED["NOTIFIER_METRICS_TOKEN"]
+        assert settings.metrics_address == ("0.0.0.0", 9090)
+        assert "ports" not in SERVICES[service]
+    options = parsed(SERVICES["exporter"]["command"]).options
+    assert (options["host"], options["port"]) == ("0.0.0.0", 9090)
+    # /metrics speaks for the process that answers: with several, counters would seem to jump.
+    assert parsed(SERVICES["api"]["command"]).options["processes"] == 1
+
+
+def test_the_exporter_is_healthy_where_it_answers() -> None:
+    assert _asked_url("exporter") == "/health"
 
 
 def test_flower_asks_for_a_password() -> None:

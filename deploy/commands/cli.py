@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "worker": "processes",
     "beat": "processes",
     "flower": "processes",
+    "exporter": "exporter",
     "status": "status",
     "alive": "status",
     "doctor": "doctor",

@@ -1,5 +1,6 @@
 """The commands that become one of Notifier's processes, and the one that migrates."""
 
+import os
 import socket
 
 import click
@@ -34,7 +35,10 @@ def migrate() -> None:
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1, 64), help="API processes.")
 @click.option("--threads", default=64, show_default=True, type=click.IntRange(1, 1024), help="Threads in each.")
 def api(host: str, port: int, processes: int, threads: int) -> None:
-    """Serve the HTTP API, with granian."""
+    """Serve the HTTP API, with granian.
+
+    Of several processes each answers /metrics for itself: where that is scraped, run more of one process each instead.
+    """
     wiring()  # a wrong setting stops here, in one line
     become(
         "granian",
@@ -51,13 +55,20 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 @click.argument("lane", type=click.Choice([*WORKERS, "all"]))
 @click.option("--name", help="Its node name; unique among workers.  [default: LANE]")
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Threads.  [default: NOTIFIER_WORKER_CONCURRENCY]")
-def worker(lane: str, name: str | None, concurrency: int | None) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Serve metrics on this port of 127.0.0.1.  [default: NOTIFIER_METRICS_ADDRESS]",
+)
+def worker(lane: str, name: str | None, concurrency: int | None, metrics_port: int | None) -> None:
     """Run a Celery worker.
 
     LANE says what it works on: 'fresh' fans events out and sends notifications, 'retry' sends those that failed
     before, 'clock' hands over what is due. Keep them apart, so that hanging retries hold up nothing else; 'all'
     is for trying things out.
     """
+    if metrics_port is not None:
+        os.environ["NOTIFIER_METRICS_ADDRESS"] = f"127.0.0.1:{metrics_port}"
     wiring()
     queues = WORKERS.get(lane) or [queue for consumed in WORKERS.values() for queue in consumed]
     # One tick at a time: a second one would find nothing left to do.
@@ -88,4 +99,4 @@ def flower(address: str, port: int) -> None:
     FLOWER_BASIC_AUTH=USER:PASSWORD in the environment asks for a password.
     """
     wiring()
-    become("celery", "--app", "tasks", "flower", f"--address={address}", f"--port={port}")
+    become("deploy.flower", "--app", "tasks", "flower", f"--address={address}", f"--port={port}")

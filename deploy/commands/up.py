@@ -82,8 +82,9 @@ class Options:
 def up(data_dir: Path, port: int | None, flower_port: int | None, flower: bool, workers: int, demo: bool) -> None:
     """Start Notifier with all it needs, and keep it running until Ctrl-C or SIGTERM.
 
-    Postgres, Valkey, the API, three kinds of Celery workers, beat and Flower run on 127.0.0.1; their data is
-    kept in one folder and found there by the next start. A process that crashes is started again.
+    Postgres, Valkey, the API, three kinds of Celery workers, beat, an exporter of metrics and Flower run on
+    127.0.0.1; their data is kept in one folder and found there by the next start. A process that crashes is
+    started again.
 
     DATABASE_URL, REDIS_URL or BROKER_URL, where set, are used in place of the embedded servers. Without settings
     of your own, no API key is asked for, and messages go to a local outbox (see 'manage.py outbox').
@@ -114,6 +115,8 @@ class _Stack:
         self._valkey = EmbeddedValkey(folder, say=_say) if embed_valkey else None
         self._port = 0
         self._flower_port = 0
+        #: Of the workers and the exporter, by their names.
+        self._metrics_ports: dict[str, int] = {}
 
     def run(self) -> None:
         """Start everything, and stay until a signal comes. Raises StartError."""
@@ -144,6 +147,13 @@ class _Stack:
         if self._options.flower:
             asked = self._options.flower_port
             self._flower_port = _choose_port("Flower", "--flower-port", asked, _FLOWER_PORT, besides=self._port)
+
+        names = [*(f"worker-{name}" for name in self._workers()), "exporter"]
+        self._metrics_ports = {name: free_port() for name in names}
+
+    def _workers(self) -> list[str]:
+        fresh = ["fresh", *(f"fresh-{number}" for number in range(2, self._options.workers + 1))]
+        return [*fresh, "retry", "clock"]
 
     def _environment(self) -> dict[str, str]:
         """The environment of the children: the user's own, completed."""
@@ -178,12 +188,14 @@ class _Stack:
         yield self._child(
             "api", "api", "--host", ADDRESS, "--port", port, environment=environment, ready=lambda: _ready(self._port)
         )
-        fresh = ["fresh", *(f"fresh-{number}" for number in range(2, self._options.workers + 1))]
-        for name in (*fresh, "retry", "clock"):
+        for name in self._workers():
             # Other stacks may share the broker; on one machine no two have the same port.
+            node = ("--name", f"{name}-{port}", "--metrics-port", str(self._metrics_ports[f"worker-{name}"]))
             lane = name.partition("-")[0]
-            yield self._child(f"worker-{name}", "worker", lane, "--name", f"{name}-{port}", environment=environment)
+            yield self._child(f"worker-{name}", "worker", lane, *node, environment=environment)
         yield self._child("beat", "beat", environment=environment)
+        exporter = ("--port", str(self._metrics_ports["exporter"]), "--host", ADDRESS)
+        yield self._child("exporter", "exporter", *exporter, environment=environment)
         if self._options.flower:
             where = ("--port", str(self._flower_port), "--address", ADDRESS)
             yield self._child("flower", "flower", *where, environment=environment)
@@ -196,10 +208,12 @@ class _Stack:
         names = ("DATABASE_URL", "REDIS_URL", "BROKER_URL")
         ours = {name: text for name, text in environment.items() if name in names or name.startswith("NOTIFIER_")}
         ours.pop("NOTIFIER_DATA_DIR", None)
-        stack = {"pid": os.getpid(), "environment": ours, "addresses": addresses}
+        ports = {"api": self._port, **self._metrics_ports}
+        metrics = {name: f"http://{ADDRESS}:{port}/metrics" for name, port in ports.items()}
+        stack = {"pid": os.getpid(), "environment": ours, "addresses": addresses, "metrics": metrics}
         write_private(self._stack_file, json.dumps(stack, indent=1))
         _say("\nNotifier is up. Ctrl-C stops it.")
-        for name, address in {**addresses, "data": str(self._folder)}.items():
+        for name, address in {**addresses, "metrics": metrics["exporter"], "data": str(self._folder)}.items():
             _say(f"  {name:<7} {address}")
         if read_settings(environment).sandbox:
             _say("  Sandbox: nothing is sent anywhere; manage.py outbox shows what would have been.")

@@ -1,5 +1,6 @@
 """`manage.py up`: the whole stack from nothing, as a new user starts it."""
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import psutil
 import pytest
 import requests
 
+from config.settings import STACK_FILE
 from deploy.child import is_running
 from deploy.ports import free_port
 from tests.conftest import clean_environment
@@ -101,6 +103,11 @@ def test_a_stack_from_nothing_and_again_after_a_kill(start_up: Callable[..., Up]
         assert expected in said, said
     wait_for(lambda: requests.get(f"{first.url}/ready", timeout=5).json()["status"] == "ok")
     wait_for(lambda: _answers(f"http://127.0.0.1:{flower}/"), 40, "Flower")
+    scraped = json.loads((first.folder / STACK_FILE).read_text())["metrics"]
+    assert scraped.keys() == {"api", "worker-fresh", "worker-retry", "worker-clock", "exporter"}
+    assert scraped["exporter"] in said
+    for url in scraped.values():
+        wait_for(lambda url=url: _answers(url) and "notifier_build_info" in requests.get(url, timeout=5).text, 40, url)
     event_id = _post(first.url, recipient="+4915112345678", channel="sms")
     wait_for(lambda: _status(first.url, event_id) == "sent")
 

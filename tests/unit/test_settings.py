@@ -36,8 +36,10 @@ def test_values_are_parsed() -> None:
             "NOTIFIER_IDEMPOTENCY_TTL": "P1DT12H",
             "NOTIFIER_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8, ::1/128",
             "NOTIFIER_EMAIL": "smtp://a, smtp://b",
+            "NOTIFIER_METRICS_ADDRESS": "[::1]:9090",
         }
     )
+    assert settings.metrics_address == ("::1", 9090)
     policy = settings.retry_policy(Channel.WEBHOOK)
     assert (policy.backoff, policy.max_retries, policy.jitter) == (60, 3, False)
     assert settings.idempotency_ttl == timedelta(hours=36)
@@ -54,6 +56,10 @@ def test_values_are_parsed() -> None:
         ("NOTIFIER_WEBHOOK_RETRY_BACKOFF", "1.5"),
         ("NOTIFIER_WEBHOOK_RETRY_BACKOFF", "P1Y"),
         ("NOTIFIER_RETRY_JITTER", "maybe"),
+        ("NOTIFIER_METRICS_ADDRESS", "9090"),
+        ("NOTIFIER_METRICS_ADDRESS", ":9090"),
+        ("NOTIFIER_METRICS_ADDRESS", "127.0.0.1:0"),
+        ("NOTIFIER_METRICS_ADDRESS", "127.0.0.1:http"),
         ("NOTIFIER_AUTH", "none"),
         ("NOTIFIER_IDEMPOTENCY_TTL", "PT"),
         ("NOTIFIER_RETENTION", "PT23H"),

@@ -1,0 +1,73 @@
+"""Serve a registry to Prometheus, from a thread of its own: the workers' and the exporter's. The API has a route."""
+
+import hmac
+import socket
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+#: A caller that says nothing for so many seconds is hung up on.
+_PATIENCE: Final = 10
+
+
+class MetricsServer(ThreadingTCPServer):
+    """`/metrics` of one registry, for whoever brings the token where there is one; `/health` is open."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, registry: CollectorRegistry, address: tuple[str, int], token: str | None) -> None:
+        """Listen. Raises OSError where the address cannot be had."""
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Handler)
+        self.registry = registry
+        self.token = token
+
+    def start(self) -> None:
+        """Serve from a thread that ends with the process."""
+        threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Somebody hung up: that is nothing to tell of."""
+        del request, client_address
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _PATIENCE
+
+    def do_GET(self) -> None:
+        """Answer a scrape, or a look whether we are alive."""
+        path = urlsplit(self.path).path
+        if path == "/health":
+            return self._answer(HTTPStatus.OK, b"ok\n")
+        if path != "/metrics":
+            return self._answer(HTTPStatus.NOT_FOUND, b"Only /metrics and /health are here.\n")
+        server = cast(MetricsServer, self.server)
+        if not _may(self.headers.get("Authorization", ""), server.token):
+            return self._answer(HTTPStatus.UNAUTHORIZED, b"Send NOTIFIER_METRICS_TOKEN as a bearer token.\n")
+        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        return self._answer(HTTPStatus.OK, encode(server.registry), content_type)
+
+    def _answer(self, status: HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+        self.send_response(status)
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:  # noqa: ANN401 -- the library's signature
+        """Say nothing: one comes every few seconds."""
+
+
+def _may(header: str, token: str | None) -> bool:
+    kind, _, given = header.partition(" ")
+    return token is None or (kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()))

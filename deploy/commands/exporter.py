@@ -1,0 +1,32 @@
+"""The command that serves gauges to Prometheus."""
+
+from contextlib import suppress
+
+import click
+
+from config.logs import configure_logs
+from config.scraping import MetricsServer
+from deploy.commands.group import on_a_stack, parts
+from deploy.exporter import registry_of, send_canaries
+
+
+@click.command()
+@on_a_stack
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9090, show_default=True, type=click.IntRange(1, 65535))
+def exporter(host: str, port: int) -> None:
+    """Serve gauges of queues, breakers, dead letters, workers and the clock to Prometheus.
+
+    It reads Postgres and the broker at most every few seconds, and sends a canary through every queue once a minute.
+    One is enough. The API and the workers count for themselves: docs/metrics.md.
+    """
+    wires = parts()
+    configure_logs(wires.settings)
+    registry = registry_of(wires)
+    try:
+        server = MetricsServer(registry, (host, port), wires.settings.metrics_token)
+    except OSError as error:
+        raise click.ClickException(f"{host}:{port} cannot be listened on: {error.strerror}") from None
+    send_canaries()
+    with suppress(KeyboardInterrupt):
+        server.serve_forever()

@@ -1,0 +1,42 @@
+"""Canaries: the smallest of tasks, sent through every queue, to see that each is still served and how soon."""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from celery import Celery, shared_task
+
+from config.queues import ALL, MAX_MESSAGES
+from config.wiring import wiring
+from notifier import heartbeats, metrics
+from tasks.hints import depth
+
+#: Seconds between the canaries of a queue.
+INTERVAL: Final = 60.0
+_TASK: Final = "tasks.canary"
+#: One that was under way for so many seconds says nothing any more: another one follows it.
+_OLD: Final = 600
+
+
+@shared_task(name=_TASK)
+def arrive(queue: str, sent_at: float) -> None:
+    """Say that a queue's canary has arrived. `sent_at` is in seconds since the epoch."""
+    if queue in ALL:
+        metrics.CANARY_WAIT.labels(queue).observe(max(0.0, time.time() - sent_at))
+        heartbeats.sign(wiring().engine, heartbeats.canary(queue), heartbeats.CANARY)
+
+
+def send(app: Celery, queues: Sequence[str] = ALL) -> int:
+    """Send a canary through each queue that is not full of messages; returns how many were sent.
+
+    Raises what the transport raises where the broker is away.
+    """
+    sent = 0
+    with app.producer_or_acquire() as producer:
+        for queue in queues:
+            # Where nobody takes messages, canaries must not be what fills the queue.
+            if depth(producer.connection, queue) < MAX_MESSAGES // 2:
+                values = (queue, time.time())
+                app.send_task(_TASK, args=values, queue=queue, producer=producer, ignore_result=True, expires=_OLD)
+                sent += 1
+    return sent
