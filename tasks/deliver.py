@@ -14,6 +14,7 @@ from notifier.channels import Channel
 from notifier.delivery import BatchFailed
 from notifier.lanes import PATIENT
 from tasks.base import DeliverTask
+from tasks.hints import DUE
 
 log = structlog.get_logger()
 
@@ -40,12 +41,13 @@ def _make(channel: Channel) -> Task:
         retry_jitter=policy.jitter,
         max_retries=policy.max_retries,
     )
-    def deliver(self: DeliverTask, ids: Sequence[str], due: float | None = None) -> None:
+    def deliver(self: DeliverTask, ids: Sequence[str]) -> None:
         delivery = wiring().deliveries.get(channel)
         if delivery is None:
             raise LookupError(f"{channel} has no provider in this worker's settings")
         came_by = (self.request.delivery_info or {}).get("routing_key")
         row_ids = [UUID(row_id) for row_id in ids]
+        due = self.request.get(DUE)  # Celery has a message's headers there
         due_at = None if due is None else datetime.fromtimestamp(due, UTC)
         delivery.deliver(row_ids, self.request.retries, self.detach, patient=came_by in PATIENT, due=due_at)
 

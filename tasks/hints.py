@@ -37,6 +37,10 @@ _PAUSE_FULL: Final = 0.05
 _PAUSE_FAILED: Final = 1.0
 
 
+#: The header that says when what the clock hands over became due, in seconds since the epoch.
+DUE: Final = "notifier_due"
+
+
 def task_of(queue: str) -> str:
     """The name of the task that a queue's messages are for."""
     return "tasks.fan_out" if queue == FAN_OUT else f"tasks.deliver.{channel_of(queue)}"
@@ -65,7 +69,8 @@ def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None: 
         app.send_task(
             task_of(handover.queue),
             args=([str(row_id) for row_id in handover.ids],),
-            kwargs={"due": handover.due.timestamp()} if handover.due and handover.queue != FAN_OUT else None,
+            # A header, which a worker of the release before does not look at; an argument it would stumble over.
+            headers={DUE: handover.due.timestamp()} if handover.due else None,
             # What Flower shows, and what would go into logs: hundreds of ids are nothing to read.
             argsrepr=f"({_in_words(handover.ids)},)",
             queue=handover.queue,
