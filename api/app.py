@@ -24,6 +24,7 @@ from api import (
 )
 from api.auditing import record_acts
 from api.auth import is_open, require_keys
+from api.bodies import read_the_rest
 from api.measuring import measure
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
@@ -88,6 +89,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app.view_functions = {
         name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()
     }
+    app.after_request(read_the_rest)
     require_keys(app, wires)
     record_acts(app, wires)
     wires.channels  # noqa: B018 -- a malformed provider stops the start, not the first request

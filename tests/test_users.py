@@ -1,8 +1,11 @@
 """Users: written, read, listed and erased; reached over each channel they have, wherever they moved."""
 
 import json
+import select
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import quote
 
@@ -221,6 +224,22 @@ def test_bodies_that_are_no_user(system: Running, body: str | bytes, content_typ
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.headers.get("connection") == "close") == (status == 413)
     assert system.get(path("no-body")).status_code == 404
+
+
+def test_a_connection_is_of_use_after_a_body_that_nobody_wanted(system: Running) -> None:
+    """The head comes first, and the rest when the answer is long made."""
+    address = system.url.removeprefix("http://").split(":")
+    head = f"PUT {path('unwanted')} HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 70000\r\n\r\n"
+    with socket.create_connection((address[0], int(address[1])), timeout=20) as connection:
+        for _ in range(2):
+            connection.sendall(head.encode())
+            for part in (b"x" * 1000, b"x" * 69_000):
+                connection.sendall(part)
+                select.select([], [], [], 0.05)  # the pause is the point
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, answer.getheader("connection")) == (415, None)
+            answer.read()
 
 
 def test_one_of_many_at_once_makes_the_user(system: Running) -> None:
