@@ -57,6 +57,13 @@ class Dsn:
             raise ValueError("has a tls that is not none")
         return dict(self.query)
 
+    def refuse_more_than_a_host(self, form: str) -> None:
+        """Raise ValueError where it says more of where to send than a host and its port; `form` is how it should be."""
+        if self.path not in {"", "/"}:
+            raise ValueError(f"has a path: {form}")
+        if self.host is None and self.port is not None:
+            raise ValueError(f"has a port without a host: {form}")
+
     def base_url(self, default: str) -> str:
         """Where the vendor's API is: `default`, or the host that stands in for it. Without a slash at the end."""
         if self.host is None:

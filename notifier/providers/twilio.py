@@ -137,10 +137,7 @@ def provider(dsn: Dsn, context: Context) -> Twilio:
         raise ValueError(f"has an account that is not a SID of letters and digits: {_USAGE}")
     if not dsn.password:
         raise ValueError(f"has no token: {_USAGE}")
-    if dsn.path not in {"", "/"}:
-        raise ValueError(f"has a path: {_USAGE}")
-    if dsn.host is None and dsn.port is not None:
-        raise ValueError(f"has a port without a host: {_USAGE}")
+    dsn.refuse_more_than_a_host(_USAGE)
     options = dsn.options("from", "service")
     return Twilio(
         url=dsn.base_url(_URL),

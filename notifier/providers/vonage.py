@@ -130,10 +130,7 @@ def provider(dsn: Dsn, context: Context) -> Vonage:
         raise ValueError(f"has no key: {_USAGE}")
     if not dsn.password:
         raise ValueError(f"has no secret: {_USAGE}")
-    if dsn.path not in {"", "/"}:
-        raise ValueError(f"has a path: {_USAGE}")
-    if dsn.host is None and dsn.port is not None:
-        raise ValueError(f"has a port without a host: {_USAGE}")
+    dsn.refuse_more_than_a_host(_USAGE)
     options = dsn.options("from")
     # A plus that is not percent-encoded is a space to a query; Vonage wants neither.
     sender = re.sub(r"^[ +](?=[0-9])", "", options.get("from", ""))
