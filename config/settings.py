@@ -295,6 +295,8 @@ class Settings:
     metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", _address, None)
     #: What a scrape of the workers and the exporter must bring as its bearer token. Unset: nothing.
     metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", _text, None)
+    #: An OpenTelemetry collector that traces are sent to, by OTLP over HTTP. Unset: none are written.
+    otlp_endpoint: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", _url("http", "https"), None)
     #: `json`, one object a line, or `console`, for people.
     log_format: str = _setting("NOTIFIER_LOG_FORMAT", _one_of("json", "console"), "console")
     #: The least severe level that is logged.
