@@ -31,7 +31,8 @@ from sqlalchemy import make_url
 
 from api.app import create_app
 from config.queues import WORKERS
-from config.settings import Settings, parse_duration, read_settings
+from config.settings import Settings, read_settings
+from config.values import parse_duration
 from config.wiring import Wiring
 from deploy.commands.cli import cli
 from notifier import heartbeats
