@@ -127,6 +127,24 @@ def test_fan_out_dead_letters_and_what_is_put_aside_have_lines_too(logged: Runni
     logged.http.delete(f"{logged.url}/api/v1/holds/sms", timeout=20)
 
 
+def test_what_is_told_of_a_notification_belongs_to_the_same_request(logged: Running, http: HttpReceiver) -> None:
+    told = {"url": http.url("/told"), "event_types": ["notifier.notification.delivered"]}
+    created = logged.post("/api/v1/subscriptions", told)
+    assert created.status_code == 201, created.text
+    try:
+        event_id, request_id = post(logged, {"recipient": http.url("/tell"), "channel": "webhook", "payload": {}})
+        notification = logged.finished(event_id)
+        wait_for(lambda: http.received("/told"))
+        ours = {"request_id": request_id, "event_type": "notifier.notification.delivered"}
+        [callback] = wait_for(lambda: lines(logged, "attempt", **ours))
+    finally:
+        logged.http.delete(f"{logged.url}/api/v1/subscriptions/{created.json()['id']}", timeout=20)
+    assert callback["notification_id"] != notification["id"]
+    [received] = http.received("/told")
+    assert received.json["data"]["notification_id"] == notification["id"]
+    assert "request_id" not in received.json["data"]
+
+
 def test_a_batch_tells_how_it_went_and_its_items_carry_its_id(logged: Running, http: HttpReceiver) -> None:
     events = [{"event_type": "log.batch", "recipient": http.url("/batch"), "channel": "webhook", "payload": {"n": n}}
               for n in range(3)]  # fmt: skip
