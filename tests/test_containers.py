@@ -46,7 +46,8 @@ NEEDED = {
     "NOTIFIER_METRICS_TOKEN": "0123456789abcdef",
 }
 #: The services that run programs of others; all the rest run `manage.py`.
-FOREIGN = {"postgres", "redis"}
+STORAGE = {"postgres", "redis"}
+FOREIGN = {*STORAGE, "prometheus"}
 #: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
 ONCE = {"migrate"}
 PUBLISHED = {"api", "flower"}
@@ -230,11 +231,13 @@ def test_flower_asks_for_a_password() -> None:
 
 
 def test_servers_are_out_of_reach_from_outside() -> None:
-    assert COMPOSE["networks"]["storage"]["internal"] is True
-    for name in FOREIGN:
+    assert COMPOSE["networks"] == {"storage": {"internal": True}, "metrics": {"internal": True}}
+    for name in STORAGE:
         assert SERVICES[name]["networks"] == ["storage"]
+    # It may be reached by none but those that may: it has no password. And it has no business with the servers.
+    assert SERVICES["prometheus"]["networks"] == ["metrics"]
     for name in OURS:
-        assert set(SERVICES[name]["networks"]) == {"default", "storage"}
+        assert set(SERVICES[name]["networks"]) == {"default", "storage", "metrics"}
 
 
 @pytest.mark.parametrize("service", CHECKED)
@@ -314,12 +317,13 @@ def test_data_is_on_volumes() -> None:
     # Up to 17 it was …/data; mounted there, an image of 18 or later would write past the volume.
     assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
-    assert COMPOSE["volumes"].keys() == {"postgres", "redis"}
+    assert "prometheus:/prometheus" in SERVICES["prometheus"]["volumes"]
+    assert COMPOSE["volumes"].keys() == FOREIGN
 
 
 def test_images_of_others_are_pinned_to_a_major_version() -> None:
     for name in FOREIGN:
-        assert re.fullmatch(r"[\w/]+:\d+(\.\d+)*(-\w+)?", SERVICES[name]["image"]), name
+        assert re.fullmatch(r"[\w/]+:v?\d+(\.\d+)*(-\w+)?", SERVICES[name]["image"]), name
 
 
 @pytest.mark.parametrize("service", SERVICES)
