@@ -295,6 +295,8 @@ class Settings:
     metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", _address, None)
     #: What a scrape of the workers and the exporter must bring as its bearer token. Unset: nothing.
     metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", _text, None)
+    #: The password that `manage.py reader` gives to the database role of dashboards. Unset: there is no such role.
+    reader_password: str | None = _setting("NOTIFIER_READER_PASSWORD", _text, None)
     #: `json`, one object a line, or `console`, for people.
     log_format: str = _setting("NOTIFIER_LOG_FORMAT", _one_of("json", "console"), "console")
     #: The least severe level that is logged.

@@ -35,6 +35,7 @@ from config.settings import Settings, parse_duration, read_settings
 from config.wiring import Wiring
 from deploy.commands.cli import cli
 from notifier import heartbeats
+from notifier.reader import ROLE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,12 +45,13 @@ NEEDED = {
     "NOTIFIER_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     "FLOWER_BASIC_AUTH": "operator:secret",
     "NOTIFIER_METRICS_TOKEN": "0123456789abcdef",
+    "NOTIFIER_READER_PASSWORD": "fedcba9876543210",
 }
 #: The services that run programs of others; all the rest run `manage.py`.
 STORAGE = {"postgres", "redis"}
 FOREIGN = {*STORAGE, "prometheus"}
 #: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
-ONCE = {"migrate"}
+ONCE = {"migrate", "reader"}
 PUBLISHED = {"api", "flower"}
 
 SETTINGS = {entry.metadata["env"] for entry in fields(Settings)}
@@ -359,6 +361,9 @@ def test_processes_wait_for_what_they_need() -> None:
     for name in FOREIGN:
         assert "depends_on" not in SERVICES[name]
     assert parsed(SERVICES["migrate"]["command"]) == Parsed("migrate", {})
+    # Its grants are for the tables that a migration has left.
+    assert SERVICES["reader"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert parsed(SERVICES["reader"]["command"]) == Parsed("reader", {"role": ROLE})
 
 
 @pytest.mark.parametrize("service", [name for name in WORKER_SERVICES if name != "worker-clock"])
