@@ -10,7 +10,7 @@ WORKERS ?= 3
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-services lint types imports pytest format clean
+.PHONY: help run test test-mixed test-services lint types imports pytest dashboards format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ test-mixed: $(VENV)/.installed-dev ## Run the release before beside this one; ne
 test-services: export PATH := $(PATH):$(CURDIR)/.services/usr/bin
 test-services: $(VENV)/.installed-dev ## Run the tests with a real Prometheus, which must be there (.ci/run fetches it)
 	$(BIN)/python -m pytest tests/services $(ARGS)
+
+dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/dashboards
+	$(BIN)/python -m deploy.dashboards
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix .
