@@ -23,7 +23,7 @@ _NOW: Final = (
         ((None, "green"), (86_400, "orange"), (30 * 86_400, "red")),
     ),
     number(
-        "Written",
+        "Written lately",
         "In the span that is shown. Normal is 0, or a few wrong addresses; over ten in 15 minutes an alert fires.",
         "short",
         "sum(increase(notifier_dead_letters_total[$__range])) or vector(0)",

@@ -71,6 +71,7 @@ def test_one_screen_shows_it(name: str) -> None:
         below = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
         assert beside or below, (one, other)
     assert sum(place["w"] * place["h"] for place in places) == WIDTH * max(p["y"] + p["h"] for p in places)
+    assert len({panel["title"] for panel in given["panels"]}) == len(places)
     assert [panel["id"] for panel in given["panels"]] == list(range(1, len(places) + 1))
 
 
