@@ -211,7 +211,9 @@ def table(
         properties.setdefault(column, []).append({"id": "unit", "value": unit})
     for column, width in (widths or {}).items():
         properties.setdefault(column, []).append({"id": "custom.width", "value": width})
-    panel["fieldConfig"]["overrides"] = [
+    # The text for no rows would stand in each empty cell too.
+    cells = {"matcher": {"id": "byRegexp", "options": ".*"}, "properties": [{"id": "noValue", "value": "–"}]}
+    panel["fieldConfig"]["overrides"] = [cells] + [
         {"matcher": {"id": "byName", "options": column}, "properties": given}
         for column, given in properties.items()
         if column in sql
