@@ -23,12 +23,20 @@ WITH chosen AS (
 """
 _NONE: Final = "Type a notification's id above; nothing is known of this one."
 
+#: Which request it came with, where that is kept.
+_REQUEST: Final = "request_id" in Event.__table__.columns
+
+
+def _request(row: str) -> str:
+    return f", coalesce({row}.request_id, '') AS \"request\"" if _REQUEST else ""
+
+
 _STATE: Final = table(
     "The notification",
     "Where it stands and why; sent or delivered is normal. A live one has a time at which somebody looks at it"
     " again; a finished one waits for nothing.",
     _CHOSEN
-    + """
+    + f"""
 SELECT n.status, coalesce(n.reason, '') AS "reason",
     CASE n.status
         WHEN 'scheduled' THEN CASE
@@ -38,14 +46,12 @@ SELECT n.status, coalesce(n.reason, '') AS "reason",
         WHEN 'retrying' THEN 'its next attempt' ELSE 'nothing' END AS "waits for",
     n.due_at AS "until", n.channel, n.attempts, n.priority, n.queue, coalesce(n.route, '') AS "route",
     coalesce(n.template, '') AS "template", n.created_at AS "made", n.sent_at AS "sent", n.delivered_at AS "delivered",
-    n.expires_at AS "expires"
+    n.expires_at AS "expires"{_request("n")}
 FROM notifications n JOIN chosen ON n.id = chosen.id
 """,
     empty=_NONE,
     widths={"status": 100, "channel": 90, "attempts": 90, "priority": 90},
 )
-
-_REQUEST: Final = ", coalesce(e.request_id, '') AS \"request id\"" if "request_id" in Event.__table__.columns else ""
 
 _EVENT: Final = table(
     "Its event",
@@ -53,7 +59,7 @@ _EVENT: Final = table(
     " fan-out does not keep up.",
     _CHOSEN
     + f"""
-SELECT e.status, e.event_type AS "type", e.source, coalesce(e.category, '') AS "category", e.priority{_REQUEST},
+SELECT e.status, e.event_type AS "type", e.source, coalesce(e.category, '') AS "category", e.priority{_request("e")},
     e.occurred_at AS "occurred", e.created_at AS "accepted", e.send_at AS "to be sent", e.cancelled_at AS "cancelled",
     e.id AS "event"
 FROM chosen JOIN notifications n ON n.id = chosen.id JOIN events e ON e.id = n.event_id
