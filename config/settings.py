@@ -167,8 +167,10 @@ class Settings:
     worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", values.integer(1, 256), 4)
     #: Where each worker process serves its metrics: `host:port`. Unset: nowhere.
     metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", values.address, None)
-    #: What a scrape of the workers and the exporter must bring as its bearer token. Unset: nothing.
+    #: What a scrape must bring as its bearer token. Unset: to workers and the exporter nothing, to the API a key.
     metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", values.text, None)
+    #: The password that `manage.py reader` gives to the database role of dashboards. Unset: there is no such role.
+    reader_password: str | None = _setting("NOTIFIER_READER_PASSWORD", values.text, None)
     #: An OpenTelemetry collector that traces are sent to, by OTLP over HTTP. Unset: none are written.
     otlp_endpoint: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", values.url("http", "https"), None)
     #: `json`, one object a line, or `console`, for people.

@@ -8,6 +8,7 @@ receiver that did get an earlier attempt recognises it.
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, Engine, Select, delete, select, text
 
 from notifier import metrics
 from notifier.callbacks import tell
-from notifier.channels import EventStatus, Status
+from notifier.channels import Channel, EventStatus, Status
 from notifier.ids import new_id
 from notifier.lanes import BATCH, FAN_OUT, LANE_IN_SQL
 from notifier.models import DeadLetter
@@ -35,6 +36,8 @@ AMBIGUOUS: Final = "ambiguous"
 BOUNCED: Final = "bounced"
 #: Why an event is dead.
 FAN_OUT_FAILED: Final = "fan_out_failed"
+_REASONS: Final = (RETRIES_EXHAUSTED, PERMANENT_ERROR, WORKER_LOST, TOO_OLD, AMBIGUOUS, BOUNCED)
+metrics.begin(metrics.DEAD_LETTERS, [*product(Channel, _REASONS), (metrics.NONE, FAN_OUT_FAILED)])
 
 #: What the logs tell of a dead letter beside its ids; of an error its class alone, since servers repeat addresses.
 _TOLD: Final = ("event_type", "channel", "reason", "error", "attempts", "request_id", "traceparent")

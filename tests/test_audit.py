@@ -219,7 +219,7 @@ HARMLESS = {
 }
 ACTS = {
     *("api-keys.create", "api-keys.revoke", "api-keys.rotate", "dlq.purge", "dlq.requeue", "hold", "migrate"),
-    *("purge", "recover", "rekey", "release", "replay", "routes.load"),
+    *("purge", "reader", "recover", "rekey", "release", "replay", "routes.load"),
 }
 
 
