@@ -123,10 +123,13 @@ def test_what_happens_is_told_and_told_to_be_over(watched: Watched, http: HttpRe
     # Those who refuse, a provider that is down, and a worker that is gone.
     http.answer("/refused", 400)
     system.retry.stop()
-    for number in range(60):
-        made(system, channel="webhook", recipient=http.url("/refused"))
-        if number < 10:
-            made(system, channel="sms", recipient=f"+49151123456{number:02}")
+    # At once, so that Prometheus sees nothing between none and all.
+    refused = [{"event_type": "test", "channel": "webhook", "recipient": http.url("/refused")}] * 60
+    unsent = [
+        {"event_type": "test", "channel": "sms", "recipient": f"+49151123456{number}"} for number in range(10, 20)
+    ]
+    answer = system.post("/api/v1/events/batch", {"events": [*refused, *unsent]})
+    assert answer.json()["accepted"] == 70, answer.text
 
     # Meanwhile somebody looks, as the runbook says.
     wait_for(lambda: "NotifierDeadLetters" in prometheus.firing(), 30, "what was given up to be told of")
