@@ -7,7 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests wait more than they compute: a few processes more than one suit two cores.
 WORKERS ?= 3
-export PYTHONDONTWRITEBYTECODE ?= 1
+# Tests start hundreds of processes, and each would compile the code anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-mixed lint types imports pytest format clean
