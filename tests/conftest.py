@@ -235,12 +235,21 @@ def http() -> Iterator[HttpReceiver]:
 def system(new_system: Callable[..., Running], smtp: SmtpReceiver) -> Iterator[Running]:
     """The whole system, shared by all tests that harm nothing. Email goes to the mail server."""
     # Megabytes of attachments take their time on a busy machine.
-    running = new_system(NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none", NOTIFIER_EMAIL_TIMEOUT="30")
-    try:
-        running.start()
+    with new_system(NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none", NOTIFIER_EMAIL_TIMEOUT="30") as running:
         yield running
-    finally:
-        running.stop()
+
+
+@pytest.fixture(scope="session")
+def _breakable(new_system: Callable[..., Running]) -> Iterator[Running]:
+    with new_system() as running:
+        yield running
+
+
+@pytest.fixture
+def breakable(_breakable: Running) -> Running:
+    """A system whose processes a test may kill, and to which it may add some. The next one finds it whole again."""
+    _breakable.mend()
+    return _breakable
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
