@@ -252,8 +252,20 @@ def breakable(_breakable: Running) -> Running:
     return _breakable
 
 
+#: The files that take longest. Begun first, none of them is what all other processes of pytest wait for in the end.
+LONGEST = (
+    *("test_commands", "test_worker_failures", "test_endpoints", "test_hanging_endpoints", "test_runbook", "test_up"),
+    *("test_redis_failures", "test_postgres_failures", "test_metrics", "test_callbacks", "test_cancelling"),
+)
+
+
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Tests that only compute go first: what is broken there explains the rest. What concerns root is for root."""
     if os.geteuid() != 0:
         items[:] = [item for item in items if not item.get_closest_marker("root")]
-    items.sort(key=lambda item: not Path(item.path).match("tests/unit/*"))
+
+    def turn(item: Any) -> tuple[bool, int]:
+        path = Path(item.path)
+        return not path.match("tests/unit/*"), LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST)
+
+    items.sort(key=turn)
