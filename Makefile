@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with Python 3.11+ and make:
 #   make run    the whole system on this machine, with a delivered notification on the screen
-#   make test   everything that CI checks, but for `make test-mixed`
+#   make test   everything that CI checks, but for `make test-mixed` and `make test-services`
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,15 +11,15 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed lint types imports pytest format clean
+.PHONY: help run test test-mixed test-services lint types imports pytest dashboards format clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run: $(VENV)/.installed ## Start everything, send a sample event, and stay up until Ctrl-C
 	$(BIN)/python manage.py up --demo $(ARGS)
 
-test: lint types imports pytest ## Run everything that CI checks, but for `test-mixed`
+test: lint types imports pytest ## Run everything that CI checks, but for `test-mixed` and `test-services`
 
 lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -36,6 +36,14 @@ pytest: $(VENV)/.installed-dev ## Run the tests, in WORKERS processes; ARGS="-k 
 
 test-mixed: $(VENV)/.installed-dev ## Run the release before beside this one; needs the history of git
 	$(BIN)/python -m pytest tests/mixed_versions.py $(ARGS)
+
+# .ci/run unpacks there what is not installed.
+test-services: export PATH := $(PATH):$(CURDIR)/.services/usr/bin
+test-services: $(VENV)/.installed-dev ## Run the tests with a real Prometheus, which must be there (.ci/run fetches it)
+	$(BIN)/python -m pytest tests/services $(ARGS)
+
+dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/dashboards
+	$(BIN)/python -m deploy.dashboards
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix .

@@ -29,7 +29,9 @@ from api.measuring import measure
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
 from api.resources import NameConverter
+from api.tracking import track
 from config.logs import configure_logs
+from config.tracing import start_tracing
 from config.wiring import Wiring, wiring
 from notifier.metrics import VERSION
 from tasks.publisher import publisher
@@ -39,7 +41,10 @@ log = structlog.get_logger()
 _DESCRIPTION: Final = """Events in over HTTP; people hear of them by email, SMS, push, chat or webhook.
 
 Errors are `application/problem+json` (RFC 9457). Send your key as `Authorization: Bearer …`. Lists take `limit`
-and `cursor`. Times are RFC 3339 with an offset, and come out in UTC."""
+and `cursor`. Times are RFC 3339 with an offset, and come out in UTC.
+
+Every answer has an `X-Request-Id`: the one that you sent, or a new one. It stands in the logs beside all that the
+request brings about, and so does your `traceparent` (W3C), which goes on to the providers."""
 
 
 _RESOURCES: Final = (
@@ -62,6 +67,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     """An API process. Raises SettingsError where a setting is wrong."""
     wires = wires or wiring()
     configure_logs(wires.settings)
+    start_tracing(wires.settings, "api")
     if wires.settings.sandbox:
         log.warning("sandbox", sends="nothing")
     app = Flask("notifier", static_folder=None)
@@ -85,6 +91,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app.register_blueprint(operating.pages)
     app.extensions["openapi"] = api.spec
     register_problems(app)
+    track(app)
     measure(app)
     app.view_functions = {
         name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()

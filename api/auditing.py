@@ -10,6 +10,7 @@ from flask import Flask, Response, current_app, g, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import caller, is_act
+from api.tracking import cause
 from config.wiring import Wiring
 from notifier import audit
 
@@ -18,7 +19,6 @@ log = structlog.get_logger()
 #: Arguments of paths that are names which operators gave. Ids of ours are shown too, and of all others a fingerprint.
 _NAMES: Final = frozenset({"target", "route_name", "template_name"})
 _ARGUMENT: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
 def _action(rule: str) -> str:
@@ -33,11 +33,6 @@ def _target(arguments: dict[str, Any]) -> str | None:
         for name, value in arguments.items()
     )
     return " ".join(shown) or None
-
-
-def _request_id() -> str | None:
-    given = request.headers.get("X-Request-ID", "")
-    return given if _REQUEST_ID.fullmatch(given) else None
 
 
 def record_acts(app: Flask, wires: Wiring) -> None:
@@ -57,7 +52,7 @@ def record_acts(app: Flask, wires: Wiring) -> None:
             "action": _action(request.url_rule.rule),
             "target": _target(request.view_args or {}),
             "outcome": str(response.status_code),
-            "request_id": _request_id(),
+            "request_id": cause().request_id,
         }
         # Postgres is away: waiting for it once more would only keep the caller.
         away = "Postgres" if response.status_code == 503 else None

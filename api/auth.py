@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 from flask import Flask, Response, current_app, g, request
 
 from api.problems import problem
+from config.scraping import brings
 from config.wiring import Wiring
 from notifier import keys
 from notifier.keys import ANONYMOUS, Caller, Scope
@@ -38,6 +39,12 @@ def is_open(view: View) -> View:
     return view
 
 
+def takes_metrics_token(view: View) -> View:
+    """Declare that a view lets in who brings NOTIFIER_METRICS_TOKEN too: one secret for all that is scraped."""
+    view.takes_metrics_token = True  # type: ignore[attr-defined]
+    return view
+
+
 def scope_of(view: Callable[..., Any]) -> Scope | None:
     """The scope that a view declares; None for an open one. Raises AttributeError where it declares nothing."""
     scope: Scope | None = view.scope  # type: ignore[attr-defined]
@@ -59,14 +66,18 @@ class Gate:
         self._known: dict[bytes, tuple[Caller, float]] = {}
 
     def check(self) -> Response | None:
-        """Let the request pass, with its caller as `g.caller`, or answer it."""
+        """Let the request pass, with its caller as `g.caller` (none brings the metrics token), or answer it."""
         view = current_app.view_functions.get(request.endpoint or "")
         if view is None or (scope := scope_of(view)) is None or request.method == "OPTIONS":
             return None
         if not self._required:
             g.caller = ANONYMOUS
             return None
-        kind, _, key = request.headers.get("Authorization", "").partition(" ")
+        header = request.headers.get("Authorization", "")
+        token = self._wires.settings.metrics_token
+        if token is not None and getattr(view, "takes_metrics_token", False) and brings(header, token):
+            return None
+        kind, _, key = header.partition(" ")
         caller = self._find(key.strip()) if kind.lower() == "bearer" else None
         if caller is None:
             return problem(

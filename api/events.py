@@ -1,6 +1,8 @@
 """Events: something happened."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +35,7 @@ from api.schemas.events import (
     EventSchema,
     EventWithNotificationsSchema,
 )
+from api.tracking import cause, note
 from notifier import metrics, routing
 from notifier.drafts import Draft, draft_event
 from notifier.errors import Invalid, NotifierError, Unavailable
@@ -60,7 +63,9 @@ def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft
     columns = {name: value for name, value in fields.items() if name != "payload"}
     wires = parts().wiring
     directory = wires.listeners.recent(wires.engine)
-    return draft_event(caller().name, columns, payload, body.fingerprint("event"), planner(), templates, directory)
+    return draft_event(
+        caller().name, columns, payload, body.fingerprint("event"), planner(), templates, directory, cause()
+    )
 
 
 def _location(event_id: UUID) -> str:
@@ -86,6 +91,7 @@ def post_event() -> Response:
     fields = with_key_header(load(_event, body))
     answer = accept_one(_draft(fields, body, templates_of([fields])))
     [event_id] = answer.ids
+    note(event_id=str(event_id), event_type=fields["event_type"], duplicate=answer.duplicate)
     return accepted(
         {
             "id": event_id,
@@ -139,16 +145,14 @@ def post_batch() -> Response:
     refused = [outcome for outcome in outcomes if outcome is not None] + list(answers)
     metrics.count(metrics.EVENTS_REJECTED, ((_status(each),) for each in refused if not isinstance(each, Accepted)))
     items = [_item(index, next(written) if outcome is None else outcome) for index, outcome in enumerate(outcomes)]
-    counts = [item.get("status", "rejected") for item in items]
-    return accepted(
-        {
-            "accepted": counts.count("accepted"),
-            "duplicates": counts.count("duplicate"),
-            "rejected": counts.count("rejected"),
-            "items": items,
-        },
-        duplicate=False,
-    )
+    counts = Counter(item.get("status", "rejected") for item in items)
+    totals = {
+        "accepted": counts["accepted"],
+        "duplicates": counts["duplicate"],
+        "rejected": counts["rejected"],
+    }
+    note(**totals)
+    return accepted({**totals, "items": items}, duplicate=False)
 
 
 def _accept_all(loaded: Sequence[tuple[Body, dict[str, Any]]]) -> list[Answer]:
@@ -213,5 +217,6 @@ def replay_event(event_id: UUID) -> Event:
         event = session.get(Event, event_id)
     if event is None:
         abort(404, "There is no such event.")
-    here.publisher.hint(routing.replay(here.wiring.engine, vars(event), planner(), here.wiring.listeners))
+    known = vars(event) | asdict(cause())
+    here.publisher.hint(routing.replay(here.wiring.engine, known, planner(), here.wiring.listeners), cause())
     return event

@@ -28,6 +28,7 @@ from api.schemas.notifications import (
     NotificationsSchema,
     NotificationWithAttemptsSchema,
 )
+from api.tracking import cause, note
 from notifier import changes as changing
 from notifier.attachments import drop, store
 from notifier.callbacks import tell
@@ -85,8 +86,10 @@ def post_notification() -> Response:
         planner(),
         person,
         templates,
+        cause(),
     )
     answer = _accept(draft, files)
+    note(notifications=len(answer.ids), notification_id=str(answer.ids[0]), duplicate=answer.duplicate)
     with Session(engine) as session, session.begin():
         if not answer.duplicate:
             replace_older(session.connection(), draft.notifications)

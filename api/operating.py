@@ -10,7 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify, request, send_from_
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.auth import is_open, requires
+from api.auth import is_open, requires, takes_metrics_token
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.operating import HealthSchema, ReadySchema
@@ -102,11 +102,13 @@ def ready() -> tuple[dict[str, Any], int]:
 
 @blp.route("/metrics")
 @requires(Scope.READ)
+@takes_metrics_token
 @blp.response(200, {"type": "string"}, description="In Prometheus' text format.", content_type="text/plain")
 def read_metrics() -> Response:
     """What this API process has counted since it started, for Prometheus.
 
-    Workers and the exporter serve their own: docs/metrics.md. OpenMetrics is answered where it is asked for.
+    For a key with the scope `read`, or for NOTIFIER_METRICS_TOKEN as a bearer token. Workers and the exporter serve
+    their own: docs/metrics.md. OpenMetrics is answered where it is asked for.
     """
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(metrics.REGISTRY), content_type=content_type)

@@ -5,158 +5,28 @@ one line that names the setting. Durations are seconds or ISO 8601 (`90`, `PT90S
 `0|1|true|false`, lists comma-separated.
 """
 
-import ipaddress
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
-from limits import RateLimitItem, parse_many
+from limits import RateLimitItem
 
+from config import values
+from config.values import Network
 from notifier.channels import Channel
-from notifier.durations import parse_iso
 from notifier.retries import RetryPolicy
-from notifier.signing import key_of
-from notifier.vault import Vault
 
 #: Written by `manage.py up` into its data folder, so that other commands find the running stack.
 STACK_FILE: Final = "stack.json"
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 class SettingsError(Exception):
     """A setting is missing, unknown or malformed. The message names it, in one line."""
-
-
-def _text(value: str) -> str:
-    return value
-
-
-def _boolean(value: str) -> bool:
-    try:
-        return {"0": False, "1": True, "false": False, "true": True}[value.lower()]
-    except KeyError:
-        raise ValueError("is neither 0, 1, true nor false") from None
-
-
-def _integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]+", value.strip()) or not minimum <= int(value) <= maximum:
-            raise ValueError(f"is not a whole number from {minimum} to {maximum}")
-        return int(value)
-
-    return parse
-
-
-def parse_duration(value: str) -> timedelta:
-    """Seconds (`90`, `1.5`) or an ISO 8601 duration without years and months, which have no fixed length.
-
-    Raises ValueError.
-    """
-    text = value.strip()
-    try:
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            return timedelta(seconds=float(text))
-        return parse_iso(text).total
-    except (ValueError, OverflowError):
-        raise ValueError("is not a duration: write seconds (90) or ISO 8601 (PT90S, P3D)") from None
-
-
-def _duration(minimum: float) -> Callable[[str], timedelta]:
-    def parse(value: str) -> timedelta:
-        duration = parse_duration(value)
-        if duration.total_seconds() < minimum:
-            raise ValueError(f"is under {minimum:g} seconds")
-        return duration
-
-    return parse
-
-
-def _whole_seconds(value: str) -> int:
-    seconds = parse_duration(value).total_seconds()
-    if seconds != int(seconds):
-        raise ValueError("is not a whole number of seconds")  # Celery would truncate it without a word
-    return int(seconds)
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"is not one of {', '.join(choices)}")
-        return value
-
-    return parse
-
-
-def _list(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _dsns(value: str) -> tuple[str, ...]:
-    # A comma may stand in an option of a DSN; what comes after one that parts two of them begins with a scheme.
-    return tuple(part.strip() for part in re.split(r",(?=\s*[a-z][a-z0-9+.-]*:)", value) if part.strip())
-
-
-def _limits(value: str) -> tuple[RateLimitItem, ...]:
-    try:
-        return tuple(parse_many(value))
-    except ValueError:
-        raise ValueError("is not a list of limits, such as 5/minute; 50/day") from None
-
-
-def _networks(value: str) -> tuple[Network, ...]:
-    try:
-        return tuple(ipaddress.ip_network(part) for part in _list(value))
-    except ValueError as error:
-        raise ValueError(f"is not a list of networks: {error}") from None
-
-
-def _ports(value: str) -> tuple[int, ...]:
-    return tuple(_integer(1, 65535)(part) for part in _list(value))
-
-
-def _address(value: str) -> tuple[str, int]:
-    host, colon, port = value.strip().rpartition(":")
-    if not (host and colon):
-        raise ValueError("is not an address to listen on, such as 127.0.0.1:9090")
-    return host.strip("[]"), _integer(1, 65535)(port)
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if urlsplit(value).scheme not in schemes:
-            raise ValueError(f"is not a URL that begins with {' or '.join(s + '://' for s in schemes)}")
-        return value
-
-    return parse
-
-
-def _zone(value: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
-
-
-def _fernet_keys(value: str) -> tuple[str, ...]:
-    keys = _list(value)
-    try:
-        Vault(keys)
-    except ValueError:
-        raise ValueError("is not a list of Fernet keys: 32 bytes in URL-safe base64 each") from None
-    return keys
-
-
-def _webhook_secret(value: str) -> str:
-    key_of(value)
-    return value
 
 
 def _setting(env: str, parse: Callable[[str], Any], default: Any = MISSING) -> Any:  # noqa: ANN401 -- of any type
@@ -169,136 +39,144 @@ class Settings:
     """Notifier's settings; the comment over each is its documentation."""
 
     #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`.
-    database_url: str = _setting("DATABASE_URL", _url("postgresql", "postgres"))
+    database_url: str = _setting("DATABASE_URL", values.url("postgresql", "postgres"))
     #: Redis, the doorbell: `redis://host:6379/0`.
-    redis_url: str = _setting("REDIS_URL", _url("redis", "rediss", "unix", "sentinel"), "redis://127.0.0.1:6379/0")
+    redis_url: str = _setting(
+        "REDIS_URL", values.url("redis", "rediss", "unix", "sentinel"), "redis://127.0.0.1:6379/0"
+    )
     #: Celery's broker, where it is not REDIS_URL: `amqp://…` for RabbitMQ, `sentinel://…`.
     broker_url: str | None = _setting(
-        "BROKER_URL", _url("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp", "redis+socket"), None
+        "BROKER_URL", values.url("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp", "redis+socket"), None
     )
 
     #: `required`: every route but the open ones wants an API key. `off`: none does (the embedded stack's default).
-    auth: str = _setting("NOTIFIER_AUTH", _one_of("required", "off"), "required")
+    auth: str = _setting("NOTIFIER_AUTH", values.one_of("required", "off"), "required")
     #: How long an idempotency key is remembered.
-    idempotency_ttl: timedelta = _setting("NOTIFIER_IDEMPOTENCY_TTL", _duration(1), timedelta(hours=24))
+    idempotency_ttl: timedelta = _setting("NOTIFIER_IDEMPOTENCY_TTL", values.duration(1), timedelta(hours=24))
     #: The largest event or notification, in bytes of JSON.
-    max_event_bytes: int = _setting("NOTIFIER_MAX_EVENT_BYTES", _integer(1024), 256 * 1024)
+    max_event_bytes: int = _setting("NOTIFIER_MAX_EVENT_BYTES", values.integer(1024), 256 * 1024)
     #: The most that one notification's attachments may have in all, in bytes.
     max_attachment_bytes: int = _setting(
-        "NOTIFIER_MAX_ATTACHMENT_BYTES", _integer(0, 25 * 1024 * 1024), 5 * 1024 * 1024
+        "NOTIFIER_MAX_ATTACHMENT_BYTES", values.integer(0, 25 * 1024 * 1024), 5 * 1024 * 1024
     )
     #: The largest batch, in bytes.
-    max_batch_bytes: int = _setting("NOTIFIER_MAX_BATCH_BYTES", _integer(1024), 8 * 1024 * 1024)
+    max_batch_bytes: int = _setting("NOTIFIER_MAX_BATCH_BYTES", values.integer(1024), 8 * 1024 * 1024)
     #: The most events in a batch.
-    max_batch_events: int = _setting("NOTIFIER_MAX_BATCH_EVENTS", _integer(1, 10_000), 1000)
+    max_batch_events: int = _setting("NOTIFIER_MAX_BATCH_EVENTS", values.integer(1, 10_000), 1000)
     #: How long a POST may wait for Postgres before it answers 503.
-    intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", _duration(0.1), timedelta(seconds=10))
+    intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", values.duration(0.1), timedelta(seconds=10))
 
     #: The time zone of people who have none, for quiet hours and reminders: an IANA name.
-    timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", _zone, ZoneInfo("UTC"))
+    timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", values.zone, ZoneInfo("UTC"))
     #: Where links in messages and providers' receipts lead: the API's address as others reach it.
-    public_url: str = _setting("NOTIFIER_PUBLIC_URL", _url("http", "https"), "http://localhost:8000")
+    public_url: str = _setting("NOTIFIER_PUBLIC_URL", values.url("http", "https"), "http://localhost:8000")
     #: How long quiet hours and the like may put a notification off before it is a dead letter.
-    max_age: timedelta = _setting("NOTIFIER_MAX_AGE", _duration(1), timedelta(hours=72))
+    max_age: timedelta = _setting("NOTIFIER_MAX_AGE", values.duration(1), timedelta(hours=72))
     #: How long finished notifications, events and attempts are kept, in days of UTC; at least a day.
-    retention: timedelta = _setting("NOTIFIER_RETENTION", _duration(86_400), timedelta(days=30))
+    retention: timedelta = _setting("NOTIFIER_RETENTION", values.duration(86_400), timedelta(days=30))
     #: How long dead letters are kept, and as long as they stand their notifications and events.
-    dead_letter_retention: timedelta = _setting("NOTIFIER_DEAD_LETTER_RETENTION", _duration(86_400), timedelta(days=90))
+    dead_letter_retention: timedelta = _setting(
+        "NOTIFIER_DEAD_LETTER_RETENTION", values.duration(86_400), timedelta(days=90)
+    )
     #: Hold everything from the start of each process that sends, until `manage.py release`: for restored backups.
-    hold: bool = _setting("NOTIFIER_HOLD", _boolean, False)
+    hold: bool = _setting("NOTIFIER_HOLD", values.boolean, False)
     #: Send nothing anywhere, whatever providers are set: the simulator takes every message on every channel.
-    sandbox: bool = _setting("NOTIFIER_SANDBOX", _boolean, False)
+    sandbox: bool = _setting("NOTIFIER_SANDBOX", values.boolean, False)
 
     #: Where email goes: provider DSNs in order of preference, such as `smtp://user:password@host:587?tls=starttls`.
-    email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", _dsns, ())
+    email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", values.dsns, ())
     #: Where SMS goes. `outbox:` keeps messages in the local outbox.
-    sms: tuple[str, ...] = _setting("NOTIFIER_SMS", _dsns, ())
+    sms: tuple[str, ...] = _setting("NOTIFIER_SMS", values.dsns, ())
     #: Where push notifications go.
-    push: tuple[str, ...] = _setting("NOTIFIER_PUSH", _dsns, ())
+    push: tuple[str, ...] = _setting("NOTIFIER_PUSH", values.dsns, ())
     #: Where chat messages go.
-    chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", _dsns, ())
+    chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", values.dsns, ())
     #: The sender of email.
-    email_from: str = _setting("NOTIFIER_EMAIL_FROM", _text, "notifier@localhost")
+    email_from: str = _setting("NOTIFIER_EMAIL_FROM", values.text, "notifier@localhost")
     #: Signs webhooks that are addressed directly: `whsec_` and 24 to 64 bytes in base64. Unset: no such webhooks.
-    webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", _webhook_secret, None)
+    webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", values.webhook_secret, None)
     #: Encrypts the secrets of subscriptions: Fernet keys (32 bytes in URL-safe base64), the newest first. Unset: no
     #: subscriptions.
-    secret_key: tuple[str, ...] = _setting("NOTIFIER_SECRET_KEY", _fernet_keys, ())
+    secret_key: tuple[str, ...] = _setting("NOTIFIER_SECRET_KEY", values.fernet_keys, ())
     #: A subscription that sees nothing but failures for so long is disabled; at half of it its failing is told.
     subscription_disable_after: timedelta = _setting(
-        "NOTIFIER_SUBSCRIPTION_DISABLE_AFTER", _duration(1), timedelta(days=5)
+        "NOTIFIER_SUBSCRIPTION_DISABLE_AFTER", values.duration(1), timedelta(days=5)
     )
     #: Private networks that webhooks may reach all the same: `10.1.0.0/16, 127.0.0.0/8`.
-    webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", _networks, ())
+    webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", values.networks, ())
     #: The ports that webhooks may reach: `443, 8443`. Unset: all.
-    webhook_allowed_ports: tuple[int, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_PORTS", _ports, ())
+    webhook_allowed_ports: tuple[int, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_PORTS", values.ports, ())
 
     #: Seconds that one email may take in all.
-    email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", _duration(0.1), timedelta(seconds=30))
+    email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", values.duration(0.1), timedelta(seconds=30))
     #: Seconds that one SMS may take in all.
-    sms_timeout: timedelta = _setting("NOTIFIER_SMS_TIMEOUT", _duration(0.1), timedelta(seconds=15))
+    sms_timeout: timedelta = _setting("NOTIFIER_SMS_TIMEOUT", values.duration(0.1), timedelta(seconds=15))
     #: Seconds that one push notification may take in all.
-    push_timeout: timedelta = _setting("NOTIFIER_PUSH_TIMEOUT", _duration(0.1), timedelta(seconds=15))
+    push_timeout: timedelta = _setting("NOTIFIER_PUSH_TIMEOUT", values.duration(0.1), timedelta(seconds=15))
     #: Seconds that one chat message may take in all.
-    chat_timeout: timedelta = _setting("NOTIFIER_CHAT_TIMEOUT", _duration(0.1), timedelta(seconds=15))
+    chat_timeout: timedelta = _setting("NOTIFIER_CHAT_TIMEOUT", values.duration(0.1), timedelta(seconds=15))
     #: Seconds that one webhook may take in all.
-    webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", _duration(0.1), timedelta(seconds=30))
+    webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", values.duration(0.1), timedelta(seconds=30))
     #: How many emails one recipient gets in a time: `5/minute; 50/day`. What is critical is not counted.
     #: Unset: no limit.
-    email_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_EMAIL_RECIPIENT_LIMIT", _limits, ())
+    email_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_EMAIL_RECIPIENT_LIMIT", values.limits, ())
     #: How many SMS one recipient gets in a time.
-    sms_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_SMS_RECIPIENT_LIMIT", _limits, ())
+    sms_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_SMS_RECIPIENT_LIMIT", values.limits, ())
     #: How many push notifications one token gets in a time.
-    push_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_PUSH_RECIPIENT_LIMIT", _limits, ())
+    push_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_PUSH_RECIPIENT_LIMIT", values.limits, ())
     #: How many messages one chat gets in a time.
-    chat_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_CHAT_RECIPIENT_LIMIT", _limits, ())
+    chat_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_CHAT_RECIPIENT_LIMIT", values.limits, ())
     #: How long after its claim a batch may begin sends; what did not begin by then is given back. So long a thread may
     #: be busy with low notifications before it looks for high ones.
-    sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", _duration(0.1), timedelta(seconds=2))
+    sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", values.duration(0.1), timedelta(seconds=2))
 
     #: Seconds before the first retry of an email; doubled with each further one.
-    email_retry_backoff: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF", _whole_seconds, 30)
+    email_retry_backoff: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF", values.whole_seconds, 30)
     #: The longest wait between retries of an email.
-    email_retry_backoff_max: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF_MAX", _whole_seconds, 3600)
+    email_retry_backoff_max: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF_MAX", values.whole_seconds, 3600)
     #: Retries of an email after the first attempt.
-    email_max_retries: int = _setting("NOTIFIER_EMAIL_MAX_RETRIES", _integer(0, 1000), 10)
+    email_max_retries: int = _setting("NOTIFIER_EMAIL_MAX_RETRIES", values.integer(0, 1000), 10)
     #: Seconds before the first retry of an SMS.
-    sms_retry_backoff: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF", _whole_seconds, 10)
+    sms_retry_backoff: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF", values.whole_seconds, 10)
     #: The longest wait between retries of an SMS.
-    sms_retry_backoff_max: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF_MAX", _whole_seconds, 600)
+    sms_retry_backoff_max: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF_MAX", values.whole_seconds, 600)
     #: Retries of an SMS.
-    sms_max_retries: int = _setting("NOTIFIER_SMS_MAX_RETRIES", _integer(0, 1000), 6)
+    sms_max_retries: int = _setting("NOTIFIER_SMS_MAX_RETRIES", values.integer(0, 1000), 6)
     #: Seconds before the first retry of a push notification.
-    push_retry_backoff: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF", _whole_seconds, 5)
+    push_retry_backoff: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF", values.whole_seconds, 5)
     #: The longest wait between retries of a push notification.
-    push_retry_backoff_max: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF_MAX", _whole_seconds, 300)
+    push_retry_backoff_max: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF_MAX", values.whole_seconds, 300)
     #: Retries of a push notification.
-    push_max_retries: int = _setting("NOTIFIER_PUSH_MAX_RETRIES", _integer(0, 1000), 6)
+    push_max_retries: int = _setting("NOTIFIER_PUSH_MAX_RETRIES", values.integer(0, 1000), 6)
     #: Seconds before the first retry of a chat message.
-    chat_retry_backoff: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF", _whole_seconds, 5)
+    chat_retry_backoff: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF", values.whole_seconds, 5)
     #: The longest wait between retries of a chat message.
-    chat_retry_backoff_max: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF_MAX", _whole_seconds, 600)
+    chat_retry_backoff_max: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF_MAX", values.whole_seconds, 600)
     #: Retries of a chat message.
-    chat_max_retries: int = _setting("NOTIFIER_CHAT_MAX_RETRIES", _integer(0, 1000), 6)
+    chat_max_retries: int = _setting("NOTIFIER_CHAT_MAX_RETRIES", values.integer(0, 1000), 6)
     #: Seconds before the first retry of a webhook.
-    webhook_retry_backoff: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF", _whole_seconds, 5)
+    webhook_retry_backoff: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF", values.whole_seconds, 5)
     #: The longest wait between retries of a webhook.
-    webhook_retry_backoff_max: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF_MAX", _whole_seconds, 6 * 3600)
+    webhook_retry_backoff_max: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF_MAX", values.whole_seconds, 6 * 3600)
     #: Retries of a webhook.
-    webhook_max_retries: int = _setting("NOTIFIER_WEBHOOK_MAX_RETRIES", _integer(0, 1000), 14)
+    webhook_max_retries: int = _setting("NOTIFIER_WEBHOOK_MAX_RETRIES", values.integer(0, 1000), 14)
     #: Draw each wait between 0 and its full length, so that what failed together does not come back together.
-    retry_jitter: bool = _setting("NOTIFIER_RETRY_JITTER", _boolean, True)
+    retry_jitter: bool = _setting("NOTIFIER_RETRY_JITTER", values.boolean, True)
 
     #: Threads that deliver in each worker process.
-    worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", _integer(1, 256), 4)
+    worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", values.integer(1, 256), 4)
     #: Where each worker process serves its metrics: `host:port`. Unset: nowhere.
-    metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", _address, None)
-    #: What a scrape of the workers and the exporter must bring as its bearer token. Unset: nothing.
-    metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", _text, None)
+    metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", values.address, None)
+    #: What a scrape must bring as its bearer token. Unset: to workers and the exporter nothing, to the API a key.
+    metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", values.text, None)
+    #: The password that `manage.py reader` gives to the database role of dashboards. Unset: there is no such role.
+    reader_password: str | None = _setting("NOTIFIER_READER_PASSWORD", values.text, None)
+    #: An OpenTelemetry collector that traces are sent to, by OTLP over HTTP. Unset: none are written.
+    otlp_endpoint: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", values.url("http", "https"), None)
     #: `json`, one object a line, or `console`, for people.
-    log_format: str = _setting("NOTIFIER_LOG_FORMAT", _one_of("json", "console"), "console")
+    log_format: str = _setting("NOTIFIER_LOG_FORMAT", values.one_of("json", "console"), "console")
     #: The least severe level that is logged.
-    log_level: str = _setting("NOTIFIER_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info")
+    log_level: str = _setting("NOTIFIER_LOG_LEVEL", values.one_of("debug", "info", "warning", "error"), "info")
 
     @property
     def broker(self) -> str:

@@ -43,6 +43,9 @@ _POSTGRES_SETTINGS: Final = {
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
     "log_checkpoints": "off",
+    # Statements that fail, and details of what is wrong with them, have everything in them that is written.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }

@@ -55,7 +55,7 @@ class Standings(Collector):
     def __init__(self, wires: Wiring) -> None:
         """Raises SettingsError where a provider's setting is malformed."""
         self._engine: Engine = wires.engine
-        #: Every provider that is set: one that does well has no row.
+        #: Every provider that is set: one that does well has no row, and one that is set no longer may have one.
         self._providers = [pair for channel in Channel for pair in _names(wires, channel)]
         self._reading = threading.Lock()
         self._kept: list[GaugeMetricFamily] = []
@@ -146,7 +146,7 @@ def _postgres_gauges(found: Standing, providers: Collection[tuple[str, str]]) ->
         "notifier_breaker_state",
         "0 closed, 1 half open, 2 open.",
         ("channel", "provider"),
-        {**dict.fromkeys(providers, 0), **found.breakers},
+        {pair: found.breakers.get(pair, 0) for pair in providers},
     )
     yield _single("notifier_holds", "Holds that stand.", found.holds)
     yield from _signs_of_life(found)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from notifier.causes import Cause
 from notifier.channels import Status
 from notifier.own_events import emit
 from notifier.patterns import OURS, matches, told_as
@@ -27,7 +28,8 @@ _WANTED: Final = text("""
     WHERE event_types && CAST(:patterns AS text[])
 """)
 _ROWS: Final = text(f"""
-    SELECT id, event_id, event_type, user_id, channel, category, status, reason, attempts, subscription_id
+    SELECT id AS notification_id, event_id, event_type, user_id, channel, category, status, reason, attempts,
+        subscription_id, request_id, traceparent
     FROM notifications
     WHERE id = ANY(:ids) AND status = ANY(:told) AND coalesce(event_type, '') NOT LIKE '{OURS}%' ORDER BY id
 """)
@@ -42,13 +44,9 @@ def tell(connection: Connection, notification_ids: Sequence[UUID]) -> None:
     if not wanted:
         return
     rows = connection.execute(_ROWS, {"ids": list(notification_ids), "told": wanted}).mappings()
-    emit(
-        connection,
-        [
-            (
-                _TYPES[Status(row["status"])],
-                {"notification_id": row["id"], **{name: value for name, value in row.items() if name != "id"}},
-            )
-            for row in rows
-        ],
-    )
+    events = []
+    for row in rows:
+        payload = dict(row)
+        cause = Cause(payload.pop("request_id"), payload.pop("traceparent"))
+        events.append((_TYPES[Status(row["status"])], payload, cause))
+    emit(connection, events)

@@ -47,6 +47,8 @@ class Claimed:
     #: One of notifier.channels.OnAmbiguous; None is `retry`.
     on_ambiguous: str | None
     send_at: datetime | None
+    request_id: str | None
+    traceparent: str | None
     #: The database's clock.
     now: datetime
 
@@ -80,7 +82,7 @@ _CLAIM: Final = text(f"""
     RETURNING n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
         CAST(n.content AS text), n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
         n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at,
-        n.subscription_id, n.queue, n.on_ambiguous, n.send_at, now()
+        n.subscription_id, n.queue, n.on_ambiguous, n.send_at, n.request_id, n.traceparent, now()
 """)
 
 

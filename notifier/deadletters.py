@@ -8,19 +8,23 @@ receiver that did get an earlier attempt recognises it.
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
+import structlog
 from sqlalchemy import Connection, Engine, Select, delete, select, text
 
 from notifier import metrics
 from notifier.callbacks import tell
-from notifier.channels import EventStatus, Status
+from notifier.channels import Channel, EventStatus, Status
 from notifier.ids import new_id
 from notifier.lanes import BATCH, FAN_OUT, LANE_IN_SQL
 from notifier.models import DeadLetter
 from notifier.plans import Lease
+
+log = structlog.get_logger()
 
 #: Why a notification is dead.
 RETRIES_EXHAUSTED: Final = "retries_exhausted"
@@ -32,6 +36,11 @@ AMBIGUOUS: Final = "ambiguous"
 BOUNCED: Final = "bounced"
 #: Why an event is dead.
 FAN_OUT_FAILED: Final = "fan_out_failed"
+_REASONS: Final = (RETRIES_EXHAUSTED, PERMANENT_ERROR, WORKER_LOST, TOO_OLD, AMBIGUOUS, BOUNCED)
+metrics.begin(metrics.DEAD_LETTERS, [*product(Channel, _REASONS), (metrics.NONE, FAN_OUT_FAILED)])
+
+#: What the logs tell of a dead letter beside its ids; of an error its class alone, since servers repeat addresses.
+_TOLD: Final = ("event_type", "channel", "reason", "error", "attempts", "request_id", "traceparent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +65,19 @@ _BURY: Final = text(f"""
         FROM given JOIN locked USING (id)
         WHERE n.id = ANY(:ids) AND n.id = given.id
             AND n.status = ANY(:found) AND n.claims = given.claims
-        RETURNING n.id, n.event_id, n.claims, n.channel, n.event_type, n.attempts, given.reason, given.letter_id,
+        RETURNING n.id, n.event_id, n.claims, n.channel, n.event_type, n.attempts, n.request_id, n.traceparent,
+            given.reason, given.letter_id,
             CASE WHEN n.recipient IS NULL THEN split_part(given.error, ':', 1) ELSE given.error END AS error
+    ), written AS (
+        INSERT INTO dead_letters
+            (id, notification_id, event_id, claims, channel, event_type, reason, error, attempts, created_at)
+        SELECT letter_id, id, event_id, claims, channel, event_type, reason, error, attempts, now() FROM dead
+        ON CONFLICT (notification_id, claims) WHERE notification_id IS NOT NULL DO NOTHING
+        RETURNING id
     )
-    INSERT INTO dead_letters
-        (id, notification_id, event_id, claims, channel, event_type, reason, error, attempts, created_at)
-    SELECT letter_id, id, event_id, claims, channel, event_type, reason, error, attempts, now() FROM dead
-    ON CONFLICT (notification_id, claims) WHERE notification_id IS NOT NULL DO NOTHING
-    RETURNING channel, reason
+    SELECT dead.id, event_id, event_type, channel, reason, split_part(error, ':', 1) AS error, attempts, request_id,
+        traceparent
+    FROM dead JOIN written ON written.id = letter_id
 """)
 _BURY_EVENTS: Final = text(f"""
     WITH given AS (
@@ -77,7 +91,7 @@ _BURY_EVENTS: Final = text(f"""
     SELECT letter_id, dead.id, (SELECT count(*) FROM dead_letters d WHERE d.event_id = dead.id
             AND d.notification_id IS NULL), event_type, '{FAN_OUT_FAILED}', error, 0, now() FROM dead
     ON CONFLICT (event_id, claims) WHERE notification_id IS NULL DO NOTHING
-    RETURNING reason
+    RETURNING event_id, event_type, reason
 """)
 
 
@@ -96,6 +110,10 @@ def bury(connection: Connection, deaths: Sequence[Death], *, found: Collection[S
     values = {"deaths": orjson.dumps(given).decode(), "ids": ids, "found": [*found]}
     written = connection.execute(_BURY, values).all()
     tell(connection, ids)
+    for row in written:
+        told = {"notification_id": str(row.id), "event_id": str(row.event_id) if row.event_id else None}
+        told |= {name: getattr(row, name) for name in _TOLD}
+        log.warning("dead_letter", **{name: value for name, value in told.items() if value is not None})
     letters = [(row.channel or metrics.NONE, row.reason) for row in written]
     metrics.count(metrics.DEAD_LETTERS, letters)
     metrics.count(metrics.NOTIFICATIONS, ((channel, Status.FAILED, reason) for channel, reason in letters))
@@ -106,8 +124,10 @@ def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
     if event_ids:
         given = [{"id": event_id, "letter_id": new_id()} for event_id in event_ids]
         values = {"deaths": orjson.dumps(given).decode(), "ids": list(event_ids)}
-        reasons = connection.scalars(_BURY_EVENTS, values)
-        metrics.count(metrics.DEAD_LETTERS, ((metrics.NONE, reason) for reason in reasons))
+        written = connection.execute(_BURY_EVENTS, values).all()
+        for row in written:
+            log.warning("dead_letter", event_id=str(row.event_id), event_type=row.event_type, reason=row.reason)
+        metrics.count(metrics.DEAD_LETTERS, ((metrics.NONE, row.reason) for row in written))
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,40 +125,48 @@ class Delivery:
         self._disable_after = disable_after
 
     def deliver(
-        self, ids: Sequence[UUID], tries: int, detach: Detach, *, patient: bool = False, due: datetime | None = None
+        self,
+        ids: Sequence[UUID],
+        tries: int,
+        detach: Detach,
+        *,
+        patient: bool = False,
+        due: datetime | None = None,
+        came_by: str | None = None,
     ) -> None:
         """Deliver those of `ids` that are queued with `tries` failed attempts; the others are somebody else's.
 
         `patient`: the message came by a queue for what is slow. What keeps the batch waiting alone in the end is given
         to `detach`, which must see to what fails of it. `due`: when what the clock handed over became due, for what
-        is measured. Raises BatchFailed where any failed until then. Whatever else is raised leaves rows to their
-        lease.
+        is measured. `came_by`: the message's traceparent. Raises BatchFailed where any failed until then. Whatever
+        else is raised leaves rows to their lease.
         """
+        meter = Meter(self._gate.channel, tries, due, came_by)
+        try:
+            failed = self._deliver(ids, tries, detach, meter, patient=patient)
+        except Exception as error:
+            meter.broke(error)
+            raise
+        if failed:
+            raise BatchFailed(failed)
+
+    def _deliver(
+        self, ids: Sequence[UUID], tries: int, detach: Detach, meter: Meter, *, patient: bool
+    ) -> list[FailedRow]:
         # Read before the claim: a send begins only while the row is ours for a whole send and MARGIN more.
         began = time.monotonic()
         lease = self._window + self._providers.timeout + MARGIN
-        meter = Meter(self._gate.channel, due)
         with meter.step(CLAIM), self._engine.connect() as connection:
             claimed = claim(connection, self._gate.channel, ids, tries, lease, patient=patient)
             if not claimed:
-                return
+                return []
             facts = read(connection, self._gate.channel, claimed)
-        meter.claimed(len(claimed))
+        meter.claimed(claimed)
         with meter.step(GATE):
             passed = self._gate.let_through(self._transactions, claimed, facts)
         failed = self._send(passed, facts, tries, began + self._window, detach, meter) if passed.rows else []
-        meter.batch(time.monotonic() - began)
-        log.info(
-            "batch",
-            channel=self._gate.channel.value,
-            tries=tries,
-            claimed=len(claimed),
-            put_aside=len(claimed) - len(passed.rows),
-            failed=len(failed),
-            seconds=round(time.monotonic() - began, 3),
-        )
-        if failed:
-            raise BatchFailed(failed)
+        meter.batch(passed=len(passed.rows), failed=len(failed))
+        return failed
 
     def _send(
         self, passed: Passed, facts: Facts, tries: int, start_until: float, detach: Detach, meter: Meter
@@ -350,7 +358,7 @@ class _Batch:
             self._waiting.popleft()
             self._begun[row.id] = (row, time.monotonic())
             self._carried += sum(len(each.content) for each in message.attachments)
-            yield message
+            yield self._meter.begin(row, message)
 
     def _note(self, results: Sequence[Result]) -> None:
         for result in results:
@@ -361,7 +369,9 @@ class _Batch:
             if result.handed_on:
                 self._calls[row.id] = call + 1
                 self._begun[row.id] = (row, time.monotonic())
-            elif result.outcome is Outcome.ACCEPTED:
+                continue
+            self._meter.end(row, result, row.attempts + call + 1)
+            if result.outcome is Outcome.ACCEPTED:
                 self._meter.accepted(row, result)
             else:
                 self._failed.append(_failed(row, result))

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import orjson
 
+from notifier.causes import UNKNOWN, Cause
 from notifier.channels import FINISHED, EventStatus, Priority, Status
 from notifier.ids import new_id, time_of
 from notifier.lanes import FAN_OUT
@@ -46,6 +47,8 @@ _EVENT_COLUMNS: Final = {
     "idempotency_key": "text",
     "on_ambiguous": "text",
     "occurred_at": "timestamptz",
+    "request_id": "text",
+    "traceparent": "text",
     "created_at": "timestamptz",
 }
 _NOTIFICATION_COLUMNS: Final = {
@@ -82,6 +85,8 @@ _NOTIFICATION_COLUMNS: Final = {
     "follows": "uuid",
     "subscription_id": "uuid",
     "on_ambiguous": "text",
+    "request_id": "text",
+    "traceparent": "text",
     "created_at": "timestamptz",
 }
 
@@ -155,6 +160,12 @@ class Draft:
         return time_of(self.ids[0])
 
     @property
+    def cause(self) -> Cause:
+        """The request that brought it."""
+        row = self.event or self.notifications[0]
+        return Cause(row.get("request_id"), row.get("traceparent"))
+
+    @property
     def hints(self) -> list[tuple[str, UUID]]:
         """(queue, id) of what is due now."""
         due = [(row["queue"], row["id"]) for row in self.notifications if row["status"] == Status.QUEUED]
@@ -171,6 +182,7 @@ def draft_event(
     planner: Planner,
     catalogue: Catalogue,
     directory: Directory,
+    cause: Cause = UNKNOWN,
 ) -> Draft:
     """Draft a validated event. `fields` are the columns of an event that a caller gives; `payload` is JSON text.
 
@@ -182,6 +194,7 @@ def draft_event(
     event["priority"] = Priority.HIGH if fields["critical"] else fields["priority"]
     key = event["key"] = event["idempotency_key"]
     event["payload"] = orjson.Fragment(payload)
+    event |= {"request_id": cause.request_id, "traceparent": cause.traceparent}
     needs_fan_out = event["recipient"] is None or _must_know_more(event)
     if needs_fan_out or directory.of(event["event_type"]):
         event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}
@@ -190,7 +203,7 @@ def draft_event(
     if needs_fan_out:
         return Draft(source, event, (), key, fingerprint, directory.version)
     plan = plan_of(event)
-    origin = Origin(event_id, source, event_id, event["event_type"])
+    origin = Origin(event_id, source, event_id, event["event_type"], cause=cause)
     rows = planner.rows(plan, origin, None, catalogue) if plan else []
     ended = {Status(row["status"]) for row in rows} & FINISHED
     if any(directory.of(told_as(status)) for status in ended):
@@ -213,7 +226,8 @@ def draft_notifications(
     planner: Planner,
     person: Person | None,
     catalogue: Catalogue,
+    cause: Cause = UNKNOWN,
 ) -> Draft:
     """Draft the notifications of a validated request without an event."""
-    rows = planner.rows(plan, Origin(new_id(), source), person, catalogue)
+    rows = planner.rows(plan, Origin(new_id(), source, cause=cause), person, catalogue)
     return Draft(source, None, tuple(row | {"key": key} for row in rows), key, fingerprint)

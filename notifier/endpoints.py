@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from notifier import own_events
 from notifier.addresses import without_password
+from notifier.causes import UNKNOWN
 from notifier.claiming import Claimed
 from notifier.pacing import lock
 from notifier.providers import Outcome, Result
@@ -167,7 +168,7 @@ def _warn(connection: Connection, subscription_ids: Sequence[UUID]) -> None:
 def _tell(connection: Connection, subscription_ids: Sequence[UUID], what: str, reason: str) -> None:
     rows = connection.execute(_URLS, {"ids": list(subscription_ids)}).all() if subscription_ids else []
     told = [{"subscription_id": str(row.id), "url": without_password(row.url), "reason": reason} for row in rows]
-    own_events.emit(connection, [(f"notifier.subscription.{what}", payload) for payload in told])
+    own_events.emit(connection, [(f"notifier.subscription.{what}", payload, UNKNOWN) for payload in told])
 
 
 class Watch:

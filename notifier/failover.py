@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 from uuid import UUID
 
@@ -25,7 +26,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from notifier import breakers, throttles
+from notifier import breakers, metrics, throttles
 from notifier.breakers import Health, Note
 from notifier.channels import Channel
 from notifier.providers import Fault, Message, Outcome, Provider, Result
@@ -65,6 +66,7 @@ class Providers:
         #: The longest that one message may take with all of them in turn, in seconds.
         self.timeout = sum(choice.provider.timeout for choice in choices)
         self.confirms_delivery = choices[0].provider.confirms_delivery
+        metrics.begin(metrics.ATTEMPTS, product([channel.value], (choice.name for choice in choices), Outcome))
 
     def order(self, message_id: UUID, recipient: str) -> list[int]:
         """The places of those that a message may go to, the preferred one first; the same in every attempt."""

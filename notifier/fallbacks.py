@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from notifier import metrics
 from notifier.callbacks import tell
+from notifier.causes import Cause
 from notifier.channels import FINISHED, Channel, Status
 from notifier.drafts import as_document, insert_notifications
 from notifier.lanes import BATCH
@@ -64,7 +65,8 @@ def take_over(engine: Engine, planner: Planner) -> int:
 
 
 def _successors(planner: Planner, row: Mapping[str, Any], person: Person | None, templates: Catalogue) -> list[Row]:
-    origin = Origin(row["origin_id"], row["source"], row["event_id"], row["event_type"])
+    cause = Cause(row["request_id"], row["traceparent"])
+    origin = Origin(row["origin_id"], row["source"], row["event_id"], row["event_type"], cause=cause)
     return next_in_line(planner, _plan_behind(row), row["id"], origin, person, templates)
 
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
 
-from notifier import metrics, pacing
+from notifier import lines, metrics, pacing
 from notifier.addresses import folded, hash_of
 from notifier.callbacks import tell
 from notifier.cancelling import REPLACED
@@ -90,6 +90,10 @@ class Gate:
             bury(connection, [verdict for verdict in put if isinstance(verdict, Death)])
             tell(connection, [verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.due_at is None])
         metrics.count(metrics.NOTIFICATIONS, self._counted(put))
+        by_id = {row.id: row for row in rows}
+        for verdict in put:
+            if isinstance(verdict, Aside):
+                lines.put_aside(self.channel, by_id[verdict.id], verdict)
         return _without(put, passed)
 
     def _counted(self, put: Sequence[Aside | Death]) -> Iterator[tuple[str, str, str]]:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, Row, TextClause, text
 
 from notifier import metrics
 from notifier.attempts import Held, may_be_out, record_lost
+from notifier.causes import UNKNOWN, Cause
 from notifier.channels import EventStatus, OnAmbiguous, Status
 from notifier.deadletters import AMBIGUOUS, RETRIES_EXHAUSTED, WORKER_LOST, Death, bury, bury_events
 from notifier.lanes import BATCH, FAN_OUT
@@ -36,6 +37,8 @@ class Handover:
     tries: int
     #: When the first of them became due, where the clock hands them over.
     due: datetime | None = None
+    #: The request that brought them all, where one did and that is known.
+    cause: Cause = UNKNOWN
 
 
 # A worker that only waits for Postgres to come back must not be taken for dead the moment it is back.

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from notifier import metrics
+from notifier.causes import UNKNOWN, Cause
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
 
@@ -50,8 +52,8 @@ Answer = Accepted | NotifierError
 class Publisher(Protocol):
     """Where hints go: (queue, id) of rows that are due now. Must return at once and raise nothing."""
 
-    def hint(self, hints: Sequence[tuple[str, UUID]]) -> None:
-        """Tell the workers, if they can be told."""
+    def hint(self, hints: Sequence[tuple[str, UUID]], cause: Cause = UNKNOWN) -> None:
+        """Tell the workers, if they can be told; `cause` is the request that brought them all."""
         ...
 
 
@@ -150,11 +152,11 @@ class Intake:
             answers = self._answers(drafts)
         accepted = [pair for pair in zip(drafts, answers, strict=True) if isinstance(pair[1], Accepted)]
         new = [draft for draft, answer in accepted if isinstance(answer, Accepted) and not answer.duplicate]
-        hints = [hint for draft in new for hint in draft.hints]
         remaining = iter(answers)
         for request in requests:
             request.answers.set_result([next(remaining) for _ in request.drafts])
-        self._publisher.hint(hints)
+        for cause, drafted in groupby(new, key=lambda draft: draft.cause):
+            self._publisher.hint([hint for draft in drafted for hint in draft.hints], cause)
         _count(len(drafts), new, len(accepted) - len(new))
 
     def _answers(self, drafts: Sequence[Draft]) -> list[Answer]:

@@ -1,15 +1,23 @@
-"""What is measured of one batch on its way through delivery, and how long its notifications waited."""
+"""What is measured, logged and traced of one batch on its way through delivery."""
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
-from notifier import metrics
+import structlog
+
+from notifier import lines, metrics
 from notifier.attempts import Record
 from notifier.channels import Channel, Status
 from notifier.claiming import Claimed
-from notifier.providers import Outcome, Result
+from notifier.providers import Message, Outcome, Result
+from notifier.tracing import BatchTrace
+
+log = structlog.get_logger()
 
 CLAIM: Final = "claim"
 GATE: Final = "gate"
@@ -30,25 +38,64 @@ def eligible_at(row: Claimed, handed_over_for: datetime | None) -> datetime | No
 
 
 class Meter:
-    """Measures one batch of a channel."""
+    """Measures one batch of a channel, and tells of it: in a line and a span of its own, and in those of its rows.
 
-    def __init__(self, channel: Channel, handed_over_for: datetime | None) -> None:
-        """`handed_over_for`: when what was due first in its message became due; None for what came at once."""
+    Others' threads may go on with what keeps a batch waiting, after it has ended.
+    """
+
+    def __init__(
+        self, channel: Channel, tries: int, handed_over_for: datetime | None, came_by: str | None = None
+    ) -> None:
+        """`handed_over_for`: when what was due first in its message became due; None for what came at once.
+
+        `came_by`: the message's traceparent.
+        """
+        self._of = channel
         self._channel = channel.value
+        self._tries = tries
         self._due = handed_over_for
         self._latency = metrics.DELIVERY_LATENCY.labels(self._channel)
+        self._trace = BatchTrace(f"deliver {self._channel}", came_by)
+        self._began = time.monotonic()
+        self._rows: dict[UUID, Claimed] = {}
 
     def step(self, name: str) -> AbstractContextManager[None]:
         """Observe how long a step takes."""
         return metrics.timed(metrics.STEP_SECONDS.labels(self._channel, name))
 
-    def batch(self, seconds: float) -> None:
-        """Observe how long the batch held its thread."""
-        metrics.BATCH_SECONDS.labels(self._channel).observe(seconds)
+    def claimed(self, rows: Sequence[Claimed]) -> None:
+        """Observe what the batch has in hand."""
+        self._rows = {row.id: row for row in rows}
+        self._trace.holds(row.traceparent for row in rows)
+        metrics.BATCH_SIZE.labels(self._channel).observe(len(rows))
 
-    def claimed(self, rows: int) -> None:
-        """Observe the size of the batch."""
-        metrics.BATCH_SIZE.labels(self._channel).observe(rows)
+    def batch(self, *, passed: int, failed: int) -> None:
+        """Tell of the batch, which holds its thread no longer: so many have passed the gate, and failed until now."""
+        seconds = time.monotonic() - self._began
+        metrics.BATCH_SECONDS.labels(self._channel).observe(seconds)
+        counts = {"claimed": len(self._rows), "put_aside": len(self._rows) - passed, "failed": failed}
+        log.info("batch", channel=self._channel, tries=self._tries, **counts, seconds=round(seconds, 3))
+        self._trace.close(None, {f"notifier.{name}": count for name, count in counts.items()})
+
+    def broke(self, error: BaseException) -> None:
+        """The batch ended in an error of ours, or of Postgres."""
+        self._trace.close(type(error).__name__, {})
+
+    def begin(self, row: Claimed, message: Message) -> Message:
+        """A message that is to be sent now, with its place in its trace."""
+        told = {"notifier.notification_id": str(row.id), "notifier.channel": self._channel}
+        if row.event_id is not None:
+            told["notifier.event_id"] = str(row.event_id)
+        if row.request_id is not None:
+            told["notifier.request_id"] = row.request_id
+        traceparent = self._trace.begin(row.id, f"send {self._channel}", row.traceparent, told)
+        return message if traceparent is None else replace(message, traceparent=traceparent)
+
+    def end(self, row: Claimed, result: Result, number: int) -> None:
+        """The last word on a message in this batch."""
+        told = {"notifier.provider": result.provider, "notifier.outcome": result.outcome.value}
+        error = None if result.outcome is Outcome.ACCEPTED else (result.error or "").partition(":")[0][:64]
+        self._trace.end(row.id, error, {**told, "notifier.attempt": number})
 
     def accepted(self, row: Claimed, result: Result) -> None:
         """Observe how long an accepted notification waited, where that is known."""
@@ -58,6 +105,8 @@ class Meter:
 
     def recorded(self, records: Sequence[Record], finished: Status) -> None:
         """Count results that are committed: the attempts, and those notifications that came to `finished`."""
+        for record in records:
+            lines.attempt(self._of, self._rows[record.result.id], record)
         results = [record.result for record in records]
         channel = self._channel
         metrics.count(metrics.ATTEMPTS, ((channel, result.provider, result.outcome) for result in results))

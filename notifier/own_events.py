@@ -7,6 +7,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
+from notifier.causes import Cause
 from notifier.channels import EventStatus, Priority
 from notifier.drafts import as_document, insert_events
 from notifier.ids import new_id, time_of
@@ -17,14 +18,17 @@ SOURCE: Final = "notifier"
 _INSERT: Final = text(insert_events())
 
 
-def emit(connection: Connection, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Write events, (type, payload) each, in the connection's transaction; the clock hands them over."""
-    rows = [_row(new_id(), event_type, payload) for event_type, payload in events]
+def emit(connection: Connection, events: Sequence[tuple[str, Mapping[str, Any], Cause]]) -> None:
+    """Write events, (type, payload, what brought it about) each, in the connection's transaction.
+
+    The clock hands them over.
+    """
+    rows = [_row(new_id(), event_type, payload, cause) for event_type, payload, cause in events]
     if rows:
         connection.execute(_INSERT, {"events": as_document(rows), "version": 0})
 
 
-def _row(event_id: UUID, event_type: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+def _row(event_id: UUID, event_type: str, payload: Mapping[str, Any], cause: Cause) -> dict[str, Any]:
     return {
         "id": event_id,
         "event_type": event_type,
@@ -33,6 +37,8 @@ def _row(event_id: UUID, event_type: str, payload: Mapping[str, Any]) -> dict[st
         "payload": orjson.Fragment(orjson.dumps(payload)),
         "critical": False,
         "priority": Priority.NORMAL,
+        "request_id": cause.request_id,
+        "traceparent": cause.traceparent,
         "created_at": time_of(event_id),
         "lease": 0,
     }

@@ -59,12 +59,7 @@ def make_day(connection: Connection, table: str, day: date) -> None:
     default = f"{table}_default"
     # Locked first: a row that lands in the default partition between the move and the attach would fail the attach.
     connection.execute(text(f"LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE"))
-    connection.execute(
-        text(
-            f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
-            f" WITH (fillfactor = {TABLES[table]})"
-        )
-    )
+    create_day(connection, table, name)
     connection.execute(
         text(
             f"WITH moved AS (DELETE FROM {default} WHERE id >= :low AND id < :high RETURNING *)"
@@ -72,6 +67,22 @@ def make_day(connection: Connection, table: str, day: date) -> None:
         ),
         {"low": low, "high": high},
     )
+    attach_day(connection, table, day)
+
+
+def create_day(connection: Connection, table: str, name: str) -> None:
+    """Create a table of the shape of a day's partition, with its indexes; it is none yet."""
+    connection.execute(
+        text(
+            f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)"
+            f" WITH (fillfactor = {TABLES[table]})"
+        )
+    )
+
+
+def attach_day(connection: Connection, table: str, day: date) -> None:
+    """Make the table that has the name of a day's partition one."""
+    name, low, high = partition_of(table, day), first_id_of(day), first_id_of(day + timedelta(days=1))
     connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"))
 
 

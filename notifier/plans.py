@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from orjson import dumps
 
+from notifier.causes import UNKNOWN, Cause
 from notifier.channels import Channel, Priority, Status
 from notifier.durations import parse_iso
 from notifier.ids import derived_id, millisecond_of, time_of
@@ -90,6 +91,7 @@ class Origin:
     event_type: str | None = None
     #: Made for the record only: its event was cancelled before it was fanned out.
     cancelled: bool = False
+    cause: Cause = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,8 @@ class _Maker:
             "template_version": template.version if template else None,
             "next_channels": list(next_channels) or None,
             "follows": follows,
+            "request_id": origin.cause.request_id,
+            "traceparent": origin.cause.traceparent,
         }
         return row | {name: value for name, value in more.items() if value is not None}
 

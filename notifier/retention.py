@@ -2,8 +2,9 @@
 
 A day whose rows nobody needs is dropped, as a table: DROP TABLE of a partition holds the table's own lock for some
 milliseconds, files are removed after the commit, and there is nothing in between for a crash to leave behind. (DETACH
-PARTITION CONCURRENTLY would take a weaker lock, but Postgres has none for a table with a default partition.) Of a day
-that is needed, and of the default partitions, rows go in batches (notifier.sweeping).
+PARTITION CONCURRENTLY would take a weaker lock, but Postgres has none for a table with a default partition.) A day of
+which little is needed is made anew with just that (notifier.compacting). Of one of which much is needed, and of the
+default partitions, rows go in batches (notifier.sweeping).
 
 | of an old day        | it stays as long as                                                                      |
 |----------------------|------------------------------------------------------------------------------------------|
@@ -18,7 +19,7 @@ Any number of processes may purge: each step holds an advisory lock, and who fin
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -27,6 +28,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
+from notifier import compacting
 from notifier.errors import NotifierError
 from notifier.ids import first_id_of
 from notifier.partitions import is_lock_timeout, partition_of, partitions_before
@@ -82,6 +84,8 @@ class Step:
 
     table: str
     rows: int | None
+    #: So many rows of the partition stand in one that took its place, where there is one.
+    kept: int | None = None
 
 
 # What keeps a day of each table. Each question has an index; {part} is the day's own partition, and {others} leaves out
@@ -161,19 +165,45 @@ def _is_free(engine: Engine, table: str, day: date) -> bool:
         return not (_keeper(connection, table, day) or _replaces(connection, table, day))
 
 
-def _drop(engine: Engine, table: str, day: date) -> bool:
-    """Drop a day of a table, unless something in it is needed by now. Raises OperationalError where it gets no lock."""
-    part = partition_of(table, day)
+@contextlib.contextmanager
+def _locked(engine: Engine, part: str) -> Iterator[Connection]:
+    """A transaction in which nobody else purges, or writes to a partition. Raises OperationalError without a lock."""
     with _alone(engine) as connection:
         connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-        # First the day alone, and only against those who write: nobody else notices while we look once more.
+        # The day alone, and only against those who write: nobody else notices while we look once more.
         connection.execute(text(f"LOCK TABLE ONLY {part} IN EXCLUSIVE MODE"))
+        yield connection
+
+
+def _drop(engine: Engine, table: str, day: date) -> Step | None:
+    """Drop a day of a table, unless something in it is needed. Raises OperationalError where it gets no lock."""
+    if not _is_free(engine, table, day):
+        return None
+    part = partition_of(table, day)
+    with _locked(engine, part) as connection:
         if _keeper(connection, table, day):
-            return False
+            return None
         # Then against those who read it, or we would wait for them with the whole table locked.
         connection.execute(text(f"LOCK TABLE ONLY {part} IN ACCESS EXCLUSIVE MODE"))
         connection.execute(text(f"DROP TABLE {part}"))
-    return True
+    return Step(part, None)
+
+
+def _compact(engine: Engine, table: str, day: date) -> Step | None:
+    """Make a day anew with what is needed, where that is little. Raises OperationalError where it gets no lock."""
+    if table not in compacting.COMPACTED:
+        return None
+    with _alone(engine) as connection:
+        replacing = compacting.replacing(connection, table, day)
+        if compacting.needed(connection, table, day, replacing) is None:
+            return None
+    part = partition_of(table, day)
+    with _locked(engine, part) as connection:
+        ids = compacting.needed(connection, table, day, replacing)
+        if ids is None:
+            return None
+        kept = compacting.compact(connection, table, day, ids)
+    return Step(part, None, kept)
 
 
 def _old_days(connection: Connection, before: date) -> list[tuple[str, date]]:
@@ -182,19 +212,21 @@ def _old_days(connection: Connection, before: date) -> list[tuple[str, date]]:
     return sorted(found, key=lambda each: (_ORDER.index(each[0]), each[1]))
 
 
-def _drop_days(engine: Engine, before: date, blocked: set[date]) -> Iterator[Step]:
-    """Drop the days that nobody needs. Those without a lock are `blocked`: left whole, to be dropped the next time."""
+def _go_through_days(
+    engine: Engine, before: date, blocked: set[date], act: Callable[[Engine, str, date], Step | None]
+) -> Iterator[Step]:
+    """Drop or compact the old days. Those without a lock are `blocked`: left whole, to be dropped the next time."""
     with engine.connect() as connection:
         days = _old_days(connection, before)
     for table, day in days:
-        if day in blocked or not _is_free(engine, table, day):
+        if day in blocked:
             continue
         if len(blocked) >= _TRIES:
             blocked.add(day)
             continue
         try:
-            if _drop(engine, table, day):
-                yield Step(partition_of(table, day), None)
+            if step := act(engine, table, day):
+                yield step
         except OperationalError as error:
             if not is_lock_timeout(error):
                 raise
@@ -239,14 +271,18 @@ def _delete_expired(engine: Engine, limits: Limits) -> Iterator[Step]:
 def _steps(engine: Engine, limits: Limits) -> Iterator[Step]:
     yield from _delete_expired(engine, limits)
     blocked: set[date] = set()
-    yield from _drop_days(engine, limits.before, blocked)
-    deleted = 0
-    for step in _delete_rows(engine, limits.before, blocked):
-        deleted += step.rows or 0
-        yield step
-    if deleted or blocked:
+    yield from _go_through_days(engine, limits.before, blocked, _drop)
+    freed = False
+    for steps in (
+        _go_through_days(engine, limits.before, blocked, _compact),
+        _delete_rows(engine, limits.before, blocked),
+    ):
+        for step in steps:
+            freed = freed or step.rows != 0
+            yield step
+    if freed or blocked:
         # An event's day is free once its notifications are gone, and a lock may be free by now.
-        yield from _drop_days(engine, limits.before, set())
+        yield from _go_through_days(engine, limits.before, set(), _drop)
 
 
 def purge(engine: Engine, retention: Retention) -> Iterator[Step]:

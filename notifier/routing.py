@@ -6,15 +6,18 @@ same event: notifications have derived ids, and a processed event is passed over
 
 import time
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection, Engine, text
 
 from notifier import handlers, metrics, routes
 from notifier.callbacks import tell
 from notifier.cancelling import replace_older
+from notifier.causes import Cause
 from notifier.channels import Channel, EventStatus, Priority, Status
 from notifier.drafts import as_document, insert_notifications
 from notifier.errors import Conflict
@@ -25,7 +28,10 @@ from notifier.plans import Origin, Plan, Planner, Row, plan_of
 from notifier.receivers import SUBSCRIPTION_DISABLED
 from notifier.subscriptions import keep_enabled
 from notifier.templates import catalogue
+from notifier.tracing import BatchTrace
 from notifier.users import people
+
+log = structlog.get_logger()
 
 Hints = list[tuple[str, UUID]]
 
@@ -72,7 +78,8 @@ def _own_rows(
     rows = []
     for event, plan in planned:
         cancelled = event["cancelled_at"] is not None and replay_id is None
-        origin = Origin(replay_id or event["id"], event["source"], event["id"], event["event_type"], cancelled)
+        cause = Cause(event["request_id"], event["traceparent"])
+        origin = Origin(replay_id or event["id"], event["source"], event["id"], event["event_type"], cancelled, cause)
         rows += planner.rows(plan, origin, persons.get(plan.user_id or ""), templates)
     return rows
 
@@ -101,6 +108,8 @@ def _rows_for(
         "priority": priority,
         "queue": queue,
         "cancellation_key": event["cancellation_key"],
+        "request_id": event["request_id"],
+        "traceparent": event["traceparent"],
         "created_at": created_at,
         "lease": lease,
     }
@@ -125,7 +134,7 @@ def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
     return [(row["queue"], row["id"]) for row in rows if row["status"] == Status.QUEUED]
 
 
-def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: Listeners) -> Hints:
+def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: Listeners, trace: BatchTrace) -> Hints:
     """Make the notifications of accepted events, in one transaction; returns what can be sent at once.
 
     At most CHUNK notifications to subscriptions are made at a time, and filters asked for half a second. An event that
@@ -134,6 +143,7 @@ def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory:
     """
     with engine.begin() as connection:
         events = [dict(row) for row in connection.execute(_LOCK, {"ids": list(event_ids)}).mappings()]
+        trace.holds(event["traceparent"] for event in events)
         fresh = [event for event in events if event["fan_out_after"] is None]
         rows = _own_rows(connection, planner, fresh)
         directory = memory.read(connection)
@@ -149,7 +159,23 @@ def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory:
             connection.execute(_KEEP_PLACE, values)
             hints += [(FAN_OUT, event_id) for event_id in unfinished]
     metrics.count_finished(rows)
+    _tell_of(events, rows, unfinished)
     return hints
+
+
+def _tell_of(events: Sequence[Mapping[str, Any]], rows: Sequence[Row], unfinished: Container[UUID]) -> None:
+    """A line for each event: how many notifications it made, of how many there is more to come."""
+    made = Counter(row["event_id"] for row in rows)
+    for event in events:
+        ids = {name: event[name] for name in ("request_id", "traceparent") if event[name] is not None}
+        log.info(
+            "fanned_out",
+            event_id=str(event["id"]),
+            event_type=event["event_type"],
+            **ids,
+            notifications=made[event["id"]],
+            finished=event["id"] not in unfinished,
+        )
 
 
 def _hear(

@@ -4,12 +4,14 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import setup_logging, worker_init
+from celery.signals import setup_logging, task_prerun, worker_init
 
 from config.logs import configure_logs
 from config.scraping import MetricsServer
+from config.tracing import start_tracing
 from config.wiring import wiring
 from notifier.metrics import REGISTRY
+from tasks.headers import REQUEST_ID, TRACEPARENT
 
 _TASKS = ["tasks.canary", "tasks.clock", "tasks.deliver", "tasks.fan_out"]
 app = Celery("notifier", config_source="celeryconfig", include=_TASKS)
@@ -21,6 +23,23 @@ log = structlog.get_logger()
 @setup_logging.connect
 def _configure_logs(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
     configure_logs(wiring().settings)
+
+
+@worker_init.connect
+def _start_tracing(sender: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    start_tracing(wiring().settings, str(sender.hostname))
+
+
+@task_prerun.connect
+def _name_the_task(task: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    """Every line that a task leaves names it, and the request that its message came from, where that was one."""
+    structlog.contextvars.clear_contextvars()
+    named = {
+        "task": task.name,
+        "request_id": task.request.get(REQUEST_ID),
+        "traceparent": task.request.get(TRACEPARENT),
+    }
+    structlog.contextvars.bind_contextvars(**{name: value for name, value in named.items() if value is not None})
 
 
 @worker_init.connect

@@ -130,10 +130,13 @@ def _purge() -> None:
     """Purge until nothing is left, or time is up; the next hour goes on. It may be ended anywhere, without harm."""
     wires, until = wiring(), time.monotonic() + _PURGE
     dropped: list[str] = []
+    compacted: dict[str, int] = {}
     deleted: Counter[str] = Counter()
     try:
         for step in retention.purge(wires.engine, wires.retention):
-            if step.rows is None:
+            if step.kept is not None:
+                compacted[step.table] = step.kept
+            elif step.rows is None:
                 dropped.append(step.table)
             else:
                 deleted[step.table] += step.rows
@@ -145,8 +148,10 @@ def _purge() -> None:
         log.warning("purge_failed", error=type(getattr(error, "orig", error)).__name__)
     finally:
         _purging.release()
-    if dropped or deleted.total():
-        log.info("purged", dropped=dropped, deleted={table: rows for table, rows in deleted.items() if rows})
+    if dropped or compacted or deleted.total():
+        log.info(
+            "purged", dropped=dropped, kept=compacted, deleted={table: rows for table, rows in deleted.items() if rows}
+        )
 
 
 _purging = threading.Lock()

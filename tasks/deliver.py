@@ -14,7 +14,7 @@ from notifier.channels import Channel
 from notifier.delivery import BatchFailed
 from notifier.lanes import PATIENT
 from tasks.base import DeliverTask
-from tasks.hints import DUE
+from tasks.headers import DUE, TRACEPARENT
 
 log = structlog.get_logger()
 
@@ -49,7 +49,14 @@ def _make(channel: Channel) -> Task:
         row_ids = [UUID(row_id) for row_id in ids]
         due = self.request.get(DUE)  # Celery has a message's headers there
         due_at = None if due is None else datetime.fromtimestamp(due, UTC)
-        delivery.deliver(row_ids, self.request.retries, self.detach, patient=came_by in PATIENT, due=due_at)
+        delivery.deliver(
+            row_ids,
+            self.request.retries,
+            self.detach,
+            patient=came_by in PATIENT,
+            due=due_at,
+            came_by=self.request.get(TRACEPARENT),
+        )
 
     return deliver
 

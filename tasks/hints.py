@@ -17,8 +17,10 @@ from celery import Celery
 
 from config.queues import MAX_MESSAGES
 from notifier import metrics
+from notifier.causes import UNKNOWN, Cause
 from notifier.handover import Handover
 from notifier.lanes import BATCH, DELIVERY, FAN_OUT, channel_of
+from tasks.headers import DUE, REQUEST_ID, TRACEPARENT
 
 log = structlog.get_logger()
 
@@ -35,10 +37,6 @@ _MAX_KEPT: Final = 20_000
 #: Seconds between looks into full queues, and of silence after a failure.
 _PAUSE_FULL: Final = 0.05
 _PAUSE_FAILED: Final = 1.0
-
-
-#: The header that says when what the clock hands over became due, in seconds since the epoch.
-DUE: Final = "notifier_due"
 
 
 def task_of(queue: str) -> str:
@@ -63,14 +61,22 @@ def _in_words(ids: Sequence[UUID]) -> str:
     return str(ids[0]) if len(ids) == 1 else f"{len(ids)} rows, the first {ids[0]}"
 
 
+def _headers(handover: Handover) -> dict[str, Any]:
+    headers = {
+        DUE: handover.due.timestamp() if handover.due else None,
+        REQUEST_ID: handover.cause.request_id,
+        TRACEPARENT: handover.cause.traceparent,
+    }
+    return {name: value for name, value in headers.items() if value is not None}
+
+
 def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None:  # noqa: ANN401
     """Send a message for each hand-over. Raises what the transport raises."""
     for handover in handovers:
         app.send_task(
             task_of(handover.queue),
             args=([str(row_id) for row_id in handover.ids],),
-            # A header, which a worker of the release before does not look at; an argument it would stumble over.
-            headers={DUE: handover.due.timestamp()} if handover.due else None,
+            headers=_headers(handover),
             # What Flower shows, and what would go into logs: hundreds of ids are nothing to read.
             argsrepr=f"({_in_words(handover.ids)},)",
             queue=handover.queue,
@@ -105,7 +111,7 @@ class HintPublisher:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._kept: dict[str, deque[UUID]] = {queue: deque() for queue in (*DELIVERY, FAN_OUT)}
+        self._kept: dict[str, deque[tuple[UUID, Cause]]] = {queue: deque() for queue in (*DELIVERY, FAN_OUT)}
         #: What was last seen of each queue, and how many messages were sent to it without a look since.
         self._depths = dict.fromkeys(self._kept, 0)
         self._unseen = dict.fromkeys(self._kept, _UNSEEN)
@@ -114,8 +120,11 @@ class HintPublisher:
         self._silent_until = 0.0
         self._thread: threading.Thread | None = None
 
-    def hint(self, hints: Sequence[tuple[str, UUID]]) -> None:
-        """Send (queue, id) of rows that are due now, or drop them. Returns at once and raises nothing."""
+    def hint(self, hints: Sequence[tuple[str, UUID]], cause: Cause = UNKNOWN) -> None:
+        """Send (queue, id) of rows that are due now, or drop them. Returns at once and raises nothing.
+
+        `cause`: the request that brought them all.
+        """
         with self._changed:
             if time.monotonic() < self._silent_until:
                 metrics.HINTS_DROPPED.inc(len(hints))
@@ -123,7 +132,7 @@ class HintPublisher:
             kept = hints[: _MAX_KEPT - self._count]
             metrics.HINTS_DROPPED.inc(len(hints) - len(kept))
             for queue, row_id in kept:
-                self._kept[queue].append(row_id)
+                self._kept[queue].append((row_id, cause))
                 self._count += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._publish_for_ever, name="hints", daemon=True)
@@ -157,9 +166,11 @@ class HintPublisher:
                     continue
                 with self._changed:
                     kept = self._kept[queue]
-                    ids = [kept.popleft() for _ in range(min(BATCH, len(kept)))]
-                    self._count -= len(ids)
-                publish(self._app, [Handover(queue, ids, 0)], producer)
+                    taken = [kept.popleft() for _ in range(min(BATCH, len(kept)))]
+                    self._count -= len(taken)
+                causes = {cause for _, cause in taken}
+                cause = causes.pop() if len(causes) == 1 else UNKNOWN
+                publish(self._app, [Handover(queue, [row_id for row_id, _ in taken], 0, cause=cause)], producer)
                 published += 1
         return published
 

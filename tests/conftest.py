@@ -197,7 +197,7 @@ def new_system(
 
 def clean_environment() -> dict[str, str]:
     """The environment without any setting of ours."""
-    ours = ("NOTIFIER_", "DATABASE_URL", "REDIS_URL", "BROKER_URL")
+    ours = ("NOTIFIER_", "DATABASE_URL", "REDIS_URL", "BROKER_URL", "OTEL_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 

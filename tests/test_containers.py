@@ -31,10 +31,13 @@ from sqlalchemy import make_url
 
 from api.app import create_app
 from config.queues import WORKERS
-from config.settings import Settings, parse_duration, read_settings
+from config.settings import Settings, read_settings
+from config.values import parse_duration
 from config.wiring import Wiring
 from deploy.commands.cli import cli
+from deploy.dashboards import FOLDER
 from notifier import heartbeats
+from notifier.reader import CONNECTIONS, ROLE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,12 +47,15 @@ NEEDED = {
     "NOTIFIER_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     "FLOWER_BASIC_AUTH": "operator:secret",
     "NOTIFIER_METRICS_TOKEN": "0123456789abcdef",
+    "NOTIFIER_READER_PASSWORD": "fedcba9876543210",
+    "GRAFANA_PASSWORD": "correct horse",
 }
 #: The services that run programs of others; all the rest run `manage.py`.
-FOREIGN = {"postgres", "redis"}
+STORAGE = {"postgres", "redis"}
+FOREIGN = {*STORAGE, "prometheus", "grafana"}
 #: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
-ONCE = {"migrate"}
-PUBLISHED = {"api", "flower"}
+ONCE = {"migrate", "reader"}
+PUBLISHED = {"api", "flower", "grafana"}
 
 SETTINGS = {entry.metadata["env"] for entry in fields(Settings)}
 
@@ -194,13 +200,15 @@ def test_every_setting_can_be_given(service: str) -> None:
     assert settings.auth == "required"
 
 
-def test_api_and_flower_alone_are_published_and_on_this_host_alone() -> None:
+def test_api_flower_and_grafana_alone_are_published_and_on_this_host_alone() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert ports.keys() == PUBLISHED
     for service, published in ports.items():
         [port] = published
         address, _, inside = port.split(":")
         assert address == "127.0.0.1"
+        if service in FOREIGN:
+            continue
         options = parsed(SERVICES[service]["command"]).options
         assert int(inside) == options["port"]
         assert (options.get("host") or options["address"]) == "0.0.0.0"
@@ -230,11 +238,60 @@ def test_flower_asks_for_a_password() -> None:
 
 
 def test_servers_are_out_of_reach_from_outside() -> None:
-    assert COMPOSE["networks"]["storage"]["internal"] is True
-    for name in FOREIGN:
+    assert COMPOSE["networks"] == {"storage": {"internal": True}, "metrics": {"internal": True}}
+    for name in STORAGE:
         assert SERVICES[name]["networks"] == ["storage"]
+    # It may be reached by none but those that may: it has no password. And it has no business with the servers.
+    assert SERVICES["prometheus"]["networks"] == ["metrics"]
+    # The way in to both: it has a password, and reads Postgres as a role of its own.
+    assert set(SERVICES["grafana"]["networks"]) == {"default", "storage", "metrics"}
     for name in OURS:
-        assert set(SERVICES[name]["networks"]) == {"default", "storage"}
+        assert set(SERVICES[name]["networks"]) == {"default", "storage", "metrics"}
+
+
+def test_grafana_asks_for_a_password_and_tells_nobody_anything() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == NEEDED["GRAFANA_PASSWORD"]
+    assert environment["NOTIFIER_READER_PASSWORD"] == NEEDED["NOTIFIER_READER_PASSWORD"]
+    assert {name for name, given in environment.items() if given == "false"} >= {
+        "GF_AUTH_ANONYMOUS_ENABLED",
+        "GF_USERS_ALLOW_SIGN_UP",
+        "GF_ANALYTICS_REPORTING_ENABLED",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+    }
+    # The users' own DATABASE_URL is none of its business.
+    assert not any(NEEDED["POSTGRES_PASSWORD"] in value for value in environment.values())
+    assert SERVICES["grafana"]["depends_on"] == {"reader": {"condition": "service_completed_successfully"}}
+
+
+def test_grafana_is_given_its_data_sources_and_dashboards_to_read() -> None:
+    mounts = dict(volume.removesuffix(":ro").split(":") for volume in SERVICES["grafana"]["volumes"])
+    assert all(volume.endswith(":ro") for volume in SERVICES["grafana"]["volumes"])
+    inside = {target: ROOT / source for source, target in mounts.items()}
+    for kind in ("datasources", "dashboards"):
+        assert inside[f"/etc/grafana/provisioning/{kind}"] == ROOT / "deploy/grafana/provisioning" / kind
+    [provider] = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/notifier.yaml").read_text())[
+        "providers"
+    ]
+    folder = inside[provider["options"]["path"]]
+    assert folder == FOLDER
+    home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (inside[str(home.parent)] / home.name).is_file()
+
+
+def test_grafana_s_data_sources_are_services() -> None:
+    document = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/notifier.yaml").read_text())
+    prometheus, postgres = document["datasources"]
+    assert urlsplit(prometheus["url"]).hostname in SERVICES
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["global"]["scrape_interval"]
+    assert prometheus["jsonData"]["timeInterval"] == scraped
+    host, _, port = postgres["url"].partition(":")
+    assert (host, port) == ("postgres", "5432")
+    assert postgres["jsonData"]["database"] == SERVICES["postgres"]["environment"]["POSTGRES_DB"]
+    assert postgres["user"] == parsed(SERVICES["reader"]["command"]).options["role"]
+    # Pools of one Grafana fit what the role may have.
+    assert postgres["jsonData"]["maxOpenConns"] <= CONNECTIONS
 
 
 @pytest.mark.parametrize("service", CHECKED)
@@ -314,12 +371,13 @@ def test_data_is_on_volumes() -> None:
     # Up to 17 it was …/data; mounted there, an image of 18 or later would write past the volume.
     assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
-    assert COMPOSE["volumes"].keys() == {"postgres", "redis"}
+    assert "prometheus:/prometheus" in SERVICES["prometheus"]["volumes"]
+    assert COMPOSE["volumes"].keys() == FOREIGN - {"grafana"}
 
 
 def test_images_of_others_are_pinned_to_a_major_version() -> None:
     for name in FOREIGN:
-        assert re.fullmatch(r"[\w/]+:\d+(\.\d+)*(-\w+)?", SERVICES[name]["image"]), name
+        assert re.fullmatch(r"[\w/]+:v?\d+(\.\d+)*(-\w+)?", SERVICES[name]["image"]), name
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -352,9 +410,12 @@ def test_processes_wait_for_what_they_need() -> None:
                 "migrate": {"condition": "service_completed_successfully"},
                 "redis": {"condition": "service_healthy"},
             }
-    for name in FOREIGN:
+    for name in FOREIGN - {"grafana"}:
         assert "depends_on" not in SERVICES[name]
     assert parsed(SERVICES["migrate"]["command"]) == Parsed("migrate", {})
+    # Its grants are for the tables that a migration has left.
+    assert SERVICES["reader"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert parsed(SERVICES["reader"]["command"]) == Parsed("reader", {"role": ROLE})
 
 
 @pytest.mark.parametrize("service", [name for name in WORKER_SERVICES if name != "worker-clock"])

@@ -313,9 +313,30 @@ def test_the_api_asks_for_a_key_that_may_read(measured: Measured) -> None:
     url = f"{measured.system.url}/metrics"
     sender, reader = (keys.create(measured.system.engine, f"m-{scope}", [scope]) for scope in ("send", "read"))
     assert requests.get(url, timeout=10).status_code == 401
-    assert requests.get(url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10).status_code == 401
     assert requests.get(url, headers={"Authorization": f"Bearer {sender}"}, timeout=10).status_code == 403
     assert requests.get(url, headers={"Authorization": f"Bearer {reader}"}, timeout=10).status_code == 200
+
+
+def test_the_api_takes_the_token_of_metrics_and_for_nothing_else(measured: Measured) -> None:
+    url = measured.system.url
+
+    def status(path: str, header: str | bytes) -> int:
+        return requests.get(f"{url}{path}", headers={"Authorization": header}, timeout=10).status_code
+
+    assert status("/metrics", f"Bearer {TOKEN}") == status("/metrics", f"bearer  {TOKEN}") == 200
+    for wrong in (TOKEN, "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", "Bearer é".encode()):
+        assert status("/metrics", wrong) == 401
+    for path in ("/api/v1/notifications", "/api/v1/dead-letters", "/api/v1/holds"):
+        assert status(path, f"Bearer {TOKEN}") == 401
+
+
+def test_where_no_token_is_set_none_is_taken(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.app.configure_logs", lambda _: None)  # it would take pytest's own handlers away
+    wires = Wiring(read_settings({"DATABASE_URL": database_url, "NOTIFIER_AUTH": "required"}))
+    client = create_app(wires).test_client()
+    for header in ("Bearer ", "Bearer None", "Bearer"):
+        assert client.get("/metrics", headers={"Authorization": header}).status_code == 401
+    wires.engine.dispose()
 
 
 def test_without_auth_and_token_both_are_open(system: Running) -> None:
@@ -382,6 +403,30 @@ def test_each_process_serves_all_that_it_may_count(measured: Measured) -> None:
         wanted = gauges if process == "exporter" else own
         assert wanted - {"notifier_build"} <= names | {name.removesuffix("_info") for name in names}, process
         assert "notifier_build_info" in names
+
+
+def test_what_alerts_watch_begins_at_zero(measured: Measured) -> None:
+    samples = {name: samples_of(served) for name, served in measured.texts().items()}
+    nothing = frozenset({("channel", "push"), ("reason", "too_old")})
+    assert {name for name, each in samples.items() if each.get(("notifier_dead_letters_total", nothing)) == 0} == {
+        "api",
+        *measured.workers,
+    }
+    for outcome in Outcome:
+        labels = frozenset({("channel", "push"), ("provider", "outbox"), ("outcome", outcome.value)})
+        assert samples["fresh"]["notifier_attempts_total", labels] == 0
+
+
+def test_breakers_are_told_of_providers_that_are_set(measured: Measured) -> None:
+    insert = "INSERT INTO providers (channel, name, open_until) VALUES ('push', :name, now() + interval '1 hour')"
+    for name in ("outbox", "removed"):
+        measured.system.sql(insert, name=name)
+    try:
+        wait_for(lambda: measured.total("notifier_breaker_state", channel="push", provider="outbox") == 2)
+        exporter = samples_of(measured.texts()["exporter"])
+        assert [labels for name, labels in exporter if ("provider", "removed") in labels] == []
+    finally:
+        measured.system.sql("DELETE FROM providers WHERE name IN ('outbox', 'removed')")
 
 
 def test_metrics_are_described_in_openapi(database_url: str) -> None:

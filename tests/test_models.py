@@ -40,7 +40,7 @@ def _tables(engine: Engine) -> set[str]:
 def test_upgrade_and_downgrade_from_empty(postgres: EmbeddedPostgres) -> None:
     postgres.create_database("up_and_down")
     engine = engine_of(postgres.url("up_and_down"))
-    assert migrations.pending(engine) == "0006"
+    assert migrations.pending(engine) == "0007"
     migrations.upgrade(engine)
     assert migrations.pending(engine) is None
     full = _tables(engine)
@@ -75,7 +75,7 @@ def test_a_migration_that_gets_no_lock_says_so_and_leaves_nothing_half_done(new_
         reader.execute(text("SELECT count(*) FROM attempts"))
         with pytest.raises(Unavailable, match="a long transaction"):
             migrations.upgrade(new_empty, patience=0)
-    assert (_tables(new_empty), migrations.pending(new_empty)) == (before, "0006")
+    assert (_tables(new_empty), migrations.pending(new_empty)) == (before, "0007")
     migrations.upgrade(new_empty)
     assert migrations.pending(new_empty) is None
 

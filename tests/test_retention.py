@@ -13,7 +13,7 @@ import orjson
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import retention
+from notifier import compacting, retention
 from notifier.ids import derived_id, new_id
 from notifier.partitions import TABLES, make_day, partition_of
 from notifier.retention import PurgedElsewhere, Retention
@@ -94,6 +94,20 @@ def data(engine: Engine) -> Data:
     return Data(engine)
 
 
+@pytest.fixture
+def small_days_are_compacted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each test filled its days with a million rows."""
+    monkeypatch.setattr(compacting, "_SMALLEST", 0)
+    monkeypatch.setattr(compacting, "_BYTES_A_ROW", 0)
+
+
+@pytest.fixture(params=["row by row", "anew"])
+def both_ways(request: pytest.FixtureRequest) -> None:
+    """A needed day loses what nobody needs by deleting, and by being made anew."""
+    if request.param == "anew":
+        request.getfixturevalue("small_days_are_compacted")
+
+
 def purge(engine: Engine, spans: Retention = SPANS) -> list[retention.Step]:
     return list(retention.purge(engine, spans))
 
@@ -115,6 +129,7 @@ def test_a_day_that_nobody_needs_is_dropped_and_the_younger_ones_stay(data: Data
     assert not [step for step in purge(data.engine) if step.rows != 0]
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_day_with_a_live_row_stays_but_its_finished_rows_go(data: Data) -> None:
     data.days(OLD)
     kept_event = data.event(id_of(OLD, "kept"))
@@ -141,6 +156,7 @@ def test_a_day_with_a_live_row_stays_but_its_finished_rows_go(data: Data) -> Non
     assert data.parts(OLD) == set()
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_an_event_that_waits_to_be_fanned_out_stays(data: Data) -> None:
     data.days(OLD)
     event = data.event(id_of(OLD, "e"), status="accepted", due_at=datetime.now(UTC))
@@ -150,6 +166,7 @@ def test_an_event_that_waits_to_be_fanned_out_stays(data: Data) -> None:
     assert data.parts(OLD) == {"events"}
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_standing_dead_letter_keeps_its_row_and_its_event_for_its_own_time(data: Data) -> None:
     older = TODAY - timedelta(days=95)
     data.days(OLD, older)
@@ -178,6 +195,7 @@ def test_a_standing_dead_letter_keeps_its_row_and_its_event_for_its_own_time(dat
     assert data.ids("dead_letters") == {id_of(OLD, each) for each in ("letter", "another", "requeued")}
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_what_a_replay_made_keeps_its_old_event(data: Data) -> None:
     data.days(OLD)
     event = data.event(id_of(OLD, "e"))
@@ -194,6 +212,7 @@ def test_a_replay_finds_out_that_its_event_was_purged(data: Data) -> None:
         replay(data.engine, {"id": id_of(OLD, "gone")}, None, None)  # type: ignore[arg-type]  # it gets no further
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_what_a_live_row_looks_at_stays(data: Data) -> None:
     """Its siblings, when it fails; a reminder that takes its place."""
     data.days(OLD)
@@ -211,6 +230,7 @@ def test_what_a_live_row_looks_at_stays(data: Data) -> None:
     assert data.ids("notifications") == {sent, live, owing, beside, later, earlier}
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_day_is_kept_by_what_owes_a_channel_and_by_reminders(data: Data) -> None:
     earlier_day, owing_day = OLD - timedelta(days=1), OLD - timedelta(days=2)
     data.days(OLD, earlier_day, owing_day)
@@ -226,6 +246,7 @@ def test_a_day_is_kept_by_what_owes_a_channel_and_by_reminders(data: Data) -> No
     assert keepers[partition_of("notifications", earlier_day)] == "live"
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_attachments_stay_while_a_notification_names_them(data: Data) -> None:
     eve = OLD - timedelta(days=1)
     data.days(eve, OLD)
@@ -333,6 +354,82 @@ def test_what_becomes_alive_between_the_look_and_the_delete_is_not_lost(data: Da
         assert row in data.ids("notifications")
     purge(data.engine)
     assert row in data.ids("notifications")
+
+
+def fill(data: Data, rows: int) -> None:
+    """So many finished notifications, each with its event and attempt."""
+    ids = [id_of(OLD, "many", n) for n in range(rows)]
+    with data.engine.begin() as connection:
+        for statement in (
+            "INSERT INTO events (id, event_type, source, status, payload, critical, priority, created_at)"
+            " SELECT id, 'x', 's', 'processed', to_json(repeat('x', 500)), false, 'normal', now()",
+            "INSERT INTO notifications (id, event_id, source, critical, priority, queue, status, rule, created_at)"
+            " SELECT id, id, 's', false, 'low', 'sms', 'sent', repeat('x', 500), now()",
+            "INSERT INTO attempts (id, notification_id, number, outcome, error)"
+            " SELECT id, id, 1, 'accepted', repeat('x', 500)",
+        ):
+            connection.execute(text(f"{statement} FROM unnest(CAST(:ids AS uuid[])) AS id"), {"ids": ids})
+
+
+def sizes(engine: Engine) -> dict[str, int]:
+    """The bytes of the old day's partitions."""
+    with engine.connect() as connection:
+        query = text("SELECT pg_total_relation_size(to_regclass(:part))")
+        return {table: connection.scalar(query, {"part": partition_of(table, OLD)}) or 0 for table in TABLES}
+
+
+def test_a_large_day_of_which_little_is_needed_is_made_anew_and_gives_its_disk_space_back(data: Data) -> None:
+    data.days(OLD)
+    event = data.event(id_of(OLD, "e"))
+    live = data.live(id_of(OLD, "n"), event_id=event)
+    fill(data, 3000)
+    before = sizes(data.engine)
+    steps = purge(data.engine)
+    kept = {step.table: step.kept for step in steps if step.kept is not None}
+    assert kept == {partition_of(table, OLD): 1 for table in ("notifications", "attempts", "events")}
+    assert not any(step.rows for step in steps), "nothing is left to delete row by row"
+    assert (data.ids("notifications"), data.ids("events"), data.count("attempts")) == ({live}, {event}, 1)
+    after = sizes(data.engine)
+    assert all(after[table] < before[table] / 4 for table in ("notifications", "attempts", "events"))
+    with data.engine.connect() as connection:
+        # It is a partition like any other: with the indexes of its table, none of them twice.
+        query = text(
+            "SELECT array_agg(regexp_replace(indexdef, '^.* USING ', '') ORDER BY 1) FROM pg_indexes"
+            " WHERE tablename = :name"
+        )
+        for table in ("notifications", "attempts", "events"):
+            [here, there] = (connection.scalar(query, {"name": each}) for each in (partition_of(table, OLD), table))
+            assert sorted(here) == sorted(there)
+    assert not [step for step in purge(data.engine) if step.kept is not None or step.rows], "once is enough"
+
+
+def test_a_day_of_which_much_is_needed_is_not_copied(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compacting, "MOST", 2)
+    data.days(OLD)
+    live = {data.live(id_of(OLD, n), attempts=0) for n in range(3)}
+    fill(data, 3000)
+    steps = purge(data.engine)
+    assert partition_of("notifications", OLD) not in {step.table for step in steps if step.kept is not None}
+    assert data.ids("notifications") == live
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("table", ["notifications", "events"])
+def test_what_becomes_alive_before_a_day_is_made_anew_is_not_lost(data: Data, table: str) -> None:
+    data.days(OLD)
+    data.live(id_of(OLD, "n"), event_id=data.event(id_of(OLD, "e")))
+    fill(data, 3000)
+    row = id_of(OLD, "many", 7)
+    state = "queued" if table == "notifications" else "accepted"
+    with data.engine.begin() as other:
+        query = f"UPDATE {table} SET status = '{state}', due_at = now() WHERE id = :id"
+        other.execute(text(query), {"id": row})
+        purging = Purging(data.engine)
+        wait_for(lambda: waiting_for_a_lock(data.engine))
+    purging.join(60)
+    assert not purging.is_alive()
+    assert purging.error is None
+    assert data.ids(table) == {row, id_of(OLD, table[0])}
 
 
 @pytest.mark.parametrize("read", ["notifications", partition_of("notifications", OLD)])

@@ -21,7 +21,8 @@ import requests
 from deploy.embedded import EmbeddedPostgres
 from deploy.ports import free_port
 from deploy.unprivileged import User
-from tests.conftest import QUICK, clean_environment, new_postgres
+from notifier import reader
+from tests.conftest import QUICK, clean_environment, engine_of, new_postgres
 from tests.receivers import SmtpReceiver
 from tests.running import ROOT, Running, ahead, made, reaches, wait_for
 
@@ -319,7 +320,17 @@ def test_a_dump_goes_into_an_empty_database(operator: Operator, own_postgres: Em
         " SELECT gen_random_uuid(), 'sms', '+4915112345678', 'x' FROM generate_series(1, 100)"
     )
     subprocess.run([*psql, own_postgres.url("notifier"), "-c", event], **options, check=True, capture_output=True)
+    engine = engine_of(own_postgres.url("notifier"))
+    reader.set_up(engine, "secret")
+    engine.dispose()
     operator.type("A small installation: a dump")
+    # Grants would be to a role that is not where the dump goes, and the first of them would end it.
+    grants = "SELECT count(*) FROM pg_attribute WHERE attacl IS NOT NULL AND attrelid >= 16384"
+    [granted, restored] = [
+        subprocess.run([*psql, own_postgres.url(name), "-c", grants], **options, check=True, capture_output=True).stdout
+        for name in ("notifier", "notifier_restored")
+    ]
+    assert int(granted) > 0 == int(restored)
     for query in (
         "SELECT md5(string_agg(outbox::text, ',' ORDER BY id)) FROM outbox",
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY relname",

@@ -24,6 +24,7 @@ _OURS: Final = frozenset(
     {
         *("content-type", "content-length", "host", "user-agent", "connection", "transfer-encoding", "expect", "te"),
         *("upgrade", "trailer", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
+        *("traceparent", "tracestate"),
     }
 )
 

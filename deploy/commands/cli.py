@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "rekey": "rekey",
     "recover": "recover",
     "purge": "purge",
+    "reader": "reader",
     "users": "users",
 }
 

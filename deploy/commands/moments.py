@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from config.settings import parse_duration
+from config.values import parse_duration
 from notifier.times import parse_rfc3339
 
 

@@ -29,7 +29,7 @@ def purge(dry_run: bool) -> None:
     engine, spans = parts().engine, parts().retention
     with engine.connect() as connection:
         old = len(partitions_before(connection, spans.limits().before))
-    dropped, deleted = 0, Counter[str]()
+    dropped, kept, deleted = 0, list[int](), Counter[str]()
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -41,7 +41,9 @@ def purge(dry_run: bool) -> None:
         days = progress.add_task("Old partitions dropped", total=old)
         rows = progress.add_task("Rows deleted", total=None)
         for step in retention.purge(engine, spans):
-            if step.rows is None:
+            if step.kept is not None:
+                kept.append(step.kept)
+            elif step.rows is None:
                 dropped += 1
                 progress.update(days, completed=dropped)
             else:
@@ -49,6 +51,8 @@ def purge(dry_run: bool) -> None:
                 progress.update(rows, completed=deleted.total(), description=f"Rows deleted ({step.table})")
         progress.update(rows, total=deleted.total(), description="Rows deleted")
     click.echo(f"Dropped {dropped} of {old} old partition{'s' * (old != 1)}.")
+    if kept:
+        click.echo(f"Made {len(kept)} anew with the {sum(kept):,} rows of them that are still needed.")
     for table, count in deleted.items():
         if count:
             click.echo(f"Deleted {count:,} of {table}.")

@@ -58,6 +58,9 @@ class Event(Base):
     dedup_window: Mapped[str | None]
     #: See Notification.
     on_ambiguous: Mapped[str | None]
+    #: The request that brought it, and its place in a trace (W3C's traceparent).
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
     #: The last subscription for which it made a notification, while it is being fanned out in several steps.
     fan_out_after: Mapped[UUID | None]
     #: Cancelled before it was fanned out: what it makes is cancelled from the start.

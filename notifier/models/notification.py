@@ -116,6 +116,9 @@ class Notification(Base):
     subscription_id: Mapped[UUID | None]
     #: What is done where an attempt may have been sent; null is `retry`. See notifier.channels.OnAmbiguous.
     on_ambiguous: Mapped[str | None]
+    #: The request that brought it or its event, and its place in a trace (W3C's traceparent).
+    request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
     #: When a rule first put it off, since it last became due.
     deferred_at: Mapped[datetime | None]
 

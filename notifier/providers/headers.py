@@ -10,7 +10,7 @@ from typing import Final
 MASK: Final = "***"
 
 #: The headers of a request that everybody may see; whatever else is sent is somebody's own, and may be a secret.
-_OURS: Final = frozenset({"content-type", "user-agent", "webhook-id", "webhook-timestamp"})
+_OURS: Final = frozenset({"content-type", "user-agent", "traceparent", "webhook-id", "webhook-timestamp"})
 _SIGNATURE: Final = "webhook-signature"
 
 _MOST_HEADERS: Final = 30

@@ -16,7 +16,7 @@ A vendor says what it asks for and what its own codes mean; where it has nothing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from ipaddress import ip_network
@@ -181,6 +181,8 @@ class HttpApi(ABC):
             except Exception as error:  # an error of ours: the message fails, its neighbours do not
                 reason = f"message: {type(error).__name__}"
             else:
+                if message.traceparent is not None:
+                    request = replace(request, headers=[*request.headers, f"traceparent: {message.traceparent}"])
                 yield request
                 continue
             now = datetime.now(UTC)

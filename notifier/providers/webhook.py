@@ -87,6 +87,8 @@ class Webhooks:
         body = message.text.encode(errors="replace")
         signed = signing.headers(message.keys or self._keys, message.id, int(time.time()), body)
         lines = [*_HEADERS, *(f"{name}: {value}" for name, value in signed.items())]
+        if message.traceparent is not None:
+            lines.append(f"traceparent: {message.traceparent}")
         # Without a value libcurl would leave the header out: a semicolon says that it is meant to be empty.
         lines += [f"{name}: {value}" if value.strip() else f"{name};" for name, value in message.headers]
         return Request(id=message.id, url=message.recipient, headers=lines, body=body)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import STACK_FILE, Settings, SettingsError, parse_duration, read_settings, running_stack
+from config.settings import STACK_FILE, Settings, SettingsError, read_settings, running_stack
+from config.values import parse_duration
 from notifier.channels import Channel
 from notifier.signing import new_secret
 

@@ -1,0 +1,87 @@
+"""Tracks requests: each has an id and a place in a trace, and leaves one line in the logs.
+
+Both come from the caller (`X-Request-Id`, `traceparent`) or are made here, and stay with all that the request brings
+about.
+"""
+
+from time import perf_counter
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from flask import Flask, Response, g, request
+from opentelemetry.trace import SpanKind
+
+from notifier import tracing
+from notifier.causes import Cause, as_request_id, as_traceparent
+from notifier.ids import new_id
+
+log = structlog.get_logger()
+
+REQUEST_ID: Final = "X-Request-Id"
+#: What is asked so often that it is told of at debug alone, as long as all is well.
+_ASKED_OFTEN: Final = frozenset({"operating.health", "operating.ready", "operating.read_metrics"})
+
+
+def cause() -> Cause:
+    """The request at hand."""
+    found: Cause = g.cause
+    return found
+
+
+def note(**facts: Any) -> None:  # noqa: ANN401 -- whatever JSON has
+    """Add something to the request's line: ids and counts, no addresses and no contents."""
+    g.told.update(facts)
+
+
+def _begin() -> None:
+    g.told = {}
+    g.tracked_since = perf_counter()
+    given = as_traceparent(request.headers.get("traceparent"))
+    g.span = None
+    if tracing.is_on() and request.endpoint not in _ASKED_OFTEN:
+        g.span = tracing.begin(f"{request.method} {_route()}", SpanKind.SERVER, given)
+    traceparent = (tracing.traceparent_of(g.span) if g.span else None) or given
+    g.cause = Cause(as_request_id(request.headers.get(REQUEST_ID)) or str(new_id()), traceparent)
+    # Threads serve one request after the other.
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.cause.request_id)
+    if traceparent is not None:
+        structlog.contextvars.bind_contextvars(traceparent=traceparent)
+
+
+def _end(response: Response) -> Response:
+    response.headers[REQUEST_ID] = g.cause.request_id
+    status = response.status_code
+    often = status < 400 and request.endpoint in _ASKED_OFTEN
+    level = "error" if status >= 500 and status != 503 else "warning" if status >= 500 else "debug" if often else "info"
+    caller = getattr(g, "caller", None)
+    getattr(log, level)(
+        "request",
+        method=request.method,
+        # Not the path, in which there may be an address.
+        route=_route(),
+        status=status,
+        ms=round((perf_counter() - g.tracked_since) * 1000, 1),
+        source=caller.name if caller else None,
+        # Of what stands in the path only ids of ours.
+        **{name: str(value) for name, value in (request.view_args or {}).items() if isinstance(value, UUID)},
+        **g.told,
+    )
+    if g.span is not None:
+        g.span.set_attributes({"http.request.method": request.method, "http.route": _route()})
+        g.span.set_attributes({"http.response.status_code": status, "notifier.request_id": g.cause.request_id})
+        if status >= 500:
+            tracing.fail(g.span, f"http {status}")
+        g.span.end()
+    return response
+
+
+def _route() -> str:
+    return request.url_rule.rule if request.url_rule else "unmatched"
+
+
+def track(app: Flask) -> None:
+    """Track every request of an app. To be called before anything else that may answer one."""
+    app.before_request(_begin)
+    app.after_request(_end)

@@ -1,0 +1,163 @@
+"""What values settings may have: each function parses one kind, or makes what does.
+
+All raise ValueError, in words that go on from the setting's name: "NOTIFIER_AUTH is not one of required, off".
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from limits import RateLimitItem, parse_many
+
+from notifier.durations import parse_iso
+from notifier.signing import key_of
+from notifier.vault import Vault
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def boolean(value: str) -> bool:
+    """`0`, `1`, `true` or `false`."""
+    try:
+        return {"0": False, "1": True, "false": False, "true": True}[value.lower()]
+    except KeyError:
+        raise ValueError("is neither 0, 1, true nor false") from None
+
+
+def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
+    """A whole number in a range."""
+
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[0-9]+", value.strip()) or not minimum <= int(value) <= maximum:
+            raise ValueError(f"is not a whole number from {minimum} to {maximum}")
+        return int(value)
+
+    return parse
+
+
+def parse_duration(value: str) -> timedelta:
+    """Seconds (`90`, `1.5`) or an ISO 8601 duration without years and months, which have no fixed length.
+
+    Raises ValueError.
+    """
+    text = value.strip()
+    try:
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return timedelta(seconds=float(text))
+        return parse_iso(text).total
+    except (ValueError, OverflowError):
+        raise ValueError("is not a duration: write seconds (90) or ISO 8601 (PT90S, P3D)") from None
+
+
+def duration(minimum: float) -> Callable[[str], timedelta]:
+    """A duration of at least so many seconds."""
+
+    def parse(value: str) -> timedelta:
+        duration = parse_duration(value)
+        if duration.total_seconds() < minimum:
+            raise ValueError(f"is under {minimum:g} seconds")
+        return duration
+
+    return parse
+
+
+def whole_seconds(value: str) -> int:
+    """A duration, as whole seconds."""
+    seconds = parse_duration(value).total_seconds()
+    if seconds != int(seconds):
+        raise ValueError("is not a whole number of seconds")  # Celery would truncate it without a word
+    return int(seconds)
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of some words."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"is not one of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def texts(value: str) -> tuple[str, ...]:
+    """Texts, with commas between them."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def dsns(value: str) -> tuple[str, ...]:
+    """DSNs, with commas between them."""
+    # A comma may stand in an option of a DSN; what comes after one that parts two of them begins with a scheme.
+    return tuple(part.strip() for part in re.split(r",(?=\s*[a-z][a-z0-9+.-]*:)", value) if part.strip())
+
+
+def limits(value: str) -> tuple[RateLimitItem, ...]:
+    """Limits as the limits library writes them: `5/minute; 50/day`."""
+    try:
+        return tuple(parse_many(value))
+    except ValueError:
+        raise ValueError("is not a list of limits, such as 5/minute; 50/day") from None
+
+
+def networks(value: str) -> tuple[Network, ...]:
+    """IP networks, with commas between them."""
+    try:
+        return tuple(ipaddress.ip_network(part) for part in texts(value))
+    except ValueError as error:
+        raise ValueError(f"is not a list of networks: {error}") from None
+
+
+def ports(value: str) -> tuple[int, ...]:
+    """Ports, with commas between them."""
+    return tuple(integer(1, 65535)(part) for part in texts(value))
+
+
+def address(value: str) -> tuple[str, int]:
+    """Where to listen: `host:port`."""
+    host, colon, port = value.strip().rpartition(":")
+    if not (host and colon):
+        raise ValueError("is not an address to listen on, such as 127.0.0.1:9090")
+    return host.strip("[]"), integer(1, 65535)(port)
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    """A URL of one of some schemes."""
+
+    def parse(value: str) -> str:
+        if urlsplit(value).scheme not in schemes:
+            raise ValueError(f"is not a URL that begins with {' or '.join(s + '://' for s in schemes)}")
+        return value
+
+    return parse
+
+
+def zone(value: str) -> ZoneInfo:
+    """An IANA time zone."""
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
+
+
+def fernet_keys(value: str) -> tuple[str, ...]:
+    """Fernet keys, with commas between them."""
+    keys = texts(value)
+    try:
+        Vault(keys)
+    except ValueError:
+        raise ValueError("is not a list of Fernet keys: 32 bytes in URL-safe base64 each") from None
+    return keys
+
+
+def webhook_secret(value: str) -> str:
+    """A Standard Webhooks secret, `whsec_…`."""
+    key_of(value)
+    return value

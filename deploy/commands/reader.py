@@ -1,0 +1,31 @@
+"""`manage.py reader`: the database role that dashboards ask with."""
+
+import click
+
+from deploy.commands.auditing import audited
+from deploy.commands.group import on_a_stack, parts
+from notifier import reader as roles
+
+
+@click.command()
+@on_a_stack
+@click.option("--role", default=roles.ROLE, show_default=True, help="Its name.")
+@audited("role")
+def reader(role: str) -> None:
+    """Make, or bring up to date, the database role that dashboards ask with.
+
+    It may read states, times, providers and outcomes, column by column, and neither addresses nor contents. Its
+    password is taken from NOTIFIER_READER_PASSWORD. Run it after each 'migrate'; running it again does no harm.
+    """
+    password = parts().settings.reader_password
+    if not password:
+        raise click.ClickException("NOTIFIER_READER_PASSWORD is not set: the role needs a password.")
+    done = roles.set_up(parts().engine, password, role)
+    tables = len({name.partition(".")[0] for name in done.readable})
+    click.echo(
+        f"{'Made' if done.created else 'Brought up to date'}: the role {role}, with its password and its limits."
+    )
+    for what, names in (("Granted", done.granted), ("Revoked", done.revoked)):
+        if names and not done.created:
+            click.echo(f"{what}: {', '.join(names)}.")
+    click.echo(f"It may read {len(done.readable)} columns of {tables} tables, and nothing else.")

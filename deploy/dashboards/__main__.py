@@ -1,0 +1,5 @@
+"""Write the dashboards' files anew."""
+
+from deploy.dashboards import write
+
+write()
