@@ -7,7 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests wait more than they compute: a few processes more than one suit two cores.
 WORKERS ?= 3
-export PYTHONDONTWRITEBYTECODE ?= 1
+# Tests start hundreds of processes, and each would compile the code anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-mixed test-services lint types imports pytest dashboards format clean
@@ -31,7 +32,7 @@ imports: $(VENV)/.installed-dev ## Check that imports point one way
 	$(BIN)/lint-imports --no-cache
 
 pytest: $(VENV)/.installed-dev ## Run the tests, in WORKERS processes; ARGS="-k name" picks some
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-mixed: $(VENV)/.installed-dev ## Run the release before beside this one; needs the history of git
 	$(BIN)/python -m pytest tests/mixed_versions.py $(ARGS)

@@ -235,16 +235,37 @@ def http() -> Iterator[HttpReceiver]:
 def system(new_system: Callable[..., Running], smtp: SmtpReceiver) -> Iterator[Running]:
     """The whole system, shared by all tests that harm nothing. Email goes to the mail server."""
     # Megabytes of attachments take their time on a busy machine.
-    running = new_system(NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none", NOTIFIER_EMAIL_TIMEOUT="30")
-    try:
-        running.start()
+    with new_system(NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none", NOTIFIER_EMAIL_TIMEOUT="30") as running:
         yield running
-    finally:
-        running.stop()
+
+
+@pytest.fixture(scope="session")
+def _breakable(new_system: Callable[..., Running]) -> Iterator[Running]:
+    with new_system() as running:
+        yield running
+
+
+@pytest.fixture
+def breakable(_breakable: Running) -> Running:
+    """A system whose processes a test may kill, and to which it may add some. The next one finds it whole again."""
+    _breakable.mend()
+    return _breakable
+
+
+#: The files that take longest. Begun first, none of them is what all other processes of pytest wait for in the end.
+LONGEST = (
+    *("test_commands", "test_worker_failures", "test_endpoints", "test_hanging_endpoints", "test_runbook", "test_up"),
+    *("test_redis_failures", "test_postgres_failures", "test_metrics", "test_callbacks", "test_cancelling"),
+)
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Tests that only compute go first: what is broken there explains the rest. What concerns root is for root."""
     if os.geteuid() != 0:
         items[:] = [item for item in items if not item.get_closest_marker("root")]
-    items.sort(key=lambda item: not Path(item.path).match("tests/unit/*"))
+
+    def turn(item: Any) -> tuple[bool, int]:
+        path = Path(item.path)
+        return not path.match("tests/unit/*"), LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST)
+
+    items.sort(key=turn)

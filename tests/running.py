@@ -1,5 +1,7 @@
 """A whole system as processes: API, workers, beat. And the client that tests speak to it with."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -73,13 +75,14 @@ class Running:
         self.http = requests.Session()
         #: Where the workers serve their metrics, by their names.
         self.metrics_ports: dict[str, int] = {}
-        self.apis: list[Child] = []
+        self.children: list[Child] = []
         self.port = free_port()
         self.api = self.add_api(self.port)
         self.fresh = self.add_worker("fresh")
         self.retry = self.add_worker("retry")
         self.clock = self.add_worker("clock")
         self.beat = self.add("beat", "beat")
+        self._own = tuple(self.children)
         url = make_url(self.environment["DATABASE_URL"]).set(drivername="postgresql+psycopg2")
         self.engine: Engine = create_engine(url, pool_pre_ping=True)
 
@@ -93,7 +96,7 @@ class Running:
             cwd=self.root,
             ready=ready,
         )
-        vars(self).setdefault("children", []).append(child)
+        self.children.append(child)
         return child
 
     def add_api(self, port: int) -> Child:
@@ -121,7 +124,7 @@ class Running:
 
     def start(self, *, only: list[Child] | None = None) -> None:
         """Start the processes and wait until the system is ready."""
-        children: list[Child] = only if only is not None else vars(self)["children"]
+        children = only if only is not None else self.children
         for child in children:
             child.launch()
         for child in children:
@@ -130,17 +133,32 @@ class Running:
         if only is None:
             wait_for(lambda: self.get("/ready").json()["status"] == "ok", 40, "a system that is ready")
 
+    def mend(self) -> None:
+        """Have the processes run that there were at first, whatever was done to them, and no others."""
+        for child in self.children:
+            if child.pid and child.alive():
+                os.killpg(child.pid, signal.SIGCONT)
+        for child in set(self.children) - set(self._own):
+            child.stop()
+        self.children = list(self._own)
+        self.start(only=[child for child in self.children if not child.alive()])
+        wait_for(lambda: self.get("/ready").json()["status"] == "ok", 40, "a system that is ready")
+
     def stop(self) -> None:
         """Stop what runs."""
-        for child in vars(self)["children"]:
+        for child in self.children:
             child.terminate()
-        for child in vars(self)["children"]:
+        for child in self.children:
             child.stop()
         self.http.close()
         self.engine.dispose()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(

@@ -218,7 +218,7 @@ def test_what_no_worker_has_seen_yet_is_cancelled_for_good(
         assert cancel(system, by_id).status_code == 200
         assert by_key(system, "k-unseen") == {"cancelled": 2, "too_late": 0}
         later = system.event(event_type="cancel.routed", payload=payload, cancellation_key="k-unseen")
-        system.start(only=[child for child in vars(system)["children"] if child is not system.api])
+        system.start(only=[child for child in system.children if child is not system.api])
         after = _of(system, later, "delivered")
         [never] = wait_for(lambda: system.notifications(event))
         assert (never["status"], never["attempts"]) == ("cancelled", 0)

@@ -1,6 +1,5 @@
 """dedup_key: within its window the same recipient, channel and key is sent once."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -88,8 +87,8 @@ def test_of_several_in_one_batch_the_oldest_goes(system: Running, http: HttpRece
     assert len(http.received("/dedup-batch")) == 1
 
 
-def test_of_fifty_at_once_over_two_workers_one_goes(start_system: Callable[..., Running], http: HttpReceiver) -> None:
-    system = start_system()
+def test_of_fifty_at_once_over_two_workers_one_goes(breakable: Running, http: HttpReceiver) -> None:
+    system = breakable
     second = system.add_worker("fresh", "fresh-2")
     system.start(only=[second])
     fields = {"recipient": http.url("/dedup-race"), "channel": "webhook", "dedup_key": "d-race"}

@@ -2,11 +2,9 @@
 
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from celery import Celery
 
 from tests.receivers import HttpReceiver
@@ -15,7 +13,8 @@ from tests.running import Running, wait_for
 Start = Callable[..., Running]
 
 
-def _subscribe(system: Running, url: str, *event_types: str, **fields: Any) -> str:
+def subscribe(system: Running, url: str, *event_types: str, **fields: Any) -> str:
+    """Make a subscription; returns its id."""
     answer = system.post("/api/v1/subscriptions", {"url": url, "event_types": list(event_types), **fields})
     assert answer.status_code == 201, answer.text
     subscription_id: str = answer.json()["id"]
@@ -33,19 +32,19 @@ def _rows(system: Running, subscription_id: str) -> list[dict[str, Any]]:
     return list(reversed(found))
 
 
-def _finished(system: Running, event_id: str) -> dict[str, Any]:
+def finished(system: Running, event_id: str) -> dict[str, Any]:
     """The notification of an event once it has one, and that is finished."""
     wait_for(lambda: system.notifications(event_id), 40)
     return system.finished(event_id, 40)
 
 
-def _post(system: Running, event_type: str, count: int) -> None:
+def post(system: Running, event_type: str, count: int) -> None:
     """Post events in one request."""
     answer = system.post("/api/v1/events/batch", {"events": [{"event_type": event_type}] * count})
     assert answer.json()["accepted"] == count, answer.text
 
 
-def _wait_for_states(system: Running, subscription_id: str, *states: tuple[str, str | None]) -> Any:
+def wait_for_states(system: Running, subscription_id: str, *states: tuple[str, str | None]) -> Any:
     """The notifications of a subscription once their (status, reason) are these, in any order."""
 
     def states_of(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -64,17 +63,17 @@ EXHAUSTED = ("failed", "retries_exhausted")
 KEEP_OPEN = "UPDATE endpoints SET open_until = now() + interval '1 hour' WHERE id = :id"
 
 
-def _open_breaker(system: Running, http: HttpReceiver, subscription_id: str, path: str, event_type: str) -> Any:
-    """Let five events fail, so that they wait for the breaker; it stays open until `_hurry`."""
+def open_breaker(system: Running, http: HttpReceiver, subscription_id: str, path: str, event_type: str) -> Any:
+    """Let five events fail, so that they wait for the breaker; it stays open until `hurry`."""
     http.answer(path, 500)
-    _post(system, event_type, 5)
-    rows = _wait_for_states(system, subscription_id, *[WAITS] * 5)
+    post(system, event_type, 5)
+    rows = wait_for_states(system, subscription_id, *[WAITS] * 5)
     system.sql(KEEP_OPEN, id=subscription_id)
     assert len(http.received(path)) == 5
     return rows
 
 
-def _hurry(system: Running, subscription_id: str, *, open_still: bool = False) -> None:
+def hurry(system: Running, subscription_id: str, *, open_still: bool = False) -> None:
     """Put the clock forward for the notifications that wait for a breaker; and to its end, but for `open_still`."""
     if not open_still:
         system.sql("UPDATE endpoints SET open_until = now() WHERE id = :id", id=subscription_id)
@@ -82,12 +81,12 @@ def _hurry(system: Running, subscription_id: str, *, open_still: bool = False) -
     system.sql(due, id=subscription_id)
 
 
-def _come_up(system: Running, subscription_id: str, rows: int) -> None:
+def come_up(system: Running, subscription_id: str, rows: int) -> None:
     """Let workers look at notifications that wait for a breaker, while it is open."""
     claims = "SELECT coalesce(sum(claims), 0) FROM notifications WHERE subscription_id = :id"
     before = system.sql(claims, id=subscription_id)[0][0]
     system.sql(KEEP_OPEN, id=subscription_id)
-    _hurry(system, subscription_id, open_still=True)
+    hurry(system, subscription_id, open_still=True)
     wait_for(lambda: system.sql(claims, id=subscription_id)[0][0] >= before + rows, 30)
 
 
@@ -100,27 +99,27 @@ def _waits_after_failure(system: Running, row: dict[str, Any]) -> float:
 
 
 def test_five_failures_open_the_breaker_of_one_endpoint(system: Running, http: HttpReceiver) -> None:
-    sick = _subscribe(system, http.url("/ep/opens"), "ep.opens")
-    healthy = _subscribe(system, http.url("/ep/neighbour"), "ep.opens")
-    rows = _open_breaker(system, http, sick, "/ep/opens", "ep.opens")
+    sick = subscribe(system, http.url("/ep/opens"), "ep.opens")
+    healthy = subscribe(system, http.url("/ep/neighbour"), "ep.opens")
+    rows = open_breaker(system, http, sick, "/ep/opens", "ep.opens")
     assert all(15 <= _waits_after_failure(system, row) < 30 for row in rows)
-    _post(system, "ep.opens", 3)
-    rows = _wait_for_states(system, sick, *[WAITS] * 8)
+    post(system, "ep.opens", 3)
+    rows = wait_for_states(system, sick, *[WAITS] * 8)
     assert [row["attempts"] for row in rows] == [1] * 5 + [0] * 3
     assert all(row["due_at"] for row in rows)
     assert system.notification(rows[-1]["id"])["attempt_log"] == []
     # However often they come up before their time, it is not tried and costs nothing.
-    _come_up(system, sick, 8)
-    rows = _wait_for_states(system, sick, *[WAITS] * 8)
+    come_up(system, sick, 8)
+    rows = wait_for_states(system, sick, *[WAITS] * 8)
     assert [row["attempts"] for row in rows] == [1] * 5 + [0] * 3
     assert len(http.received("/ep/opens")) == 5
-    _wait_for_states(system, healthy, *[DELIVERED] * 8)
+    wait_for_states(system, healthy, *[DELIVERED] * 8)
     assert set(http.times("/ep/neighbour").values()) == {1}
     # It cannot go on for ever.
     shift = "UPDATE notifications SET deferred_at = deferred_at - interval '73 hours' WHERE subscription_id = :id"
     system.sql(shift, id=sick)
-    _hurry(system, sick, open_still=True)
-    _wait_for_states(system, sick, *[("failed", "too_old")] * 8)
+    hurry(system, sick, open_still=True)
+    wait_for_states(system, sick, *[("failed", "too_old")] * 8)
     assert len(http.received("/ep/opens")) == 5
     letters = system.get("/api/v1/dead-letters?event_type=ep.opens").json()["items"]
     assert sorted((each["reason"], each["attempts"]) for each in letters) == [("too_old", 0)] * 3 + [("too_old", 1)] * 5
@@ -128,74 +127,53 @@ def test_five_failures_open_the_breaker_of_one_endpoint(system: Running, http: H
 
 def test_a_probe_that_fails_doubles_the_wait_and_one_that_succeeds_ends_it(system: Running, http: HttpReceiver) -> None:
     path = "/ep/recovers"
-    sick = _subscribe(system, http.url(path), "ep.recovers")
-    _open_breaker(system, http, sick, path, "ep.recovers")
+    sick = subscribe(system, http.url(path), "ep.recovers")
+    open_breaker(system, http, sick, path, "ep.recovers")
     for probes, wait in ((1, 30), (2, 60)):
-        _hurry(system, sick)
+        hurry(system, sick)
         wait_for(lambda count=5 + probes: len(http.received(path)) == count)
-        _wait_for_states(system, sick, *[WAITS] * (4 + probes))
-        _post(system, "ep.recovers", 1)
-        rows = _wait_for_states(system, sick, *[WAITS] * (5 + probes))
+        wait_for_states(system, sick, *[WAITS] * (4 + probes))
+        post(system, "ep.recovers", 1)
+        rows = wait_for_states(system, sick, *[WAITS] * (5 + probes))
         assert wait <= _waits_after_failure(system, rows[-1]) < 2 * wait
         assert sum(row["attempts"] for row in rows) == 5 + probes
     http.answer(path, 204)
-    _hurry(system, sick)
+    hurry(system, sick)
     # Soon after it is back: nothing waits for the time that a lost probe would have had.
-    rows = _wait_for_states(system, sick, *[DELIVERED] * 7)
+    rows = wait_for_states(system, sick, *[DELIVERED] * 7)
     assert sum(row["attempts"] for row in rows) == len(http.received(path)) == 7 + 7
     # All is forgiven: four failures more do not open it again.
     http.answer(path, 500, 500, 500, 500, 204)
-    _post(system, "ep.recovers", 4)
-    _wait_for_states(system, sick, *[DELIVERED] * 11)
+    post(system, "ep.recovers", 4)
+    wait_for_states(system, sick, *[DELIVERED] * 11)
     assert len(http.received(path)) == 14 + 8
 
 
 def test_waiting_for_a_breaker_spends_no_retries(system: Running, http: HttpReceiver) -> None:
-    sick = _subscribe(system, http.url("/ep/budget"), "ep.budget")
+    sick = subscribe(system, http.url("/ep/budget"), "ep.budget")
     http.answer("/ep/budget", 500)
-    _post(system, "ep.budget", 3)
+    post(system, "ep.budget", 3)
     # The fifth failure comes in the second round.
-    rows = _wait_for_states(system, sick, *[WAITS] * 3)
+    rows = wait_for_states(system, sick, *[WAITS] * 3)
     made = sum(row["attempts"] for row in rows)
     while made < 9:
-        _come_up(system, sick, sum(row["due_at"] is not None for row in rows))
+        come_up(system, sick, sum(row["due_at"] is not None for row in rows))
         wait_for(lambda: all(row["reason"] == "breaker_open" for row in _rows(system, sick) if row["due_at"]))
-        _hurry(system, sick)
+        hurry(system, sick)
         made += 1
         wait_for(lambda count=made: sum(row["attempts"] for row in _rows(system, sick)) == count)
         wait_for(lambda: all(row["reason"] == "breaker_open" for row in _rows(system, sick) if row["due_at"]))
         rows = _rows(system, sick)
-    rows = _wait_for_states(system, sick, *[EXHAUSTED] * 3)
+    rows = wait_for_states(system, sick, *[EXHAUSTED] * 3)
     logs = [system.notification(row["id"])["attempt_log"] for row in rows]
     assert [[attempt["number"] for attempt in log] for log in logs] == [[1, 2, 3]] * 3
     assert set(http.times("/ep/budget").values()) == {3}
 
 
-def test_workers_send_one_probe_between_them(start_system: Start, http: HttpReceiver) -> None:
-    system = start_system(NOTIFIER_WEBHOOK_TIMEOUT="25")
-    system.start(only=[system.add_worker("fresh", "fresh-2"), system.add_worker("retry", "retry-2")])
-    sick = _subscribe(system, http.url("/ep/probe"), "ep.probe")
-    _open_breaker(system, http, sick, "/ep/probe", "ep.probe")
-    _post(system, "ep.probe", 5)
-    _wait_for_states(system, sick, *[WAITS] * 10)
-    http.answer("/ep/probe", 204)
-    release = http.hold("/ep/probe")
-    _hurry(system, sick)
-    with ThreadPoolExecutor(8) as threads:  # each in a message of its own
-        list(threads.map(lambda _: _post(system, "ep.probe", 1), range(8)))
-    _wait_for_states(system, sick, ("sending", None), *[WAITS] * 17)
-    _come_up(system, sick, 17)
-    _wait_for_states(system, sick, ("sending", None), *[WAITS] * 17)
-    assert len(http.received("/ep/probe")) == 6
-    release()
-    rows = _wait_for_states(system, sick, *[DELIVERED] * 18)
-    assert sum(row["attempts"] for row in rows) == len(http.received("/ep/probe")) == 5 + 18
-
-
-def test_a_timeout_leads_into_the_slow_lane_and_a_quick_answer_out(start_system: Start, http: HttpReceiver) -> None:
+def test_a_timeout_leads_into_the_slow_lane_and_a_quick_answer_out(breakable: Running, http: HttpReceiver) -> None:
     """So it is with a subscription, and with a URL that is addressed directly."""
-    system = start_system()
-    _subscribe(system, http.url("/ep/slow"), "ep.slow")
+    system = breakable
+    subscribe(system, http.url("/ep/slow"), "ep.slow")
     addressed = {"event_type": "ep.addressed", "recipient": http.url("/ep/slow-url"), "channel": "webhook"}
 
     def post_both() -> list[str]:
@@ -217,16 +195,16 @@ def test_a_timeout_leads_into_the_slow_lane_and_a_quick_answer_out(start_system:
         sender.send_task("tasks.deliver.webhook", args=(ids,), queue="webhook")
     for _ in range(4):  # what comes behind it says when it is through
         elsewhere = system.event(**{**addressed, "recipient": http.url("/ep/quick")})
-        assert _finished(system, elsewhere)["status"] == "delivered"
+        assert finished(system, elsewhere)["status"] == "delivered"
     assert [len(http.received(path)) for path in ("/ep/slow", "/ep/slow-url")] == [1, 1]
     for release in releases:
         release()
     system.retry.launch()
     for event_id in (*first, *later, *latest):
-        notification = _finished(system, event_id)
+        notification = finished(system, event_id)
         assert (notification["status"], notification["attempts"]) == ("delivered", 2 if event_id in first else 1)
     for event_id in post_both():
-        assert _finished(system, event_id)["status"] == "delivered"
+        assert finished(system, event_id)["status"] == "delivered"
         assert _queue(system, event_id) == "webhook"
 
 
@@ -239,36 +217,10 @@ def _queue(system: Running, event_id: str) -> str | None:
     return rows[0].queue if rows else None
 
 
-def test_endpoints_that_hang_hold_up_nobody_else(start_system: Start, http: HttpReceiver) -> None:
-    system = start_system(NOTIFIER_WORKER_CONCURRENCY="2", NOTIFIER_WEBHOOK_TIMEOUT="60")
-    paths = [f"/ep/hangs/{n}" for n in range(6)]
-    sick = [_subscribe(system, http.url(path), f"ep.hangs.{n}") for n, path in enumerate(paths)]
-    _subscribe(system, http.url("/ep/hangs/not"), "ep.well")
-    http.answer("/ep/hangs/not", 500, 204)
-    with contextlib.ExitStack() as held:
-        for path in paths:
-            held.callback(http.hold(path))
-        for n in range(6):
-            system.event(event_type=f"ep.hangs.{n}")
-        wait_for(lambda: all(http.received(path) for path in paths))
-        for n in range(6):  # and on into the slow lane
-            system.event(event_type=f"ep.hangs.{n}")
-        first, *others = [system.event(event_type="ep.well") for _ in range(5)]
-        attempts = [_finished(system, event_id)["attempts"] for event_id in (first, *others)]
-        assert sorted(attempts) == [1, 1, 1, 1, 2]
-        # None of those that hang has come to an end by then.
-        assert system.sql("SELECT count(*) FROM attempts WHERE provider IS NULL OR outcome <> 'accepted'")[0][0] == 1
-        wait_for(lambda: all(len(http.received(path)) == 2 for path in paths))
-    for subscription_id, path in zip(sick, paths, strict=True):
-        rows = _wait_for_states(system, subscription_id, DELIVERED, DELIVERED)
-        assert [row["attempts"] for row in rows] == [1, 1]
-        assert set(http.times(path).values()) == {1}
-
-
 def test_what_hangs_is_retried_and_dead_lettered_like_everything_else(system: Running, http: HttpReceiver) -> None:
     answers = {"ok": (DELIVERED, 1), "400": (("failed", "permanent_error"), 1), "500": (EXHAUSTED, 3)}
     wanted = {**answers, "hangs": (EXHAUSTED, 3), "hangs-too": (EXHAUSTED, 3)}
-    subscriptions = {name: _subscribe(system, http.url(f"/ep/mix/{name}"), "ep.mix") for name in wanted}
+    subscriptions = {name: subscribe(system, http.url(f"/ep/mix/{name}"), "ep.mix") for name in wanted}
     http.answer("/ep/mix/400", 400)
     http.answer("/ep/mix/500", 500)
     with contextlib.ExitStack() as held:
@@ -276,7 +228,7 @@ def test_what_hangs_is_retried_and_dead_lettered_like_everything_else(system: Ru
         held.callback(http.hold("/ep/mix/hangs-too"))
         event_id = system.event(event_type="ep.mix")
         for name, (state, attempts) in wanted.items():
-            [row] = _wait_for_states(system, subscriptions[name], state)
+            [row] = wait_for_states(system, subscriptions[name], state)
             log = system.notification(row["id"])["attempt_log"]
             assert row["attempts"] == attempts
             assert [attempt["number"] for attempt in log] == list(range(1, attempts + 1))
@@ -289,54 +241,6 @@ def test_what_hangs_is_retried_and_dead_lettered_like_everything_else(system: Ru
     assert sorted(letter["attempts"] for letter in letters) == [1, 3, 3, 3]
 
 
-def _straggle(system: Running, http: HttpReceiver, path: str, event_type: str) -> tuple[str, Callable[[], None]]:
-    """An event whose delivery hangs, and that its worker's thread no longer waits for; and what lets it go."""
-    _subscribe(system, http.url(path), event_type)
-    release = http.hold(path)
-    event_id = system.event(event_type=event_type)
-    wait_for(lambda: http.received(path))
-    wait_for(lambda: "claimed=1" in system.fresh.log.read_text(), what="a batch that left its straggler behind")
-    assert system.notifications(event_id)[0]["status"] == "sending"
-    return event_id, release
-
-
-@pytest.mark.parametrize(("answer", "attempts"), [(204, 1), (500, 2)])
-def test_a_worker_that_is_asked_to_end_waits_for_what_hangs(
-    start_system: Start, http: HttpReceiver, answer: int, attempts: int
-) -> None:
-    system = start_system(NOTIFIER_WEBHOOK_TIMEOUT="30")
-    path = f"/ep/warm/{answer}"
-    http.answer(path, answer, 204)
-    event_id, release = _straggle(system, http, path, f"ep.warm.{answer}")
-    system.fresh.terminate()
-    wait_for(lambda: "Warm shutdown" in system.fresh.log.read_text())
-    assert system.sql("SELECT count(*) FROM attempts")[0][0] == 0
-    release()
-    notification = _finished(system, event_id)
-    assert (notification["status"], notification["attempts"]) == ("delivered", attempts)
-    assert [attempt["provider"] for attempt in notification["attempt_log"]] == ["webhook"] * attempts
-    wait_for(lambda: not system.fresh.alive())
-    assert "Traceback" not in system.fresh.log.read_text()
-    assert len(http.received(path)) == attempts
-
-
-def test_what_hangs_in_a_killed_worker_is_taken_over(start_system: Start, http: HttpReceiver) -> None:
-    system = start_system(NOTIFIER_WEBHOOK_TIMEOUT="30")
-    event_id, release = _straggle(system, http, "/ep/killed", "ep.killed")
-    system.fresh.kill()
-    wait_for(lambda: not system.fresh.alive())
-    system.sql("UPDATE notifications SET due_at = now() WHERE status = 'sending'")  # its lease has passed
-    release()
-    system.fresh.launch()
-    notification = _finished(system, event_id)
-    lost, sent = notification["attempt_log"]
-    assert (lost["number"], lost["outcome"], lost["provider"]) == (1, "ambiguous", None)
-    assert lost["error"].startswith("worker lost")
-    assert (sent["number"], sent["outcome"]) == (2, "accepted")
-    assert (notification["status"], notification["attempts"]) == ("delivered", 2)
-    assert http.times("/ep/killed") == {notification["id"]: 2}
-
-
 def _told(http: HttpReceiver, path: str) -> list[tuple[str, Any]]:
     """What a watcher was told: type and data, in order; each event once."""
     return [(each["type"], each["data"]) for each in {each.id: each.json for each in http.received(path)}.values()]
@@ -345,16 +249,16 @@ def _told(http: HttpReceiver, path: str) -> list[tuple[str, Any]]:
 def _watch(system: Running, http: HttpReceiver, path: str, subscription_id: str) -> None:
     """Subscribe to what becomes of a subscription."""
     its_own = f"payload.subscription_id == '{subscription_id}'"
-    _subscribe(system, http.url(path), "notifier.subscription.*", filter=its_own)
+    subscribe(system, http.url(path), "notifier.subscription.*", filter=its_own)
 
 
 def test_a_410_disables_the_subscription(system: Running, http: HttpReceiver) -> None:
-    gone = _subscribe(system, http.url("/ep/gone"), "ep.gone")
+    gone = subscribe(system, http.url("/ep/gone"), "ep.gone")
     _watch(system, http, "/ep/gone-watch", gone)
     http.answer("/ep/gone", 410)
     since = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
-    _post(system, "ep.gone", 3)
-    rows = _wait_for_states(system, gone, *[("failed", "permanent_error")] * 3)
+    post(system, "ep.gone", 3)
+    rows = wait_for_states(system, gone, *[("failed", "permanent_error")] * 3)
     assert [row["attempts"] for row in rows] == [1, 1, 1]
     [attempt] = system.notification(rows[0]["id"])["attempt_log"]
     assert (attempt["outcome"], attempt["status_code"]) == ("rejected", 410)
@@ -363,22 +267,22 @@ def test_a_410_disables_the_subscription(system: Running, http: HttpReceiver) ->
     assert _subscription(system, gone)["disabled_reason"] == "gone"
     told = {"subscription_id": gone, "url": http.url("/ep/gone"), "reason": "gone"}
     wait_for(lambda: _told(http, "/ep/gone-watch") == [("notifier.subscription.disabled", told)])
-    assert _finished(system, system.event(event_type="ep.gone"))["reason"] == "subscription_disabled"
+    assert finished(system, system.event(event_type="ep.gone"))["reason"] == "subscription_disabled"
     # It comes back by one call, and by another it gets all that it missed.
     http.answer("/ep/gone", 204)
     enabled = system.post(f"/api/v1/subscriptions/{gone}/enable")
     assert (enabled.status_code, enabled.json()["enabled"], enabled.json()["disabled_reason"]) == (200, True, None)
-    assert _finished(system, system.event(event_type="ep.gone"))["status"] == "delivered"
+    assert finished(system, system.event(event_type="ep.gone"))["status"] == "delivered"
     recovered = system.post(f"/api/v1/subscriptions/{gone}/recover", {"since": since})
     assert (recovered.status_code, recovered.json()["recovered"]) == (202, 4)
-    _wait_for_states(system, gone, *[DELIVERED] * 5)
+    wait_for_states(system, gone, *[DELIVERED] * 5)
     assert sorted(http.times("/ep/gone").values()) == [1, 1, 2, 2, 2]
     assert len(_told(http, "/ep/gone-watch")) == 1
 
 
 def _fail(system: Running, http: HttpReceiver, path: str, event_type: str) -> None:
     http.answer(path, 500)
-    assert _finished(system, system.event(event_type=event_type))["reason"] == "retries_exhausted"
+    assert finished(system, system.event(event_type=event_type))["reason"] == "retries_exhausted"
 
 
 def _pass_minutes(system: Running, subscription_id: str, minutes: int) -> None:
@@ -388,7 +292,7 @@ def _pass_minutes(system: Running, subscription_id: str, minutes: int) -> None:
 
 def test_nothing_but_failures_is_told_and_then_disables(start_system: Start, http: HttpReceiver) -> None:
     system = start_system(NOTIFIER_SUBSCRIPTION_DISABLE_AFTER="PT1H", NOTIFIER_WEBHOOK_MAX_RETRIES="0")
-    sick = _subscribe(system, http.url("/ep/failing"), "ep.failing")
+    sick = subscribe(system, http.url("/ep/failing"), "ep.failing")
     _watch(system, http, "/ep/failing-watch", sick)
     _fail(system, http, "/ep/failing", "ep.failing")
     _pass_minutes(system, sick, 31)
@@ -402,14 +306,14 @@ def test_nothing_but_failures_is_told_and_then_disables(start_system: Start, htt
     _fail(system, http, "/ep/failing", "ep.failing")
     wait_for(lambda: _told(http, "/ep/failing-watch") == [failing, disabled])
     assert _subscription(system, sick)["disabled_reason"] == "failing"
-    assert _finished(system, system.event(event_type="ep.failing"))["reason"] == "subscription_disabled"
+    assert finished(system, system.event(event_type="ep.failing"))["reason"] == "subscription_disabled"
     # Enabled again it begins anew, and one success forgives it everything.
     assert system.post(f"/api/v1/subscriptions/{sick}/enable").status_code == 200
     for _ in range(2):
         _fail(system, http, "/ep/failing", "ep.failing")
     _pass_minutes(system, sick, 29)
     http.answer("/ep/failing", 204)
-    assert _finished(system, system.event(event_type="ep.failing"))["status"] == "delivered"
+    assert finished(system, system.event(event_type="ep.failing"))["status"] == "delivered"
     _pass_minutes(system, sick, 2)
     for _ in range(4):
         _fail(system, http, "/ep/failing", "ep.failing")

@@ -10,10 +10,10 @@ from deploy.commands.group import OneLineErrors
 #: Where each command is, in the order in which they are listed.
 _COMMANDS: Final = {
     "up": "up",
-    "migrate": "processes",
+    "migrate": "migrate",
     "api": "processes",
-    "worker": "processes",
-    "beat": "processes",
+    "worker": "workers",
+    "beat": "workers",
     "flower": "processes",
     "exporter": "exporter",
     "status": "status",

@@ -1,18 +1,22 @@
 """The click group of manage.py, and what its commands share."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from config.settings import SettingsError
-from config.wiring import Wiring, wiring
 from notifier.errors import NotifierError
+
+if TYPE_CHECKING:
+    from config.wiring import Wiring
 
 #: The folder that manage.py stands in.
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +58,9 @@ def on_a_stack(command: Command) -> Command:
 
 def parts() -> Wiring:
     """What commands work with. Raises SettingsError."""
+    # Here, since it imports most of the product, and commands that start other processes do without.
+    from config.wiring import wiring  # noqa: PLC0415
+
     return wiring()
 
 

@@ -1,31 +1,9 @@
-"""The commands that become one of Notifier's processes, and the one that migrates."""
-
-import os
-import socket
+"""The commands that become another program: granian and Flower."""
 
 import click
 
-from config.queues import WORKERS
-from config.wiring import wiring
-from deploy.commands.auditing import audited, nothing_changed
-from deploy.commands.group import become, on_a_stack, parts
-from notifier import migrations
-
-
-@click.command()
-@on_a_stack
-@audited()
-def migrate() -> None:
-    """Bring the database to this version, and make the partitions of the days to come.
-
-    Safe to repeat, and to run from several places at once.
-    """
-    engine = parts().engine
-    pending = migrations.pending(engine)
-    migrations.upgrade(engine)
-    if pending is None:
-        nothing_changed()
-    click.echo(f"Migrated to {pending}." if pending else "Nothing to migrate.")
+from config.settings import load_settings
+from deploy.commands.group import become, on_a_stack
 
 
 @click.command()
@@ -39,7 +17,7 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 
     Of several processes each answers /metrics for itself: where that is scraped, run more of one process each instead.
     """
-    wiring()  # a wrong setting stops here, in one line
+    load_settings()  # a wrong setting stops here, in one line
     become(
         "granian",
         *("--interface", "wsgi", "--factory", "--host", host, "--port", str(port)),
@@ -52,45 +30,6 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 
 @click.command()
 @on_a_stack
-@click.argument("lane", type=click.Choice([*WORKERS, "all"]))
-@click.option("--name", help="Its node name; unique among workers.  [default: LANE]")
-@click.option("--concurrency", type=click.IntRange(1, 256), help="Threads.  [default: NOTIFIER_WORKER_CONCURRENCY]")
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(1, 65535),
-    help="Serve metrics on this port of 127.0.0.1.  [default: NOTIFIER_METRICS_ADDRESS]",
-)
-def worker(lane: str, name: str | None, concurrency: int | None, metrics_port: int | None) -> None:
-    """Run a Celery worker.
-
-    LANE says what it works on: 'fresh' fans events out and sends notifications, 'retry' sends those that failed
-    before, 'clock' hands over what is due. Keep them apart, so that hanging retries hold up nothing else; 'all'
-    is for trying things out.
-    """
-    if metrics_port is not None:
-        os.environ["NOTIFIER_METRICS_ADDRESS"] = f"127.0.0.1:{metrics_port}"
-    wiring()
-    queues = WORKERS.get(lane) or [queue for consumed in WORKERS.values() for queue in consumed]
-    # One tick at a time: a second one would find nothing left to do.
-    threads = 1 if lane == "clock" else concurrency
-    become(
-        "celery",
-        *("--app", "tasks", "worker", "--queues", ",".join(queues)),
-        *("--hostname", f"{name or lane}@{socket.gethostname()}", "--without-gossip", "--without-mingle"),
-        *(("--concurrency", str(threads)) if threads else ()),
-    )
-
-
-@click.command()
-@on_a_stack
-def beat() -> None:
-    """Run Celery's beat, which keeps time. Run two, on different machines: ticks are idempotent."""
-    wiring()
-    become("celery", "--app", "tasks", "beat", "--pidfile", "")
-
-
-@click.command()
-@on_a_stack
 @click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5555, show_default=True, type=click.IntRange(1, 65535))
 def flower(address: str, port: int) -> None:
@@ -98,5 +37,5 @@ def flower(address: str, port: int) -> None:
 
     FLOWER_BASIC_AUTH=USER:PASSWORD in the environment asks for a password.
     """
-    wiring()
+    load_settings()
     become("deploy.flower", "--app", "tasks", "flower", f"--address={address}", f"--port={port}")

@@ -1,0 +1,54 @@
+"""The commands that run Celery: workers and beat.
+
+In this process, by what `celery worker` and `celery beat` call themselves: their command line would import all of
+Celery's commands and Flower's, and all of ours once more, which together is half of a start.
+"""
+
+import os
+import socket
+import sys
+
+import click
+
+from config.queues import WORKERS
+from deploy.commands.group import on_a_stack
+from tasks import app
+
+
+@click.command()
+@on_a_stack
+@click.argument("lane", type=click.Choice([*WORKERS, "all"]))
+@click.option("--name", help="Its node name; unique among workers.  [default: LANE]")
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Threads.  [default: NOTIFIER_WORKER_CONCURRENCY]")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Serve metrics on this port of 127.0.0.1.  [default: NOTIFIER_METRICS_ADDRESS]",
+)
+def worker(lane: str, name: str | None, concurrency: int | None, metrics_port: int | None) -> None:
+    """Run a Celery worker.
+
+    LANE says what it works on: 'fresh' fans events out and sends notifications, 'retry' sends those that failed
+    before, 'clock' hands over what is due. Keep them apart, so that hanging retries hold up nothing else; 'all'
+    is for trying things out.
+    """
+    if metrics_port is not None:
+        os.environ["NOTIFIER_METRICS_ADDRESS"] = f"127.0.0.1:{metrics_port}"
+    node = app.Worker(
+        queues=WORKERS.get(lane) or [queue for consumed in WORKERS.values() for queue in consumed],
+        hostname=f"{name or lane}@{socket.gethostname()}",
+        # One tick at a time: a second one would find nothing left to do.
+        concurrency=1 if lane == "clock" else concurrency,
+        without_gossip=True,
+        without_mingle=True,
+        loglevel="WARNING",  # for its banner; what is logged is up to config.logs
+    )
+    node.start()
+    sys.exit(node.exitcode)
+
+
+@click.command()
+@on_a_stack
+def beat() -> None:
+    """Run Celery's beat, which keeps time. Run two, on different machines: ticks are idempotent."""
+    app.Beat().run()

@@ -1,0 +1,131 @@
+"""What breaks: Postgres. Nothing is half written, and the receiver judges."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from deploy.embedded import EmbeddedPostgres
+from tests.conftest import new_postgres
+from tests.receivers import HttpReceiver
+from tests.running import Running, wait_for
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A Postgres to be killed."""
+    with new_postgres("notifier") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def on_own_postgres(new_system: Callable[..., Running], own_postgres: EmbeddedPostgres) -> Iterator[Running]:
+    """A system on it."""
+    with new_system(DATABASE_URL=own_postgres.url("notifier")) as system:
+        yield system
+
+
+@pytest.fixture
+def impatient(system: Running, new_system: Callable[..., Running], own_postgres: EmbeddedPostgres) -> Iterator[Running]:
+    """An API beside the same system, which waits a second for Postgres."""
+    beside = new_system(DATABASE_URL=own_postgres.url("notifier"), NOTIFIER_INTAKE_TIMEOUT="1")
+    try:
+        beside.start(only=[beside.api])
+        yield beside
+    finally:
+        beside.stop()
+
+
+@pytest.fixture
+def system(on_own_postgres: Running, own_postgres: EmbeddedPostgres) -> Running:
+    """The same, whole for each test."""
+    own_postgres.start()
+    on_own_postgres.mend()
+    return on_own_postgres
+
+
+def test_postgres_down_is_a_503_and_nothing_is_half_written(
+    system: Running, http: HttpReceiver, own_postgres: EmbeddedPostgres
+) -> None:
+    before = system.event(recipient=http.url("/before"), channel="webhook")
+    system.finished(before)
+    events = system.sql("SELECT count(*) FROM events")[0][0]
+    own_postgres.stop()
+    for path, body in (
+        ("/api/v1/events", {"event_type": "x", "recipient": http.url("/while"), "channel": "webhook"}),
+        ("/api/v1/events/batch", {"events": [{"event_type": "x"}]}),
+        ("/api/v1/notifications", {"recipient": http.url("/while"), "channel": "webhook", "body": "x"}),
+    ):
+        answer = system.post(path, body)
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["Retry-After"]) >= 1
+    assert system.get(f"/api/v1/events/{before}").status_code == 503
+    assert system.get("/ready").status_code == 503
+    assert system.get("/health").status_code == 200
+    own_postgres.start()
+    after = wait_for(
+        lambda: (
+            (
+                a := system.post(
+                    "/api/v1/events", {"event_type": "x", "recipient": http.url("/after"), "channel": "webhook"}
+                )
+            ).status_code
+            == 202
+            and a
+        )
+    )
+    assert system.finished(after.json()["id"])["status"] == "delivered"
+    assert system.sql("SELECT count(*) FROM events")[0][0] == events + 1
+    assert http.received("/while") == []
+    wait_for(lambda: system.get("/ready").json()["status"] == "ok")
+
+
+def test_a_result_outlives_an_outage_of_postgres(
+    system: Running, http: HttpReceiver, own_postgres: EmbeddedPostgres
+) -> None:
+    logged = len(system.fresh.log.read_text())
+    release = http.hold("/outage")
+    event_id = system.event(recipient=http.url("/outage"), channel="webhook")
+    wait_for(lambda: http.received("/outage"))
+    own_postgres.stop()
+    release()
+    # The worker holds its result until Postgres is back; the lease has long passed by then.
+    time_down = time.monotonic()
+    wait_for(lambda: "record_failed" in system.fresh.log.read_text()[logged:])
+    own_postgres.start()
+    system.sql("UPDATE notifications SET due_at = now() WHERE status = 'sending'")
+    notification = system.finished(event_id)
+    assert time.monotonic() - time_down < 30
+    assert (notification["status"], notification["attempts"]) == ("delivered", 1)
+    assert len(http.received("/outage")) == 1
+
+
+def test_a_postgres_that_hangs_does_not_write_what_was_given_up(
+    impatient: Running, own_postgres: EmbeddedPostgres
+) -> None:
+    system = impatient
+    backends = [row[0] for row in system.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")]
+    system.engine.dispose()
+    for pid in [own_postgres.pid, *backends]:
+        assert pid
+        try:
+            os.kill(pid, signal.SIGSTOP)
+        except ProcessLookupError:
+            continue
+    try:
+        # The first is taken by the writer and hangs with it; the second waits behind it and is withdrawn.
+        answers = [system.post("/api/v1/events", {"event_type": f"hung.{n}"}) for n in range(2)]
+    finally:
+        for pid in [own_postgres.pid, *backends]:
+            assert pid
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                continue
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert "nothing was written" in answers[1].json()["detail"]
+    system.event(event_type="after")
+    assert system.sql("SELECT count(*) FROM events WHERE event_type = 'hung.1'")[0][0] == 0
