@@ -4,6 +4,8 @@ Both come from the caller (`X-Request-Id`, `traceparent`) or are made here, and 
 about.
 """
 
+import logging
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Final
 from uuid import UUID
@@ -19,6 +21,7 @@ from notifier.ids import new_id
 log = structlog.get_logger()
 
 REQUEST_ID: Final = "X-Request-Id"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: What is asked so often that it is told of at debug alone, as long as all is well.
 _ASKED_OFTEN: Final = frozenset({"operating.health", "operating.ready", "operating.read_metrics"})
 
@@ -34,13 +37,23 @@ def note(**facts: Any) -> None:  # noqa: ANN401 -- whatever JSON has
     g.told.update(facts)
 
 
+def route() -> str:
+    """The request's path as its route has it: in the path itself there may be an address."""
+    return request.url_rule.rule if request.url_rule else "unmatched"
+
+
+def method() -> str:
+    """The request's method; `other` for a word that a caller made up."""
+    return request.method if request.method in _METHODS else "other"
+
+
 def _begin() -> None:
     g.told = {}
-    g.tracked_since = perf_counter()
+    g.began = perf_counter()
     given = as_traceparent(request.headers.get("traceparent"))
     g.span = None
     if tracing.is_on() and request.endpoint not in _ASKED_OFTEN:
-        g.span = tracing.begin(f"{request.method} {_route()}", SpanKind.SERVER, given)
+        g.span = tracing.begin(f"{method()} {route()}", SpanKind.SERVER, given)
     traceparent = (tracing.traceparent_of(g.span) if g.span else None) or given
     g.cause = Cause(as_request_id(request.headers.get(REQUEST_ID)) or str(new_id()), traceparent)
     # Threads serve one request after the other.
@@ -53,23 +66,21 @@ def _begin() -> None:
 def _end(response: Response) -> Response:
     response.headers[REQUEST_ID] = g.cause.request_id
     status = response.status_code
-    often = status < 400 and request.endpoint in _ASKED_OFTEN
-    level = "error" if status >= 500 and status != 503 else "warning" if status >= 500 else "debug" if often else "info"
     caller = getattr(g, "caller", None)
-    getattr(log, level)(
+    log.log(
+        _level(status),
         "request",
-        method=request.method,
-        # Not the path, in which there may be an address.
-        route=_route(),
+        method=method(),
+        route=route(),
         status=status,
-        ms=round((perf_counter() - g.tracked_since) * 1000, 1),
+        ms=round((perf_counter() - g.began) * 1000, 1),
         source=caller.name if caller else None,
         # Of what stands in the path only ids of ours.
         **{name: str(value) for name, value in (request.view_args or {}).items() if isinstance(value, UUID)},
         **g.told,
     )
     if g.span is not None:
-        g.span.set_attributes({"http.request.method": request.method, "http.route": _route()})
+        g.span.set_attributes({"http.request.method": method(), "http.route": route()})
         g.span.set_attributes({"http.response.status_code": status, "notifier.request_id": g.cause.request_id})
         if status >= 500:
             tracing.fail(g.span, f"http {status}")
@@ -77,8 +88,12 @@ def _end(response: Response) -> Response:
     return response
 
 
-def _route() -> str:
-    return request.url_rule.rule if request.url_rule else "unmatched"
+def _level(status: int) -> int:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return logging.WARNING  # of Postgres, which is away
+    if status >= 500:
+        return logging.ERROR
+    return logging.DEBUG if status < 400 and request.endpoint in _ASKED_OFTEN else logging.INFO
 
 
 def track(app: Flask) -> None:
