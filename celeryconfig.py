@@ -3,6 +3,8 @@
 So nothing below is load-bearing for delivery. What each line avoids was seen to happen without it.
 """
 
+from celery.schedules import crontab
+
 from config.queues import ALL, CLOCK
 from config.settings import load_settings
 
@@ -63,14 +65,15 @@ beat_schedule = {
         # Absolute and by the beat's clock: two hosts may well be some seconds apart.
         "options": {"queue": CLOCK, "expires": 120},
     },
+    # By the clock on the wall: a beat that is started again every half hour would never come to an interval's end.
     "make partitions ahead": {
         "task": "tasks.make_partitions",
-        "schedule": 600.0,
+        "schedule": crontab(minute="*/10"),
         "options": {"queue": CLOCK, "expires": 3600},
     },
     "purge what is old": {
         "task": "tasks.purge",
-        "schedule": 3600.0,
+        "schedule": crontab(minute=40),
         "options": {"queue": CLOCK, "expires": 3600},
     },
 }
