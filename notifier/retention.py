@@ -165,14 +165,8 @@ def _is_free(engine: Engine, table: str, day: date) -> bool:
         return not (_keeper(connection, table, day) or _replaces(connection, table, day))
 
 
-@contextlib.contextmanager
-def _locked(engine: Engine, part: str) -> Iterator[Connection]:
-    """A transaction in which nobody else purges, or writes to a partition. Raises OperationalError without a lock."""
-    with _alone(engine) as connection:
-        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
-        # The day alone, and only against those who write: nobody else notices while we look once more.
-        connection.execute(text(f"LOCK TABLE ONLY {part} IN EXCLUSIVE MODE"))
-        yield connection
+def _wait_no_longer(connection: Connection) -> None:
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
 
 
 def _drop(engine: Engine, table: str, day: date) -> Step | None:
@@ -180,7 +174,10 @@ def _drop(engine: Engine, table: str, day: date) -> Step | None:
     if not _is_free(engine, table, day):
         return None
     part = partition_of(table, day)
-    with _locked(engine, part) as connection:
+    with _alone(engine) as connection:
+        _wait_no_longer(connection)
+        # First the day alone, and only against those who write: nobody else notices while we look once more.
+        connection.execute(text(f"LOCK TABLE ONLY {part} IN EXCLUSIVE MODE"))
         if _keeper(connection, table, day):
             return None
         # Then against those who read it, or we would wait for them with the whole table locked.
@@ -194,16 +191,12 @@ def _compact(engine: Engine, table: str, day: date) -> Step | None:
     if table not in compacting.COMPACTED:
         return None
     with _alone(engine) as connection:
-        replacing = compacting.replacing(connection, table, day)
-        if compacting.needed(connection, table, day, replacing) is None:
+        copy = compacting.copy(connection, table, day)
+        if copy is None:
             return None
-    part = partition_of(table, day)
-    with _locked(engine, part) as connection:
-        ids = compacting.needed(connection, table, day, replacing)
-        if ids is None:
-            return None
-        kept = compacting.compact(connection, table, day, ids)
-    return Step(part, None, kept)
+        _wait_no_longer(connection)
+        kept = copy.exchange(connection)
+    return None if kept is None else Step(partition_of(table, day), None, kept)
 
 
 def _old_days(connection: Connection, before: date) -> list[tuple[str, date]]:
@@ -215,7 +208,7 @@ def _old_days(connection: Connection, before: date) -> list[tuple[str, date]]:
 def _go_through_days(
     engine: Engine, before: date, blocked: set[date], act: Callable[[Engine, str, date], Step | None]
 ) -> Iterator[Step]:
-    """Drop or compact the old days. Those without a lock are `blocked`: left whole, to be dropped the next time."""
+    """Drop or compact the old days. Those without a lock are `blocked`, and after some tries all that are left."""
     with engine.connect() as connection:
         days = _old_days(connection, before)
     for table, day in days:
@@ -274,7 +267,8 @@ def _steps(engine: Engine, limits: Limits) -> Iterator[Step]:
     yield from _go_through_days(engine, limits.before, blocked, _drop)
     freed = False
     for steps in (
-        _go_through_days(engine, limits.before, blocked, _compact),
+        # A day that is dropped the next time is left whole; one that cannot be made anew now loses rows meanwhile.
+        _go_through_days(engine, limits.before, {*blocked}, _compact),
         _delete_rows(engine, limits.before, blocked),
     ):
         for step in steps:

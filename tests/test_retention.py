@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from notifier import compacting, retention
+from notifier.holds import free_released
 from notifier.ids import derived_id, new_id
 from notifier.partitions import TABLES, make_day, partition_of
 from notifier.retention import PurgedElsewhere, Retention
@@ -66,6 +67,11 @@ class Data:
             self.insert("attempts", id=attempt, notification_id=row_id, number=number + 1, outcome="accepted")
         return row_id
 
+    def update(self, table: str, row_id: UUID, **columns: Any) -> None:
+        assignments = ", ".join(f"{name} = :{name}" for name in columns)
+        with self.engine.begin() as connection:
+            connection.execute(text(f"UPDATE {table} SET {assignments} WHERE id = :id"), {"id": row_id, **columns})
+
     def live(self, row_id: UUID, **columns: Any) -> UUID:
         return self.notification(row_id, **({"status": "queued", "due_at": datetime.now(UTC)} | columns))
 
@@ -98,7 +104,7 @@ def data(engine: Engine) -> Data:
 def small_days_are_compacted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if each test filled its days with a million rows."""
     monkeypatch.setattr(compacting, "_SMALLEST", 0)
-    monkeypatch.setattr(compacting, "_BYTES_A_ROW", 0)
+    monkeypatch.setattr(compacting, "_TIMES", 0)
 
 
 @pytest.fixture(params=["row by row", "anew"])
@@ -305,17 +311,18 @@ def waiting_for_a_lock(engine: Engine) -> int | None:
 
 
 class Purging(threading.Thread):
-    """A purge beside the test."""
+    """A purge beside the test, and what it did."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(daemon=True)
         self._engine = engine
         self.error: Exception | None = None
+        self.steps: list[retention.Step] = []
         self.start()
 
     def run(self) -> None:
         try:
-            purge(self._engine)
+            self.steps += retention.purge(self._engine, SPANS)
         except Exception as error:
             self.error = error
 
@@ -415,21 +422,97 @@ def test_a_day_of_which_much_is_needed_is_not_copied(data: Data, monkeypatch: py
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("table", ["notifications", "events"])
-def test_what_becomes_alive_before_a_day_is_made_anew_is_not_lost(data: Data, table: str) -> None:
+def test_what_happens_to_a_day_while_it_is_made_anew_is_not_lost(data: Data, table: str) -> None:
     data.days(OLD)
-    data.live(id_of(OLD, "n"), event_id=data.event(id_of(OLD, "e")))
+    live, done = (
+        data.live(id_of(OLD, name, "n"), event_id=data.event(id_of(OLD, name, "e"))) for name in ("live", "done")
+    )
+    if table == "events":
+        live, done = (id_of(OLD, name, "e") for name in ("live", "done"))
+        data.update("notifications", done_event := id_of(OLD, "done", "n"), status="sent", due_at=None)
+        data.update("events", done, status="accepted", due_at=datetime.now(UTC))
+        assert done_event in data.ids("notifications")
     fill(data, 3000)
-    row = id_of(OLD, "many", 7)
-    state = "queued" if table == "notifications" else "accepted"
+    row, state = id_of(OLD, "many", 7), {"notifications": "queued", "events": "accepted"}[table]
+    new = id_of(OLD, "new")
     with data.engine.begin() as other:
-        query = f"UPDATE {table} SET status = '{state}', due_at = now() WHERE id = :id"
-        other.execute(text(query), {"id": row})
+        update = f"UPDATE {table} SET status = :status, due_at = :due_at, source = 'touched' WHERE id = :id"
+        now = datetime.now(UTC)
+        finished = {"notifications": "sent", "events": "processed"}[table]
+        other.execute(text(update), {"id": row, "status": state, "due_at": now})
+        other.execute(text(update), {"id": live, "status": state, "due_at": now})
+        other.execute(text(update), {"id": done, "status": finished, "due_at": None})
+        if table == "notifications":
+            insert = "INSERT INTO notifications (id, source, critical, priority, queue, status, due_at, created_at)"
+            values = "VALUES (:id, 'touched', false, 'low', 'sms', 'queued', now(), now())"
+            other.execute(text(f"{insert} {values}"), {"id": new})
         purging = Purging(data.engine)
         wait_for(lambda: waiting_for_a_lock(data.engine))
     purging.join(60)
     assert not purging.is_alive()
     assert purging.error is None
-    assert data.ids(table) == {row, id_of(OLD, table[0])}
+    assert any(partition_of(table, OLD) == step.table and step.kept is not None for step in purging.steps)
+    expected = {row, live, new} if table == "notifications" else {row, live}
+    assert data.ids(table) - {done} == expected
+    with data.engine.connect() as connection:
+        touched = connection.execute(text(f"SELECT id, due_at IS NULL FROM {table} WHERE source = 'touched'")).all()
+    assert {(each, finished) for each, finished in touched} - {(done, True)} == {(each, False) for each in expected}
+
+
+def test_replaced_reminders_by_the_thousand_stay_known(data: Data) -> None:
+    """A reminder that is live asks for the later ones by key: together they are many pairs, but few rows."""
+    eve = OLD - timedelta(days=1)
+    data.days(eve, OLD)
+    target = {"target_date": datetime.now(UTC), "cancellation_key": "k"}
+    for n in range(110):
+        data.live(id_of(eve, "live", n), attempts=0, **target, origin_id=id_of(eve))
+    later = {data.notification(id_of(OLD, "later", n), attempts=0, **target, origin_id=id_of(OLD)) for n in range(110)}
+    fill(data, 3000)
+    steps = purge(data.engine)
+    assert (partition_of("notifications", OLD), 110) in {(step.table, step.kept) for step in steps}
+    assert later < data.ids("notifications")
+
+
+def test_a_day_of_large_rows_that_are_needed_is_not_copied_again_and_again(data: Data) -> None:
+    data.days(OLD)
+    for n in range(100):
+        data.live(id_of(OLD, n), attempts=0, content=orjson.dumps({"body": os.urandom(8000).hex()}).decode())
+    assert not [step for step in purge(data.engine) if step.kept is not None]
+
+
+def test_what_cannot_be_made_anew_now_loses_its_rows_meanwhile(data: Data) -> None:
+    data.days(OLD)
+    live = data.live(id_of(OLD, "n"))
+    fill(data, 3000)
+    with data.engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM notifications"))
+        steps = purge(data.engine)
+    assert partition_of("notifications", OLD) not in {step.table for step in steps if step.kept is not None}
+    assert data.ids("notifications") == {live}
+
+
+def test_a_clock_that_goes_on_does_not_keep_a_day_from_being_made_anew(data: Data) -> None:
+    """Each tick locks rows of all days, and none of them is in the other's way for long."""
+    data.days(OLD)
+    content = orjson.dumps({"body": os.urandom(4_000).hex()}).decode()
+    live = {data.live(id_of(OLD, n), attempts=0, content=content) for n in range(200)}
+    fill(data, 20_000)
+    stop, ticks = threading.Event(), list[int]()
+
+    def tick() -> None:
+        while not stop.is_set():
+            ticks.append(free_released(data.engine))
+
+    clock = threading.Thread(target=tick)
+    clock.start()
+    try:
+        steps = purge(data.engine)
+    finally:
+        stop.set()
+        clock.join(20)
+    assert len(ticks) > 10
+    assert (partition_of("notifications", OLD), len(live)) in {(step.table, step.kept) for step in steps}
+    assert data.ids("notifications") == live
 
 
 @pytest.mark.parametrize("read", ["notifications", partition_of("notifications", OLD)])

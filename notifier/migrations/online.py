@@ -16,6 +16,11 @@ _PARTITIONS: Final = text("""
     SELECT CAST(relname AS text) FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
     WHERE inhparent = CAST(:table AS regclass) ORDER BY relname
 """)
+#: Whether a partition has its part of an index already: it was made meanwhile, and brought it.
+_HAS_ITS_PART: Final = text("""
+    SELECT count(*) FROM pg_inherits JOIN pg_index ON indexrelid = inhrelid
+    WHERE inhparent = to_regclass(:index) AND indrelid = to_regclass(:partition)
+""")
 #: An index whose building was interrupted stays behind, and is of no use.
 _BROKEN: Final = text("""
     SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass(:index) AND NOT indisvalid
@@ -41,6 +46,8 @@ def create_index_on_partitions(name: str, table: str, definition: str) -> None:
     with _own_connection() as connection:
         _quickly(connection, parent)
         for partition in connection.scalars(_PARTITIONS, {"table": table}).all():
+            if connection.scalar(_HAS_ITS_PART, {"index": name, "partition": partition}):
+                continue
             index = f"{partition}_{name.removeprefix(f'{table}_')}"
             _build(connection, index, partition, definition)
             _quickly(connection, f"ALTER INDEX {name} ATTACH PARTITION {index}")
