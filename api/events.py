@@ -218,5 +218,6 @@ def replay_event(event_id: UUID) -> Event:
     if event is None:
         abort(404, "There is no such event.")
     known = vars(event) | asdict(cause())
-    here.publisher.hint(routing.replay(here.wiring.engine, known, planner(), here.wiring.listeners), cause())
+    hints = routing.replay(here.wiring.engine, known, planner(), here.wiring.listeners)
+    here.publisher.hint(hints, [cause()] * len(hints))
     return event

@@ -1,10 +1,13 @@
 """Users: where people can be reached, and what they want to hear of."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
+import structlog
 from flask import Response, abort
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import requires
 from api.pages import page
@@ -17,6 +20,8 @@ from notifier.erasure import erase_user
 from notifier.exporting import export
 from notifier.keys import Scope
 from notifier.models import User
+
+log = structlog.get_logger()
 
 blp = Resource("users", __name__, url_prefix="/api/v1/users", description="People, and what they want to hear of.")
 
@@ -79,7 +84,16 @@ def export_user(user_id: str) -> Response:
     pieces = export(parts().wiring.engine, user_id)
     if pieces is None:
         abort(404, "There is no such user.")
-    return Response(pieces, mimetype="application/json", headers={"Cache-Control": "no-store"})
+    return Response(_until_it_breaks(pieces), mimetype="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _until_it_breaks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """An answer that has begun can only be broken off. The server prints what is raised then, and all that it says."""
+    try:
+        yield from pieces
+    except SQLAlchemyError as error:
+        log.warning("export_broken_off", error=type(getattr(error, "orig", None) or error).__name__)
+        raise ConnectionError("Postgres went away in the middle of it.") from None
 
 
 @blp.route("/<name:user_id>/preferences")

@@ -7,11 +7,13 @@ Our own lines go straight to standard error: by way of the standard library's lo
 much.
 """
 
+import json
 import logging
 import sys
 import threading
 import traceback
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, BinaryIO, Final, TextIO, cast
 
 import orjson
 import structlog
@@ -62,16 +64,36 @@ def configure_logs(settings: Settings) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
+class _Unfailing:
+    """A stream whose reader may have gone, or whose disk may be full: that is nothing to fail a request for."""
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 -- of text or of bytes
+        self._stream = stream
+
+    def write(self, line: Any) -> None:  # noqa: ANN401
+        """Write it, if that can be done."""
+        with suppress(OSError, ValueError):
+            self._stream.write(line)
+
+    def flush(self) -> None:
+        """Flush, if that can be done."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def _factory(*, as_json: bool) -> Any:  # noqa: ANN401 -- structlog's factories have no type in common
     # Where standard error was replaced by something that takes text alone, as some test runners do, text it is.
     raw = getattr(sys.stderr, "buffer", None)
     if as_json and raw is not None:
-        return structlog.BytesLoggerFactory(raw)
-    return structlog.PrintLoggerFactory(sys.stderr)
+        return structlog.BytesLoggerFactory(cast(BinaryIO, _Unfailing(raw)))
+    return structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(sys.stderr)))
 
 
 def _as_bytes(event: Any, **_: Any) -> bytes:  # noqa: ANN401 -- structlog's signature
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # halves of surrogate pairs, which UTF-8 has not
+        return json.dumps(event, default=str).encode()
 
 
 def _as_text(event: Any, **_: Any) -> str:  # noqa: ANN401 -- structlog's signature

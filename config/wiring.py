@@ -31,6 +31,7 @@ def make_engine(settings: Settings) -> Engine:
         max_overflow=15,
         pool_timeout=10,
         pool_pre_ping=True,
+        hide_parameters=True,  # in what exceptions say: they are people's addresses, and go to whoever prints them
         connect_args={
             "connect_timeout": 3,
             "application_name": "notifier",

@@ -124,15 +124,18 @@ _SET_ASIDE: Final = text(f"""
         rule text, due_at timestamptz, deferred_at timestamptz, needs_next boolean,
         queue text)
     WHERE n.id = ANY(:ids) AND n.id = aside.id AND n.claims = aside.claims AND n.status = '{Status.SENDING}'
+    RETURNING n.id
 """)
 
 
-def set_aside(connection: Connection, asides: Sequence[Aside]) -> None:
-    """Give claimed rows the states that the gate decided on, those that are still held under their claim."""
-    if asides:
-        asides = sorted(asides, key=lambda aside: aside.id)
-        values = {"asides": orjson.dumps(asides).decode(), "ids": [aside.id for aside in asides]}
-        connection.execute(_SET_ASIDE, values)
+def set_aside(connection: Connection, asides: Sequence[Aside]) -> list[Aside]:
+    """Give claimed rows the states that the gate decided on; returns those that were still held under their claim."""
+    if not asides:
+        return []
+    asides = sorted(asides, key=lambda aside: aside.id)
+    values = {"asides": orjson.dumps(asides).decode(), "ids": [aside.id for aside in asides]}
+    changed = set(connection.scalars(_SET_ASIDE, values))
+    return [aside for aside in asides if aside.id in changed]
 
 
 _GIVE_BACK: Final = text(f"""

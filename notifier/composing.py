@@ -223,7 +223,9 @@ class Composition:
             return CannotCompose(f"secret: {error}")
         except Exception as error:
             # This row breaks our code: it dies alone, its batch goes on.
-            log.warning("render_failed", notification_id=str(row.id), error=type(error).__name__)
+            log.warning(
+                "render_failed", notification_id=str(row.id), request_id=row.request_id, error=type(error).__name__
+            )
             return CannotCompose(f"render: {type(error).__name__}")
 
     def _template(self, row: Claimed) -> _Template:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import Connection, Engine, Select, delete, select, text
+from sqlalchemy import Connection, Engine, Row, Select, delete, select, text
 
 from notifier import metrics
 from notifier.callbacks import tell
@@ -85,13 +85,17 @@ _BURY_EVENTS: Final = text(f"""
     ), dead AS (
         UPDATE events e SET status = '{EventStatus.FAILED}', due_at = NULL
         FROM given WHERE e.id = ANY(:ids) AND e.id = given.id AND e.status = '{EventStatus.ACCEPTED}'
-        RETURNING e.id, e.event_type, e.error, given.letter_id
+        RETURNING e.id, e.event_type, e.error, e.handovers, e.request_id, e.traceparent, given.letter_id
+    ), written AS (
+        INSERT INTO dead_letters (id, event_id, claims, event_type, reason, error, attempts, created_at)
+        SELECT letter_id, dead.id, (SELECT count(*) FROM dead_letters d WHERE d.event_id = dead.id
+                AND d.notification_id IS NULL), event_type, '{FAN_OUT_FAILED}', error, 0, now() FROM dead
+        ON CONFLICT (event_id, claims) WHERE notification_id IS NULL DO NOTHING
+        RETURNING id, reason
     )
-    INSERT INTO dead_letters (id, event_id, claims, event_type, reason, error, attempts, created_at)
-    SELECT letter_id, dead.id, (SELECT count(*) FROM dead_letters d WHERE d.event_id = dead.id
-            AND d.notification_id IS NULL), event_type, '{FAN_OUT_FAILED}', error, 0, now() FROM dead
-    ON CONFLICT (event_id, claims) WHERE notification_id IS NULL DO NOTHING
-    RETURNING event_id, event_type, reason
+    SELECT NULL AS id, dead.id AS event_id, event_type, NULL AS channel, reason, error, handovers AS attempts,
+        request_id, traceparent
+    FROM dead JOIN written ON written.id = letter_id
 """)
 
 
@@ -110,13 +114,19 @@ def bury(connection: Connection, deaths: Sequence[Death], *, found: Collection[S
     values = {"deaths": orjson.dumps(given).decode(), "ids": ids, "found": [*found]}
     written = connection.execute(_BURY, values).all()
     tell(connection, ids)
-    for row in written:
-        told = {"notification_id": str(row.id), "event_id": str(row.event_id) if row.event_id else None}
-        told |= {name: getattr(row, name) for name in _TOLD}
-        log.warning("dead_letter", **{name: value for name, value in told.items() if value is not None})
+    _tell_of(written)
     letters = [(row.channel or metrics.NONE, row.reason) for row in written]
     metrics.count(metrics.DEAD_LETTERS, letters)
     metrics.count(metrics.NOTIFICATIONS, ((channel, Status.FAILED, reason) for channel, reason in letters))
+
+
+def _tell_of(written: Sequence[Row[Any]]) -> None:
+    """A line for each letter."""
+    for row in written:
+        ids = {"notification_id": row.id, "event_id": row.event_id}
+        told = {name: str(value) for name, value in ids.items() if value is not None}
+        told |= {name: value for name in _TOLD if (value := getattr(row, name)) is not None}
+        log.warning("dead_letter", **told)
 
 
 def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
@@ -125,8 +135,7 @@ def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
         given = [{"id": event_id, "letter_id": new_id()} for event_id in event_ids]
         values = {"deaths": orjson.dumps(given).decode(), "ids": list(event_ids)}
         written = connection.execute(_BURY_EVENTS, values).all()
-        for row in written:
-            log.warning("dead_letter", event_id=str(row.event_id), event_type=row.event_type, reason=row.reason)
+        _tell_of(written)
         metrics.count(metrics.DEAD_LETTERS, ((metrics.NONE, row.reason) for row in written))
 
 

@@ -13,7 +13,6 @@ while a provider is called, and every call leaves an attempt row whose id follow
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -30,8 +29,8 @@ from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
 from notifier.deadletters import AMBIGUOUS
 from notifier.endpoints import Watch
-from notifier.errors import NotifierError
 from notifier.facts import Facts, read
+from notifier.failed_rows import BatchFailed, FailedRow
 from notifier.failover import Providers, Relay
 from notifier.gate import Gate, Passed
 from notifier.listeners import Listeners
@@ -58,41 +57,6 @@ _LATE: Final = 1.0
 _STALLED: Final = 0.3
 #: Between tries to record while Postgres is away, in seconds.
 _RECORD_PAUSE: Final = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class FailedRow:
-    """A notification whose attempt failed; still in `sending` under `claims`. Pickles, as Celery requires."""
-
-    id: UUID
-    claims: int
-    #: No retry can help.
-    permanent: bool
-    error: str | None
-    #: Why it is dead then, where that is not simply a permanent error.
-    reason: str | None = None
-    #: Seconds that the provider asked to wait, as a floor under the backoff.
-    retry_after: float | None = None
-
-
-class BatchFailed(NotifierError):
-    """Something in a batch failed. All state is in `args`, so that it survives pickling."""
-
-    def __init__(self, rows: Sequence[FailedRow]) -> None:
-        super().__init__(tuple(rows))
-
-    @property
-    def rows(self) -> tuple[FailedRow, ...]:
-        """The notifications that failed."""
-        rows: tuple[FailedRow, ...] = self.args[0]
-        return rows
-
-    def __str__(self) -> str:
-        permanent = sum(row.permanent for row in self.rows)
-        return f"{len(self.rows)} failed, {permanent} of them for good"
-
-    def __repr__(self) -> str:
-        return f"BatchFailed({self})"  # short: it goes to logs and to Flower
 
 
 #: Takes what is left of a batch off a worker's hands: whether it could, and then what failed in the end.
@@ -145,8 +109,9 @@ class Delivery:
         try:
             failed = self._deliver(ids, tries, detach, meter, patient=patient)
         except Exception as error:
-            meter.broke(error)
+            meter.close(error)
             raise
+        meter.close()
         if failed:
             raise BatchFailed(failed)
 
@@ -271,7 +236,7 @@ class _Batch:
             try:
                 for results in self._relay.send(self._messages()):
                     self._note(results)
-                    self._returned += [self._begun.pop(row_id)[0] for row_id in self._relay.take_unbegun()]
+                    self._return(self._relay.take_unbegun())
                     if self._record_is_due():
                         self._record()
                     yield
@@ -284,6 +249,13 @@ class _Batch:
             while self._unrecorded and not self._record():
                 time.sleep(_RECORD_PAUSE)
         self._give_back()
+
+    def _return(self, unbegun: Sequence[UUID]) -> None:
+        """Give back what no provider could begin."""
+        for row_id in unbegun:
+            row, _ = self._begun.pop(row_id)
+            self._meter.returned(row)
+            self._returned.append(row)
 
     def late(self) -> list[Claimed]:
         """What was begun a while ago and is not back."""

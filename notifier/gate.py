@@ -86,14 +86,13 @@ class Gate:
             self.providers.remember_waiting(connection, put, facts.health)
             if self.providers.is_paced:
                 put += self.providers.pace(connection, _without(put, passed), facts.health)
-            set_aside(connection, [verdict for verdict in put if isinstance(verdict, Aside)])
+            asides = set_aside(connection, [verdict for verdict in put if isinstance(verdict, Aside)])
             bury(connection, [verdict for verdict in put if isinstance(verdict, Death)])
             tell(connection, [verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.due_at is None])
         metrics.count(metrics.NOTIFICATIONS, self._counted(put))
         by_id = {row.id: row for row in rows}
-        for verdict in put:
-            if isinstance(verdict, Aside):
-                lines.put_aside(self.channel, by_id[verdict.id], verdict)
+        for aside in asides:
+            lines.put_aside(self.channel, by_id[aside.id], aside)
         return _without(put, passed)
 
     def _counted(self, put: Sequence[Aside | Death]) -> Iterator[tuple[str, str, str]]:

@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from notifier import metrics
-from notifier.causes import UNKNOWN, Cause
+from notifier.causes import Cause
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
 
@@ -52,8 +51,8 @@ Answer = Accepted | NotifierError
 class Publisher(Protocol):
     """Where hints go: (queue, id) of rows that are due now. Must return at once and raise nothing."""
 
-    def hint(self, hints: Sequence[tuple[str, UUID]], cause: Cause = UNKNOWN) -> None:
-        """Tell the workers, if they can be told; `cause` is the request that brought them all."""
+    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[Cause]) -> None:
+        """Tell the workers, if they can be told; `causes` are the requests that brought each."""
         ...
 
 
@@ -155,8 +154,8 @@ class Intake:
         remaining = iter(answers)
         for request in requests:
             request.answers.set_result([next(remaining) for _ in request.drafts])
-        for cause, drafted in groupby(new, key=lambda draft: draft.cause):
-            self._publisher.hint([hint for draft in drafted for hint in draft.hints], cause)
+        hints = [(hint, draft.cause) for draft in new for hint in draft.hints]
+        self._publisher.hint([hint for hint, _ in hints], [cause for _, cause in hints])
         _count(len(drafts), new, len(accepted) - len(new))
 
     def _answers(self, drafts: Sequence[Draft]) -> list[Answer]:

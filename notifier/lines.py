@@ -5,6 +5,7 @@
 Ids and states, no addresses and no contents: by its `request_id` everything can be found that a request brought about.
 """
 
+import re
 from typing import Any, Final
 
 import structlog
@@ -16,8 +17,15 @@ from notifier.providers import Outcome
 
 log = structlog.get_logger()
 
+_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:=+-]{1,64}")
+
 ATTEMPT: Final = "attempt"
 PUT_ASIDE: Final = "put_aside"
+
+
+def _harmless(message_id: str | None) -> str | None:
+    """A vendor's id for a message, where it looks like one: it is the vendor's, or a browser's, choice."""
+    return message_id if message_id and _MESSAGE_ID.fullmatch(message_id) else None
 
 
 def _class(error: str | None) -> str | None:
@@ -46,7 +54,7 @@ def attempt(channel: Channel, row: Claimed, record: Record) -> None:
         "ms": round(result.duration_ms, 1),
         "code": result.status_code,
         "fault": result.fault.value if result.fault else None,
-        "message_id": result.message_id,
+        "message_id": _harmless(result.message_id),
         # Its class alone: details come from servers, who like to repeat addresses.
         "error": _class(result.error),
         "handed_on": result.handed_on or None,

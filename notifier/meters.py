@@ -58,6 +58,11 @@ class Meter:
         self._trace = BatchTrace(f"deliver {self._channel}", came_by)
         self._began = time.monotonic()
         self._rows: dict[UUID, Claimed] = {}
+        self._counts: dict[str, int] = {}
+
+    def returned(self, row: Claimed) -> None:
+        """No provider could begin it."""
+        self._trace.end(row.id, "given back", {})
 
     def step(self, name: str) -> AbstractContextManager[None]:
         """Observe how long a step takes."""
@@ -75,11 +80,11 @@ class Meter:
         metrics.BATCH_SECONDS.labels(self._channel).observe(seconds)
         counts = {"claimed": len(self._rows), "put_aside": len(self._rows) - passed, "failed": failed}
         log.info("batch", channel=self._channel, tries=self._tries, **counts, seconds=round(seconds, 3))
-        self._trace.close(None, {f"notifier.{name}": count for name, count in counts.items()})
+        self._counts = {f"notifier.{name}": count for name, count in counts.items()}
 
-    def broke(self, error: BaseException) -> None:
-        """The batch ended in an error of ours, or of Postgres."""
-        self._trace.close(type(error).__name__, {})
+    def close(self, error: BaseException | None = None) -> None:
+        """It is over in this thread; stragglers may go on in others. `error`: what ended it."""
+        self._trace.close(type(error).__name__ if error else None, self._counts)
 
     def begin(self, row: Claimed, message: Message) -> Message:
         """A message that is to be sent now, with its place in its trace."""

@@ -14,7 +14,7 @@ from config.wiring import wiring
 from notifier import metrics
 from notifier.channels import Channel
 from notifier.deadletters import PERMANENT_ERROR, RETRIES_EXHAUSTED, Death, bury
-from notifier.delivery import BatchFailed, FailedRow
+from notifier.failed_rows import BatchFailed, FailedRow
 from notifier.retries import RetryPolicy, Wait, put_off
 
 log = structlog.get_logger()

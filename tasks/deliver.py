@@ -11,7 +11,7 @@ from celery.signals import worker_init
 
 from config.wiring import wiring
 from notifier.channels import Channel
-from notifier.delivery import BatchFailed
+from notifier.failed_rows import BatchFailed
 from notifier.lanes import PATIENT
 from tasks.base import DeliverTask
 from tasks.headers import DUE, TRACEPARENT

@@ -50,7 +50,7 @@ def _fan_out(event_ids: Sequence[UUID], cause: Cause) -> None:
         trace.close(type(error).__name__, {})
         raise
     trace.close(None, {"notifier.events": len(event_ids), "notifier.notifications": len(hints)})
-    publisher().hint(hints, cause)
+    publisher().hint(hints, [cause] * len(hints))
 
 
 def _fan_out_alone(event_id: UUID, cause: Cause) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any, Final
 from uuid import UUID
 
@@ -120,10 +121,10 @@ class HintPublisher:
         self._silent_until = 0.0
         self._thread: threading.Thread | None = None
 
-    def hint(self, hints: Sequence[tuple[str, UUID]], cause: Cause = UNKNOWN) -> None:
+    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[Cause] = ()) -> None:
         """Send (queue, id) of rows that are due now, or drop them. Returns at once and raises nothing.
 
-        `cause`: the request that brought them all.
+        `causes`: the request that brought each, where that is known.
         """
         with self._changed:
             if time.monotonic() < self._silent_until:
@@ -131,7 +132,7 @@ class HintPublisher:
                 return
             kept = hints[: _MAX_KEPT - self._count]
             metrics.HINTS_DROPPED.inc(len(hints) - len(kept))
-            for queue, row_id in kept:
+            for (queue, row_id), cause in zip(kept, chain(causes, repeat(UNKNOWN)), strict=False):
                 self._kept[queue].append((row_id, cause))
                 self._count += 1
             if self._thread is None:

@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -335,3 +338,34 @@ def test_exceptions_are_told_without_what_they_say(logged: Running) -> None:
     [request] = wait_for(lambda: lines(logged, "request", request_id=line["request_id"]))
     assert (request["status"], request["level"]) == (500, "error")
     assert SECRET not in logs_of(logged)
+
+
+SPEAKS = """
+import logging, sys
+from config.logs import configure_logs
+from config.settings import read_settings
+configure_logs(read_settings({"DATABASE_URL": "postgresql://localhost/x", "NOTIFIER_LOG_FORMAT": sys.argv[1]}))
+import structlog
+structlog.get_logger().warning("lost", of="half a pair: \\ud800")
+logging.getLogger("other").warning("lost as well")
+print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("full", [True, False])
+def test_a_log_that_cannot_be_written_is_nothing_to_fail_for(form: str, full: bool, tmp_path: Path) -> None:
+    """A disk may be full, and who reads may have gone: a request that was answered 500 for that would be repeated."""
+    log = Path("/dev/full") if full else tmp_path / "log"
+    with log.open("w") as stderr:
+        done = subprocess.run(
+            [sys.executable, "-c", SPEAKS, form],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            check=False,
+        )
+    assert done.stdout == "went on\n"
+    if not full:
+        assert log.read_text().count("lost") == 2

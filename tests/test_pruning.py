@@ -12,8 +12,8 @@ from config.settings import read_settings
 from config.wiring import Wiring
 from notifier import users
 from notifier.channels import Channel
-from notifier.delivery import BatchFailed
 from notifier.drafts import as_document, insert_notifications
+from notifier.failed_rows import BatchFailed
 from notifier.ids import new_id
 from notifier.plans import Origin, Plan, Planner
 from notifier.pruning import prune_tokens

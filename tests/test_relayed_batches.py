@@ -13,7 +13,8 @@ from config.wiring import Wiring
 from notifier.attempts import Held, Record, record, record_lost
 from notifier.channels import Channel, Status
 from notifier.composing import Composer
-from notifier.delivery import BatchFailed, Delivery
+from notifier.delivery import Delivery
+from notifier.failed_rows import BatchFailed
 from notifier.failover import Choice, Providers
 from notifier.gate import Gate
 from notifier.ids import new_id
