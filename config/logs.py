@@ -3,16 +3,18 @@
 No payload and no address stands in a line above debug. What an exception says may be either (a server's answer, a row
 that Postgres refuses), so that only its class and its place in the code are told.
 
-Our own lines go straight to standard error: by way of the standard library's loggers each would cost four times as
-much.
+Our own lines do not go by way of the standard library's loggers, where each would cost four times as much.
 """
 
+import atexit
 import json
 import logging
+import os
 import sys
 import threading
 import traceback
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, BinaryIO, Final, TextIO, cast
 
 import orjson
@@ -23,6 +25,10 @@ from config.settings import Settings
 _CHATTY = ("alembic", "celery.app.trace", "celery.beat", "celery.worker.strategy", "kombu", "tornado.access")
 _TRACE: Final = "celery.app.trace"
 
+#: Lines that are written at once at the most; and seconds for which a process that ends waits for its last ones.
+_AT_ONCE: Final = 1000
+_LAST_LINES: Final = 2.0
+
 log = structlog.get_logger()
 
 
@@ -30,27 +36,29 @@ def configure_logs(settings: Settings) -> None:
     """Send structlog and the standard library's loggers to standard error, in the settings' format and level."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     in_full = level <= logging.DEBUG
-    as_json = settings.log_format == "json"
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info if in_full else structlog.processors.ExceptionRenderer(_place_of),
     ]
-    for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    as_text: structlog.typing.Processor = structlog.processors.JSONRenderer(_as_json)
+    if settings.log_format == "console":
+        as_text = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else _as_words
+    writer = _Writer(sys.stderr.buffer)
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(_as_bytes) if as_json else for_people],
-        logger_factory=_factory(as_json=as_json),
+        processors=[*shared, as_text],
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, writer)),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(cast(TextIO, writer))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *([] if in_full else [_without_words]), *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(_as_text) if as_json else for_people,
+                as_text,
             ],
         )
     )
@@ -64,40 +72,77 @@ def configure_logs(settings: Settings) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-class _Unfailing:
-    """A stream whose reader may have gone, or whose disk may be full: that is nothing to fail a request for."""
+class _Writer:
+    """Writes lines from a thread of its own.
 
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401 -- of text or of bytes
+    A thread that writes gives the interpreter away, and then waits for its turn like all others: of 64 that serve
+    requests each would lose more time to that than to the request. And a disk may be full, or who reads may be gone:
+    that is nothing to fail a request for. A process that is killed outright takes its last milliseconds with it.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
+        self._starting = threading.Lock()
+        #: The process whose thread it is: a fork has none.
+        self._pid: int | None = None
+        self._thread = threading.Thread()
+        atexit.register(self.close)
 
-    def write(self, line: Any) -> None:  # noqa: ANN401
-        """Write it, if that can be done."""
-        with suppress(OSError, ValueError):
-            self._stream.write(line)
+    def write(self, line: str | bytes) -> None:
+        """Write a line, some time."""
+        self._lines.put(line if isinstance(line, bytes) else line.encode(errors="backslashreplace"))
+        if self._pid != os.getpid():
+            with self._starting:
+                self._start()
 
     def flush(self) -> None:
-        """Flush, if that can be done."""
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+        """It is written soon anyway."""
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._pid == os.getpid():
+            self._lines.put(None)
+            self._thread.join(_LAST_LINES)
+
+    def _start(self) -> None:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._thread = threading.Thread(target=self._write_for_ever, name="logs", daemon=True)
+            self._thread.start()
+
+    def _write_for_ever(self) -> None:
+        line: bytes | None = b""
+        while line is not None:
+            lines = []
+            line = self._lines.get()
+            while line is not None:
+                lines.append(line)
+                if len(lines) >= _AT_ONCE or self._lines.empty():
+                    break
+                line = self._lines.get()
+            with suppress(OSError, ValueError):
+                self._stream.write(b"".join(lines))
+                self._stream.flush()
 
 
-def _factory(*, as_json: bool) -> Any:  # noqa: ANN401 -- structlog's factories have no type in common
-    # Where standard error was replaced by something that takes text alone, as some test runners do, text it is.
-    raw = getattr(sys.stderr, "buffer", None)
-    if as_json and raw is not None:
-        return structlog.BytesLoggerFactory(cast(BinaryIO, _Unfailing(raw)))
-    return structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(sys.stderr)))
-
-
-def _as_bytes(event: Any, **_: Any) -> bytes:  # noqa: ANN401 -- structlog's signature
+def _as_json(event: Any, **_: Any) -> str:  # noqa: ANN401 -- structlog's signature
     try:
-        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:  # halves of surrogate pairs, which UTF-8 has not
-        return json.dumps(event, default=str).encode()
+        return json.dumps(event, default=str)
 
 
-def _as_text(event: Any, **_: Any) -> str:  # noqa: ANN401 -- structlog's signature
-    return _as_bytes(event).decode()
+#: Texts are quoted, so that no value can begin a line of its own.
+_key_values = structlog.processors.KeyValueRenderer()
+
+
+def _as_words(logger: Any, name: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401
+    """For people who read a file. What colours a terminal takes five times as long, also without colours."""
+    exception = event.pop("exception", None)
+    head = f"{event.pop('timestamp', '')} [{event.pop('level', ''):<8}] {event.pop('event', ''):<12}"
+    line = f"{head} {_key_values(logger, name, event)}"
+    return line if exception is None else f"{line}\n{exception}"
 
 
 def _place_of(exc_info: Any) -> str:  # noqa: ANN401 -- structlog's type is private
