@@ -7,6 +7,7 @@ Our own lines do not go by way of the standard library's loggers, where each wou
 """
 
 import atexit
+import functools
 import json
 import logging
 import os
@@ -28,6 +29,8 @@ _TRACE: Final = "celery.app.trace"
 #: Lines that are written at once at the most; and seconds for which a process that ends waits for its last ones.
 _AT_ONCE: Final = 1000
 _LAST_LINES: Final = 2.0
+#: Lines that are kept for a reader that takes none: some ten megabytes.
+_MOST_WAITING: Final = 50_000
 
 log = structlog.get_logger()
 
@@ -45,7 +48,7 @@ def configure_logs(settings: Settings) -> None:
     as_text: structlog.typing.Processor = structlog.processors.JSONRenderer(_as_json)
     if settings.log_format == "console":
         as_text = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else _as_words
-    writer = _Writer(sys.stderr.buffer)
+    writer = _writer_to(sys.stderr.buffer)
     structlog.configure(
         processors=[*shared, as_text],
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, writer)),
@@ -87,10 +90,15 @@ class _Writer:
         #: The process whose thread it is: a fork has none.
         self._pid: int | None = None
         self._thread = threading.Thread()
+        self._dropped = 0
+        self._telling = False
         atexit.register(self.close)
 
     def write(self, line: str | bytes) -> None:
-        """Write a line, some time."""
+        """Write a line, some time; or drop it, where a reader that takes nothing lets them pile up."""
+        if self._lines.qsize() >= _MOST_WAITING and not self._telling:
+            self._dropped += 1
+            return
         self._lines.put(line if isinstance(line, bytes) else line.encode(errors="backslashreplace"))
         if self._pid != os.getpid():
             with self._starting:
@@ -102,6 +110,7 @@ class _Writer:
     def close(self) -> None:
         """Write what is left."""
         if self._pid == os.getpid():
+            self._tell_of_dropped()
             self._lines.put(None)
             self._thread.join(_LAST_LINES)
 
@@ -110,6 +119,13 @@ class _Writer:
             self._pid = os.getpid()
             self._thread = threading.Thread(target=self._write_for_ever, name="logs", daemon=True)
             self._thread.start()
+
+    def _tell_of_dropped(self) -> None:
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self._telling = True
+            log.warning("lines_dropped", lines=dropped)
+            self._telling = False
 
     def _write_for_ever(self) -> None:
         line: bytes | None = b""
@@ -124,6 +140,7 @@ class _Writer:
             with suppress(OSError, ValueError):
                 self._stream.write(b"".join(lines))
                 self._stream.flush()
+            self._tell_of_dropped()
 
 
 def _as_json(event: Any, **_: Any) -> str:  # noqa: ANN401 -- structlog's signature
@@ -132,6 +149,9 @@ def _as_json(event: Any, **_: Any) -> str:  # noqa: ANN401 -- structlog's signat
     except TypeError:  # halves of surrogate pairs, which UTF-8 has not
         return json.dumps(event, default=str)
 
+
+#: One for each stream, however often logs are configured.
+_writer_to: Final = functools.cache(_Writer)
 
 #: Texts are quoted, so that no value can begin a line of its own.
 _key_values = structlog.processors.KeyValueRenderer()

@@ -95,19 +95,23 @@ class Copy:
         if ids is None:
             connection.execute(text(f"DROP TABLE {self._kept}"))
             return None
-        self._catch_up(connection, ids)
+        kept = self._catch_up(connection, ids)
         connection.execute(text(f"DROP TABLE {self._part}"))
         connection.execute(text(f"ALTER TABLE {self._kept} RENAME TO {self._part}"))
         attach_day(connection, self.table, self.day)
-        return len(ids)
+        return kept
 
-    def _catch_up(self, connection: Connection, ids: Collection[UUID]) -> None:
-        """Bring the copy up to date: what is needed no longer goes, what has changed or come is copied."""
+    def _catch_up(self, connection: Connection, ids: Collection[UUID]) -> int:
+        """Bring the copy up to date; returns how many rows it has then.
+
+        What is needed no longer goes, what has changed or come is copied.
+        """
         now = _versions(connection, self._part, ids)
         stale = [row_id for row_id, version in self.versions.items() if now.get(row_id) != version]
         fresh = [row_id for row_id, version in now.items() if self.versions.get(row_id) != version]
         connection.execute(text(f"DELETE FROM {self._kept} WHERE id = ANY(:ids)"), {"ids": stale + fresh})
         _copy_rows(connection, self._part, self._kept, fresh)
+        return len(now)
 
 
 def copy(connection: Connection, table: str, day: date) -> Copy | None:

@@ -352,6 +352,39 @@ print("went on", flush=True)
 """
 
 
+FLOODS = """
+import sys
+from config.logs import configure_logs
+from config.settings import read_settings
+configure_logs(read_settings({"DATABASE_URL": "postgresql://localhost/x", "NOTIFIER_LOG_FORMAT": "json"}))
+import structlog
+log = structlog.get_logger()
+for n in range(70_000):
+    log.info("flood", n=n)
+print("went on", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_reader_that_takes_nothing_holds_up_nobody_and_fills_no_memory() -> None:
+    flooding = subprocess.Popen(
+        [sys.executable, "-c", FLOODS],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert flooding.stdout
+    assert flooding.stdout.readline() == "went on\n"
+    said = [json.loads(line) for line in flooding.communicate("")[1].splitlines()]
+    dropped = sum(line["lines"] for line in said if line["event"] == "lines_dropped")
+    kept = [line["n"] for line in said if line["event"] == "flood"]
+    assert dropped > 0
+    assert kept == list(range(len(kept)))
+    assert len(kept) + dropped == 70_000
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 @pytest.mark.parametrize("full", [True, False])
 def test_a_log_that_cannot_be_written_is_nothing_to_fail_for(form: str, full: bool, tmp_path: Path) -> None:
