@@ -153,16 +153,18 @@ def _as_json(event: Any, **_: Any) -> str:  # noqa: ANN401 -- structlog's signat
 #: One for each stream, however often logs are configured.
 _writer_to: Final = functools.cache(_Writer)
 
-#: Texts are quoted, so that no value can begin a line of its own.
-_key_values = structlog.processors.KeyValueRenderer()
 
-
-def _as_words(logger: Any, name: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401
+def _as_words(_: Any, __: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401
     """For people who read a file. What colours a terminal takes five times as long, also without colours."""
     exception = event.pop("exception", None)
     head = f"{event.pop('timestamp', '')} [{event.pop('level', ''):<8}] {event.pop('event', ''):<12}"
-    line = f"{head} {_key_values(logger, name, event)}"
+    line = " ".join([head, *(f"{name}={_quoted(value)}" for name, value in event.items())])
     return line if exception is None else f"{line}\n{exception}"
+
+
+def _quoted(value: object) -> object:
+    """Quoted unless it is one word, so that no value can begin a line of its own."""
+    return value if isinstance(value, str) and value.isprintable() and value and " " not in value else repr(value)
 
 
 def _place_of(exc_info: Any) -> str:  # noqa: ANN401 -- structlog's type is private
