@@ -11,7 +11,7 @@ import sys
 import click
 
 from config.queues import WORKERS
-from deploy.commands.group import on_a_stack
+from deploy.commands.group import on_a_stack, parts
 from tasks import app
 
 
@@ -34,6 +34,8 @@ def worker(lane: str, name: str | None, concurrency: int | None, metrics_port: i
     """
     if metrics_port is not None:
         os.environ["NOTIFIER_METRICS_ADDRESS"] = f"127.0.0.1:{metrics_port}"
+    # A malformed provider stops the start; and what alerts watch of each begins at 0 before its first call.
+    parts().channels  # noqa: B018
     node = app.Worker(
         queues=WORKERS.get(lane) or [queue for consumed in WORKERS.values() for queue in consumed],
         hostname=f"{name or lane}@{socket.gethostname()}",

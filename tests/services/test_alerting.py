@@ -149,7 +149,10 @@ def test_what_happens_is_told_and_told_to_be_over(watched: Watched, http: HttpRe
         "NotifierTargetAbsent": {"job": "notifier-worker-retry"},
     }
     # Others may follow where it takes long: what nobody retries is late.
-    wait_for(lambda: expected.items() <= watched.alerts().items(), 120, "the alerts")
+    try:
+        wait_for(lambda: expected.items() <= watched.alerts().items(), 120, "the alerts")
+    except AssertionError as error:
+        raise AssertionError(f"{watched.alerts()}") from error
     assert "NotifierTargetAbsent" in watched.type("".join(blocks("Alerts")))
     for each in prometheus.alerts():
         assert each["annotations"]["runbook"] == f"docs/runbook.md#{each['labels']['alertname'].lower()}"
