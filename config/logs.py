@@ -59,10 +59,7 @@ def configure_logs(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *([] if in_full else [_without_words]), *shared],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                as_text,
-            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, as_text],
         )
     )
     root = logging.getLogger()
@@ -94,12 +91,12 @@ class _Writer:
         self._telling = False
         atexit.register(self.close)
 
-    def write(self, line: str | bytes) -> None:
+    def write(self, line: str) -> None:
         """Write a line, some time; or drop it, where a reader that takes nothing lets them pile up."""
         if self._lines.qsize() >= _MOST_WAITING and not self._telling:
             self._dropped += 1
             return
-        self._lines.put(line if isinstance(line, bytes) else line.encode(errors="backslashreplace"))
+        self._lines.put(line.encode(errors="backslashreplace"))
         if self._pid != os.getpid():
             with self._starting:
                 self._start()

@@ -250,6 +250,12 @@ def test_providers_are_listed_without_their_secrets(env: dict[str, str], smtp: S
     assert "s3cret" not in listed
 
 
+def test_a_worker_does_not_start_with_a_malformed_provider(env: dict[str, str]) -> None:
+    done = manage("worker", "fresh", environment={**env, "NOTIFIER_SMS": "twilio://"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: NOTIFIER_SMS has no account: twilio://SID:TOKEN@default?from=+15550100\n"
+
+
 def test_providers_that_cannot_be_made_are_one_line(env: dict[str, str]) -> None:
     done = manage("providers", "list", environment={**env, "NOTIFIER_SMS": "outbox:, outbox:?rate=often"})
     assert (done.returncode, done.stdout) == (1, "")

@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from config.settings import read_settings
+from config.wiring import make_engine
 from deploy.embedded import EmbeddedPostgres
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import ROOT, Running, made, wait_for
@@ -320,6 +324,16 @@ def test_postgres_logs_no_statement_that_fails(logged: Running, postgres: Embedd
         logged.sql(f"SELECT CAST('{SECRET}-in-a-statement' AS integer)")
     wait_for(lambda: "invalid input syntax" in postgres_log.read_text())
     assert f"{SECRET}-in-a-statement' AS" not in postgres_log.read_text()
+
+
+def test_what_was_asked_of_postgres_does_not_stand_in_its_exceptions(database_url: str) -> None:
+    """Whoever prints them, as a server does where an answer breaks off, prints what they say."""
+    engine = make_engine(read_settings({"DATABASE_URL": database_url}))
+    with engine.connect() as connection, pytest.raises(DBAPIError) as refused:
+        connection.execute(text("SELECT 1 / 0, CAST(:address AS text)"), {"address": SECRET})
+    engine.dispose()
+    assert "division by zero" in str(refused.value)
+    assert SECRET not in str(refused.value)
 
 
 def test_exceptions_are_told_without_what_they_say(logged: Running) -> None:
