@@ -38,8 +38,8 @@ test-mixed: $(VENV)/.installed-dev ## Run the release before beside this one; ne
 	$(BIN)/python -m pytest tests/mixed_versions.py $(ARGS)
 
 # .ci/run unpacks there what is not installed.
-test-services: export PATH := $(PATH):$(CURDIR)/.services/usr/bin
-test-services: $(VENV)/.installed-dev ## Run the tests with a real Prometheus, which must be there (.ci/run fetches it)
+test-services: export PATH := $(PATH):$(CURDIR)/.services/usr/bin:$(CURDIR)/.services/usr/sbin
+test-services: $(VENV)/.installed-dev ## Run the tests with a real Prometheus, RabbitMQ and PgBouncer, which must be there (.ci/run fetches them)
 	$(BIN)/python -m pytest tests/services $(ARGS)
 
 dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/dashboards

@@ -5,40 +5,22 @@ So nothing below is load-bearing for delivery. What each line avoids was seen to
 
 from celery.schedules import crontab
 
+from config.broker import RETRY_POLICY, celery_settings, is_amqp
 from config.queues import ALL, CLOCK
 from config.settings import load_settings
 
 _settings = load_settings()
-_redis = not _settings.broker.startswith(("amqp", "pyamqp"))
+_is_rabbitmq = is_amqp(_settings.broker)
 
-broker_url = _settings.broker
+# `broker_url`, `broker_transport_options` and, with TLS, `broker_use_ssl`.
+globals().update(celery_settings(_settings))
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a broker that is away is waited for, however long
 
-if _redis:
-    broker_transport_options = {
-        # A message is acknowledged by being taken: the lease in Postgres replaces the acknowledgement. Three
-        # times the throughput, and a worker survives a Redis that dies with messages in flight.
-        "ack_emulation": False,
-        # kombu waits without bound by default; a Redis that hangs must not hang us.
-        "socket_connect_timeout": 0.5,
-        "socket_timeout": 2,
-        "socket_keepalive": True,
-        "health_check_interval": 5,
-        # One list a queue; priority is a queue of its own here.
-        "priority_steps": [0],
-        "queue_order_strategy": "config.queues:LaneOrder",
-        "max_connections": 64,
-        "max_retries": 1,
-        "interval_start": 0,
-        "interval_step": 0.1,
-        "interval_max": 0.1,
-    }
-
-task_queues = {name: {} if _redis else {"queue_arguments": {"x-queue-type": "quorum"}} for name in ALL}
+task_queues = {name: {"queue_arguments": {"x-queue-type": "quorum"}} if _is_rabbitmq else {} for name in ALL}
 task_default_queue = CLOCK
 task_create_missing_queues = False  # a misspelt queue is an error, not a queue that nobody reads
-task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+task_publish_retry_policy = RETRY_POLICY
 task_serializer = "json"
 accept_content = ["json"]
 task_ignore_result = True
@@ -50,6 +32,7 @@ worker_cancel_long_running_tasks_on_connection_loss = False  # a claim in Postgr
 # Delivery waits on sockets and releases the GIL. Its deadlines are the providers' own: Celery's time limits
 # do nothing in a threads pool.
 worker_pool = "threads"
+worker_consumer = "tasks.consumer:Consumer"
 worker_concurrency = _settings.worker_concurrency
 worker_hijack_root_logger = False
 worker_send_task_events = False  # Flower switches them on while it runs; they cost a sixth of a worker's time

@@ -14,6 +14,7 @@ from api.auth import is_open, requires, takes_metrics_token
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.operating import HealthSchema, ReadySchema
+from config.broker import name_of
 from notifier import heartbeats, metrics, migrations
 from notifier.keys import Scope
 from tasks import app as celery_app
@@ -59,7 +60,7 @@ def _migrations() -> str | None:
     return f"the database has not reached {pending}; run 'manage.py migrate'" if pending else None
 
 
-def _redis() -> str | None:
+def _broker() -> str | None:
     with celery_app.connection_for_write() as connection:
         depth(connection, "clock")
     return None
@@ -81,13 +82,14 @@ def _alive(kind: str, missing: str) -> Callable[[], str | None]:
 def ready() -> tuple[dict[str, Any], int]:
     """Whether requests can be served, and the state of each part.
 
-    503 only where Postgres or a migration is missing; without Redis, workers or clock events are still accepted.
+    503 only where Postgres or a migration is missing; without the broker, workers or clock events are still accepted.
     """
     checks = {"postgres": _state(_postgres)}
     if checks["postgres"]["status"] == "ok":
         checks["migrations"] = _state(_migrations)
     needed = all(check["status"] == "ok" for check in checks.values())
-    checks["redis"] = _state(_redis)
+    # By the name of what is to be mended: RabbitMQ may be the broker.
+    checks[name_of(parts().wiring.settings.broker)] = _state(_broker)
     if needed:
         checks["workers"] = _state(_alive(heartbeats.WORKER, "no worker has been seen lately"))
         checks["clock"] = _state(_alive(heartbeats.CLOCK, "no tick lately: is beat running, and the clock worker?"))

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from limits.storage import Storage, storage_from_string
 from sqlalchemy import Engine
 
+from config.broker import limits_storage
 from config.settings import Settings, SettingsError
 from notifier.channels import Channel
 from notifier.failover import Choice, Providers
@@ -75,17 +75,9 @@ def _webhooks(settings: Settings) -> Webhooks:
 def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
     """How much one recipient of a channel gets."""
     limits = settings.recipient_limits(channel)
-    return RecipientLimits(channel, limits, _storage(settings.redis_url) if limits else None)
+    return RecipientLimits(channel, limits, limits_storage(settings, _REDIS_TIMEOUT) if limits else None)
 
 
 def make_key_limits(settings: Settings) -> KeyLimits:
     """How many requests API keys make, counted by all API processes together."""
-    return KeyLimits(_storage(settings.redis_url))
-
-
-def _storage(redis_url: str) -> Storage | None:
-    """Where all processes count, unless that is behind Sentinel: its URL does not say which service is meant."""
-    if redis_url.startswith("sentinel:"):
-        return None
-    url = redis_url.replace("unix://", "redis+unix://", 1) if redis_url.startswith("unix:") else redis_url
-    return storage_from_string(url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT)  # type: ignore[return-value]
+    return KeyLimits(limits_storage(settings, _REDIS_TIMEOUT))

@@ -40,14 +40,20 @@ class Settings:
 
     #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`.
     database_url: str = _setting("DATABASE_URL", values.url("postgresql", "postgres"))
-    #: Redis, the doorbell: `redis://host:6379/0`.
+    #: Redis, the doorbell: `redis://:password@host:6379/0`, `rediss://…` with TLS, or sentinels that know where it is:
+    #: `sentinel://:password@host:26379,host:26379/0`.
     redis_url: str = _setting(
         "REDIS_URL", values.url("redis", "rediss", "unix", "sentinel"), "redis://127.0.0.1:6379/0"
     )
-    #: Celery's broker, where it is not REDIS_URL: `amqp://…` for RabbitMQ, `sentinel://…`.
+    #: Celery's broker, where it is not REDIS_URL: `amqp://user:password@host:5672/vhost` for RabbitMQ, `amqps://…`
+    #: with TLS, or one of REDIS_URL's forms.
     broker_url: str | None = _setting(
         "BROKER_URL", values.url("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp", "redis+socket"), None
     )
+    #: The name by which sentinels know the Redis that is meant. Needed with `sentinel://`.
+    redis_master: str | None = _setting("NOTIFIER_REDIS_MASTER", values.text, None)
+    #: The password of the sentinels themselves, where they want one; the one in the URL is that of Redis.
+    sentinel_password: str | None = _setting("NOTIFIER_SENTINEL_PASSWORD", values.text, None)
 
     #: `required`: every route but the open ones wants an API key. `off`: none does (the embedded stack's default).
     auth: str = _setting("NOTIFIER_AUTH", values.one_of("required", "off"), "required")
@@ -246,6 +252,10 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, object], list[SettingsE
                 faults.append(error)
     if not environ.get("DATABASE_URL"):
         unset = "DATABASE_URL is not set, and no stack started by 'manage.py up' is running here"
+        faults.append(SettingsError(unset))
+    urls = (str(values.get(name) or "") for name in ("redis_url", "broker_url"))
+    if not values.get("redis_master") and any(url.startswith("sentinel:") for url in urls):
+        unset = "NOTIFIER_REDIS_MASTER is not set: sentinels must be told which Redis is meant"
         faults.append(SettingsError(unset))
     return values, faults
 

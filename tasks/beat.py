@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import structlog
 from celery.beat import ScheduleEntry, Scheduler
 
 from config.queues import CLOCK, MAX_MESSAGES
 from tasks.hints import depth
+
+log = structlog.get_logger()
 
 
 class TickScheduler(Scheduler):
@@ -15,6 +18,10 @@ class TickScheduler(Scheduler):
     schedule file. Ticks that were missed are not made up for: one tick does all that is due.
     """
 
+    #: Celery would keep one producer for the life of the process, and with it the channel of a connection that is
+    #: lost when RabbitMQ restarts. Each message takes one of the pool instead, which makes its connections anew.
+    producer = None
+
     def apply_async(
         self,
         entry: ScheduleEntry,
@@ -22,9 +29,13 @@ class TickScheduler(Scheduler):
         advance: bool = True,
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        """Send an entry's message, unless nobody takes them."""
-        if depth(self.connection, CLOCK) >= MAX_MESSAGES // 2:
-            if advance:
-                self.reserve(entry)
-            return None
-        return super().apply_async(entry, producer=producer, advance=advance, **kwargs)
+        """Send an entry's message, unless nobody takes them. Raises nothing: the next tick comes in a second."""
+        try:
+            with self.app.producer_or_acquire(producer) as pooled:
+                if depth(pooled.connection, CLOCK) < MAX_MESSAGES // 2:
+                    return super().apply_async(entry, producer=pooled, advance=advance, **kwargs)
+        except Exception as error:
+            log.warning("not_sent", entry=entry.name, error=type(error.__cause__ or error).__name__)
+        if advance:
+            self.reserve(entry)
+        return None

@@ -7,6 +7,7 @@ from typing import Any, Final
 import redis
 from sqlalchemy import Connection, Engine, create_engine, func, make_url, select, text
 
+from config.broker import is_amqp, redis_client
 from config.settings import Settings
 from deploy.commands.checking import Finding, ill, note, well
 from notifier import migrations, partitions
@@ -108,16 +109,11 @@ def secrets_readable(engine: Engine, settings: Settings) -> Iterator[Finding]:
 
 def redis_server(settings: Settings) -> Iterator[Finding]:
     """Whether it answers, forgets nothing, has room, and keeps what it holds."""
-    url = settings.redis_url
-    if url.startswith("sentinel:"):
-        yield note("redis", "not looked at: behind Sentinel the broker's line says whether it answers")
-        return
     try:
-        client = redis.Redis.from_url(url, socket_timeout=_CONNECT, socket_connect_timeout=_CONNECT)
-        with client:
+        with redis_client(settings, _CONNECT) as client:
             info: dict[str, Any] = client.info()
     except redis.RedisError as error:
-        if settings.broker.startswith(("amqp", "pyamqp")):
+        if is_amqp(settings.broker):
             yield note("redis", f"{error}; only limits are counted there, and each process counts for itself now")
             return
         yield ill("redis", str(error), "start it, or set REDIS_URL; until then the clock hands nothing over")

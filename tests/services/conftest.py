@@ -6,7 +6,12 @@ from typing import Final
 import pytest
 
 #: Program → the package of Debian that it is in.
-PROGRAMS: Final = {"prometheus": "prometheus", "promtool": "prometheus"}
+PROGRAMS: Final = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "erl": "rabbitmq-server",
+    "pgbouncer": "pgbouncer",
+}
 
 
 def pytest_configure() -> None:
