@@ -35,6 +35,9 @@ class Fault(StrEnum):
     PROVIDER = "provider"
     #: Nobody's: it is too much at once. The same provider takes it later.
     THROTTLED = "throttled"
+    #: This address cannot be reached by this account or sender (its country, a trial's list), though both are well.
+    #: Another provider takes over at once, and nobody's breaker counts it.
+    ROUTE = "route"
     #: The address's: nobody is there. No other provider will find anybody either.
     RECIPIENT = "recipient"
 

@@ -30,9 +30,10 @@ class Exchanges:
         concurrency: int,
         allowed_ports: Collection[int] = (),
         keep: int = 0,
+        http2: bool = False,
     ) -> None:
         """`timeout`: the total for one request, in seconds. `concurrency`: requests in flight in one `send`.
-        `keep`: bytes of an answer's body that are kept.
+        `keep`: bytes of an answer's body that are kept. `http2`: see Limits.
         """
         self._limits = Limits(
             timeout=timeout,
@@ -42,6 +43,7 @@ class Exchanges:
             # What Python's own TLS trusts, SSL_CERT_FILE included; libcurl would go by where it was built.
             ca_file=ssl.get_default_verify_paths().cafile,
             keep=keep,
+            http2=http2,
         )
         self._concurrency = concurrency
         self._idle: list[_Multi] = []

@@ -178,9 +178,10 @@ class Fcm(HttpApi):
         self._token = token
 
     def takes(self, recipient: str) -> bool:
-        """Whether it may be a registration token: neither a URL nor a browser's subscription."""
+        """Whether it may be a registration token: no URL, no browser's subscription, and no token of APNs or Expo."""
         is_document = recipient.startswith("{") or (recipient.startswith("ey") and ":" not in recipient)
-        return "://" not in recipient and not is_document
+        is_anothers = re.fullmatch(r"[0-9a-fA-F]{64,}|Expo(nent)?PushToken\[.*\]", recipient)
+        return "://" not in recipient and not is_document and not is_anothers
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         """See Provider."""

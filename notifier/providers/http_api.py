@@ -133,11 +133,17 @@ class HttpApi(ABC):
     name: str
     confirms_delivery = False
 
-    def __init__(self, *, timeout: float, allowed_networks: Sequence[Network] = EVERYWHERE) -> None:
-        """`timeout`: seconds that one message may take in all."""
+    def __init__(
+        self, *, timeout: float, allowed_networks: Sequence[Network] = EVERYWHERE, http2: bool = False
+    ) -> None:
+        """`timeout`: seconds that one message may take in all. `http2`: ask for HTTP/2 over TLS."""
         self.timeout = timeout
         self._exchanges = Exchanges(
-            timeout=timeout, allowed_networks=allowed_networks, concurrency=_CONCURRENCY, keep=READ_AT_MOST
+            timeout=timeout,
+            allowed_networks=allowed_networks,
+            concurrency=_CONCURRENCY,
+            keep=READ_AT_MOST,
+            http2=http2,
         )
 
     def takes(self, recipient: str) -> bool:

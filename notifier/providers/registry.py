@@ -19,9 +19,23 @@ Factory = Callable[[Dsn, Context], Provider]
 
 #: The module of each scheme; its `provider` is the factory. Loaded only when it is asked for: some are heavy.
 _OURS: Final[dict[Channel, dict[str, str]]] = {
-    Channel.EMAIL: {"smtp": "smtp", "smtps": "smtp", "sendgrid": "sendgrid", "ses": "ses", "outbox": "outbox"},
-    Channel.SMS: {"twilio": "twilio", "vonage": "vonage", "outbox": "outbox"},
-    Channel.PUSH: {"fcm": "fcm", "webpush": "web_push", "outbox": "outbox"},
+    Channel.EMAIL: {
+        "smtp": "smtp",
+        "smtps": "smtp",
+        "sendgrid": "sendgrid",
+        "ses": "ses",
+        "resend": "resend",
+        "mailgun": "mailgun",
+        "outbox": "outbox",
+    },
+    Channel.SMS: {
+        "twilio": "twilio",
+        "vonage": "vonage",
+        "plivo": "plivo",
+        "messagebird": "messagebird",
+        "outbox": "outbox",
+    },
+    Channel.PUSH: {"fcm": "fcm", "webpush": "web_push", "apns": "apns", "expo": "expo", "outbox": "outbox"},
     Channel.CHAT: {"apprise": "chat", "outbox": "outbox"},
 }
 

@@ -9,6 +9,7 @@ One character outside the GSM alphabet makes the whole text UCS-2. A character o
 and one outside the Basic Multilingual Plane two code units; neither is divided between segments.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -53,6 +54,20 @@ def checked(text: str) -> Segments:
     if needed.segments > MOST_SEGMENTS:
         raise CannotSend(f"too long: {needed.segments} segments, at most {MOST_SEGMENTS}")
     return needed
+
+
+def sender_of(text: str) -> str:
+    """Read the sender of SMS as a DSN's option gives it: a number, or a name of at most 11 letters and digits.
+
+    Raises ValueError, its words going on from the setting's name.
+    """
+    # A plus that is not percent-encoded is a space to a query, and no sender begins with one.
+    number = re.sub(r"^ (?=[0-9])", "+", text)
+    is_number = re.fullmatch(r"\+?[0-9]{3,15}", number)
+    is_name = re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9+&_-][A-Za-z0-9+&_ -]{0,10}", number)
+    if not (is_number or is_name):
+        raise ValueError("has a from that is neither a number, +15550100, nor a name of at most 11 letters and digits")
+    return number
 
 
 def _divided(encoding: Literal["gsm-7", "ucs-2"], widths: list[int], *, alone: int, joined: int) -> Segments:

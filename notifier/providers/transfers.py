@@ -5,7 +5,8 @@ no decompression, 64 KiB of an answer, and no connection to an address that is n
 checked when the socket is opened, after the name was resolved, so that a name which changes its address changes
 nothing.
 
-HTTP/1.1 only: with one request a connection at a time it is known of each whether any of it was sent.
+HTTP/1.1, but where a vendor speaks nothing but HTTP/2 (Apple): with one request a connection at a time it is known of
+each whether any of it was sent.
 """
 
 import codecs
@@ -146,6 +147,8 @@ class Limits:
     ca_file: str | None
     #: How much of an answer's body is kept, in bytes, where that is more than its excerpt takes.
     keep: int = 0
+    #: Ask for HTTP/2 in the TLS handshake. Requests then share connections.
+    http2: bool = False
 
 
 class _HandedOver(socket.socket):
@@ -168,7 +171,8 @@ class Transfer:
             pycurl.TIMEOUT_MS: math.ceil(limits.timeout * 1000),
             pycurl.CONNECTTIMEOUT_MS: math.ceil(limits.connect_timeout * 1000),
             pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
-            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
+            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS if limits.http2 else pycurl.CURL_HTTP_VERSION_1_1,
+            pycurl.PIPEWAIT: int(limits.http2),
             pycurl.FOLLOWLOCATION: 0,
             pycurl.PROXY: "",  # not unset: without this libcurl looks for a proxy in the environment
             pycurl.POST: 1,

@@ -28,7 +28,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, HttpApi, Verdict, accepted_as, by_status
-from notifier.providers.segments import checked
+from notifier.providers.segments import checked, sender_of
 from notifier.providers.transfers import Request
 from notifier.providers.twilio_receipts import NOTIFICATION
 
@@ -169,10 +169,4 @@ def _sender(number: str | None, service: str | None) -> tuple[str, str]:
         if not re.fullmatch(r"MG[A-Za-z0-9]+", service):
             raise ValueError("has a service that is not a SID, MG…")
         return "MessagingServiceSid", service
-    # A plus that is not percent-encoded is a space to a query, and no sender begins with one.
-    number = re.sub(r"^ (?=[0-9])", "+", number or "")
-    is_number = re.fullmatch(r"\+?[0-9]{3,15}", number)
-    is_name = re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9+&_-][A-Za-z0-9+&_ -]{0,10}", number)
-    if not (is_number or is_name):
-        raise ValueError("has a from that is neither a number, +15550100, nor a name of at most 11 letters and digits")
-    return "From", number
+    return "From", sender_of(number or "")

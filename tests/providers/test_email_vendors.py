@@ -24,9 +24,9 @@ from notifier.providers.letters import mailbox
 from notifier.providers.ses import Ses
 from tests.providers import receivers
 from tests.providers.receivers import Received
-from tests.providers.vendors import Case, Vendor, sendgrid, ses
+from tests.providers.vendors import Case, Vendor, mailgun, resend, sendgrid, ses
 
-VENDORS = (sendgrid.VENDOR, ses.VENDOR)
+VENDORS = (sendgrid.VENDOR, ses.VENDOR, resend.VENDOR, mailgun.VENDOR)
 SENDER = "Notifier <notifier@example.com>"
 HARMLESS = "Hello, Ada."
 
@@ -186,6 +186,22 @@ def test_ses_gets_files_in_the_letter(post: Post) -> None:
     assert found == [(file.name, file.content_type, file.content) for file in FILES]
 
 
+def test_resend_gets_files(post: Post) -> None:
+    _, request = post(resend.VENDOR, message(attachments=FILES))
+    assert orjson.loads(request.body)["attachments"] == [
+        {"filename": "ö.pdf", "content_type": "application/pdf", "content": "ACVQREYNCi4NCg=="},
+        {"filename": "a b.csv", "content_type": "text/csv", "content": "YTtiCg=="},
+    ]
+
+
+def test_mailgun_gets_files_in_the_letter(post: Post) -> None:
+    sent = message(**RICH, attachments=FILES)
+    _, request = post(mailgun.VENDOR, sent)
+    parts = list(mailgun.mail_of(request, sent).iter_attachments())
+    found = [(part.get_filename(), part.get_content_type(), part.get_payload(decode=True)) for part in parts]
+    assert found == [(file.name, file.content_type, file.content) for file in FILES]
+
+
 def test_sendgrid_gets_no_empty_part(post: Post) -> None:
     _, request = post(sendgrid.VENDOR, message(text="", html="<p>Hello</p>"))
     assert orjson.loads(request.body)["content"] == [{"type": "text/html", "value": "<p>Hello</p>"}]
@@ -335,10 +351,17 @@ def test_ses_without_credentials_anywhere(bare_aws: pytest.MonkeyPatch) -> None:
         ("ses://hidden:secret@default?region=eu-central-1&set=x", "has an option 'set'"),
         ("ses://hidden:secret@default?region=eu-central-1&configuration_set=a%20b", "has a configuration_set"),
         ("ses://default?session_token=hidden", "has a session_token without"),
+        ("resend://default", "has no key of visible"),
+        ("resend://hidden:secret@default", "has no key of visible"),
+        ("resend://hidden@default/path", "has a path"),
+        ("mailgun://hidden@default", "names no domain to send from"),
+        ("mailgun://hidden@default/nodomain", "names no domain to send from"),
+        ("mailgun://hidden:secret@default/mg.example.com", "has no key of visible"),
+        ("mailgun://hidden@default/mg.example.com?region=mars", "has a region that is not one of eu, us"),
     ],
 )
 def test_dsns_that_are_refused(dsn: str, says: str) -> None:
-    with pytest.raises(ValueError, match=r"^(has|begins)") as refused:
+    with pytest.raises(ValueError, match=r"^(has|begins|names)") as refused:
         registry.make(dsn, context())
     assert str(refused.value).startswith(says)
     assert "hid" not in str(refused.value)
@@ -357,6 +380,9 @@ def test_the_channel_needs_a_sender(vendor: Vendor) -> None:
         ("sendgrid://key@", "https://api.sendgrid.com/v3/mail/send"),
         ("sendgrid://key@default?region=eu", "https://api.eu.sendgrid.com/v3/mail/send"),
         ("sendgrid://key@proxy.internal:8443", "https://proxy.internal:8443/v3/mail/send"),
+        ("resend://key@default", "https://api.resend.com/emails"),
+        ("mailgun://key@default/mg.example.com", "https://api.mailgun.net/v3/mg.example.com/messages.mime"),
+        ("mailgun://key@/mg.a.b?region=eu", "https://api.eu.mailgun.net/v3/mg.a.b/messages.mime"),
         (
             "ses://key:secret@default?region=us-gov-west-1",
             "https://email.us-gov-west-1.amazonaws.com/v2/email/outbound-emails",

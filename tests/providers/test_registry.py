@@ -87,7 +87,7 @@ def test_what_a_factory_says_is_told(dsn: str) -> None:
 @pytest.mark.parametrize(
     ("dsn", "channel", "words"),
     [
-        ("nobody://x", Channel.SMS, "begins with 'nobody'; known are outbox:, twilio:, vonage:"),
+        ("nobody://x", Channel.SMS, "begins with 'nobody'; known are messagebird:, outbox:, plivo:, twilio:, vonage:"),
         ("smtp://mail.example.com", Channel.SMS, "begins with 'smtp'; known are"),
         ("s3cret", Channel.SMS, "begins with no scheme"),
         ("x://a?b=1&b=2", Channel.SMS, "has an option twice"),

@@ -5,6 +5,7 @@ import re
 from contextlib import closing
 from urllib.parse import parse_qs
 
+import orjson
 import pytest
 from sqlalchemy import create_engine
 
@@ -13,9 +14,9 @@ from notifier.ids import new_id
 from notifier.providers import Fault, Message, Outcome, Result, registry
 from notifier.providers.dsn import Context
 from tests.providers import receivers
-from tests.providers.vendors import Vendor, twilio, vonage
+from tests.providers.vendors import Vendor, messagebird, plivo, twilio, vonage
 
-VENDORS = [twilio.VENDOR, vonage.VENDOR]
+VENDORS = [twilio.VENDOR, vonage.VENDOR, plivo.VENDOR, messagebird.VENDOR]
 SECRET = "hunter2secret"
 SERVICE = "MG" + "2b" * 16
 
@@ -34,7 +35,12 @@ def sent(vendor: Vendor, text: str, *, dsn: str = "", answer: bytes = b"") -> tu
         named = dsn.format(port=server.port) if dsn else vendor.dsn(server.port)
         with closing(registry.make(named, context())) as provider:
             [result] = itertools.chain.from_iterable(provider.send(iter([message])))
-    fields = parse_qs(received[0].body.decode("ascii"), strict_parsing=True) if received else {}
+    body = received[0].body if received else b""
+    fields = (
+        {name: [value] for name, value in orjson.loads(body).items()}
+        if body.startswith(b"{")
+        else parse_qs(body.decode("ascii"), strict_parsing=bool(body))
+    )
     assert result.id == message.id
     return result, fields
 
@@ -44,7 +50,7 @@ def sent(vendor: Vendor, text: str, *, dsn: str = "", answer: bytes = b"") -> tu
 def test_the_longest_text(vendor: Vendor, text: str) -> None:
     result, fields = sent(vendor, text)
     assert result.outcome is Outcome.ACCEPTED
-    assert text in {*fields.get("Body", []), *fields.get("text", [])}
+    assert text in {*fields.get("Body", []), *fields.get("text", []), *fields.get("body", [])}
 
 
 @each_vendor
@@ -69,7 +75,7 @@ def test_texts_that_do_not_go_out(vendor: Vendor, text: str, error: str) -> None
 def test_secrets_are_shown_nowhere(vendor: Vendor) -> None:
     result, _ = sent(vendor, "Hello", answer=receivers.response(401, b"{}"))
     provider = registry.make(vendor.dsn(1), context())
-    for secret in (twilio.TOKEN, vonage.SECRET, "t0ken", "s3cret", "Basic"):
+    for secret in (twilio.TOKEN, vonage.SECRET, messagebird.KEY, "t0ken", "s3cret", "Basic"):
         assert secret not in repr(result)
         assert secret not in repr(provider)
     provider.close()
@@ -142,6 +148,16 @@ def test_vonage_with_several_parts() -> None:
     ("dsn", "said"),
     [
         ("twilio:", "has no account: twilio://SID:TOKEN@default?from=+15550100"),
+        ("plivo:", "has no auth id of letters and digits: "),
+        ("plivo://MA1@default?from=+15550100", "has no auth token: "),
+        (f"plivo://MA1:{SECRET}@default", "needs one of from and powerpack, and only one: "),
+        (f"plivo://MA1:{SECRET}@default?from=+1555&powerpack=x", "needs one of from and powerpack, and only one: "),
+        (f"plivo://MA1:{SECRET}@default?powerpack=x", "has a powerpack that is not a UUID"),
+        (f"plivo://MA1:{SECRET}@default?from=a+name+too+long", "has a from that is neither "),
+        ("messagebird:", "has no key of visible ASCII characters: "),
+        (f"messagebird://{SECRET}@default", "needs a from: "),
+        (f"messagebird://{SECRET}@default/x?from=Acme", "has a path: "),
+        (f"messagebird://{SECRET}@default?from=", "has a from that is neither "),
         (f"twilio://:{SECRET}@default?from=+15550100", "has no account: "),
         (f"twilio://AC%3A1:{SECRET}@default?from=+15550100", "has an account that is not a SID"),
         ("twilio://AC1@default?from=+15550100", "has no token: "),

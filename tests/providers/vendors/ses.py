@@ -42,7 +42,11 @@ def check(received: Received, message: Message) -> Any:
     asked = orjson.loads(received.body)
     assert asked["Destination"] == {"ToAddresses": [message.recipient]}
     assert asked["EmailTags"] == [{"Name": "notification_id", "Value": str(message.id)}]
-    mail = mail_of(received)
+    check_mail(mail_of(received), message)
+
+
+def check_mail(mail: EmailMessage, message: Message) -> None:
+    """Assert that a MIME message says what a message says."""
     assert mail["To"] == message.recipient
     assert mail["Subject"] == message.subject
     assert str(message.id) in mail["Message-ID"]
