@@ -1,5 +1,6 @@
 """Providers that are down, slow or not there: what the whole system makes of it."""
 
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ from deploy.ports import free_port
 from notifier.channels import Channel
 from notifier.models import attempt_id
 from notifier.throttles import RecipientLimits
+from tests.providers import receivers
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, made, reaches, wait_for
 
@@ -162,6 +164,30 @@ def test_what_may_have_been_sent_is_held_where_that_is_wanted(system: Running, h
     letters = system.get("/api/v1/dead-letters?reason=ambiguous").json()["items"]
     assert notification_id in {letter["notification_id"] for letter in letters}
     assert len(http.received("/held")) == 1
+
+
+def test_what_was_lost_on_a_kept_connection_is_held_and_not_repeated(system: Running) -> None:
+    read: list[str] = []
+    lost: list[str] = []
+
+    def talk(connection: socket.socket) -> None:
+        if first := receivers.read_request(connection):
+            read.append(first.headers["webhook-id"])
+            connection.sendall(receivers.response(204))
+        if second := receivers.read_request(connection):
+            read.append(second.headers["webhook-id"])
+            lost.append(read[-1])
+
+    with receivers.listening(talk) as server:
+        for _ in range(50):  # until a worker's thread comes by the same connection again
+            fields = {"recipient": f"http://127.0.0.1:{server.port}/", "on_ambiguous": "hold"}
+            notification_id = made(system, channel="webhook", **fields)
+            ended = reaches(system, notification_id, "delivered", "failed")
+            if lost:
+                break
+    assert lost == [notification_id]
+    assert (ended["status"], ended["reason"], ended["attempts"]) == ("failed", "ambiguous", 1)
+    assert read.count(notification_id) == 1
 
 
 @pytest.mark.parametrize("recorded", [False, True])

@@ -164,6 +164,30 @@ def test_what_may_have_been_sent_goes_on_only_where_that_is_wanted(
     assert len(second.received) == (1 if falls_back else 0)
 
 
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_what_is_lost_on_a_kept_connection_goes_on_only_where_that_is_wanted(
+    engine: Engine, made: Open, falls_back: bool
+) -> None:
+    read: list[str] = []
+
+    def talk(connection: socket.socket) -> None:
+        if first := receivers.read_request(connection):
+            read.append(first.line)
+            connection.sendall(OK)
+        if second := receivers.read_request(connection):
+            read.append(second.line)
+
+    other = Wire(OK)
+    with receivers.listening(talk) as server:
+        providers = made(server.port, other)
+        for given in (messages(), messages()):
+            results = sent(relay_of(engine, providers, falls_back=lambda _: falls_back), given)
+    took = [("twilio", "ambiguous"), ("twilio-2", "accepted")]
+    assert path_of(results[given[0].id]) == (took if falls_back else took[:1])
+    assert len(read) == 2
+    assert len(other.received) == (1 if falls_back else 0)
+
+
 def test_a_third_one_takes_over_from_the_second(engine: Engine, made: Open) -> None:
     third = Wire(OK)
     given = messages(3)

@@ -11,7 +11,7 @@
 | no answer                                      | ambiguous, the provider's fault                               |
 | nothing that we understand                     | ambiguous, nobody's fault: it may be the URL's                |
 | not done in time                               | ambiguous, the provider's fault                               |
-| a plugin that would wait for longer            | unsent, throttled                                             |
+| a service that asks a plugin to wait           | unsent, throttled                                             |
 | earlier messages hang in all threads           | unsent, the provider's fault                                  |
 | `address`: not a URL of an allowed service     | rejected                                                      |
 
@@ -106,21 +106,23 @@ def _overhear() -> None:
 
 
 class _TooLong(Exception):
-    """A plugin would wait past the deadline, or has reached it. `seconds`: how long it would wait."""
+    """A plugin would wait and repeat its request, or has reached the deadline. `seconds`: how long it would wait."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
         self.seconds = seconds
 
 
-def _until(deadline: float, throttle: Callable[..., None]) -> Callable[..., None]:
+def _until(deadline: float, throttle: Callable[..., None], heard: Sequence[str]) -> Callable[..., None]:
     """A plugin's `throttle`, which it calls before each request, such that no request begins after the deadline.
 
-    Plugins wait as long as a service tells them to, and would send what has been given up and is sent again.
+    Plugins wait as long as a service tells them to, and would send what has been given up and is sent again. A request
+    that a service throttled is an attempt of its own, so the plugin's repeat ends here too. `heard`: what it says.
     """
 
     def within(last_io: datetime | None = None, wait: float | None = None) -> None:
-        if time.monotonic() + (wait or 0.0) >= deadline:
+        was_throttled = any("rate limiting in effect" in line for line in heard)
+        if wait or was_throttled or time.monotonic() >= deadline:
             raise _TooLong(wait or 0.0)
         throttle(last_io=last_io, wait=wait)
         if time.monotonic() >= deadline:
@@ -235,15 +237,16 @@ class Chat:
 
     def _deliver(self, message: Message, deadline: float) -> tuple[Verdict, int | None]:
         plugin = self._plugin(message.recipient)
-        plugin.throttle = _until(deadline, plugin.throttle)
         heard = _EAR.listen()
+        plugin.throttle = _until(deadline, plugin.throttle, heard)
         try:
             is_sent = plugin.notify(body=message.text, title=message.subject or "", body_format="text")
         except _TooLong as late:
             if any(line.startswith("Sent ") for line in heard):
                 return _why_not(heard)
-            error = "throttled: the chat service asks to wait for longer than there is time"
-            return Verdict(Outcome.UNSENT, error, Fault.THROTTLED, retry_after=min(late.seconds, _LONGEST_WAIT)), None
+            error = "throttled: the chat service asks to wait"
+            retry_after = min(late.seconds, _LONGEST_WAIT) or None
+            return Verdict(Outcome.UNSENT, error, Fault.THROTTLED, retry_after=retry_after), None
         return (Verdict(Outcome.ACCEPTED), None) if is_sent else _why_not(heard)
 
     def _plugin(self, url: str) -> Any:  # noqa: ANN401  # one of a hundred classes of Apprise's

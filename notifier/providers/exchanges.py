@@ -11,6 +11,7 @@ from typing import Final
 import pycurl
 
 from notifier.providers.address_guard import Network
+from notifier.providers.kept_connections import IdleSockets, LossyOrigins
 from notifier.providers.transfers import Exchange, Limits, Request, Transfer
 
 #: The longest that a connection may take, name and TLS included, in seconds.
@@ -46,6 +47,7 @@ class Exchanges:
             http2=http2,
         )
         self._concurrency = concurrency
+        self._lossy = LossyOrigins()
         self._idle: list[_Multi] = []
 
     def send(self, requests: Iterator[Request]) -> Generator[Sequence[Exchange], None, None]:
@@ -57,7 +59,7 @@ class Exchanges:
         try:
             multi = self._idle.pop()  # atomic, as append is: no other thread gets the same one
         except IndexError:
-            multi = _Multi(self._limits, self._concurrency)
+            multi = _Multi(self._limits, self._lossy, self._concurrency)
         try:
             yield from multi.run(requests)
         finally:
@@ -77,8 +79,10 @@ class _Multi:
     libcurl's own waiting is select(), which spins once the process holds a thousand descriptors.
     """
 
-    def __init__(self, limits: Limits, concurrency: int) -> None:
+    def __init__(self, limits: Limits, lossy: LossyOrigins, concurrency: int) -> None:
         self._limits = limits
+        self._lossy = lossy
+        self._idle_sockets = IdleSockets(concurrency * 2)
         self._concurrency = concurrency
         self._idle: list[Transfer] = []
         self._busy: dict[pycurl.Curl, Transfer] = {}
@@ -113,7 +117,7 @@ class _Multi:
         """Begin requests while there is room; returns those that cannot be begun at all."""
         unbegun: list[Exchange] = []
         while len(self._busy) + len(unbegun) < self._concurrency and (request := next(requests, None)) is not None:
-            transfer = self._idle.pop() if self._idle else Transfer(self._limits)
+            transfer = self._idle.pop() if self._idle else self._new_transfer()
             if transfer.prepare(request):
                 self._busy[transfer.curl] = transfer
                 self._multi.add_handle(transfer.curl)
@@ -121,6 +125,9 @@ class _Multi:
                 unbegun.append(transfer.refuse())
                 self._idle.append(transfer)
         return unbegun
+
+    def _new_transfer(self) -> Transfer:
+        return Transfer(self._limits, self._idle_sockets, self._lossy)
 
     def _turn(self) -> list[Exchange]:
         """Drive what is in flight until something has finished, for at most a slice."""
@@ -149,6 +156,10 @@ class _Multi:
             unread, good, bad = self._multi.info_read()
             for curl, code, message in [*((curl, pycurl.E_OK, "") for curl in good), *bad]:
                 transfer = self._busy[curl]
+                if transfer.begins_again():
+                    self._multi.remove_handle(curl)
+                    self._multi.add_handle(curl)
+                    continue
                 finished.append(transfer.finish(code, message))
                 self._release(transfer)
         return finished

@@ -7,6 +7,9 @@ nothing.
 
 HTTP/1.1, but where a vendor speaks nothing but HTTP/2 (Apple): with one request a connection at a time it is known of
 each whether any of it was sent.
+
+One request an exchange: libcurl repeats a request by itself where a kept connection dies before the first byte of an
+answer, a POST too. `_allow_request` forbids that, so that a lost answer stays a lost answer.
 """
 
 import codecs
@@ -28,6 +31,7 @@ import pycurl
 
 from notifier.providers import EXCERPT
 from notifier.providers.address_guard import Network, refusal
+from notifier.providers.kept_connections import Ends, IdleSockets, LossyOrigins
 
 #: How much of an answer's body is read, in bytes. More than that is cut off, and the connection with it.
 READ_AT_MOST: Final = 64 * 1024
@@ -51,6 +55,10 @@ _TLS_ERRORS: Final = frozenset(
 _LOST_ERRORS: Final = frozenset(
     {pycurl.E_OK, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_PARTIAL_FILE}
 )
+#: How long a connection may have been idle and still be used again, in seconds. Less than the 5 seconds after which
+#: Node's, Apache's and uvicorn's servers close one by default: a request that crosses with their closing is lost, and
+#: nobody can tell whether it was read.
+_KEEP_ALIVE: Final = 4
 
 
 class Failure(StrEnum):
@@ -97,8 +105,7 @@ class Exchange:
     head: Sequence[bytes]
     #: The beginning of the answer's body, at most EXCERPT characters; None where it is empty.
     excerpt: str | None
-    #: See Result; None where the request was not begun. Where libcurl sent it twice, the phases before the total are
-    #: those of the second time, and count from there.
+    #: See Result; None where the request was not begun.
     timing: Mapping[str, float | None] | None
     failure: Failure | None = None
     #: The failure in a few words, safe to show: no part of the URL but an address is in it.
@@ -161,8 +168,11 @@ class _HandedOver(socket.socket):
 class Transfer:
     """An easy handle and what it has gathered of the current exchange; used again and again."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, idle: IdleSockets, lossy: LossyOrigins) -> None:
         self._limits = limits
+        self._idle = idle
+        self._lossy = lossy
+        self._has_own_connection = False
         self._kept = max(EXCERPT, limits.keep)
         self._head: list[bytes] = []
         self.curl = pycurl.Curl()
@@ -179,6 +189,8 @@ class Transfer:
             pycurl.HEADERFUNCTION: self._head.append,
             pycurl.WRITEFUNCTION: self._take,
             pycurl.OPENSOCKETFUNCTION: self._open_socket,
+            pycurl.PREREQFUNCTION: self._allow_request,
+            pycurl.MAXAGE_CONN: _KEEP_ALIVE,
         }
         if limits.ca_file:
             options[pycurl.CAINFO] = limits.ca_file
@@ -196,6 +208,10 @@ class Transfer:
         self._refusal: str | None = None
         self._sought = False
         self._opened = False
+        self._requested = False
+        self._lost = False
+        self._stale = False
+        self._ends: Ends = ()
         self._trouble: OSError | None = None
         # libcurl guesses a scheme where there is none.
         if not request.url.lower().startswith(("http://", "https://")):
@@ -204,12 +220,29 @@ class Transfer:
             self.curl.setopt(pycurl.URL, request.url.encode())
             self.curl.setopt(pycurl.HTTPHEADER, request.headers)
             self.curl.setopt(pycurl.POSTFIELDS, request.body)
+            self._choose_connection(request.url)
         except (ValueError, pycurl.error):  # a NUL or a lone surrogate
             return False
         return True
 
+    def _choose_connection(self, url: str) -> None:
+        """Have libcurl make a new connection, used once, for an origin that loses requests on kept ones."""
+        is_lossy = self._lossy.has(url)
+        if is_lossy != self._has_own_connection:
+            self.curl.setopt(pycurl.FRESH_CONNECT, is_lossy)
+            self.curl.setopt(pycurl.FORBID_REUSE, is_lossy)
+            self._has_own_connection = is_lossy
+
+    def begins_again(self) -> bool:
+        """Whether the request is to be begun once more: its connection was closed before any of it went out."""
+        is_stale, self._stale = self._stale, False
+        return is_stale
+
     def finish(self, code: int, message: str) -> Exchange:
         """What became of it, from libcurl's code and words."""
+        descriptor = int(self.curl.getinfo(pycurl.ACTIVESOCKET)) if self._requested else -1
+        if descriptor >= 0:  # the connection stays open
+            self._idle.add(self._ends, descriptor)
         # An answer that is cut off, by us or by them, after its head still counts by its status.
         head = self._final_head()
         if head is not None:
@@ -217,6 +250,8 @@ class Transfer:
             return self._exchange(sent=True, status_code=status, head=head, timing=self._timing(sent=True))
         sent = int(self.curl.getinfo(pycurl.REQUEST_SIZE)) > 0
         failure, detail = self._failure_to_answer(code) if sent else self._failure_to_send(code, message)
+        if failure is Failure.RESET and not self._sought:
+            self._lossy.add(self._request.url)
         return self._exchange(sent=sent, failure=failure, detail=detail, timing=self._timing(sent=sent))
 
     def refuse(self) -> Exchange:
@@ -274,9 +309,24 @@ class Transfer:
         self._read += len(chunk)
         return len(chunk) if self._read < READ_AT_MOST else 0  # 0 ends the transfer
 
+    def _allow_request(self, *ends: object) -> int:
+        """Allow the request that is about to go out over a connection, unless that is closed or one has gone out."""
+        if self._requested:
+            self._lost = True
+            return pycurl.PREREQFUNC_ABORT
+        if not self._sought and not self._idle.take(ends):
+            self._stale = True
+            return pycurl.PREREQFUNC_ABORT
+        self._ends = ends
+        self._requested = True
+        return pycurl.PREREQFUNC_OK
+
     def _open_socket(
         self, _purpose: int, address: tuple[int, int, int, tuple[str, int]]
     ) -> socket.socket | Literal[-1]:
+        if self._requested:  # its connection died, and libcurl makes another one to repeat it
+            self._lost = True
+            return pycurl.SOCKET_BAD
         self._sought = True
         family, kind, protocol, (host, port, *_) = address
         refused = refusal(host, self._limits.allowed_networks)
@@ -302,6 +352,8 @@ class Transfer:
         return fields if start and (b"\r\n" in fields or b"\n" in fields) else None
 
     def _failure_to_send(self, code: int, message: str) -> tuple[Failure, str]:
+        if self._lost:
+            return Failure.RESET, "the kept connection closed before the request went out"
         if code == pycurl.E_OPERATION_TIMEDOUT:
             return Failure.TIMEOUT, f"no connection within {self._limits.connect_timeout:g} s"
         if code in {pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL}:
@@ -313,6 +365,9 @@ class Transfer:
         return self._failure_to_connect(code)
 
     def _failure_to_answer(self, code: int) -> tuple[Failure, str]:
+        # Before libcurl repeats a request it looks the name up again, which may fail or take too long.
+        if self._lost or code == pycurl.E_COULDNT_RESOLVE_HOST:
+            return Failure.RESET, "the connection closed before an answer"
         if code == pycurl.E_OPERATION_TIMEDOUT:
             taken, size = int(self.curl.getinfo(pycurl.SIZE_UPLOAD_T)), len(self._request.body)
             if taken < size:

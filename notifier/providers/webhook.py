@@ -11,10 +11,7 @@
 | `timeout`, `reset`, `answer` (not HTTP)     | ambiguous where some of the request had gone out, else unsent    |
 
 An answer counts by its status once its head is complete, however its body ends: at 64 KiB, at the deadline or
-by a lost connection.
-
-One duplicate is libcurl's: where a kept-alive connection closes without a byte of an answer, it sends the request
-again over a new one. RFC 9110, section 9.2.2, allows that for what its receiver can recognise, here by `webhook-id`.
+by a lost connection. Each attempt is one request (see `transfers`).
 """
 
 import time

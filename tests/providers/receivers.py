@@ -68,6 +68,11 @@ class Listener:
             with self._tls.wrap_socket(connection.dup(), server_side=True) as secured:
                 self._talk(secured)
 
+    def wait(self) -> None:
+        """Wait until all connections so far have ended."""
+        for thread in list(self._threads):
+            thread.join()
+
     def close(self) -> None:
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)

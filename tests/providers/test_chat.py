@@ -159,6 +159,29 @@ def test_what_a_service_puts_off_past_the_deadline_is_not_sent_afterwards(monkey
     assert 50 < (result.retry_after or 0) < 100  # its plugin adds to that for clocks that differ
 
 
+def test_what_a_service_puts_off_for_a_moment_is_not_repeated_in_the_same_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reset = f"x-ratelimit-reset: {int(time.time())}"
+    with receivers.http(receivers.response(429, b"", "x-ratelimit-remaining: 0", reset)) as (server, received):
+        monkeypatch.setattr("apprise.plugins.discord.NotifyDiscord.notify_url", f"http://127.0.0.1:{server.port}")
+        result = one("discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js", "apprise:", timeout=20.0)
+    assert (result.outcome, result.fault, len(received)) == (Outcome.UNSENT, Fault.THROTTLED, 1), result.error
+
+
+def test_a_message_whose_answer_is_lost_is_not_repeated() -> None:
+    received = []
+
+    def talk(connection: socket.socket) -> None:
+        received.append(receivers.read_request(connection))
+
+    with receivers.listening(talk) as server, closing(made()) as provider:
+        for _ in range(2):
+            message = to(f"json://127.0.0.1:{server.port}/x")
+            assert sent(provider, message)[message.id].outcome is Outcome.AMBIGUOUS
+    assert len(received) == 2
+
+
 def test_tls_that_breaks_after_the_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = receivers.certificate(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.file))

@@ -161,6 +161,28 @@ def test_an_answer_that_is_lost_may_have_been_a_yes(vendor: Vendor, talk: receiv
     assert (result.outcome, result.fault) == (Outcome.AMBIGUOUS, vendor.own_fault), result.error
 
 
+def test_a_request_lost_on_a_kept_connection_is_not_repeated(vendor: Vendor) -> None:
+    """One request an attempt: libcurl would send it once more where the connection closes without an answer."""
+    seen: list[str] = []
+
+    def talk(connection: socket.socket) -> None:
+        while request := receivers.read_request(connection):
+            seen.append(request.line)
+            if len(seen) == 2:
+                return
+            connection.sendall(vendor.success)
+
+    with receivers.listening(talk) as listener, closing(made(vendor, listener.port)) as provider:
+        outcomes = []
+        for _ in range(3):
+            message = message_for(vendor, listener.port)
+            result = sent(provider, message)[message.id]
+            outcomes.append((result.outcome, result.fault))
+
+    assert outcomes == [(Outcome.ACCEPTED, None), (Outcome.AMBIGUOUS, vendor.own_fault), (Outcome.ACCEPTED, None)]
+    assert len(seen) == 3
+
+
 def test_a_body_that_hangs(vendor: Vendor) -> None:
     def talk(connection: socket.socket) -> None:
         receivers.read_request(connection)

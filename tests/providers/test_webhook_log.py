@@ -265,6 +265,7 @@ def test_a_connection_in_place_of_one_that_was_closed_is_a_new_one(make: Make) -
     with receivers.http(requests=1) as (server, _):
         for _ in range(2):
             assert "connect_ms" in reached(post(provider, url_of(server)))
+            server.wait()
 
 
 def test_tls_has_its_time_once(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,75 @@
+"""Kept connections: whether a further request may go out over one that an earlier request left open.
+
+libcurl looks whether the server has closed a connection, but only once a second. `IdleSockets` looks before each
+request, so that a request goes out over a new connection where the old one is known to be closed.
+
+A server that closes a connection at the moment in which the next request goes out leaves that request ambiguous: nobody
+can tell whether it was read. Some do so after every answer without announcing it (`connection: close`). So an origin
+on whose kept connection a request was lost gets a new connection for each request for a while (`LossyOrigins`): one
+request may be lost to such a server, not every second one.
+"""
+
+import select
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+#: How long an origin gets new connections after a loss, in seconds.
+_PERIOD: Final = 60.0
+#: How many origins are remembered; the oldest is forgotten first.
+_MOST_ORIGINS: Final = 1000
+
+#: The addresses and ports of a connection's two ends.
+Ends = tuple[object, ...]
+
+
+class IdleSockets:
+    """The sockets of one thread's idle connections, by their ends."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: how many are remembered; the oldest is forgotten first."""
+        self._most = most
+        self._descriptors: dict[Ends, int] = {}
+
+    def add(self, ends: Ends, descriptor: int) -> None:
+        """Remember the socket of a connection that has become idle."""
+        self._descriptors[ends] = descriptor
+        if len(self._descriptors) > self._most:
+            del self._descriptors[next(iter(self._descriptors))]
+
+    def take(self, ends: Ends) -> bool:
+        """Forget a connection that is to be used; return False where the server has closed it."""
+        descriptor = self._descriptors.pop(ends, None)
+        if descriptor is None:
+            return True
+        poll = select.poll()
+        poll.register(descriptor, select.POLLRDHUP)  # POLLHUP and POLLERR are implied
+        return not poll.poll(0)
+
+
+class LossyOrigins:
+    """The origins that have lately lost a request on a kept connection. Used by several threads at once."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def has(self, url: str) -> bool:
+        """Return whether a URL's origin is one of them."""
+        return bool(self._until) and self._until.get(_origin(url), 0.0) > time.monotonic()
+
+    def add(self, url: str) -> None:
+        """Remember that a request to a URL was lost on a kept connection."""
+        origin = _origin(url)
+        self._until.pop(origin, None)  # to be the newest
+        self._until[origin] = time.monotonic() + _PERIOD
+        while len(self._until) > _MOST_ORIGINS:
+            self._until.pop(next(iter(self._until.copy())), None)
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port of a URL, as far as they can be read."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
