@@ -228,7 +228,8 @@ def cancel_notifications(asked: dict[str, Any]) -> Cancelled:
 def move_notification(changes: dict[str, Any], notification_id: UUID) -> dict[str, Any]:
     """Move a scheduled notification to another time."""
     _read(notification_id)
-    changing.move(parts().wiring.engine, notification_id, changes)
+    here = parts().wiring
+    changing.move(here.engine, notification_id, changes, zone=here.settings.timezone)
     return _read(notification_id)
 
 

@@ -20,6 +20,7 @@ from config import values
 from config.values import Network
 from notifier.channels import Channel
 from notifier.retries import RetryPolicy
+from notifier.zones import UTC_ZONE
 
 #: Written by `manage.py up` into its data folder, so that other commands find the running stack.
 STACK_FILE: Final = "stack.json"
@@ -73,7 +74,7 @@ class Settings:
     intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", values.duration(0.1), timedelta(seconds=10))
 
     #: The time zone of people who have none, for quiet hours and reminders: an IANA name.
-    timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", values.zone, ZoneInfo("UTC"))
+    timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", values.zone, UTC_ZONE)
     #: Where links in messages and providers' receipts lead: the API's address as others reach it.
     public_url: str = _setting("NOTIFIER_PUBLIC_URL", values.url("http", "https"), "http://localhost:8000")
     #: How long quiet hours and the like may put a notification off before it is a dead letter.

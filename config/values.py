@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from limits import RateLimitItem, parse_many
 
+from notifier import zones
 from notifier.durations import parse_iso
 from notifier.signing import key_of
 from notifier.vault import Vault
@@ -142,8 +143,8 @@ def url(*schemes: str) -> Callable[[str], str]:
 def zone(value: str) -> ZoneInfo:
     """An IANA time zone."""
     try:
-        return ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return zones.zone(value)
+    except ValueError:
         raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
 
 

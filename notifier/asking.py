@@ -57,7 +57,8 @@ def ask(
             suppressed[0] if len(suppressed) == len(addresses) else None,
             opted_out=opted_out == len(addresses),
             preferences=preferences,
-            zone=ZoneInfo(person.timezone) if person.timezone else zone,
+            zone=zone,
+            user_zone=person.timezone,
         ),
         at,
     )

@@ -18,6 +18,7 @@ from notifier.holds import HELD
 from notifier.plans import Lease
 from notifier.reminders import deadline_of, moment_before, schedule
 from notifier.users import people
+from notifier.zones import UTC_ZONE, first_known
 
 _LOCK: Final = text("SELECT * FROM notifications WHERE id = :id FOR UPDATE")
 _MOVE: Final = text("""
@@ -34,11 +35,14 @@ def _locked(connection: Connection, notification_id: UUID) -> dict[str, Any]:
     return dict(row)
 
 
-def move(engine: Engine, notification_id: UUID, changes: Mapping[str, datetime | None]) -> None:
+def move(
+    engine: Engine, notification_id: UUID, changes: Mapping[str, datetime | None], *, zone: ZoneInfo = UTC_ZONE
+) -> None:
     """Give a scheduled notification another `send_at`, `target_date` or `expires_at`.
 
-    A reminder keeps its lead time. Where it could then only go past its deadline it is expired at once. Raises
-    Conflict where it is not scheduled, Invalid where a change makes no sense, LookupError where there is none.
+    A reminder keeps its lead time; `zone` is where its days are counted, where its own time zone is not known any more.
+    Where it could then only go past its deadline it is expired at once. Raises Conflict where it is not scheduled,
+    Invalid where a change makes no sense, LookupError where there is none.
     """
     with engine.begin() as connection:
         row = _locked(connection, notification_id)
@@ -48,13 +52,13 @@ def move(engine: Engine, notification_id: UUID, changes: Mapping[str, datetime |
             raise Invalid({"target_date": ["A reminder needs its target; cancel it instead."]})
         if "target_date" in changes and row["target_date"] is None:
             raise Invalid({"target_date": ["This notification is no reminder: it has no target to move."]})
-        moved = _moved(row, changes)
+        moved = _moved(row, changes, zone)
         connection.execute(_MOVE, {"id": notification_id, **moved})
         tell(connection, [notification_id])  # where it is expired now
     metrics.count_finished([{**row, **moved}])
 
 
-def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None]) -> dict[str, Any]:
+def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None], zone: ZoneInfo) -> dict[str, Any]:
     """The columns of a notification that was moved."""
     times = {name: changes.get(name, row[name]) for name in ("send_at", "target_date", "expires_at")}
     now = datetime.now(UTC)
@@ -62,14 +66,18 @@ def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None]) -> di
     # A held one is due already; its `due_at` is only when it is looked at again.
     held = row["reason"] == HELD
     due_at = now if held else row["due_at"]
+    chosen = None
     if "send_at" in changes:
         due_at = times["send_at"]
     elif "target_date" in changes:
-        zone = ZoneInfo(row["timezone"] or "UTC")
-        due_at = moment_before(times["target_date"], parse_iso(row["lead_time"]), zone)
+        chosen = first_known((row["timezone"],), zone)
+        try:
+            due_at = moment_before(times["target_date"], parse_iso(row["lead_time"]), chosen.zone)
+        except OverflowError:
+            raise Invalid({"target_date": ["The reminder would come before the calendar begins."]}) from None
     if "send_at" in changes or "target_date" in changes:
         # It waits for another hour now, and for no rule any more: that is asked anew when the hour has come.
-        deferral = dict.fromkeys(deferral)
+        deferral = {**dict.fromkeys(deferral), "rule": chosen.note if chosen else None}
     deadline = deadline_of(times["expires_at"], times["target_date"], row["lead_time"])
     timing = schedule(now, due_at, deadline)
     if timing.status is Status.EXPIRED:

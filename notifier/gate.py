@@ -136,7 +136,8 @@ class Gate:
             facts.suppressed.get(folded(self.channel, recipient)),
             opted_out,
             preferences,
-            ZoneInfo(zone) if zone else self.zone,
+            self.zone,
+            zone,
         )
 
     def _duplicates(self, connection: Connection, rows: Sequence[Claimed]) -> list[Aside]:

@@ -6,7 +6,7 @@ versions; it decides nothing about preferences, which are asked at the moment of
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -23,6 +23,7 @@ from notifier.lanes import FAN_OUT, lane
 from notifier.reminders import AT_THE_TARGET, deadline_of, moment_before, schedule
 from notifier.templates import Catalogue, TemplateVersion
 from notifier.users import Person
+from notifier.zones import UTC_ZONE, first_known
 
 Row = dict[str, Any]
 Lease = Callable[[str], float]
@@ -79,6 +80,8 @@ class Plan:
     route: str | None = None
     #: Why it cannot be sent, where it was made in vain: (reason, in words).
     refused: tuple[str, str] | None = None
+    #: A sentence for the reader, where something was read otherwise than it was asked for.
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class Planner:
     #: The channels that have a provider.
     usable: frozenset[Channel]
     #: Where days are counted for somebody without a time zone.
-    zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    zone: ZoneInfo = UTC_ZONE
 
     def rows(self, plan: Plan, origin: Origin, person: Person | None, catalogue: Catalogue) -> list[Row]:
         """The rows of a plan, the same again whenever it is made again.
@@ -126,9 +129,9 @@ class Planner:
         """
         moments = [_Moment(None, plan.send_at)]
         if (target := plan.target_date) is not None:
-            zone = ZoneInfo(plan.timezone or (person.timezone if person else None) or self.zone.key)
-            plan = replace(plan, timezone=zone.key)
-            moments = list(_reminders(plan, target, zone))
+            chosen = first_known((plan.timezone, person.timezone if person else None), self.zone)
+            plan = replace(plan, timezone=chosen.zone.key, note=chosen.note)
+            moments = list(_reminders(plan, target, chosen.zone))
         make = _Maker(self, plan, origin, person, catalogue).row
         if plan.strategy is Strategy.ALL:
             return [make(target, moment) for moment in moments for target in _targets(plan, plan.channels, person)]
@@ -201,7 +204,7 @@ class _Maker:
         created_at = time_of(origin.id)
         template = self._template(target)
         timing = schedule(created_at, moment.due_at, deadline_of(plan.expires_at, plan.target_date, moment.lead_time))
-        status, reason, rule = timing.status, None, None
+        status, reason, rule = timing.status, None, plan.note
         if refused := self._refused(target, found=template is not None):
             status, (reason, rule) = Status.SKIPPED, refused
         elif origin.cancelled and status is not Status.EXPIRED:

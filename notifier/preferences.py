@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from notifier.channels import Channel
 from notifier.quiet_hours import QuietHours, end_of, is_quiet
 from notifier.times import rfc3339
+from notifier.zones import first_known
 
 #: What a notification without a category counts as, so that it can be switched off too.
 GENERAL: Final = "general"
@@ -44,8 +45,10 @@ class Circumstances:
     opted_out: bool
     #: The user's document, as the HTTP contract has it.
     preferences: Mapping[str, Any] | None
-    #: The time zone of quiet hours that name none.
+    #: The time zone of quiet hours that name none, where the user has none either.
     zone: ZoneInfo
+    #: The name of the user's time zone, as it is stored.
+    user_zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +74,20 @@ def decide(about: Circumstances, now: datetime) -> Decision:
     if about.opted_out or not _category_allows(preferences.get("categories", {}), category, channel):
         named = f"the category {category}" if about.category else f"messages without a category ({GENERAL})"
         return Decision(False, None, Rule.CATEGORY, f"The recipient has switched {named} off for {channel}.")
-    rules = quiet_hours_of(preferences.get("quiet_hours", ()), channel, about.zone)
+    rules = quiet_hours_of(preferences.get("quiet_hours", ()), channel, about.user_zone, about.zone)
     quiet = [rule for rule in rules if is_quiet(rule, now)]
     if quiet:
         end = end_of(rules, now)
         # Rules that leave no moment of the week free put off day by day; NOTIFIER_MAX_AGE ends that.
         words = f"until {rfc3339(end)}" if end else "without an end"
-        return Decision(True, end, Rule.QUIET_HOURS, f"Quiet hours for {channel}, {quiet[0]}, {words}.")
-    return Decision(True, now, None, "Nothing stands against it.")
+        explanation = _with_notes(f"Quiet hours for {channel}, {quiet[0]}, {words}.", quiet[:1])
+        return Decision(True, end, Rule.QUIET_HOURS, explanation)
+    return Decision(True, now, None, _with_notes("Nothing stands against it.", rules))
+
+
+def _with_notes(sentence: str, rules: Sequence[QuietHours]) -> str:
+    """Add what is to be said of the rules' time zones, each thing once."""
+    return " ".join([sentence, *dict.fromkeys(rule.note for rule in rules if rule.note)])
 
 
 def _category_allows(categories: Mapping[str, Mapping[str, bool]], category: str, channel: Channel) -> bool:
@@ -86,14 +95,16 @@ def _category_allows(categories: Mapping[str, Mapping[str, bool]], category: str
     return wishes.get(channel, wishes.get(REST, True))
 
 
-def quiet_hours_of(rules: Sequence[Mapping[str, Any]], channel: Channel, zone: ZoneInfo) -> list[QuietHours]:
-    """The rules of a preferences document that hold for a channel; one that names no channels holds for all."""
+def quiet_hours_of(
+    rules: Sequence[Mapping[str, Any]], channel: Channel, user_zone: str | None, zone: ZoneInfo
+) -> list[QuietHours]:
+    """Return the rules of a preferences document that hold for a channel; one that names no channels holds for all.
+
+    The clock is that of the rule's own time zone, else of the user's, else of `zone`: the first that is known.
+    """
+    held = [rule for rule in rules if not rule.get("channels") or channel in rule["channels"]]
+    chosen = [first_known((rule.get("timezone"), user_zone), zone) for rule in held]
     return [
-        QuietHours(
-            time.fromisoformat(rule["start"]),
-            time.fromisoformat(rule["end"]),
-            ZoneInfo(rule["timezone"]) if rule.get("timezone") else zone,
-        )
-        for rule in rules
-        if not rule.get("channels") or channel in rule["channels"]
+        QuietHours(time.fromisoformat(rule["start"]), time.fromisoformat(rule["end"]), each.zone, each.note)
+        for rule, each in zip(held, chosen, strict=True)
     ]

@@ -28,6 +28,8 @@ class QuietHours:
     start: time
     end: time
     zone: ZoneInfo
+    #: A sentence for the reader, where another zone was asked for that is not known.
+    note: str | None = None
 
     def __post_init__(self) -> None:
         for edge in (self.start, self.end):

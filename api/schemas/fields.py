@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
 from marshmallow import ValidationError, fields, validate
@@ -12,6 +11,7 @@ from notifier.channels import Channel
 from notifier.durations import parse_iso
 from notifier.providers.letters import NotAMailbox, mailbox
 from notifier.times import parse_rfc3339, rfc3339
+from notifier.zones import zone
 
 
 class Timestamp(fields.Field[datetime]):
@@ -68,14 +68,14 @@ class LeadTimes(fields.Field[list[str]]):
 
 
 class Zone(fields.String):
-    """An IANA time zone."""
+    """The exact name of an IANA time zone."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
-            return ZoneInfo(text).key
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValidationError("Not an IANA time zone, such as Europe/Berlin.") from None
+            return zone(text).key
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class Address(fields.String):
