@@ -23,10 +23,14 @@ def page(engine: Engine, query: Select[Any], id_column: InstrumentedAttribute[UU
 
 
 def filtered(query: Select[Any], model: Any, asked: Mapping[str, Any], equal: Sequence[str]) -> Select[Any]:  # noqa: ANN401
-    """`query` with the filters that were given: equality for the columns in `equal`, and the time of creation."""
+    """`query` with the filters that were given: equality for the columns in `equal`, and the time of creation.
+
+    A tuple, such as `AddressFilter` makes, stands for any of its values.
+    """
     for name in equal:
-        if asked[name] is not None:
-            query = query.where(getattr(model, name) == asked[name])
+        column, value = getattr(model, name), asked[name]
+        if value is not None:
+            query = query.where(column.in_(value) if isinstance(value, tuple) else column == value)
     # On the id as well: it prunes partitions.
     if asked["created_after"] is not None:
         after = asked["created_after"]

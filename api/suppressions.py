@@ -40,7 +40,7 @@ def list_suppressions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's
     if asked["channel"] is not None:
         query = query.where(Suppression.channel == asked["channel"])
     if asked["address"] is not None:
-        forms = {folded(channel, asked["address"]) for channel in Channel}
+        forms = {folded(channel, address) for channel in Channel for address in asked["address"]}
         query = query.where(Suppression.folded.in_(forms))
     return page(parts().wiring.engine, query, Suppression.id, asked)
 

@@ -5,25 +5,37 @@ import hashlib
 import re
 import string
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
+from phonenumbers import ValidationResult
 
 from notifier.channels import Channel
+from notifier.domains import ascii_domain
+from notifier.uris import ascii_uri, with_ascii_host
 
 _MAX_LENGTH: Final = 2048
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://?[^\s\x00-\x1f\x7f]+")
 
 
+#: An encoded word (RFC 2047), which may stand in no address, and which some readers decode all the same.
+_ENCODED_WORD: Final = re.compile(r"=\?.*\?=")
+
+
 def _email(address: str) -> str:
+    if _ENCODED_WORD.search(address):
+        raise ValueError("Not an email address: it has an encoded word (RFC 2047) in it.")
     try:
         # No DNS on the way in; `.test` addresses are there to be tried out with.
-        return validate_email(address, check_deliverability=False, test_environment=True, strict=True).normalized
+        normal = validate_email(address, check_deliverability=False, test_environment=True, strict=True).normalized
+        ascii_domain(normal.rpartition("@")[2])
     except EmailNotValidError as error:
         raise ValueError(f"Not an email address: {error}") from None
+    return normal
 
 
 def _phone(address: str) -> str:
@@ -32,8 +44,9 @@ def _phone(address: str) -> str:
         number = phonenumbers.parse(address) if re.fullmatch(r"[0-9+() ./-]+", address) else None
     except phonenumbers.NumberParseException:
         number = None
-    # Possible, not valid: providers' own test numbers are in ranges that no country has assigned.
-    if number is None or not phonenumbers.is_possible_number(number):
+    # Possible, not valid: providers' own test numbers are in ranges that no country has assigned. A number that is only
+    # possible within its area has not all the digits of E.164.
+    if number is None or phonenumbers.is_possible_number_with_reason(number) != ValidationResult.IS_POSSIBLE:
         raise ValueError("Not a phone number in international form (E.164), such as +4915112345678.")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
@@ -46,13 +59,13 @@ def _url(address: str) -> str:
         usable = False
     if not usable or re.search(r"[\s\x00-\x1f\x7f]", address):
         raise ValueError("Not a URL that begins with http:// or https://.")
-    return address
+    return ascii_uri(address)
 
 
 def _chat(address: str) -> str:
     if not _SCHEME.fullmatch(address):
         raise ValueError("Not the address of a chat service, such as slack://TOKEN/CHANNEL.")
-    return address
+    return with_ascii_host(address)
 
 
 def _push(address: str) -> str:
@@ -77,7 +90,40 @@ def normalised(channel: Channel, address: str) -> str:
     """
     if len(address) > _MAX_LENGTH:
         raise ValueError(f"Longer than {_MAX_LENGTH} characters.")
-    return _CHECKS[channel](address)
+    normal = _CHECKS[channel](address)
+    if len(normal) > _MAX_LENGTH:  # percent-encoded
+        raise ValueError(f"Longer than {_MAX_LENGTH} characters in its ASCII form.")
+    return normal
+
+
+def normalised_from_query(channel: Channel, address: str) -> str:
+    """As `normalised`, also where a query has turned a plus into a space. Raises ValueError."""
+    try:
+        return normalised(channel, address)
+    except ValueError:
+        for text in _with_plus(address):
+            with suppress(ValueError):
+                return normalised(channel, text)
+        raise
+
+
+def sought(channel: Channel | None, text: str) -> tuple[str, ...]:
+    """The forms in which an address that somebody looks for may be kept, the normal one of its channel first.
+
+    Without a channel, those of every channel; also as it would be where a query has turned a plus into a space. The
+    last one is the text itself, for what was kept before its form was normalised.
+    """
+    forms = []
+    for each in (text, *_with_plus(text)):
+        for candidate in Channel if channel is None else (channel,):
+            with suppress(ValueError):
+                forms.append(normalised(candidate, each))
+    return tuple(dict.fromkeys((*forms, text)))
+
+
+def _with_plus(text: str) -> tuple[str, ...]:
+    """What a text may have been before its plus was read as a space: a phone number has one in front, if at all."""
+    return (f"+{text[1:]}", text.replace(" ", "+")) if text.startswith(" ") else (text.replace(" ", "+"),)
 
 
 _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -90,7 +136,9 @@ def folded(channel: Channel, address: str) -> str:
 
 @functools.lru_cache(maxsize=20_000)
 def endpoint_of(url: str) -> UUID:
-    """What the endpoint at a URL is known by."""
+    """The id of the endpoint at a URL, the same for all forms of the URL."""
+    with suppress(ValueError):
+        url = ascii_uri(url)
     return UUID(bytes=hashlib.sha256(url.encode(errors="replace")).digest()[:16])
 
 

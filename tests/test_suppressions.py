@@ -95,6 +95,33 @@ def test_a_second_time_gives_another_reason_and_end(system: Running) -> None:
     assert (third["reason"], third["until"]) == ("manual", None)
 
 
+@pytest.mark.parametrize(
+    ("channel", "kept", "query"),
+    [
+        ("email", "Query@bücher.example.com", "Query@XN--BCHER-KVA.example.com"),
+        ("email", "plus+tag@example.com", "plus+tag@EXAMPLE.com"),  # a plus in a query is a space
+        ("sms", "+4915123451777", "+49 151 2345 1777"),
+        ("webhook", "https://xn--bcher-kva.example/query", "https://bücher.example/query"),
+    ],
+)
+def test_lists_are_filtered_by_an_address_in_any_form(system: Running, channel: str, kept: str, query: str) -> None:
+    suppress(system, kept, channel)
+    sent = system.post("/api/v1/notifications", {"channel": channel, "recipient": kept, "body": "Hello."})
+    event = system.post("/api/v1/events", {"event_type": "look.up", "channel": channel, "recipient": kept})
+    assert (sent.status_code, event.status_code) == (202, 202)
+
+    for named in ("", f"channel={channel}&"):
+        found = system.get(f"{SUPPRESSIONS}?{named}address={query}").json()["items"]
+        assert [each["address"] for each in found] == [kept]
+        found = system.get(f"/api/v1/notifications?{named}recipient={query}").json()["items"]
+        assert {each["recipient"] for each in found} == {kept}
+    found = system.get(f"/api/v1/events?recipient={query}").json()["items"]
+    assert [each["id"] for each in found] == [event.json()["id"]]
+    assert system.get(f"/api/v1/notifications?channel={channel}&recipient=nobody").json()["items"] == []
+    assert lift(system, f"?channel={channel}&address={query}").status_code == 204
+    assert lift(system, f"?channel={channel}&address={query}").status_code == 404
+
+
 @pytest.mark.parametrize("how", ["body", "id"])
 def test_there_are_other_ways_to_lift_one(system: Running, how: str) -> None:
     made = suppress(system, f"lift-{how}@example.com")

@@ -3,7 +3,7 @@
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from api.schemas.fields import JsonText, Timestamp, name
+from api.schemas.fields import AddressFilter, JsonText, Timestamp, name
 from api.schemas.notifications import NotificationSchema
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
@@ -107,6 +107,6 @@ class EventQuery(PageQuery):
     event_type = fields.String(load_default=None, validate=EVENT_TYPE)
     status = fields.String(load_default=None, validate=validate.OneOf(list(EventStatus)))
     source = name(load_default=None)
-    recipient = name(2048, load_default=None)
+    recipient = AddressFilter(metadata={"description": "In any form in which it may be given."})
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)

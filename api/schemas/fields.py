@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from marshmallow import ValidationError, fields, validate
 
-from notifier.addresses import normalised
+from notifier.addresses import normalised, sought
 from notifier.channels import Channel
 from notifier.durations import parse_iso
 from notifier.providers.letters import NotAMailbox, mailbox
@@ -91,6 +91,24 @@ class Address(fields.String):
             return normalised(self._channel, text)
         except ValueError as error:
             raise ValidationError(str(error)) from None
+
+
+class AddressFilter(fields.String):
+    """An address that a list is to be filtered by, in all the forms in which it may be kept (see `addresses.sought`).
+
+    `channel`: the field beside it that names the address's channel, where there is one.
+    """
+
+    def __init__(self, channel: str = "channel", **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        super().__init__(**{"load_default": None, "validate": validate.Length(1, 2048), **kwargs})
+        self._channel_field = channel
+
+    def deserialize(self, value: Any, attr: str | None = None, data: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401
+        text = super().deserialize(value, attr, data, **kwargs)
+        if not isinstance(text, str):
+            return text
+        named = (data or {}).get(self._channel_field)
+        return sought(Channel(named) if named in list(Channel) else None, text)
 
 
 class Mailbox(fields.String):

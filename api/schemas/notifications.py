@@ -6,7 +6,7 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.attachments import AttachmentSchema
-from api.schemas.fields import JsonText, Mailbox, Timestamp, name
+from api.schemas.fields import AddressFilter, JsonText, Mailbox, Timestamp, name
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import Channel, Status
@@ -246,7 +246,7 @@ class NotificationQuery(PageQuery):
     status = fields.String(load_default=None, validate=validate.OneOf(list(Status)))
     channel = fields.String(load_default=None, validate=validate.OneOf(list(Channel)))
     user_id = name(load_default=None)
-    recipient = name(2048, load_default=None)
+    recipient = AddressFilter(metadata={"description": "In any form in which it may be given."})
     event_type = fields.String(load_default=None, validate=EVENT_TYPE)
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)

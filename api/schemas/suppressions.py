@@ -5,13 +5,16 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import Timestamp, name
+from api.schemas.fields import AddressFilter, Timestamp, name
 from api.schemas.pages import PageQuery
-from notifier.addresses import normalised
+from notifier.addresses import normalised, normalised_from_query
 from notifier.channels import Channel
 
 
 class _AddressFields(ma.Schema):
+    #: How the address becomes a normal one.
+    normalise = staticmethod(normalised)
+
     class Meta:
         """Refuse unknown fields."""
 
@@ -23,7 +26,7 @@ class _AddressFields(ma.Schema):
     @validates_schema(skip_on_field_errors=True)
     def _check_address(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
         try:
-            data["address"] = normalised(data["channel"], data["address"])
+            data["address"] = self.normalise(data["channel"], data["address"])
         except ValueError as error:
             raise ValidationError(str(error), "address") from None
 
@@ -43,6 +46,8 @@ class SuppressionSchema(_AddressFields):
 
 class LiftSchema(_AddressFields):
     """Which suppression is lifted."""
+
+    normalise = staticmethod(normalised_from_query)
 
 
 class SuppressionOutSchema(ma.Schema):
@@ -67,7 +72,7 @@ class SuppressionQuery(PageQuery):
     """Which suppressions."""
 
     channel = fields.String(load_default=None, validate=validate.OneOf(list(Channel)))
-    address = name(2048, load_default=None)
+    address = AddressFilter(metadata={"description": "In any form in which it may be given."})
 
 
 class HoldSchema(ma.Schema):

@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from deploy.commands.group import console, on_a_stack, parts
+from notifier.addresses import sought
 from notifier.channels import Channel
 from notifier.models import OutboxMessage
 from notifier.times import rfc3339
@@ -23,7 +24,7 @@ def outbox(channel: str | None, recipient: str | None, limit: int) -> None:
     if channel:
         query = query.where(OutboxMessage.channel == channel)
     if recipient:
-        query = query.where(OutboxMessage.recipient == recipient)
+        query = query.where(OutboxMessage.recipient.in_(sought(Channel(channel) if channel else None, recipient)))
     with Session(parts().engine) as session:
         messages = session.scalars(query).all()
     if not messages:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from notifier.addresses import normalised
+from notifier.addresses import endpoint_of, normalised, sought
 from notifier.channels import Channel
 
 
@@ -13,10 +13,30 @@ from notifier.channels import Channel
         (Channel.EMAIL, "Ada@EXAMPLE.com", "Ada@example.com"),
         (Channel.EMAIL, "jürgen@müller.example.com", "jürgen@müller.example.com"),
         (Channel.EMAIL, "box@mail.test", "box@mail.test"),
+        # One form for what means the same.
+        (Channel.EMAIL, "ada@xn--bcher-kva.example.com", "ada@bücher.example.com"),
+        (Channel.EMAIL, "ada@XN--BCHER-KVA.Example.com", "ada@bücher.example.com"),
+        (Channel.EMAIL, "ada@BÜCHER.example.com", "ada@bücher.example.com"),
+        (Channel.EMAIL, "ada@bu\u0308cher。example.com", "ada@bücher.example.com"),
+        (Channel.EMAIL, "ada@xn--strae-oqa.example.com", "ada@straße.example.com"),
         (Channel.SMS, "+49 151 1234 5678", "+4915112345678"),
         (Channel.SMS, "+15005550001", "+15005550001"),
         (Channel.WEBHOOK, "https://example.com:8443/hook?a=b", "https://example.com:8443/hook?a=b"),
         (Channel.WEBHOOK, "http://[::1]:9000/", "http://[::1]:9000/"),
+        (Channel.WEBHOOK, "HTTPS://Example.com/A", "https://example.com/A"),
+        (Channel.WEBHOOK, "https://bücher.example/ü?q=ü#ü", "https://xn--bcher-kva.example/%C3%BC?q=%C3%BC#%C3%BC"),
+        (Channel.WEBHOOK, "https://XN--BCHER-KVA.example/%C3%bc", "https://xn--bcher-kva.example/%C3%bc"),
+        (Channel.WEBHOOK, "https://ＥＸＡＭＰＬＥ。com/", "https://example.com/"),
+        (
+            Channel.WEBHOOK,
+            'https://example.com/{a}|"<b>^`\\[c]?{a}|"<b>^`\\[c]=100%',
+            "https://example.com/%7Ba%7D%7C%22%3Cb%3E%5E%60%5C%5Bc%5D?%7Ba%7D%7C%22%3Cb%3E%5E%60%5C%5Bc%5D=100%25",
+        ),
+        (Channel.WEBHOOK, "https://ü:p%40s@example.com/", "https://%C3%BC:p%40s@example.com/"),
+        (Channel.WEBHOOK, "http://my_service:8080/hook", "http://my_service:8080/hook"),
+        (Channel.WEBHOOK, "https://a--b.r3---x.example.com./", "https://a--b.r3---x.example.com./"),
+        (Channel.CHAT, "mattermost://bücher.example/Tok/ü", "mattermost://xn--bcher-kva.example/Tok/ü"),
+        (Channel.CHAT, "slack://TokenA/ü", "slack://TokenA/ü"),
         (Channel.PUSH, "fcm:abc_DEF-123", "fcm:abc_DEF-123"),
         (Channel.CHAT, "slack://T1/B2/C3", "slack://T1/B2/C3"),
     ],
@@ -33,6 +53,17 @@ def test_good_ones(channel: Channel, address: str, kept: str) -> None:
         (Channel.EMAIL, "a@example.com\r\nBcc: b@example.com"),
         (Channel.EMAIL, "a@example.com, b@example.com"),
         (Channel.EMAIL, "x" * 65 + "@example.com"),
+        (Channel.EMAIL, "=?utf-8?q?ada?=@example.com"),
+        (Channel.EMAIL, "ada@=?utf-8?q?example?=.com"),
+        (Channel.EMAIL, "ada@☃.example.com"),
+        (Channel.EMAIL, "ada@xn--a.example.com"),
+        (Channel.EMAIL, "ada@xn--bücher.example.com"),
+        (Channel.EMAIL, f"ada@{'ü' * 60}.example.com"),
+        (Channel.EMAIL, "ada@example.com\u2028"),
+        (Channel.EMAIL, "ada\x85@example.com"),
+        # Possible within their areas only.
+        (Channel.SMS, "+441111"),
+        (Channel.SMS, "+49 12"),
         (Channel.SMS, "0151 12345678"),
         (Channel.SMS, "+1"),
         (Channel.SMS, "+49151" + "1" * 20),
@@ -43,6 +74,20 @@ def test_good_ones(channel: Channel, address: str, kept: str) -> None:
         (Channel.WEBHOOK, "https://example.com/\r\nX: y"),
         (Channel.WEBHOOK, "http://[::1"),
         (Channel.WEBHOOK, "https://example.com/" + "x" * 2048),
+        (Channel.WEBHOOK, "https://example.com/" + "ü" * 1000),
+        (Channel.WEBHOOK, "https://☃.example/"),
+        (Channel.WEBHOOK, "https://xn--a.example/"),
+        (Channel.WEBHOOK, "https://xn--bücher.example/"),
+        (Channel.WEBHOOK, f"https://{'ü' * 60}.example/"),
+        (Channel.WEBHOOK, f"https://{'a' * 64}.example/"),
+        (Channel.WEBHOOK, "https://" + "a." * 126 + "example/"),
+        (Channel.WEBHOOK, "https://a..example/"),
+        (Channel.WEBHOOK, "https://ex%61mple.com/"),
+        (Channel.WEBHOOK, "https://evil.example\\@example.com/"),
+        (Channel.WEBHOOK, "https://[v1.x]/"),
+        (Channel.WEBHOOK, "https://example.com/\u2028"),
+        (Channel.WEBHOOK, "https://example.com/\ud800"),
+        (Channel.CHAT, "mattermost://☃.example/Tok"),
         (Channel.PUSH, "two tokens"),
         (Channel.CHAT, "#general"),
     ],
@@ -50,3 +95,37 @@ def test_good_ones(channel: Channel, address: str, kept: str) -> None:
 def test_bad_ones(channel: Channel, address: str) -> None:
     with pytest.raises(ValueError, match=r"\.$"):
         normalised(channel, address)
+
+
+@pytest.mark.parametrize("number", ["+15005550006", "+15005550009", "+447700900000", "+14155552671", "+4915112345678"])
+def test_numbers_that_vendors_give_for_tests_are_good(number: str) -> None:
+    assert normalised(Channel.SMS, number) == number
+
+
+@pytest.mark.parametrize(
+    ("channel", "text", "form"),
+    [
+        (Channel.EMAIL, "Ada@XN--BCHER-KVA.example.com", "Ada@bücher.example.com"),
+        (None, "Ada@XN--BCHER-KVA.example.com", "Ada@bücher.example.com"),
+        (None, "ada tag@Example.com", "ada+tag@example.com"),
+        (Channel.SMS, "+49 151 12345678", "+4915112345678"),
+        (None, " 49 151 12345678", "+4915112345678"),
+        (Channel.WEBHOOK, "https://bücher.example/ü", "https://xn--bcher-kva.example/%C3%BC"),
+        (Channel.PUSH, "a b", "a+b"),
+        # What was kept before its form was normalised is found as it was kept.
+        (Channel.SMS, "+441111", "+441111"),
+    ],
+)
+def test_an_address_is_sought_in_the_form_in_which_it_is_kept(channel: Channel | None, text: str, form: str) -> None:
+    forms = sought(channel, text)
+
+    assert form in forms
+    assert forms[-1] == text
+    assert len(forms) == len(set(forms))
+
+
+def test_an_endpoint_is_the_same_in_all_forms_of_its_url() -> None:
+    forms = ["https://bücher.example/ü", "https://BÜCHER.example/%C3%BC", "https://xn--bcher-kva.example/%C3%BC"]
+
+    assert len({endpoint_of(form) for form in forms}) == 1
+    assert endpoint_of("https://other.example/") != endpoint_of(forms[0])

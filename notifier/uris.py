@@ -1,0 +1,72 @@
+"""URLs in ASCII (RFC 3986), as HTTP carries them: international ones come in as IRIs (RFC 3987)."""
+
+import re
+from functools import lru_cache
+from ipaddress import IPv6Address
+from typing import Final
+from urllib.parse import quote
+
+from notifier.domains import ascii_domain
+
+# The parts of any URI (RFC 3986, appendix B); of its authority the last @ ends the user, and the last colon the host.
+_PARTS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+_AUTHORITY: Final = re.compile(r"(?:(.*)@)?(\[[^\[\]@]*\]|[^\[\]@:]*)(:[0-9]*)?", re.DOTALL)
+#: What has to be percent-encoded, by part; a percent sign only where it does not begin an encoded octet.
+_UNRESERVED: Final = r"A-Za-z0-9._~!$&'()*+,;=\-"
+_STRAY: Final = "%(?![0-9A-Fa-f]{2})"
+_NOT_OF_USER: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:%]")
+_NOT_OF_PATH: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:@/%]")
+_NOT_OF_QUERY: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:@/?%]")
+
+
+@lru_cache(maxsize=4096)
+def ascii_uri(url: str) -> str:
+    """A URL of a host as an ASCII URI: A-labels, the rest percent-encoded UTF-8 where it is not allowed as it is.
+
+    What is percent-encoded already stays so, and so does all else of a URI that is one. Raises ValueError, its message
+    a sentence for the caller.
+    """
+    parts = _PARTS.fullmatch(url)
+    authority = _AUTHORITY.fullmatch(parts[2]) if parts else None
+    if parts is None or authority is None or "\\" in parts[2]:  # to some readers a backslash there is a slash
+        raise ValueError("Not a URL with a host.")
+    scheme, _, path, query, fragment = parts.groups()
+    user, host, port = authority.groups()
+    return "".join(
+        (
+            f"{scheme.lower()}://",
+            "" if user is None else f"{_encoded(user, _NOT_OF_USER)}@",
+            _ascii_host(host),
+            port or "",
+            _encoded(path, _NOT_OF_PATH),
+            "" if query is None else f"?{_encoded(query[1:], _NOT_OF_QUERY)}",
+            "" if fragment is None else f"#{_encoded(fragment[1:], _NOT_OF_QUERY)}",
+        )
+    )
+
+
+def with_ascii_host(url: str) -> str:
+    """A URL of any scheme with its host in ASCII; all else, an ASCII host too, stays as it is. Raises ValueError."""
+    parts = _PARTS.fullmatch(url)
+    authority = _AUTHORITY.fullmatch(parts[2]) if parts else None
+    if parts is None or authority is None or authority[2].isascii():
+        return url
+    begins = parts.start(2) + authority.start(2)
+    return f"{url[:begins]}{ascii_domain(authority[2])}{url[begins + len(authority[2]) :]}"
+
+
+def _ascii_host(host: str) -> str:
+    if not host.startswith("["):
+        return ascii_domain(host)
+    try:
+        IPv6Address(host[1:-1].replace("%25", "%", 1))
+    except ValueError:
+        raise ValueError("Not a URL with a host: what stands in brackets is no IPv6 address.") from None
+    return host
+
+
+def _encoded(text: str, unfit: re.Pattern[str]) -> str:
+    try:
+        return unfit.sub(lambda found: quote(found[0], safe=""), text)
+    except UnicodeEncodeError:
+        raise ValueError("Not a URL: it has half a surrogate pair.") from None
