@@ -19,15 +19,11 @@ _MOST_REMEMBERED: Final = 10_000
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def requires(scope: Scope, *, changes: bool = True) -> Callable[[View], View]:
-    """Declare the scope of a view. Every route declares one, or that it is open.
-
-    `changes`: whether it changes anything; what only reads (scope READ, or a GET) need not say so.
-    """
+def requires(scope: Scope) -> Callable[[View], View]:
+    """Declare the scope of a view. Every route declares one, or that it is open."""
 
     def declare(view: View) -> View:
         view.scope = scope  # type: ignore[attr-defined]
-        view.changes = changes  # type: ignore[attr-defined]
         return view
 
     return declare
@@ -53,8 +49,7 @@ def scope_of(view: Callable[..., Any]) -> Scope | None:
 
 def is_act(view: Callable[..., Any]) -> bool:
     """Whether this request, which `view` serves, is one that the audit log tells of."""
-    is_admins = getattr(view, "scope", None) is Scope.ADMIN and getattr(view, "changes", False)
-    return is_admins and request.method not in {"GET", "HEAD", "OPTIONS"}
+    return getattr(view, "scope", None) is Scope.ADMIN and request.method not in {"GET", "HEAD", "OPTIONS"}
 
 
 class Gate:

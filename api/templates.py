@@ -55,6 +55,22 @@ def _find(name: str, asked: dict[str, Any]) -> Template:
     return template
 
 
+def _as_sent(name: str, asked: dict[str, Any]) -> Template:
+    """The variant that a notification would get: for its channel, in its locale or what stands in for that.
+
+    A version that is asked for is that one. Without a channel it is that of the version that was saved last.
+    """
+    if asked["version"] is not None:
+        return _find(name, asked)
+    channel = asked["channel"] or _find(name, {**asked, "locale": None}).channel
+    with Session(parts().wiring.engine) as session:
+        picked = templates.catalogue(session.connection(), [name]).pick(name, Channel(channel), asked["locale"])
+        template = session.get(Template, picked.id) if picked else None
+    if template is None:
+        abort(404, f"There is no such template for {channel} in this locale, and none without a locale.")
+    return template
+
+
 @blp.route("")
 @requires(Scope.READ)
 @blp.arguments(PageQuery, location="query", as_kwargs=False)
@@ -106,14 +122,14 @@ def list_versions(asked: dict[str, Any], template_name: str) -> Any:  # noqa: AN
 
 
 @blp.route("/<name:template_name>/preview", methods=["POST"])
-@requires(Scope.ADMIN, changes=False)
+@requires(Scope.READ)
 @blp.arguments(PreviewSchema)
 @blp.response(200, PreviewedSchema)
 @blp.alt_response(404, description="There is no such template.")
 @blp.alt_response(422, description="It cannot be rendered with these data: which line, and what is missing.")
 def preview(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a schema dumps it
-    """Render a template with data of your own. Nothing is sent."""
-    template = _find(template_name, asked)
+    """Render a template with data of your own, in the variant that sending would choose. Nothing is sent."""
+    template = _as_sent(template_name, asked)
     source = Source(template.id, template.name, template.version, template.subject, template.text, template.html)
     [outcome] = parts().wiring.sandbox.render([(source, preview_context(asked["data"]))])
     if not isinstance(outcome, Rendered):

@@ -11,8 +11,8 @@ The answer: an empty line once all of the chunk is read, and then, in order, a l
     {"error": "text, line 2: …", "stopped": null}                  failed
     {"error": "text, line 2: …", "stopped": "time" | "memory"}     stopped: the rest of the chunk is forgotten
 
-Templates are foreign code. So this process has no secrets, imports nothing of Notifier's, and holds no state that
-one template could leave for the next.
+Templates are foreign code. So this process has no secrets, imports nothing of Notifier's but `sandbox_values`, and
+holds no state that one template could leave for the next.
 """
 
 import contextlib
@@ -22,15 +22,19 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Generator, Sized
+from collections.abc import Callable, Generator, Mapping, Sequence, Sized
 from types import FrameType, TracebackType
 from typing import Any, Final, cast
 
 import orjson
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import MAX_RANGE, ImmutableSandboxedEnvironment
+from jinja2.sandbox import MAX_RANGE, ImmutableSandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
+from markupsafe import Markup
+
+from notifier.sandbox_values import filters, shown, shown_arguments, shown_operand
 
 PARTS: Final = ("subject", "text", "html")
 #: Of a number that a template computes, in bits; and of a sequence that it repeats, in elements.
@@ -46,22 +50,85 @@ class Stopped(BaseException):
     """The template's time is over. Not an Exception: Jinja swallows those in places, and so would go on."""
 
 
+class _Generator(CodeGenerator):
+    """Compiles templates so that each value passes `shown` on its way into a text, those joined by `~` too."""
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 -- Jinja's name
+        """Write the joining of several values."""
+        parts = nodes.Concat([nodes.Call(_SHOWN, [part], [], None, None) for part in node.nodes], lineno=node.lineno)
+        parts.set_environment(self.environment)
+        super().visit_Concat(parts, frame)
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> str:
+        """Compute no expression while compiling: Jinja joins constants by ways of its own."""
+        if isinstance(node, nodes.TemplateData):
+            return super()._output_child_to_const(node, frame, finalize)
+        raise nodes.Impossible
+
+
+_SHOWN: Final = nodes.EnvironmentAttribute("finalize")
+
+
+class _Formatter(SandboxedFormatter):
+    """Formats what a text's own `format` is given, as `shown` has it."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        """Return the value of a field, and what it was named by."""
+        value, first = super().get_field(field_name, args, kwargs)
+        return shown(value), first
+
+
+class _EscapeFormatter(_Formatter, SandboxedEscapeFormatter):
+    """The same, for a text that is HTML."""
+
+
 class Environment(ImmutableSandboxedEnvironment):
     """What templates may do: nothing outside themselves, and nothing large in one operation.
 
     A single newline at the end of a source is dropped, as is Jinja's default: it is the editor's, not the text's.
+    A member of an object goes before a method of the same name, and nothing but data is ever written (`shown`).
     """
 
     intercepted_binops = frozenset({"*", "**", "%", "//"})
+    code_generator_class = _Generator
 
     def __init__(self, *, autoescape: bool) -> None:
-        super().__init__(autoescape=autoescape, undefined=StrictUndefined)
+        super().__init__(autoescape=autoescape, undefined=StrictUndefined, finalize=shown, optimized=False)
         self.globals["range"] = _range
+        self.filters = filters()
+
+    def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 -- Jinja's signature
+        """Return a member, else an attribute: the `items` of an order are what was ordered."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, N805 -- Jinja's
+        """Call what a template calls; the methods of texts with what may be written alone."""
+        if isinstance(getattr(__obj, "__self__", None), str):
+            args = tuple(shown_arguments(getattr(__obj, "__name__", ""), args))
+        return super().call(__context, __obj, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:  # noqa: ANN401 -- Jinja's signature
+        """Return `format` or `format_map` of a text as templates may call them; None for anything else."""
+        if super().wrap_str_format(value) is None:
+            return None
+        text: str = value.__self__
+        is_map = value.__name__ == "format_map"
+        formatter = _EscapeFormatter(self, escape=text.escape) if isinstance(text, Markup) else _Formatter(self)
+
+        def write(*args: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- any values
+            made = formatter.vformat(text, () if is_map else args, args[0] if is_map else kwargs)
+            return made if type(text) is str else type(text)(made)
+
+        return write
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
         """Refuse what would compute for long within one operation."""
         if _is_large(operator, left, right):
             raise SecurityError(f"'{operator}' would make too large a value")
+        if operator == "%" and isinstance(left, str):
+            right = shown_operand(right)
         return super().call_binop(context, operator, left, right)
 
     def is_safe_callable(self, obj: object) -> bool:

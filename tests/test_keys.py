@@ -30,7 +30,10 @@ SEND = {
     ("POST", "/api/v1/notifications/cancel"),
     ("POST", "/api/v1/notifications/<uuid:notification_id>/cancel"),
 }
-READ = {("POST", "/api/v1/preferences/check")}
+READ = {
+    ("POST", "/api/v1/preferences/check"),
+    ("POST", "/api/v1/templates/<name:template_name>/preview"),
+}
 ADMIN = {("GET", "/api/v1/users/<name:user_id>/export")}  # all of a person's data at once
 
 

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from tests.receivers import SmtpReceiver
-from tests.running import Running, wait_for
+from tests.running import Running, reaches, wait_for
 
 #: Longer than any template may run.
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -143,6 +143,28 @@ def test_a_preview_is_of_the_version_that_is_asked_for(system: Running) -> None:
     assert system.post(path, {"locale": "default", "version": 1, "channel": "email"}).json()["text"] == "one"
     assert system.post(path, {"locale": "de"}).json()["text"] == "eins"
     assert system.post(path, {"channel": "sms"}).status_code == 404
+
+
+def test_a_preview_is_of_the_variant_that_would_be_sent(system: Running) -> None:
+    for locale, text in ((None, "one"), ("pt", "um"), ("de", "eins")):
+        save(system, "variants", locale=locale, text=text)
+    save(system, "variants", channel="sms", subject=None, text="by SMS")
+    save(system, "variants", channel="sms", locale="de", subject=None, text="per SMS")
+    path = "/api/v1/templates/variants/preview"
+    for locale, text in (("pt-BR", "um"), ("PT_br", "um"), ("fr", "one"), (None, "one"), ("de-AT-1996", "eins")):
+        seen = system.post(path, {"channel": "email", "locale": locale}).json()
+        assert seen["text"] == text, (locale, seen)
+        user = {"email": "ada@example.com", "locale": locale}
+        assert system.http.put(f"{system.url}/api/v1/users/u_variants", json=user, timeout=20).status_code in {200, 201}
+        asked = {"user_id": "u_variants", "channel": "email", "template": "variants"}
+        [notification] = system.post("/api/v1/notifications", asked).json()["items"]
+        sent = reaches(system, notification["id"], "sent")
+        assert sent["template"]["version"] == seen["version"]
+    # The channel of the version that was saved last, where none is named.
+    assert system.post(path, {}).json()["text"] == "by SMS"
+    save(system, "only-german", locale="de", text="eins")
+    answer = system.post("/api/v1/templates/only-german/preview", {"channel": "email", "locale": "fr"})
+    assert (answer.status_code, "none without a locale" in answer.json()["detail"]) == (404, True)
 
 
 def test_a_preview_of_an_sms_counts_its_segments(system: Running) -> None:

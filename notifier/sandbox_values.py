@@ -1,0 +1,118 @@
+"""Values as templates write them: texts, numbers, lists and objects of these, and null as nothing.
+
+Anything else is refused. Python would write a method, a generator or a loop as its type and address, which is no text
+for a reader and may say more than it should; and `None` is a word of Python's.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from jinja2 import Undefined, pass_eval_context
+from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS, do_join, do_urlencode, do_xmlattr, make_attrgetter
+from jinja2.nodes import EvalContext
+
+#: Filters that make text of their first value, whatever it is.
+_TEXT_FILTERS: Final = (
+    *("capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "pprint", "replace", "safe"),
+    *("string", "striptags", "title", "trim", "truncate", "upper", "urlize", "wordcount", "wordwrap"),
+)
+#: Those whose further arguments go into the text.
+_WHOLE_FILTERS: Final = frozenset({"format", "replace"})
+#: Methods of texts for which None stands for the default.
+_NONE_IS_DEFAULT: Final = frozenset({"split", "rsplit", "strip", "lstrip", "rstrip"})
+_HINTS: Final = {"generator": "; write |list or |join behind it", "range": "; write |list behind it"}
+
+
+def shown(value: object) -> object:
+    """Return a value as it may be written: None as an empty text, all else as it is. Raises SecurityError."""
+    if value is None:
+        return ""
+    _check(value)
+    return value
+
+
+def _check(value: object) -> None:
+    if value is None or isinstance(value, str | int | float):
+        return
+    if isinstance(value, Undefined):
+        str(value)  # raises what says which name is missing
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            _check(name)
+            _check(member)
+    elif isinstance(value, list | tuple):
+        for element in value:
+            _check(element)
+    else:
+        kind = type(value).__name__
+        named = "method" if kind == "builtin_function_or_method" else kind
+        raise SecurityError(f"a {named} cannot be written{_HINTS.get(kind, '')}")
+
+
+def shown_operand(value: object) -> object:
+    """Return what stands right of `%` behind a text as it may be written. Raises SecurityError."""
+    if isinstance(value, tuple):
+        return tuple(map(shown, value))
+    if isinstance(value, dict):
+        return {name: shown(member) for name, member in value.items()}
+    return shown(value)
+
+
+def shown_arguments(method: str, arguments: Iterable[object]) -> list[object]:
+    """Return the arguments of a text's method as they may be written. Raises SecurityError."""
+    given = list(arguments)
+    if method == "join" and given and isinstance(given[0], Iterable):
+        return [[shown(each) for each in given[0]], *given[1:]]
+    if method in _NONE_IS_DEFAULT:
+        for each in given:
+            _check(each)
+        return given
+    return [shown(each) for each in given]
+
+
+def _of_text(filter_: Callable[..., Any], *, whole: bool) -> Callable[..., Any]:
+    """Make a filter see its value as it may be written; with `whole`, all its arguments."""
+    at = 1 if hasattr(filter_, "jinja_pass_arg") else 0
+
+    @functools.wraps(filter_)
+    def filtered(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 -- any filter's
+        before, value, rest = arguments[:at], arguments[at], arguments[at + 1 :]
+        if whole:
+            rest, options = tuple(map(shown, rest)), {name: shown(each) for name, each in options.items()}
+        return filter_(*before, shown(value), *rest, **options)
+
+    return filtered
+
+
+@pass_eval_context
+def _join(context: EvalContext, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
+    if attribute is not None:
+        value = map(make_attrgetter(context.environment, attribute), value)
+    joined: str = do_join(context, map(shown, value), d)
+    return joined
+
+
+def _urlencode(value: Any) -> str:  # noqa: ANN401 -- a text, an object, or pairs
+    if isinstance(value, str):
+        return do_urlencode(value)
+    if isinstance(value, Mapping):
+        return do_urlencode({name: shown(member) for name, member in value.items()})
+    if isinstance(value, list | tuple):
+        return do_urlencode([(name, shown(member)) for name, member in value])
+    return do_urlencode(str(shown(value)))
+
+
+@pass_eval_context
+def _xmlattr(context: EvalContext, d: Mapping[str, Any], autospace: bool = True) -> str:
+    for member in d.values():
+        if not isinstance(member, Undefined):  # left out, like None
+            _check(member)
+    return do_xmlattr(context, d, autospace)
+
+
+def filters() -> dict[str, Callable[..., Any]]:
+    """Return Jinja's filters, those that make text of values in forms that refuse what is no text."""
+    texts = {name: _of_text(FILTERS[name], whole=name in _WHOLE_FILTERS) for name in _TEXT_FILTERS}
+    return {**FILTERS, **texts, "join": _join, "urlencode": _urlencode, "xmlattr": _xmlattr}
