@@ -10,7 +10,7 @@ from api.problems import problem
 from config.scraping import brings
 from config.wiring import Wiring
 from notifier import keys
-from notifier.keys import ANONYMOUS, Caller, Scope
+from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Scope
 
 #: A key that was found is not looked up again for this long, in seconds: so long a revoked one may still work.
 _REMEMBERED: Final = 5.0
@@ -49,7 +49,11 @@ def scope_of(view: Callable[..., Any]) -> Scope | None:
 
 def is_act(view: Callable[..., Any]) -> bool:
     """Whether this request, which `view` serves, is one that the audit log tells of."""
-    return getattr(view, "scope", None) is Scope.ADMIN and request.method not in {"GET", "HEAD", "OPTIONS"}
+    return getattr(view, "scope", None) in {Scope.ADMIN, *PARTS_OF_ADMIN} and request.method not in {
+        "GET",
+        "HEAD",
+        "OPTIONS",
+    }
 
 
 class Gate:
@@ -82,7 +86,7 @@ class Gate:
         if caller.rate is not None and not self._wires.key_limits.allow(caller.name, caller.rate):
             often = f"{caller.rate} request{'s' * (caller.rate != 1)} a second"
             return problem(429, f"This key may make {often}, and this is one more.", headers={"Retry-After": "1"})
-        if scope not in caller.scopes:
+        if not caller.may(scope):
             return problem(403, f"This key may not do that: it lacks the scope '{scope}'.")
         g.caller = caller
         return None

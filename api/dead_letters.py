@@ -62,7 +62,7 @@ def get_dead_letter(letter_id: UUID) -> DeadLetter:
 
 
 @blp.route("/<uuid:letter_id>/requeue", methods=["POST"])
-@requires(Scope.ADMIN)
+@requires(Scope.REQUEUE)
 @blp.response(202, DeadLetterSchema)
 @blp.alt_response(404, description="There is no such dead letter.")
 @blp.alt_response(409, description="It was requeued before.")
@@ -75,7 +75,7 @@ def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
 
 
 @blp.route("/requeue", methods=["POST"])
-@requires(Scope.ADMIN)
+@requires(Scope.REQUEUE)
 @blp.arguments(FilterFields)
 @blp.response(202, RequeuedSchema)
 def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, int]:

@@ -234,7 +234,7 @@ def move_notification(changes: dict[str, Any], notification_id: UUID) -> dict[st
 
 
 @blp.route("/<uuid:notification_id>/resend", methods=["POST"])
-@requires(Scope.ADMIN)
+@requires(Scope.REQUEUE)
 @blp.response(202, NotificationWithAttemptsSchema)
 @blp.alt_response(404, description="There is no such notification.")
 @blp.alt_response(409, description="It goes out by itself, or nobody can be reached.")

@@ -66,8 +66,10 @@ class Resource(Blueprint):
         add = super().route(rule, **options)
 
         def declare(view: View) -> View:
-            if getattr(view, "scope", None) is None:
+            scope = getattr(view, "scope", None)
+            if scope is None:
                 return cast(View, add(view))
+            view = self.doc(**{"x-required-scope": str(scope)})(view)
             return cast(View, add(self.alt_response(429, schema=ProblemSchema, **_TOO_OFTEN)(view)))
 
         return declare

@@ -152,7 +152,7 @@ def test_subscription(subscription_id: UUID) -> Notification:
 
 
 @blp.route("/<uuid:subscription_id>/recover", methods=["POST"])
-@requires(Scope.ADMIN)
+@requires(Scope.REQUEUE)
 @blp.arguments(RecoverSchema)
 @blp.response(202, RecoverySchema)
 @blp.alt_response(404, description="There is no such subscription.")

@@ -46,7 +46,7 @@ def list_suppressions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's
 
 
 @blp.route("", methods=["POST"])
-@requires(Scope.ADMIN)
+@requires(Scope.USERS)
 @blp.arguments(SuppressionSchema)
 @blp.response(201, SuppressionOutSchema)
 def suppress(fields: dict[str, Any]) -> Suppression:
@@ -55,7 +55,7 @@ def suppress(fields: dict[str, Any]) -> Suppression:
 
 
 @blp.route("", methods=["DELETE"])
-@requires(Scope.ADMIN)
+@requires(Scope.USERS)
 @blp.doc(
     parameters=[
         {"in": "query", "name": "channel", "schema": {"type": "string"}},
@@ -74,7 +74,7 @@ def lift() -> None:
 
 
 @blp.route("/<uuid:suppression_id>", methods=["DELETE"])
-@requires(Scope.ADMIN)
+@requires(Scope.USERS)
 @blp.response(204)
 @blp.alt_response(404, description="There is no such suppression.")
 def lift_by_id(suppression_id: UUID) -> None:

@@ -81,7 +81,7 @@ def list_templates(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's sc
 
 
 @blp.route("/<name:template_name>", methods=["PUT"])
-@requires(Scope.ADMIN)
+@requires(Scope.TEMPLATES)
 @blp.arguments(TemplateSchema)
 @blp.response(200, TemplateOutSchema)
 @blp.alt_response(201, schema=TemplateOutSchema, description="The first version for this channel and locale.")

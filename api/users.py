@@ -45,7 +45,7 @@ def list_users(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema
 
 
 @blp.route("/<name:user_id>", methods=["PUT"])
-@requires(Scope.ADMIN)
+@requires(Scope.USERS)
 @blp.arguments(UserSchema)
 @blp.response(200, UserOutSchema)
 @blp.alt_response(201, schema=UserOutSchema, description="The user is new.")
@@ -66,7 +66,7 @@ def get_user(user_id: str) -> User:
 
 
 @blp.route("/<name:user_id>", methods=["DELETE"])
-@requires(Scope.ADMIN)
+@requires(Scope.USERS)
 @blp.response(204)
 @blp.alt_response(404, description="There is no such user.")
 def delete_user(user_id: str) -> None:
@@ -106,7 +106,7 @@ def get_preferences(user_id: str) -> dict[str, Any]:
 
 
 @blp.route("/<name:user_id>/preferences", methods=["PUT"])
-@requires(Scope.ADMIN)
+@requires(Scope.USERS)
 @blp.arguments(PreferencesSchema)
 @blp.response(200, PreferencesSchema)
 @blp.alt_response(404, description="There is no such user.")
