@@ -3,15 +3,18 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, text
 
 from config.settings import STACK_FILE
 from deploy.ports import free_port
+from notifier import heartbeats
 from tests.conftest import clean_environment
 from tests.providers import receivers
 from tests.receivers import HttpReceiver, SmtpReceiver
@@ -131,6 +134,19 @@ def test_alive_tells_by_its_exit_code(env: dict[str, str]) -> None:
     done = manage("alive", "nobody", environment=env)
     assert (done.returncode, done.stdout) == (1, "")
     assert "nobody" in done.stderr
+
+
+def test_alive_clock_means_ticks_and_no_worker_of_that_name(database_url: str, engine: Engine) -> None:
+    environment = {**clean_environment(), "DATABASE_URL": database_url}
+    node = f"clock@{socket.gethostname()}"
+    heartbeats.sign(engine, node, heartbeats.WORKER, ["clock"])
+    assert manage("alive", "clock", environment=environment).returncode == 1
+    assert "alive" in succeed("alive", node, environment=environment)
+    heartbeats.sign(engine, heartbeats.CLOCK, heartbeats.CLOCK)
+    assert "alive" in succeed("alive", "clock", environment=environment)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE heartbeats SET seen_at = now() - interval '48 s' WHERE name = 'clock'"))
+    assert "clock has not been seen" in manage("alive", "clock", environment=environment).stderr
 
 
 def test_dead_letters_from_the_shell(system: Running, http: HttpReceiver, env: dict[str, str]) -> None:

@@ -94,9 +94,12 @@ def status() -> None:
 def alive(name: str) -> None:
     """Tell whether a worker lives, by its exit code: for health checks.
 
-    NAME is a worker's node name, with or without its host, or 'clock' for the ticks that beat sends.
+    NAME is a worker's node name, with or without its host, or 'clock' for the ticks that beat sends. A worker that is
+    named 'clock' is asked for with its host.
     """
-    names = {heartbeat.name for heartbeat, _ in heartbeats.alive(parts().engine)}
-    if name not in names and f"{name}@{socket.gethostname()}" not in names:
+    alive_now = {(heartbeat.kind, heartbeat.name) for heartbeat, _ in heartbeats.alive(parts().engine)}
+    node = name if "@" in name else f"{name}@{socket.gethostname()}"
+    wanted = (heartbeats.CLOCK, name) if name == heartbeats.CLOCK else (heartbeats.WORKER, node)
+    if wanted not in alive_now:
         raise click.ClickException(f"{name} has not been seen for {heartbeats.GONE_AFTER:.0f} seconds.")
     click.echo(f"{name} is alive.")
