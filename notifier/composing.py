@@ -218,7 +218,13 @@ class Composition:
             if receiver is None:
                 return message
             keys, headers = receiver.keys(self._vault), tuple(receiver.headers.items())
-            return replace(message, recipient=receiver.url, keys=keys, headers=headers)
+            return replace(
+                message,
+                recipient=receiver.url,
+                keys=keys,
+                headers=headers,
+                permanent_statuses=receiver.permanent_statuses,
+            )
         except CannotDecrypt as error:
             return CannotCompose(f"secret: {error}")
         except Exception as error:

@@ -19,7 +19,8 @@ TEST: Final = "notifier.test"
 
 _READ: Final = text("""
     SELECT s.id, s.url, s.enabled, s.disabled_reason, CAST(s.headers AS text) AS headers, s.rate_limit_per_second,
-        s.secret, CASE WHEN s.previous_secret_until > now() THEN s.previous_secret END AS previous_secret,
+        s.permanent_statuses, s.secret,
+        CASE WHEN s.previous_secret_until > now() THEN s.previous_secret END AS previous_secret,
         coalesce(e.failures > 0 OR e.open_until IS NOT NULL OR e.slow_until IS NOT NULL, false) AS troubled,
         e.open_until, s.updated_at
     FROM subscriptions s LEFT JOIN endpoints e ON e.id = s.id
@@ -37,6 +38,8 @@ class Receiver:
     disabled_reason: str | None
     headers: Mapping[str, str]
     rate_limit_per_second: float | None
+    #: The 4xx that are final for a message, beside 410.
+    permanent_statuses: frozenset[int]
     #: The keys that sign, the newest first.
     secrets: tuple[bytes, ...]
     #: It has failed lately: there is something to forget when it succeeds.
@@ -63,6 +66,7 @@ def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[
             row.disabled_reason,
             orjson.loads(row.headers),
             row.rate_limit_per_second,
+            frozenset(row.permanent_statuses),
             tuple(bytes(secret) for secret in (row.secret, row.previous_secret) if secret is not None),
             row.troubled,
             row.open_until,

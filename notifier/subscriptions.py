@@ -36,6 +36,8 @@ def _columns(fields: Mapping[str, Any]) -> dict[str, Any]:
     columns = dict(fields)
     if "headers" in columns:
         columns["headers"] = orjson.dumps(columns["headers"]).decode()
+    if "permanent_statuses" in columns:
+        columns["permanent_statuses"] = list(dict.fromkeys(columns["permanent_statuses"]))
     if "enabled" in columns:
         columns["disabled_reason"] = None if columns["enabled"] else BY_HAND
     return columns

@@ -76,7 +76,7 @@ def soon(seconds: float) -> str:
 def one_of_each(system: Running, smtp: SmtpReceiver, http: HttpReceiver, case: str) -> dict[str, dict[str, Any]]:
     """A notification that comes to each end, by what it comes to."""
     smtp.refuse(f"{case}@example.com", "550 No such user")
-    http.answer(f"/{case}-refuses", 404)
+    http.answer(f"/{case}-refuses", 410)
     address = f"skip-{case}@example.com"
     assert system.post("/api/v1/suppressions", {"address": address, "channel": "email", "reason": "x"}).ok
     common = {"event_type": f"{case}.event", "category": "news"}
@@ -142,7 +142,10 @@ def test_what_becomes_of_other_subscriptions_notifications_is_told_too(
 ) -> None:
     subscribe("/others", f"{PREFIX}*")
     http.answer("/others-fails", 404)
-    heard = [subscribe(f"/others-{each}", "others.event", enabled=each != "off") for each in ("hears", "fails", "off")]
+    heard = [
+        subscribe(f"/others-{each}", "others.event", enabled=each != "off", permanent_statuses=[404])
+        for each in ("hears", "fails", "off")
+    ]
     event_id = own.event(event_type="others.event")
     wait_for(lambda: len(own.notifications(event_id)) == 3)
     for subscription, status in zip(heard, ("delivered", "failed", "skipped"), strict=True):
@@ -230,7 +233,7 @@ def test_a_receiver_of_everything_that_fails_comes_to_rest(
 ) -> None:
     http.answer("/loop", 404)
     http.answer("/loop-too", 404)
-    made = [subscribe(path, "*") for path in ("/loop", "/loop-too")]
+    made = [subscribe(path, "*", permanent_statuses=[404]) for path in ("/loop", "/loop-too")]
     before = len(own_events(own))
     event_id = own.event(event_type="loop.begins")
     wait_for(lambda: len(own.notifications(event_id)) == 2)

@@ -98,7 +98,7 @@ def _sent(system: Running, _: HttpReceiver) -> str:
 
 
 def _failed(system: Running, http: HttpReceiver) -> str:
-    http.answer("/cancel-dead", 404)
+    http.answer("/cancel-dead", 410)
     return made(system, recipient=http.url("/cancel-dead"), channel="webhook")
 
 

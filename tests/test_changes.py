@@ -160,7 +160,7 @@ def test_only_what_is_scheduled_can_be_moved_and_only_what_waits_for_nothing_res
     sending, release = _sending(system, http)
     asked = {"sending": (patch(system, sending, {"send_at": FAR}), resend(system, sending))}
     release()
-    http.answer("/changes-failed", 404)
+    http.answer("/changes-failed", 410)
     http.answer("/changes-retrying", (429, {"Retry-After": "600"}))
     ended = {
         "delivered": sending,

@@ -111,7 +111,7 @@ def test_a_running_stack_is_found_by_its_folder(env: dict[str, str], tmp_path: P
 
 
 def test_status_shows_queues_letters_and_workers(system: Running, http: HttpReceiver, env: dict[str, str]) -> None:
-    http.answer("/status-dead", 400)
+    http.answer("/status-dead", 410)
     http.answer("/status-waits", (503, {"Retry-After": "60"}))
     system.finished(system.event(recipient=http.url("/status-dead"), channel="webhook"))
     waiting = system.event(recipient=http.url("/status-waits"), channel="webhook")
@@ -150,7 +150,7 @@ def test_alive_clock_means_ticks_and_no_worker_of_that_name(database_url: str, e
 
 
 def test_dead_letters_from_the_shell(system: Running, http: HttpReceiver, env: dict[str, str]) -> None:
-    http.answer("/shell", 400)
+    http.answer("/shell", 410)
     events = [system.event(event_type="shell.event", recipient=http.url("/shell"), channel="webhook") for _ in range(3)]
     letters = [system.dead_letter(event_id)["id"] for event_id in events]
     listed = succeed("dlq", "list", "--event-type", "shell.event", environment=env)
@@ -171,7 +171,7 @@ def test_dead_letters_from_the_shell(system: Running, http: HttpReceiver, env: d
 
 
 def test_purging_asks_first(system: Running, http: HttpReceiver, env: dict[str, str]) -> None:
-    http.answer("/asked", 400)
+    http.answer("/asked", 410)
     letter = system.dead_letter(system.event(recipient=http.url("/asked"), channel="webhook"))["id"]
     assert manage("dlq", "purge", letter, environment=env).returncode == 1
     assert system.get(f"/api/v1/dead-letters/{letter}").status_code == 200

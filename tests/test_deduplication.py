@@ -120,7 +120,7 @@ def test_after_its_window_a_key_is_sent_again(system: Running) -> None:
 
 
 def test_one_that_failed_for_good_frees_the_key(system: Running, http: HttpReceiver) -> None:
-    http.answer("/dedup-dead", 404, 204)
+    http.answer("/dedup-dead", 410, 204)
     fields = {"recipient": http.url("/dedup-dead"), "channel": "webhook", "dedup_key": "d-dead"}
     assert finished(system, made(system, **fields)) == ("failed", "permanent_error")
     assert finished(system, made(system, **fields)) == ("delivered", None)

@@ -220,7 +220,9 @@ def _queue(system: Running, event_id: str) -> str | None:
 def test_what_hangs_is_retried_and_dead_lettered_like_everything_else(system: Running, http: HttpReceiver) -> None:
     answers = {"ok": (DELIVERED, 1), "400": (("failed", "permanent_error"), 1), "500": (EXHAUSTED, 3)}
     wanted = {**answers, "hangs": (EXHAUSTED, 3), "hangs-too": (EXHAUSTED, 3)}
-    subscriptions = {name: subscribe(system, http.url(f"/ep/mix/{name}"), "ep.mix") for name in wanted}
+    subscriptions = {
+        name: subscribe(system, http.url(f"/ep/mix/{name}"), "ep.mix", permanent_statuses=[400]) for name in wanted
+    }
     http.answer("/ep/mix/400", 400)
     http.answer("/ep/mix/500", 500)
     with contextlib.ExitStack() as held:
@@ -250,6 +252,29 @@ def _watch(system: Running, http: HttpReceiver, path: str, subscription_id: str)
     """Subscribe to what becomes of a subscription."""
     its_own = f"payload.subscription_id == '{subscription_id}'"
     subscribe(system, http.url(path), "notifier.subscription.*", filter=its_own)
+
+
+def test_statuses_that_a_subscription_lists_are_permanent(system: Running, http: HttpReceiver) -> None:
+    strict = subscribe(system, http.url("/ep/strict"), "ep.strict", permanent_statuses=[422, 404])
+    lenient = subscribe(system, http.url("/ep/lenient"), "ep.lenient")
+    http.answer("/ep/strict", 404, 401, 204)
+    http.answer("/ep/lenient", 404, 204)
+    post(system, "ep.strict", 1)
+    [dead] = wait_for_states(system, strict, ("failed", "permanent_error"))
+    [attempt] = system.notification(dead["id"])["attempt_log"]
+    assert (attempt["outcome"], attempt["status_code"]) == ("rejected", 404)
+    post(system, "ep.lenient", 1)
+    [row] = wait_for_states(system, lenient, ("delivered", None))
+    assert row["attempts"] == 2
+    # What is not listed fails for now.
+    assert finished(system, system.event(event_type="ep.strict"))["attempts"] == 2
+    # It is what stands there when a webhook is answered that counts.
+    http.answer("/ep/strict", 404, 204)
+    url = f"{system.url}/api/v1/subscriptions/{strict}"
+    assert system.http.patch(url, json={"permanent_statuses": []}, timeout=20).json()["permanent_statuses"] == []
+    again = finished(system, system.event(event_type="ep.strict"))
+    assert (again["status"], again["attempts"]) == ("delivered", 2)
+    assert _subscription(system, strict)["enabled"]
 
 
 def test_a_410_disables_the_subscription(system: Running, http: HttpReceiver) -> None:

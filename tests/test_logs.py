@@ -117,7 +117,8 @@ def test_a_request_is_found_in_every_line_that_it_brings_about(logged: Running, 
 
 def test_fan_out_dead_letters_and_what_is_put_aside_have_lines_too(logged: Running, http: HttpReceiver) -> None:
     http.answer("/never", 400)
-    answer = logged.post("/api/v1/subscriptions", {"url": http.url("/never"), "event_types": ["log.never"]})
+    fields = {"url": http.url("/never"), "event_types": ["log.never"], "permanent_statuses": [400]}
+    answer = logged.post("/api/v1/subscriptions", fields)
     assert answer.status_code == 201, answer.text
     event_id, request_id = post(logged, {"event_type": "log.never", "payload": {}})
     logged.dead_letter(event_id)

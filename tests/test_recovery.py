@@ -123,7 +123,7 @@ def test_a_test_reaches_that_subscription_alone(system: Running, http: HttpRecei
 
 def test_a_test_that_fails_says_what_was_answered(system: Running, http: HttpReceiver) -> None:
     http.answer("/tried-in-vain", 404)
-    made = subscribe(system, http.url("/tried-in-vain"), "tried.in.vain")
+    made = subscribe(system, http.url("/tried-in-vain"), "tried.in.vain", permanent_statuses=[404])
     notification = settled(system, system.post(f"{PATH}/{made['id']}/test").json()["id"], "failed")
     assert [attempt["status_code"] for attempt in notification["attempt_log"]] == [404]
 

@@ -121,7 +121,7 @@ def test_whoever_may_not_be_reached_over_one_is_reached_over_the_next(
     assert [mail["Subject"] for mail in smtp.mails_to(address)] == ["Once"]
 
 
-@pytest.mark.parametrize(("code", "reason"), [(404, "permanent_error"), (500, "retries_exhausted")])
+@pytest.mark.parametrize(("code", "reason"), [(410, "permanent_error"), (500, "retries_exhausted")])
 def test_after_a_dead_one_comes_the_next(system: Running, http: HttpReceiver, code: int, reason: str) -> None:
     http.answer(f"/first-dead-{code}", code)
     fields = {"webhook_url": http.url(f"/first-dead-{code}"), "phone": "+4915112340020"}
@@ -245,7 +245,7 @@ def test_what_makes_no_sense_is_refused(system: Running, wrong: dict[str, Any]) 
 @pytest.mark.parametrize("way", ["id", "key"])
 def test_a_cancel_while_the_first_is_being_sent_stops_the_chain(system: Running, http: HttpReceiver, way: str) -> None:
     path, key = f"/first-cancel-{way}", f"k-first-cancel-{way}"
-    http.answer(path, 404)
+    http.answer(path, 410)
     release = http.hold(path)
     user = put_user(system, f"u-first-cancel-{way}", webhook_url=http.url(path), phone="+4915112340043")
     [made] = first(system, user, "webhook", "sms", cancellation_key=key)
@@ -269,7 +269,7 @@ def test_a_cancelled_first_has_no_next(system: Running) -> None:
 
 def test_nobody_hears_twice_where_the_clock_is_killed_in_between(breakable: Running, http: HttpReceiver) -> None:
     system = breakable
-    http.answer("/first-killed", 404)
+    http.answer("/first-killed", 410)
     users = [f"u-killed-{number}" for number in range(24)]
     for number, user in enumerate(users):
         put_user(system, user, webhook_url=http.url("/first-killed"), phone=f"+49151123406{number:02}")

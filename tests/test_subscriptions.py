@@ -67,6 +67,7 @@ def test_from_its_creation_to_its_end(system: Running) -> None:
         "description": None,
         "headers": {},
         "rate_limit_per_second": None,
+        "permanent_statuses": [],
         "enabled": True,
         "disabled_reason": None,
         "created_at": made["created_at"],
@@ -108,6 +109,8 @@ def test_from_its_creation_to_its_end(system: Running) -> None:
         ("rate_limit_per_second", 0.01),
         ("rate_limit_per_second", 10_000),
         ("rate_limit_per_second", None),
+        ("permanent_statuses", []),
+        ("permanent_statuses", [422, 400, 499, 410]),
         ("enabled", False),
     ],
 )
@@ -141,6 +144,8 @@ WRONG: list[tuple[str, Any]] = [
     ("headers", {f"X-{number}": "x" for number in range(21)}),
     ("headers", {"X-Same": "1", "x-same": "2"}),
     *(("rate_limit_per_second", value) for value in (0, 0.001, -1, 10_000.1, "fast", "5", True, [], 1e300)),
+    *(("permanent_statuses", value) for value in (None, 404, "404", {}, [399], [500], [200], ["404"], [True], [404.5])),
+    *(("permanent_statuses", value) for value in ([408], [425], [429], [404, 429], [None], [[404]], [404] * 101)),
     *(("enabled", value) for value in (None, "yes", "true", 1, 0, [])),
     *((name, "x") for name in ("secret", "id", "disabled_reason", "created_at", "whatever")),
 ]

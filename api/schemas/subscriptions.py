@@ -28,6 +28,9 @@ _OURS: Final = frozenset(
     }
 )
 
+#: They say of themselves that a later attempt may do.
+_NEVER_PERMANENT: Final = frozenset({408, 425, 429})
+
 
 class Headers(fields.Dict):
     """Headers of the receiver's own, name → value; they never override ours."""
@@ -54,6 +57,19 @@ def _wrong_with_header(name: str, value: object) -> str | None:
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
         return "Not the value of a header: at most 1024 printable ASCII characters."
     return None
+
+
+class PermanentStatus(fields.Integer):
+    """A 4xx by which a receiver may refuse a message for good."""
+
+    def __init__(self) -> None:
+        super().__init__(strict=True, validate=validate.Range(400, 499), metadata={"example": 422})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:  # noqa: ANN401
+        status: int | None = super()._deserialize(value, attr, data, **kwargs)
+        if status in _NEVER_PERMANENT:
+            raise ValidationError(f"{status} asks for another attempt, so that it is never permanent.")
+        return status or 0
 
 
 class SubscriptionFields(ma.Schema):
@@ -83,6 +99,17 @@ class SubscriptionFields(ma.Schema):
         allow_none=True,
         validate=validate.Range(0.01, 10_000),
         metadata={"description": "Null: none."},
+    )
+    permanent_statuses = fields.List(
+        PermanentStatus(),
+        load_default=list,
+        validate=validate.Length(0, 100),
+        metadata={
+            "description": "The 4xx by which the receiver refuses a webhook for good: it becomes a dead letter at once."
+            " Other 4xx are tried again, as a receiver gives them during a deploy; 410 is always permanent; 408, 425,"
+            " and 429 never are.",
+            "example": [400, 422],
+        },
     )
     enabled = StrictBoolean(load_default=True)
 
@@ -124,6 +151,9 @@ class SubscriptionSchema(ma.Schema):
         },
     )
     rate_limit_per_second = fields.Float(allow_none=True)
+    permanent_statuses = fields.List(
+        fields.Integer(), metadata={"description": "The 4xx that are permanent beside 410.", "example": [422]}
+    )
     enabled = fields.Boolean()
     disabled_reason = fields.String(
         allow_none=True, metadata={"description": "`by_hand`, `gone` (it answered 410) or `failing`."}

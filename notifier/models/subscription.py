@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Index, Text
+from sqlalchemy import ARRAY, BigInteger, Index, Integer, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.models.declarative import Base, JsonText
@@ -25,6 +25,8 @@ class Subscription(Base):
     #: Headers of the receiver's own, name → value.
     headers: Mapped[str] = mapped_column(JsonText())
     rate_limit_per_second: Mapped[float | None]
+    #: The 4xx that are final for a message, beside 410.
+    permanent_statuses: Mapped[list[int]] = mapped_column(ARRAY(Integer()), server_default="{}")
     enabled: Mapped[bool]
     #: Why it is not enabled: `by_hand`, `gone` (410), `failing`.
     disabled_reason: Mapped[str | None]

@@ -75,6 +75,8 @@ class Message:
     #: The keys that sign a webhook, the newest first, where they are not the channel's; and headers of its receiver.
     keys: tuple[bytes, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    #: The 4xx by which a webhook's receiver refuses it for good, beside 410.
+    permanent_statuses: frozenset[int] = frozenset()
     #: Its place in a trace (W3C's traceparent), which goes along where the provider speaks HTTP.
     traceparent: str | None = None
     #: What goes along, where the channel can carry it (email).

@@ -3,8 +3,9 @@
 | answer                                      | outcome                                                          |
 |---------------------------------------------|------------------------------------------------------------------|
 | 2xx                                         | accepted                                                         |
-| 3xx (not followed), 408, 425, 429, 5xx      | unsent                                                           |
-| other 4xx                                   | rejected; 410 says so of the endpoint as a whole                 |
+| 3xx (not followed), 4xx, 5xx                | unsent: a receiver may be in the middle of a deploy              |
+| 410                                         | rejected, and that of the endpoint as a whole                    |
+| a 4xx in the message's `permanent_statuses` | rejected                                                         |
 | any other status                            | ambiguous: they received something                               |
 | `url`, `address` (not a public one)         | rejected                                                         |
 | `dns`, `refused`, `connect`, `tls`          | unsent: it happened before any of the request went out           |
@@ -18,6 +19,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from typing import Final
+from uuid import UUID
 
 from notifier import signing
 from notifier.providers import Message, Outcome, Result, headers
@@ -25,8 +27,9 @@ from notifier.providers.address_guard import Network
 from notifier.providers.exchanges import Exchanges
 from notifier.providers.transfers import Exchange, Failure, Request
 
-_OUTCOME_OF_STATUS: Final = {408: Outcome.UNSENT, 425: Outcome.UNSENT, 429: Outcome.UNSENT}
-_OUTCOME_OF_HUNDRED: Final = {2: Outcome.ACCEPTED, 3: Outcome.UNSENT, 4: Outcome.REJECTED, 5: Outcome.UNSENT}
+_GONE: Final = 410
+_OUTCOME_OF_HUNDRED: Final = {2: Outcome.ACCEPTED, 3: Outcome.UNSENT, 4: Outcome.UNSENT, 5: Outcome.UNSENT}
+_NONE: Final = frozenset[int]()
 _PERMANENT_FAILURES: Final = frozenset({Failure.URL, Failure.ADDRESS})
 
 _HEADERS: Final = (
@@ -72,13 +75,21 @@ class Webhooks:
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         """See Provider."""
-        with closing(self._exchanges.send(self._request(message) for message in messages)) as exchanges:
+        permanent: dict[UUID, frozenset[int]] = {}
+        with closing(self._exchanges.send(self._requests(messages, permanent))) as exchanges:
             for finished in exchanges:
-                yield [self._result(exchange) for exchange in finished]
+                yield [self._result(each, permanent.pop(each.request.id, _NONE)) for each in finished]
 
     def close(self) -> None:
         """Close idle connections."""
         self._exchanges.close()
+
+    def _requests(self, messages: Iterator[Message], permanent: dict[UUID, frozenset[int]]) -> Iterator[Request]:
+        """The requests of some messages; the statuses that are final for them are added to `permanent`."""
+        for message in messages:
+            if message.permanent_statuses:
+                permanent[message.id] = message.permanent_statuses
+            yield self._request(message)
 
     def _request(self, message: Message) -> Request:
         body = message.text.encode(errors="replace")
@@ -90,8 +101,8 @@ class Webhooks:
         lines += [f"{name}: {value}" if value.strip() else f"{name};" for name, value in message.headers]
         return Request(id=message.id, url=message.recipient, headers=lines, body=body)
 
-    def _result(self, exchange: Exchange) -> Result:
-        outcome = _outcome(exchange)
+    def _result(self, exchange: Exchange, permanent: Collection[int]) -> Result:
+        outcome = _outcome(exchange, permanent)
         return Result(
             id=exchange.request.id,
             outcome=outcome,
@@ -108,10 +119,12 @@ class Webhooks:
         )
 
 
-def _outcome(exchange: Exchange) -> Outcome:
+def _outcome(exchange: Exchange, permanent: Collection[int]) -> Outcome:
     status = exchange.status_code
     if status is not None:
-        return _OUTCOME_OF_STATUS.get(status) or _OUTCOME_OF_HUNDRED.get(status // 100, Outcome.AMBIGUOUS)
+        if status == _GONE or status in permanent:
+            return Outcome.REJECTED
+        return _OUTCOME_OF_HUNDRED.get(status // 100, Outcome.AMBIGUOUS)
     if exchange.failure in _PERMANENT_FAILURES:
         return Outcome.REJECTED
     return Outcome.AMBIGUOUS if exchange.sent else Outcome.UNSENT

@@ -12,6 +12,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_network
@@ -412,14 +413,15 @@ def test_a_closed_provider_can_send_again(make: Make) -> None:
         (299, Outcome.ACCEPTED),
         (300, Outcome.UNSENT),
         (304, Outcome.UNSENT),
-        (400, Outcome.REJECTED),
-        (401, Outcome.REJECTED),
-        (404, Outcome.REJECTED),
+        (400, Outcome.UNSENT),
+        (401, Outcome.UNSENT),
+        (403, Outcome.UNSENT),
+        (404, Outcome.UNSENT),
         (408, Outcome.UNSENT),
         (410, Outcome.REJECTED),
         (425, Outcome.UNSENT),
         (429, Outcome.UNSENT),
-        (499, Outcome.REJECTED),
+        (499, Outcome.UNSENT),
         (500, Outcome.UNSENT),
         (503, Outcome.UNSENT),
         (599, Outcome.UNSENT),
@@ -433,6 +435,21 @@ def test_the_outcome_of_a_status(make: Make, status: int, outcome: Outcome) -> N
 
     assert (result.outcome, result.status_code) == (outcome, status)
     assert result.error == (None if outcome is Outcome.ACCEPTED else f"http {status}")
+
+
+def test_statuses_that_are_permanent_for_a_message(make: Make) -> None:
+    answers = itertools.cycle([response(404), response(422), response(410)])
+    with receivers.http(lambda _: next(answers)) as (server, _):
+        provider = make(concurrency=1)
+        strict = replace(message_to(url_of(server)), permanent_statuses=frozenset({404, 499}))
+        results = send(provider, strict, strict, strict, message_to(url_of(server)))
+
+    assert [(result.outcome, result.status_code) for result in results] == [
+        (Outcome.REJECTED, 404),
+        (Outcome.UNSENT, 422),
+        (Outcome.REJECTED, 410),
+        (Outcome.UNSENT, 404),
+    ]
 
 
 def test_a_redirect_is_not_followed(make: Make) -> None:

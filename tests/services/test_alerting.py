@@ -121,7 +121,7 @@ def test_what_happens_is_told_and_told_to_be_over(watched: Watched, http: HttpRe
     assert prometheus.alerts() == []
 
     # Those who refuse, a provider that is down, and a worker that is gone.
-    http.answer("/refused", 400)
+    http.answer("/refused", 410)
     system.retry.stop()
     # At once, so that Prometheus sees nothing between none and all.
     refused = [{"event_type": "test", "channel": "webhook", "recipient": http.url("/refused")}] * 60

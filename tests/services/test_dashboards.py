@@ -150,7 +150,7 @@ def _traffic(system: Running, http: HttpReceiver, name: str) -> tuple[str, str]:
     """Something of everything; returns the ids of a notification that bounced and of one that waits."""
     payload = {"note": SECRET}
     http.answer(f"/{SECRET}-flaky-{name}", 503, 204)
-    http.answer(f"/{SECRET}-gone-{name}", 404)
+    http.answer(f"/{SECRET}-gone-{name}", 410)
     flaky = made(system, channel="webhook", recipient=http.url(f"/{SECRET}-flaky-{name}"))
     dead = made(system, channel="webhook", recipient=http.url(f"/{SECRET}-gone-{name}"))
     for number in range(6):
