@@ -9,8 +9,10 @@ from urllib.parse import quote
 from notifier.domains import ascii_domain
 
 # The parts of any URI (RFC 3986, appendix B); of its authority the last @ ends the user, and the last colon the host.
-_PARTS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,2}([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+_PARTS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:(.*)@)?(\[[^\[\]@]*\]|[^\[\]@:]*)(:[0-9]*)?", re.DOTALL)
+#: What ends a URL wherever it stands: nobody means it as a part of one.
+_BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 #: What has to be percent-encoded, by part; a percent sign only where it does not begin an encoded octet.
 _UNRESERVED: Final = r"A-Za-z0-9._~!$&'()*+,;=\-"
 _STRAY: Final = "%(?![0-9A-Fa-f]{2})"
@@ -28,7 +30,8 @@ def ascii_uri(url: str) -> str:
     """
     parts = _PARTS.fullmatch(url)
     authority = _AUTHORITY.fullmatch(parts[2]) if parts else None
-    if parts is None or authority is None or "\\" in parts[2]:  # to some readers a backslash there is a slash
+    # To some readers a backslash in there is a slash.
+    if parts is None or authority is None or "\\" in parts[2] or _BREAKS.search(url):
         raise ValueError("Not a URL with a host.")
     scheme, _, path, query, fragment = parts.groups()
     user, host, port = authority.groups()

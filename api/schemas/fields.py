@@ -9,7 +9,7 @@ from marshmallow import ValidationError, fields, validate
 from notifier.addresses import normalised, sought
 from notifier.channels import Channel
 from notifier.durations import parse_iso
-from notifier.providers.letters import NotAMailbox, mailbox
+from notifier.providers.mailboxes import NotAMailbox, mailbox
 from notifier.times import parse_rfc3339, rfc3339
 from notifier.zones import zone
 
@@ -118,8 +118,8 @@ class Mailbox(fields.String):
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
             mailbox(text)
-        except NotAMailbox:
-            raise ValidationError("Not a mailbox: write name@domain or Name <name@domain>.") from None
+        except NotAMailbox as error:
+            raise ValidationError(str(error)) from None
         return text
 
 

@@ -48,7 +48,7 @@ class Attachment:
 
     #: As the recipient sees it: no path, no control characters.
     name: str
-    #: `type/subtype`, without parameters.
+    #: `type/subtype`, and perhaps parameters, `; name=value`.
     content_type: str
     content: bytes = field(repr=False)
 

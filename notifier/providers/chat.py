@@ -39,6 +39,7 @@ from apprise.plugins import url_to_dict
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import CannotSend, Verdict
+from notifier.uris import with_ascii_host
 
 _HOSTED: Final = frozenset({"slack", "discord", "tgram", "gchat", "webex", "wxteams", "guilded", "flock", "lark"})
 #: Options of an Apprise URL that would read files, lower our guard or undo our limits.
@@ -255,7 +256,7 @@ class Chat:
         if scheme not in self._services:
             raise CannotSend("address: not of a chat service that is allowed here")
         try:
-            parts = url_to_dict(url)  # type: ignore[no-untyped-call]
+            parts = url_to_dict(with_ascii_host(url))  # type: ignore[no-untyped-call]
         except Exception:  # plugins' parsers have many ways to say no
             parts = None
         # What Apprise has read counts, not what stands before the colon.

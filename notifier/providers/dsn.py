@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from sqlalchemy import Engine
 
 from notifier.channels import Channel
+from notifier.domains import ascii_domain
 
 _DEFAULT_HOST: Final = "default"
 
@@ -104,12 +105,16 @@ def parse(text: str) -> Dsn:
     if len({name for name, _ in query}) < len(query):
         raise ValueError("has an option twice")
     options = dict(query)
+    try:
+        host = parts.hostname if parts.hostname is None or parts.hostname.isascii() else ascii_domain(parts.hostname)
+    except ValueError:
+        raise ValueError("has a host that is no domain name (IDNA 2008)") from None
     return Dsn(
         text=text,
         scheme=parts.scheme,
         username=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
-        host=None if parts.hostname in {None, "", _DEFAULT_HOST} else parts.hostname,
+        host=None if host in {None, "", _DEFAULT_HOST} else host,
         port=port,
         path=unquote(parts.path),
         use=_use(options),

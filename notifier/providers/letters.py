@@ -1,35 +1,38 @@
 """Messages as SMTP carries them: an envelope (RFC 5321) around a MIME message (RFC 5322, RFC 2045)."""
 
 import re
+from base64 import encodebytes
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email import policy
-from email.header import Header
-from email.headerregistry import Address
 from email.message import EmailMessage
+from email.utils import format_datetime
 from typing import Final
+from uuid import uuid4
 
 from notifier.providers import Attachment, Message
+from notifier.providers import header_check as check
+from notifier.providers.email_headers import (
+    EOL,
+    file_name,
+    mailbox_field,
+    parameters_field,
+    subject_field,
+    subject_text,
+)
+from notifier.providers.mailboxes import Mailbox, bare_mailbox, mailbox
+from notifier.uris import ascii_uri
 
-# Everything is encoded to seven bits, so that it does not matter what the server offers and how long lines are.
+# Only bodies are left to the email package. All is encoded to seven bits, so that it does not matter what the server
+# offers and how long lines are.
 _POLICY: Final = policy.SMTP.clone(cte_type="7bit")
-#: Header fields in UTF-8 (RFC 6532), which only an international address needs.
-_INTERNATIONAL_POLICY: Final = policy.SMTPUTF8.clone(cte_type="7bit")
-
-# A mailbox without quoting and comments. In a header, any of the characters left out begins something else.
-_ATOMS: Final = r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]+"
-_ADDRESS: Final = re.compile(f"({_ATOMS})@({_ATOMS})")
-_NAMED: Final = re.compile(rf"([^<>\x00-\x1f\x7f]*)<({_ADDRESS.pattern})>")
-
-_EOL: Final = "\r\n"
 #: What may not be encoded as a file is (RFC 2046, section 5), and would be taken for a part of the letter itself.
 _STRUCTURES: Final = frozenset({"multipart", "message"})
-#: A subject that needs no folding, in characters.
-_PLAIN_SUBJECT: Final = 60
 
 
-class NotAMailbox(ValueError):
-    """It is not an address of the form name@domain."""
+class Unwritable(ValueError):
+    """The header of a letter would not say what was meant: it may not go out, now or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,80 +48,137 @@ class Letter:
     international: bool
 
 
-def mailbox(text: str) -> Address:
-    """A mailbox, `name@domain` or `Name <name@domain>`. Raises NotAMailbox."""
-    named = _NAMED.fullmatch(text.strip())
-    name, address = (named[1].strip().strip('"'), named[2]) if named else ("", text.strip())
-    parts = _ADDRESS.fullmatch(address)
-    if parts is None:
-        raise NotAMailbox
-    return Address(display_name=name, username=parts[1], domain=parts[2])
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Whom a message is from and to, and where answers go."""
+
+    sender: Mailbox
+    recipient: Mailbox
+    reply_to: Mailbox | None
+
+    @property
+    def are_international(self) -> bool:
+        """Whether only what offers SMTPUTF8 can carry all their addresses (RFC 6531)."""
+        return any(each is not None and each.is_international for each in (self.sender, self.recipient, self.reply_to))
 
 
-def write(message: Message, sender: Address) -> Letter:
+def parties_of(message: Message, sender: Mailbox) -> Parties:
+    """Read whom a message is from and to; `sender` is from whom it is where it names nobody. Raises NotAMailbox."""
+    return Parties(
+        sender if message.sender is None else mailbox(message.sender),
+        bare_mailbox(message.recipient),
+        None if message.reply_to is None else mailbox(message.reply_to),
+    )
+
+
+def is_for_every_server(recipient: str) -> bool:
+    """Whether a recipient's address needs no server that offers SMTPUTF8; true also of what is no mailbox at all."""
+    return recipient.rpartition("@")[0].isascii()
+
+
+def write(message: Message, sender: Mailbox) -> Letter:
     """Write a message as a letter for SMTP's DATA. Raises what `draft` raises."""
     letter = draft(message, sender)
     return replace(letter, data=_stuffed(letter.data))
 
 
-def draft(message: Message, sender: Address) -> Letter:
+def draft(message: Message, sender: Mailbox) -> Letter:
     """Write a message as a letter, its data plain MIME. Its Message-ID is the same in every attempt.
 
-    Raises NotAMailbox where its recipient is none, and whatever else the email package has to say.
+    Raises NotAMailbox where its recipient is none, Unwritable, and whatever else the email package has to say.
     """
-    parts = _ADDRESS.fullmatch(message.recipient)
-    if parts is None:
-        raise NotAMailbox
-    if message.sender is not None:
-        sender = mailbox(message.sender)
-    international = not (message.recipient.isascii() and sender.addr_spec.isascii())
-    mail = EmailMessage(policy=_INTERNATIONAL_POLICY if international else _POLICY)
-    mail["From"] = sender
-    mail["To"] = Address(username=parts[1], domain=parts[2])
-    if message.reply_to is not None:
-        mail["Reply-To"] = mailbox(message.reply_to)
-    mail["Date"] = datetime.now(UTC)
-    mail["Message-ID"] = f"<{message.id}@{sender.domain}>"
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: so that no vacation notice comes back
+    parties = parties_of(message, sender)
+    mailboxes = {"From": parties.sender, "To": parties.recipient}
+    if parties.reply_to is not None:
+        mailboxes["Reply-To"] = parties.reply_to
+    date = format_datetime(datetime.now(UTC))
+    plain = {"Date": date, **own_fields(message, parties.sender), "MIME-Version": "1.0"}
+    subject = "" if message.subject is None else subject_field(message.subject)
+    head = subject + "".join(mailbox_field(name, each) for name, each in mailboxes.items())
+    head += "".join(f"{name}: {value}{EOL}" for name, value in plain.items())
+    _check_head(head.encode(), message.subject, mailboxes, plain)
+    data = head.encode() + _body(message)
+    return Letter(parties.sender.addr_spec, parties.recipient.addr_spec, data, parties.are_international)
+
+
+def own_fields(message: Message, sender: Mailbox) -> dict[str, str]:
+    """The header fields that are ours to decide: what they say is ASCII, on one line each."""
+    fields = {
+        "Message-ID": f"<{message.id}@{sender.domain}>",  # the same in every attempt
+        "Auto-Submitted": "auto-generated",  # RFC 3834: so that no vacation notice comes back
+    }
+    if message.unsubscribe is not None:  # one click (RFC 8058)
+        fields["List-Unsubscribe"] = f"<{ascii_uri(message.unsubscribe)}>"
+        fields["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    return fields
+
+
+def _check_head(head: bytes, subject: str | None, mailboxes: dict[str, Mailbox], plain: dict[str, str]) -> None:
+    """Raise Unwritable unless a strict reader finds exactly what was meant, each field once and in order."""
+    meant: list[tuple[str, object]] = [] if subject is None else [("Subject", subject_text(subject))]
+    meant += [(name, (each.display_name, each.addr_spec)) for name, each in mailboxes.items()]
+    meant += plain.items()
+    readers = dict.fromkeys(mailboxes, check.mailbox_of) | {"Subject": check.text_of}
+    found: list[tuple[str, object]] = []
+    try:
+        for name, value in check.fields_of(head):
+            read = readers.get(name)
+            found.append((name, read(value) if read else value))
+    except check.Malformed as error:
+        raise Unwritable(str(error)) from None
+    if found != meant:
+        raise Unwritable("a field does not say what was meant")
+
+
+def _body(message: Message) -> bytes:
+    """The fields of the content, and the content, without a Mime-Version."""
+    mail = EmailMessage(policy=_POLICY)
     mail.set_content(message.text)
     if message.html is not None:
         mail.add_alternative(message.html, subtype="html")
-    for attachment in message.attachments:
-        _attach(mail, attachment)
-    data = _subject(message.subject) + _unsubscribe(message.unsubscribe) + mail.as_bytes()
-    return Letter(sender.addr_spec, message.recipient, data, international)
+    del mail["MIME-Version"]
+    text = mail.as_bytes()
+    if not message.attachments:
+        return text
+    boundary = f"=_{uuid4().hex}"  # nobody who writes a message can know it
+    head = parameters_field("Content-Type", "multipart/mixed", [f'boundary="{boundary}"'])
+    parts = [text, *map(_part, message.attachments)]
+    delimiter = f"{EOL}--{boundary}"
+    return b"".join(
+        (
+            f"{head}".encode(),
+            *(f"{delimiter}{EOL}".encode() + part for part in parts),
+            f"{delimiter}--{EOL}".encode(),
+        )
+    )
 
 
-def _attach(mail: EmailMessage, attachment: Attachment) -> None:
-    maintype, _, subtype = attachment.content_type.partition("/")
-    if maintype.lower() in _STRUCTURES:
-        maintype, subtype = "application", "octet-stream"
-    mail.add_attachment(attachment.content, maintype=maintype, subtype=subtype, filename=attachment.name)
+def _part(attachment: Attachment) -> bytes:
+    """A file as a part of a letter. Raises Unwritable."""
+    kind, *given = re.split(r"; *", attachment.content_type)
+    if kind.partition("/")[0].lower() in _STRUCTURES:
+        kind, given = "application/octet-stream", []
+    head = parameters_field("Content-Type", kind, given)
+    head += f"Content-Transfer-Encoding: base64{EOL}"
+    head += parameters_field("Content-Disposition", "attachment", file_name(attachment.name))
+    _check_part(head.encode(), attachment, kind, given)
+    return f"{head}{EOL}".encode() + encodebytes(attachment.content).replace(b"\n", b"\r\n")
 
 
-def _subject(subject: str | None) -> bytes:
-    """The header field of a subject, if there is one, on lines of at most 76 characters.
-
-    Not left to EmailMessage: where it folds encoded words it loses the spaces between them (CPython 3.11).
-    """
-    if subject is None:
-        return b""
-    # A line break would begin another header field.
-    text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", subject).strip()
-    is_plain = text.isascii() and len(text) <= _PLAIN_SUBJECT and "=?" not in text
-    charset = "us-ascii" if is_plain else "utf-8"
-    return f"Subject: {Header(text, charset, header_name='Subject').encode(linesep=_EOL)}{_EOL}".encode("ascii")
-
-
-def _unsubscribe(url: str | None) -> bytes:
-    """The header fields of one-click unsubscribe (RFC 8058).
-
-    Not left to EmailMessage, which would encode a long URL.
-    """
-    if url is None:
-        return b""
-    lines = (f"List-Unsubscribe: <{url}>", "List-Unsubscribe-Post: List-Unsubscribe=One-Click")
-    return "".join(f"{line}{_EOL}" for line in lines).encode("ascii")
+def _check_part(head: bytes, attachment: Attachment, kind: str, given: Sequence[str]) -> None:
+    """Raise Unwritable unless a strict reader finds the type and the name that were meant."""
+    try:
+        found = [(name, check.parameters_of(value)) for name, value in check.fields_of(head)]
+    except check.Malformed as error:
+        raise Unwritable(str(error)) from None
+    [(_, (found_kind, found_given)), *rest] = found
+    meant = [
+        ("Content-Transfer-Encoding", ("base64", {})),
+        ("Content-Disposition", ("attachment", {"filename": attachment.name})),
+    ]
+    wanted = dict(each.lower().split("=", 1) for each in given if "=" in each)
+    if found_kind != kind or found_given.keys() != wanted.keys() or len(given) != len(wanted) or rest != meant:
+        raise Unwritable("a field of a part does not say what was meant")
 
 
 def _stuffed(data: bytes) -> bytes:

@@ -18,14 +18,14 @@ idempotency key. Codes: https://documentation.mailgun.com/docs/mailgun/quickstar
 
 import re
 from base64 import b64encode
-from email.headerregistry import Address
 from typing import Final
 from uuid import uuid4
 
 from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, accepted_as, by_status
-from notifier.providers.letters import NotAMailbox, draft, mailbox
+from notifier.providers.letters import draft, is_for_every_server
+from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
 from notifier.providers.transfers import Request
 
 _URLS: Final = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
@@ -44,7 +44,7 @@ class Mailgun(HttpApi):
 
     name = "mailgun"
 
-    def __init__(self, *, url: str, key: str, domain: str, sender: Address, timeout: float) -> None:
+    def __init__(self, *, url: str, key: str, domain: str, sender: Mailbox, timeout: float) -> None:
         """`url`: where the API is. `domain`: the sending domain. `sender`: whom an email is from that names nobody."""
         super().__init__(timeout=timeout)
         self._url = f"{url}/v3/{domain}/messages.mime"
@@ -56,12 +56,18 @@ class Mailgun(HttpApi):
             "expect:",
         )
 
+    def takes(self, recipient: str) -> bool:
+        """See Provider."""
+        return is_for_every_server(recipient)
+
     def request(self, message: Message) -> Request:
         """See HttpApi."""
         try:
             letter = draft(message, self._sender)
         except NotAMailbox:
             raise CannotSend("address: not a mailbox") from None
+        if letter.international:
+            raise CannotSend(f"address: international, and {self.name} does not offer SMTPUTF8")
         boundary = uuid4().hex  # nobody who writes a message can know it
         parts = (
             (b'name="to"', letter.recipient.encode()),

@@ -20,15 +20,16 @@ them a call whose answer was lost can be repeated without a second email. Codes:
 
 import re
 from base64 import b64encode
-from email.headerregistry import Address
 from typing import Final
 
 import orjson
 
 from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
+from notifier.providers.email_headers import subject_text
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, accepted_as, by_status
-from notifier.providers.letters import NotAMailbox, mailbox
+from notifier.providers.letters import is_for_every_server, own_fields, parties_of
+from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
 from notifier.providers.transfers import Request
 
 _URL: Final = "https://api.resend.com"
@@ -57,7 +58,7 @@ class Resend(HttpApi):
 
     name = "resend"
 
-    def __init__(self, *, url: str, key: str, sender: Address, timeout: float) -> None:
+    def __init__(self, *, url: str, key: str, sender: Mailbox, timeout: float) -> None:
         """`url`: where the API is. `sender`: whom an email is from that names nobody."""
         super().__init__(timeout=timeout)
         self._url = f"{url}/emails"
@@ -70,22 +71,25 @@ class Resend(HttpApi):
             "expect:",
         )
 
+    def takes(self, recipient: str) -> bool:
+        """See Provider."""
+        return is_for_every_server(recipient)
+
     def request(self, message: Message) -> Request:
         """See HttpApi."""
         try:
-            recipient = mailbox(message.recipient)
-            sender = self._sender if message.sender is None else mailbox(message.sender)
-            reply_to = None if message.reply_to is None else mailbox(message.reply_to)
+            parties = parties_of(message, self._sender)
         except NotAMailbox:
             raise CannotSend("address: not a mailbox") from None
-        if recipient.addr_spec != message.recipient:
-            raise CannotSend("address: not a mailbox")
+        if parties.are_international:
+            raise CannotSend(f"address: international, and {self.name} does not offer SMTPUTF8")
+        sender, recipient, reply_to = parties.sender, parties.recipient, parties.reply_to
         mail: dict[str, object] = {
             "from": str(sender),
             "to": [recipient.addr_spec],
-            "subject": " ".join((message.subject or "").split()) or _NO_SUBJECT,
+            "subject": subject_text(message.subject or "") or _NO_SUBJECT,
             "text": message.text,
-            "headers": _headers(message, sender),
+            "headers": own_fields(message, sender),
             "tags": [{"name": "notification_id", "value": str(message.id)}],
         }
         if message.html is not None:
@@ -119,15 +123,6 @@ class Resend(HttpApi):
         if answer.status in {400, 422} and _OF_RECIPIENT.search(reason):
             return Verdict(Outcome.REJECTED, f"{said}, the recipient", Fault.RECIPIENT)
         return by_status(answer, f"resend {name}")
-
-
-def _headers(message: Message, sender: Address) -> dict[str, str]:
-    """The header fields that the API has no other place for."""
-    fields = {"Message-ID": f"<{message.id}@{sender.domain}>", "Auto-Submitted": "auto-generated"}
-    if message.unsubscribe is not None:
-        fields["List-Unsubscribe"] = f"<{message.unsubscribe}>"
-        fields["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    return fields
 
 
 def provider(dsn: Dsn, context: Context) -> Resend:

@@ -18,15 +18,16 @@ import math
 import re
 import time
 from base64 import b64encode
-from email.headerregistry import Address
 from typing import Final
 
 import orjson
 
 from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
+from notifier.providers.email_headers import subject_text
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, by_status
-from notifier.providers.letters import NotAMailbox, mailbox
+from notifier.providers.letters import is_for_every_server, own_fields, parties_of
+from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
 from notifier.providers.sendgrid_receipts import verification_key
 from notifier.providers.transfers import Request
 
@@ -49,7 +50,7 @@ class SendGrid(HttpApi):
 
     name = "sendgrid"
 
-    def __init__(self, *, url: str, key: str, sender: Address, timeout: float) -> None:
+    def __init__(self, *, url: str, key: str, sender: Mailbox, timeout: float) -> None:
         """`url`: where the API is. `sender`: whom email is from that names nobody."""
         super().__init__(timeout=timeout)
         self._url = f"{url}/v3/mail/send"
@@ -62,24 +63,27 @@ class SendGrid(HttpApi):
             "expect:",  # libcurl would ask first whether a large body is welcome, and wait a second for the answer
         ]
 
+    def takes(self, recipient: str) -> bool:
+        """See Provider."""
+        return is_for_every_server(recipient)
+
     def request(self, message: Message) -> Request:
         """See HttpApi."""
         try:
-            recipient = mailbox(message.recipient)
-            sender = self._sender if message.sender is None else mailbox(message.sender)
-            reply_to = None if message.reply_to is None else mailbox(message.reply_to)
+            parties = parties_of(message, self._sender)
         except NotAMailbox:
             raise CannotSend("address: not a mailbox") from None
-        if recipient.addr_spec != message.recipient:  # a name around it: recipients are bare addresses
-            raise CannotSend("address: not a mailbox")
+        if parties.are_international:
+            raise CannotSend(f"address: international, and {self.name} does not offer SMTPUTF8")
+        sender, recipient, reply_to = parties.sender, parties.recipient, parties.reply_to
         mail: dict[str, object] = {
             "personalizations": [{"to": [_person(recipient)]}],
             "from": _person(sender),
             "content": _content(message),
-            "headers": _headers(message, sender),
+            "headers": own_fields(message, sender),
             "custom_args": {"notification_id": str(message.id)},
             # The API takes no email without one.
-            "subject": " ".join((message.subject or "").split()) or _NO_SUBJECT,
+            "subject": subject_text(message.subject or "") or _NO_SUBJECT,
         }
         if reply_to is not None:
             mail["reply_to"] = _person(reply_to)
@@ -104,7 +108,7 @@ class SendGrid(HttpApi):
         return by_status(answer, field and f"sendgrid complains about {field}")
 
 
-def _person(address: Address) -> dict[str, str]:
+def _person(address: Mailbox) -> dict[str, str]:
     name = {"name": address.display_name} if address.display_name else {}
     return {"email": address.addr_spec, **name}
 
@@ -125,15 +129,6 @@ def _attachments(message: Message) -> list[dict[str, str]]:
         }
         for attachment in message.attachments
     ]
-
-
-def _headers(message: Message, sender: Address) -> dict[str, str]:
-    """The header fields that `letters` writes and the API has no other place for."""
-    fields = {"Message-ID": f"<{message.id}@{sender.domain}>", "Auto-Submitted": "auto-generated"}
-    if message.unsubscribe is not None:
-        fields["List-Unsubscribe"] = f"<{message.unsubscribe}>"
-        fields["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    return fields
 
 
 def _until_reset(answer: Answer) -> float | None:

@@ -19,7 +19,6 @@ email has the tag `notification_id`, where a configuration set publishes it.
 import logging
 import re
 from base64 import b64encode
-from email.headerregistry import Address
 from typing import Final, Protocol
 
 import orjson
@@ -37,7 +36,8 @@ from botocore.session import Session  # type: ignore[import-untyped, import-not-
 from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, accepted_as, by_status
-from notifier.providers.letters import NotAMailbox, draft, mailbox
+from notifier.providers.letters import draft, is_for_every_server
+from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
 from notifier.providers.transfers import Request
 
 # At debug it logs the headers that it signs, the session token among them, and answers with credentials in them.
@@ -104,7 +104,7 @@ class Ses(HttpApi):
         url: str,
         region: str,
         credentials: CredentialSource,
-        sender: Address,
+        sender: Mailbox,
         timeout: float,
         configuration_set: str | None = None,
     ) -> None:
@@ -116,12 +116,18 @@ class Ses(HttpApi):
         self._sender = sender
         self._configuration_set = configuration_set
 
+    def takes(self, recipient: str) -> bool:
+        """See Provider."""
+        return is_for_every_server(recipient)
+
     def request(self, message: Message) -> Request:
         """See HttpApi."""
         try:
             letter = draft(message, self._sender)
         except NotAMailbox:
             raise CannotSend("address: not a mailbox") from None
+        if letter.international:
+            raise CannotSend(f"address: international, and {self.name} does not offer SMTPUTF8")
         mail: dict[str, object] = {
             "FromEmailAddress": letter.sender,
             "Destination": {"ToAddresses": [letter.recipient]},

@@ -12,7 +12,8 @@ from typing import Final, cast
 
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.providers.dsn import Context, Dsn
-from notifier.providers.letters import Letter, NotAMailbox, mailbox, write
+from notifier.providers.letters import Letter, write
+from notifier.providers.mailboxes import NotAMailbox, mailbox
 from notifier.providers.smtp_connection import Connection, Server, Tls, Verdict
 
 _SUBMISSION_PORT: Final = 587  # RFC 6409

@@ -32,6 +32,7 @@ import pycurl
 from notifier.providers import EXCERPT
 from notifier.providers.address_guard import Network, refusal
 from notifier.providers.kept_connections import Ends, IdleSockets, LossyOrigins
+from notifier.uris import ascii_uri
 
 #: How much of an answer's body is read, in bytes. More than that is cut off, and the connection with it.
 READ_AT_MOST: Final = 64 * 1024
@@ -217,11 +218,12 @@ class Transfer:
         if not request.url.lower().startswith(("http://", "https://")):
             return False
         try:
-            self.curl.setopt(pycurl.URL, request.url.encode())
+            url = ascii_uri(request.url)
+            self.curl.setopt(pycurl.URL, url)
             self.curl.setopt(pycurl.HTTPHEADER, request.headers)
             self.curl.setopt(pycurl.POSTFIELDS, request.body)
-            self._choose_connection(request.url)
-        except (ValueError, pycurl.error):  # a NUL or a lone surrogate
+            self._choose_connection(url)
+        except (ValueError, pycurl.error):  # a host that is no name, a NUL
             return False
         return True
 

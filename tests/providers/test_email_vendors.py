@@ -2,6 +2,7 @@
 
 import logging
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -113,12 +114,48 @@ def test_what_an_answer_comes_to(vendor: Vendor, case: Case, post: Post) -> None
         {"recipient": "ada@example.org\r\nBcc: bob@example.org"},
         {"sender": "nobody"},
         {"reply_to": "<>"},
+        {"recipient": "=?utf-8?q?ada?=@example.org"},
+        {"recipient": "ada@xn--a.example"},
+        {"sender": "Ada <=?utf-8?q?ada?=@example.org>"},
     ],
 )
 def test_no_mailbox(vendor: Vendor, fields: dict[str, str]) -> None:
     provider = registry.make(vendor.dsn(receivers.unused_port()), context())
     [result] = send(provider, message(**fields))
     assert (result.outcome, result.error) == (Outcome.REJECTED, "address: not a mailbox")
+
+
+@ids
+@pytest.mark.parametrize("domain", ["bücher.example", "xn--bcher-kva.example"])
+def test_international_domains_go_out_in_ascii(vendor: Vendor, post: Post, domain: str) -> None:
+    sent = message(
+        recipient=f"ada@{domain}",
+        sender=f'"Müller, Jörg" <jm@{domain}>',
+        reply_to=f"help@{domain}",
+        unsubscribe=f"https://{domain}/u/ü",
+    )
+    result, request = post(vendor, sent)
+
+    assert result.outcome is Outcome.ACCEPTED
+    body = request.body
+    if b'"Raw"' in body:  # the letter itself
+        mail = orjson.loads(body)
+        body = orjson.dumps({**mail, "Content": None}) + b64decode(mail["Content"]["Raw"]["Data"])
+    assert "bücher".encode() not in body
+    for said in ("ada@", "jm@", "help@", f"{sent.id}@", "https://"):
+        assert f"{said}xn--bcher-kva.example".encode() in body
+
+
+@ids
+@pytest.mark.parametrize("field", ["recipient", "sender", "reply_to"])
+def test_a_local_part_beyond_ascii_is_for_others(vendor: Vendor, field: str) -> None:
+    provider = registry.make(vendor.dsn(receivers.unused_port()), context())
+    [result] = send(provider, message(**{field: "jörg@example.org"}))
+
+    assert result.outcome is Outcome.REJECTED
+    assert result.error == f"address: international, and {vendor.name} does not offer SMTPUTF8"
+    assert not provider.takes("jörg@example.org")
+    assert provider.takes("ada@bücher.example")
 
 
 @ids
@@ -157,6 +194,18 @@ def test_sendgrid_from_the_channels_sender(post: Post) -> None:
     assert mail["subject"] == "Two lines"
     assert "reply_to" not in mail
     assert "List-Unsubscribe" not in mail["headers"]
+
+
+INVITATION = Attachment("invite.ics", "text/calendar; method=REQUEST; charset=utf-8", b"BEGIN:VCALENDAR")
+
+
+@ids
+def test_a_files_type_has_its_parameters(vendor: Vendor, post: Post) -> None:
+    _, request = post(vendor, message(attachments=(INVITATION,)))
+    body = request.body
+    if b'"Raw"' in body:
+        body = b64decode(orjson.loads(body)["Content"]["Raw"]["Data"])
+    assert b"text/calendar; method=REQUEST; charset=utf-8" in body
 
 
 FILES = (Attachment("ö.pdf", "application/pdf", b"\0%PDF\r\n.\r\n"), Attachment("a b.csv", "text/csv", b"a;b\n"))

@@ -218,6 +218,8 @@ def test_every_attempt_carries_the_same_message_id(make: Make) -> None:
         "ada@example.org>",
         "ada@example.org\0",
         "ada@eve@example.org",
+        "=?utf-8?q?ada?=@example.org",
+        "ada@xn--a.example.org",
     ],
 )
 def test_what_is_no_mailbox_is_rejected_before_any_server_hears_of_it(make: Make, recipient: str) -> None:
@@ -234,11 +236,12 @@ def test_text_that_cannot_be_encoded_is_rejected(make: Make) -> None:
     assert (result.outcome, result.error) == (Outcome.REJECTED, "message: UnicodeEncodeError")
 
 
-@pytest.mark.parametrize("recipient", ["jörg@example.org", "ada@bücher.example"])
-def test_an_international_address_needs_a_server_that_takes_it(make: Make, recipient: str) -> None:
+@pytest.mark.parametrize("field", ["recipient", "sender", "reply_to"])
+def test_a_local_part_beyond_ascii_needs_a_server_that_takes_it(make: Make, field: str) -> None:
+    fields = {field: "jörg@bücher.example"}
     with receivers.mail(enable_SMTPUTF8=False) as (port, mailbox):
         provider = make(port)
-        refused = post(provider, message_to(recipient))
+        refused = post(provider, message_to(**fields))
         other = post(provider)
         provider.close()
 
@@ -247,14 +250,43 @@ def test_an_international_address_needs_a_server_that_takes_it(make: Make, recip
     assert other.outcome is Outcome.ACCEPTED
     with receivers.mail(enable_SMTPUTF8=True) as (port, mailbox):
         provider = make(port)
-        taken = send(provider, message_to(recipient), message_to())
+        international, plain = message_to(**fields), message_to("plain@example.org")
+        taken = send(provider, international, plain)
         provider.close()
 
     assert {result.outcome for result in taken} == {Outcome.ACCEPTED}
-    [envelope] = [envelope for envelope in mailbox.envelopes if envelope.rcpt_tos == [recipient]]
+    [envelope] = [envelope for envelope in mailbox.envelopes if envelope.rcpt_tos != ["plain@example.org"]]
     assert envelope.smtp_utf8
+    address = "jörg@xn--bcher-kva.example"
+    assert (envelope.mail_from, envelope.rcpt_tos) == (
+        address if field == "sender" else "notifier@example.com",
+        [address if field == "recipient" else "ada@example.org"],
+    )
     assert isinstance(envelope.content, bytes)
-    assert f"To: {recipient}\r\n".encode() in envelope.content
+    name = {"recipient": "To", "sender": "From", "reply_to": "Reply-To"}[field]
+    assert f"{name}: {address}\r\n".encode() in envelope.content
+
+
+@pytest.mark.parametrize("domain", ["bücher.example", "BÜCHER.example", "xn--bcher-kva.example"])
+def test_an_international_domain_goes_through_every_server_in_ascii(make: Make, domain: str) -> None:
+    message = message_to(f"ada@{domain}", sender=f"Büro <buero@{domain}>", reply_to=f"help@{domain}")
+    with receivers.mail(enable_SMTPUTF8=False) as (port, mailbox):
+        provider = make(port)
+        own = make(port, sender=f"Notifier <notifier@{domain}>")
+        assert [post(provider, message).outcome, post(own).outcome] == [Outcome.ACCEPTED] * 2
+        provider.close()
+        own.close()
+
+    first, second = mailbox.envelopes
+    assert (first.mail_from, first.rcpt_tos) == ("buero@xn--bcher-kva.example", ["ada@xn--bcher-kva.example"])
+    assert second.mail_from == "notifier@xn--bcher-kva.example"
+    mail = parsed(first)
+    assert str(mail["from"]) == "Büro <buero@xn--bcher-kva.example>"
+    assert (mail["to"], mail["reply-to"]) == ("ada@xn--bcher-kva.example", "help@xn--bcher-kva.example")
+    assert mail["message-id"] == f"<{message.id}@xn--bcher-kva.example>"
+    for envelope in mailbox.envelopes:
+        assert isinstance(envelope.content, bytes)
+        assert envelope.content.isascii()
 
 
 # Encryption and login

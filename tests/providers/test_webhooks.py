@@ -94,6 +94,18 @@ def test_a_webhook_is_a_signed_post_of_the_text(make: Make) -> None:
     assert 0 < result.duration_ms < 10_000
 
 
+@pytest.mark.parametrize("host", ["bücher.localhost", "BÜCHER.localhost", "xn--bcher-kva.localhost"])
+def test_a_url_of_any_script_goes_out_in_ascii(make: Make, host: str) -> None:
+    with receivers.http() as (server, received):
+        result = post(make(), f'http://{host}:{server.port}/ü/{{a}}|"<b>^`\\c/%C3%BC?q=ü&a[]=100%#ü')
+
+    assert result.outcome is Outcome.ACCEPTED
+    [request] = received
+    assert request.headers["host"] == f"xn--bcher-kva.localhost:{server.port}"
+    path = "/%C3%BC/%7Ba%7D%7C%22%3Cb%3E%5E%60%5Cc/%C3%BC?q=%C3%BC&a%5B%5D=100%25"
+    assert request.line == f"POST {path} HTTP/1.1"
+
+
 def test_the_user_agent_carries_the_projects_version(make: Make) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     with receivers.http() as (server, received):
