@@ -76,7 +76,7 @@ class Settings:
     #: The time zone of people who have none, for quiet hours and reminders: an IANA name.
     timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", values.zone, UTC_ZONE)
     #: Where links in messages and providers' receipts lead: the API's address as others reach it.
-    public_url: str = _setting("NOTIFIER_PUBLIC_URL", values.url("http", "https"), "http://localhost:8000")
+    public_url: str = _setting("NOTIFIER_PUBLIC_URL", values.public_url, "http://localhost:8000")
     #: How long quiet hours and the like may put a notification off before it is a dead letter.
     max_age: timedelta = _setting("NOTIFIER_MAX_AGE", values.duration(1), timedelta(hours=72))
     #: How long finished notifications, events and attempts are kept, in days of UTC; at least a day.
@@ -98,8 +98,8 @@ class Settings:
     push: tuple[str, ...] = _setting("NOTIFIER_PUSH", values.dsns, ())
     #: Where chat messages go.
     chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", values.dsns, ())
-    #: The sender of email.
-    email_from: str = _setting("NOTIFIER_EMAIL_FROM", values.text, "notifier@localhost")
+    #: The sender of email: `name@domain` or `Name <name@domain>`.
+    email_from: str = _setting("NOTIFIER_EMAIL_FROM", values.sender, "notifier@localhost")
     #: Signs webhooks that are addressed directly: `whsec_` and 24 to 64 bytes in base64. Unset: no such webhooks.
     webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", values.webhook_secret, None)
     #: Encrypts the secrets of subscriptions: Fernet keys (32 bytes in URL-safe base64), the newest first. Unset: no

@@ -14,7 +14,9 @@ from limits import RateLimitItem, parse_many
 
 from notifier import zones
 from notifier.durations import parse_iso
+from notifier.providers.mailboxes import mailbox
 from notifier.signing import key_of
+from notifier.uris import ascii_uri
 from notifier.vault import Vault
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -138,6 +140,24 @@ def url(*schemes: str) -> Callable[[str], str]:
         return value
 
     return parse
+
+
+def public_url(value: str) -> str:
+    """A URL that stands in messages: in ASCII, as their headers carry it."""
+    checked = url("http", "https")(value)
+    try:
+        return ascii_uri(checked)
+    except ValueError:
+        raise ValueError("is not a URL of a host with a name that IDNA 2008 allows, or an address") from None
+
+
+def sender(value: str) -> str:
+    """A mailbox that email is from."""
+    try:
+        mailbox(value)
+    except ValueError:
+        raise ValueError("is not a mailbox: write name@domain or Name <name@domain>") from None
+    return value
 
 
 def zone(value: str) -> ZoneInfo:

@@ -67,6 +67,12 @@ def test_values_are_parsed() -> None:
         ("NOTIFIER_DEAD_LETTER_RETENTION", "0"),
         ("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", "127.0.0.1/8"),
         ("NOTIFIER_WEBHOOK_SECRET", "hunter2"),
+        ("NOTIFIER_EMAIL_FROM", "nobody"),
+        ("NOTIFIER_EMAIL_FROM", "hunter2@"),
+        ("NOTIFIER_EMAIL_FROM", "Ada <=?utf-8?q?ada?=@example.org>"),
+        ("NOTIFIER_EMAIL_FROM", "a@example.org, b@example.org"),
+        ("NOTIFIER_PUBLIC_URL", "https://"),
+        ("NOTIFIER_PUBLIC_URL", "https://☃.example"),
         ("DATABASE_URL", "mysql://localhost"),
         ("REDIS_URL", "localhost"),
         ("NOTIFIER_NO_SUCH_THING", "1"),
@@ -78,6 +84,24 @@ def test_a_wrong_setting_is_named_in_one_line_without_its_value(name: str, value
     assert name in str(error.value)
     assert "\n" not in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "sender", ["notifier@localhost", "Büro <büro@bücher.example>", '"Shop, Inc." <a@shop.example>']
+)
+def test_a_sender_is_a_mailbox(sender: str) -> None:
+    assert read_settings({**URL, "NOTIFIER_EMAIL_FROM": sender}).email_from == sender
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("https://bücher.example/ü/", "https://xn--bcher-kva.example/%C3%BC/"),
+    ],
+)
+def test_links_are_in_ascii(given: str, read: str) -> None:
+    assert read_settings({**URL, "NOTIFIER_PUBLIC_URL": given}).public_url == read
 
 
 def test_without_a_database_the_message_says_what_to_do() -> None:
