@@ -208,6 +208,11 @@ class SmtpReceiver:
         """The mails that came for a recipient, in order."""
         return [mail for envelope, mail in self._mailbox.mails if recipient in envelope.rcpt_tos]
 
+    def letters_to(self, recipient: str) -> list[bytes]:
+        """The same, as they came over the wire."""
+        found = (envelope for envelope, _ in self._mailbox.mails if recipient in envelope.rcpt_tos)
+        return [each.content if isinstance(each.content, bytes) else b"" for each in found]
+
     @property
     def mails(self) -> list[EmailMessage]:
         """All mails, in order."""

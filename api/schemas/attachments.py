@@ -13,9 +13,16 @@ from notifier.providers import Attachment
 
 #: Line breaks of any kind would break the header that the name stands in.
 _UNFIT_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-#: RFC 6838, section 4.2, without the parameters that may follow.
+#: RFC 6838, section 4.2.
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _CONTENT_TYPE: Final = re.compile(rf"(?!multipart/){_NAME}/{_NAME}", re.IGNORECASE)
+#: A parameter (RFC 2045, section 5.1) that no reader takes for something else: no `*` of RFC 2231, no backslash.
+_PARAMETER: Final = re.compile(
+    r'([A-Za-z0-9][A-Za-z0-9_.-]{0,23})=("[ !#-\[\]-~]{0,48}"|[A-Za-z0-9!#$&+.^_`{|}~-]{1,48})'
+)
+#: What says something of the letter that the file goes with.
+_NOT_THEIRS: Final = frozenset({"boundary", "filename", "name", "start", "start-info", "type"})
+_MOST_PARAMETERS: Final = 8
 _UNKNOWN: Final = "application/octet-stream"
 
 
@@ -44,11 +51,22 @@ def _check_name(name: str) -> None:
         raise ValidationError("A name may not contain control characters.")
 
 
-def _check_content_type(content_type: str) -> None:
-    if not _CONTENT_TYPE.fullmatch(content_type):
-        raise ValidationError(
-            "Not the type of a file: write type/subtype, such as application/pdf, without parameters."
-        )
+class ContentType(fields.String):
+    """A media type and its parameters, which come out in one form: `text/calendar; method=REQUEST`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        kind, *parameters = re.split(r"[ ]*;[ ]*", str(super()._deserialize(value, attr, data, **kwargs)))
+        if not _CONTENT_TYPE.fullmatch(kind):
+            raise ValidationError("Not the type of a file: write type/subtype, such as application/pdf.")
+        found = [_PARAMETER.fullmatch(each) for each in parameters]
+        names = [each[1].lower() for each in found if each]
+        if len(names) < len(parameters) or any("=?" in each for each in parameters):
+            raise ValidationError("A parameter of the type is not name=value, short and in ASCII.")
+        if len(set(names)) < len(names) or len(names) > _MOST_PARAMETERS:
+            raise ValidationError(f"The type has a parameter twice, or more than {_MOST_PARAMETERS}.")
+        if not _NOT_THEIRS.isdisjoint(names):
+            raise ValidationError("The type has a parameter that is not a file's own, such as name.")
+        return "; ".join((kind, *parameters))
 
 
 class AttachmentSchema(ma.Schema):
@@ -64,11 +82,13 @@ class AttachmentSchema(ma.Schema):
         validate=[validate.Length(1, 255), _check_name],
         metadata={"description": "As the recipient sees it.", "example": "invoice.pdf"},
     )
-    content_type = fields.String(
+    content_type = ContentType(
         load_default=None,
         allow_none=True,
-        validate=_check_content_type,
-        metadata={"description": "Null: by the name's ending.", "example": "application/pdf"},
+        metadata={
+            "description": "With its parameters, such as `text/calendar; method=REQUEST`. Null: by the name's ending.",
+            "example": "application/pdf",
+        },
     )
     content = Base64(required=True, metadata={"description": "In base64.", "example": "JVBERi0xLjcK"})
 
