@@ -71,7 +71,7 @@ def take(provider: str) -> Response:
             f"This is not signed by {provider}, or not for this address: NOTIFIER_PUBLIC_URL must be the one it calls.",
             headers={"WWW-Authenticate": "Signature"},
         )
-    receipts.take(wires.engine, report)
+    receipts.take(wires.engine, report, wires.senders, source=provider)
     if sources[0].reply is None:
         return Response(status=204)
     body, content_type = sources[0].reply

@@ -15,6 +15,7 @@ from notifier.listeners import Listeners
 from notifier.plans import Lease, Planner
 from notifier.provider_gate import ProviderGate
 from notifier.providers.receipts import ReceiptSource, source
+from notifier.receipts import Senders
 from notifier.receiver_gate import ReceiverGate
 from notifier.retention import Retention
 from notifier.sandbox import Sandbox
@@ -47,6 +48,8 @@ class Wiring:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        #: What attempts call the providers of each usable channel, in the order of their DSNs.
+        self._names: dict[Channel, tuple[str, ...]] = {}
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -58,7 +61,9 @@ class Wiring:
         """The channels that have a provider. Raises SettingsError where one is malformed."""
         usable = frozenset(channel for channel in Channel if self.settings.providers(channel))
         for channel in usable:
-            make_providers(self.settings, channel, self.engine).close()
+            providers = make_providers(self.settings, channel, self.engine)
+            providers.close()
+            self._names[channel] = tuple(choice.name for choice in providers.choices)
         return usable
 
     @functools.cached_property
@@ -108,13 +113,31 @@ class Wiring:
 
     @functools.cached_property
     def receipt_sources(self) -> dict[str, list[ReceiptSource]]:
-        """What reads the receipts of the providers that are set, by the provider's name."""
+        """What reads the receipts of the providers that are set, by the source's name."""
         sources: dict[str, list[ReceiptSource]] = {}
-        for dsn in {dsn for channel in self.channels for dsn in self.settings.providers(channel)}:
-            found = source(dsn)
-            if found is not None:
-                sources.setdefault(found.name, []).append(found)
+        for found in self._sources.values():
+            sources.setdefault(found.name, []).append(found)
         return sources
+
+    @functools.cached_property
+    def _sources(self) -> dict[str, ReceiptSource]:
+        """What reads the receipts of each DSN that has any."""
+        dsns = {dsn: None for channel in sorted(self.channels) for dsn in self.settings.providers(channel)}
+        return {dsn: found for dsn in dsns if (found := source(dsn)) is not None}
+
+    @functools.cached_property
+    def senders(self) -> Senders:
+        """Who sends, and for whom each source of receipts speaks."""
+        by_source: dict[str, set[tuple[str, str]]] = {}
+        for channel in self.channels:
+            for dsn, name in zip(self.settings.providers(channel), self._names[channel], strict=True):
+                if dsn in self._sources:
+                    by_source.setdefault(self._sources[dsn].name, set()).add((channel.value, name))
+        return Senders(
+            by_source=by_source,
+            by_channel={channel.value: names for channel, names in self._names.items()},
+            policies={channel.value: self.settings.retry_policy(channel) for channel in self.channels},
+        )
 
     @property
     def retention(self) -> Retention:

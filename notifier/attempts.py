@@ -1,15 +1,16 @@
 """Attempts: every call to a provider leaves one, and its notification's counters follow from it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from notifier.callbacks import tell
 from notifier.channels import Status
+from notifier.ids import millisecond_of
 from notifier.models import attempt_id
 from notifier.providers import Outcome, Result
 from notifier.traces import wipe
@@ -114,6 +115,36 @@ def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
         "request_headers": result.request_headers,
         "response_headers": result.response_headers,
         "timing": result.timing,
+    }
+
+
+#: How the error of an attempt begins that was accepted and bounced afterwards, and was followed by another one.
+BOUNCED_ATTEMPT: Final = "bounced: "
+
+# Attempts are of their notification's millisecond: the bounds leave out the days of others.
+_ATTEMPTS_OF: Final = text("""
+    SELECT id, notification_id, provider, outcome, message_id, error, started_at FROM attempts
+    WHERE notification_id = ANY(:ids) AND id >= :first AND id < :after ORDER BY notification_id, number, id
+""")
+
+
+def attempts_of(connection: Connection, notification_ids: Collection[UUID]) -> dict[UUID, list[Row[Any]]]:
+    """Look up the attempts of some notifications, the oldest first."""
+    attempts: dict[UUID, list[Row[Any]]] = {}
+    if notification_ids:
+        moments = [millisecond_of(each) for each in notification_ids]
+        bounds = {"first": UUID(int=min(moments) << 80), "after": UUID(int=max(moments) + 1 << 80)}
+        for row in connection.execute(_ATTEMPTS_OF, {"ids": list(notification_ids), **bounds}):
+            attempts.setdefault(row.notification_id, []).append(row)
+    return attempts
+
+
+def bounced_by(connection: Connection, notification_ids: Collection[UUID]) -> dict[UUID, frozenset[str]]:
+    """Look up by which providers some notifications have bounced."""
+    return {
+        notification_id: frozenset(names)
+        for notification_id, attempts in attempts_of(connection, notification_ids).items()
+        if (names := {each.provider for each in attempts if (each.error or "").startswith(BOUNCED_ATTEMPT)})
     }
 
 

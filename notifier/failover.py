@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Container, Iterator, Mapping, 
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
@@ -133,10 +134,12 @@ class Relay:
         *,
         start_until: float,
         falls_back: Callable[[UUID], bool],
+        bounced_by: Mapping[UUID, Collection[str]] = MappingProxyType({}),
     ) -> None:
         """`probes`: the places of those that may be tried out. `start_until`: when the last message may begin with its
         first provider, on the monotonic clock. `falls_back`: whether the next provider takes over a message that may
-        have been sent.
+        have been sent. `bounced_by`: the providers that took a message before, but could not deliver it; they come
+        after the others.
         """
         self._began_at = time.monotonic()
         self._engine = engine
@@ -150,6 +153,7 @@ class Relay:
         #: When a message may begin with each, so that it still has its whole time within the lease.
         self._start_until = [start_until + providers.timeout - each.provider.timeout for each in self._choices]
         self._falls_back = falls_back
+        self._bounced_by = bounced_by
         self._fresh: Iterator[Message] = iter(())
         self._is_dry = False
         self._streams: list[_Stream] = []
@@ -279,6 +283,8 @@ class Relay:
     def _place(self, message: Message, before: Result | None) -> None:
         """Put a message in line for the first provider that may have it, or give it up."""
         order = self._providers.order(message.id, message.recipient)
+        if message.id in self._bounced_by:
+            order.sort(key=lambda place: self._choices[place].name in self._bounced_by[message.id])
         tried = self._tried.get(message.id, set())
         probed = next((place for place in order if place in self._probes and place not in tried), None)
         if probed is not None and before is None and self._providers.may_try_out(message.recipient):

@@ -71,7 +71,7 @@ def _tick(*, spare_sending: bool) -> None:
     succeeded = fallbacks.take_over(wires.engine, wires.planner(lambda _: LEASE))
     let_go = letting_go.let_go(wires.engine) + breakers.let_go(wires.engine) + throttles.move_up(wires.engine)
     recovered = _go_on_recovering()
-    received = receipts.apply_waiting(wires.engine)
+    received = receipts.apply_waiting(wires.engine, wires.senders)
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
     with app.producer_or_acquire() as producer:

@@ -66,6 +66,7 @@ TRANSITIONS = {
     # A receipt: also of an attempt of which nobody knew whether it arrived.
     ("sent", "delivered"),
     ("sent", "failed"),
+    ("sent", "retrying"),
     ("retrying", "delivered"),
     ("retrying", "failed"),
     # The gate: put off, or not sent at all.

@@ -81,6 +81,7 @@ def relay_of(
     *,
     falls_back: Callable[[UUID], bool] = lambda _: False,
     seconds: float = 5.0,
+    bounced_by: dict[UUID, frozenset[str]] | None = None,
 ) -> Relay:
     return Relay(
         engine,
@@ -89,6 +90,7 @@ def relay_of(
         probes or set(),
         start_until=time.monotonic() + seconds,
         falls_back=falls_back,
+        bounced_by=bounced_by or {},
     )
 
 
@@ -126,6 +128,20 @@ def test_what_is_the_providers_fault_goes_to_the_next_one_at_once(engine: Engine
     assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "accepted")]
     assert time.monotonic() - began < 1.5
     assert (len(first.received), len(second.received)) == (1, 1)
+
+
+def test_what_bounced_goes_to_the_next_one_first(engine: Engine, made: Open) -> None:
+    [bounced, fresh] = given = messages(2)
+    relay = relay_of(engine, made(Wire(OK), Wire(OK)), bounced_by={bounced.id: frozenset({"twilio"})})
+    results = sent(relay, given)
+    assert path_of(results[bounced.id]) == [("twilio-2", "accepted")]
+    assert path_of(results[fresh.id]) == [("twilio", "accepted")]
+
+
+def test_and_comes_back_where_that_one_is_down(engine: Engine, made: Open) -> None:
+    [message] = given = messages()
+    relay = relay_of(engine, made(Wire(OK), Wire(DOWN)), bounced_by={message.id: frozenset({"twilio"})})
+    assert path_of(sent(relay, given)[message.id]) == [("twilio-2", "unsent"), ("twilio", "accepted")]
 
 
 def test_so_does_what_finds_nobody_listening(engine: Engine, made: Open) -> None:

@@ -236,7 +236,7 @@ def test_postgres_itself_holds_live_rows_to_a_due_at(engine: Engine, status: str
         connection.execute(statement)
 
 
-@pytest.mark.parametrize("status", ["retrying", "sending", "cancelled"])
+@pytest.mark.parametrize("status", ["scheduled", "sending", "cancelled"])
 def test_a_sent_notification_stays_sent(engine: Engine, status: str) -> None:
     with engine.begin() as connection:
         connection.execute(

@@ -14,13 +14,15 @@ import requests
 from sqlalchemy import Engine, event, text
 
 from notifier import suppressions
+from notifier.attempts import bounced_by
 from notifier.callbacks import TOLD
 from notifier.channels import Channel
 from notifier.ids import new_id
 from notifier.models import attempt_id
 from notifier.patterns import told_as
 from notifier.providers.receipts import Kind, Reason, Receipt, Report, Standing
-from notifier.receipts import apply_waiting, take
+from notifier.receipts import Senders, apply_waiting, take
+from notifier.retries import RetryPolicy
 from tests.providers.signed import PATH, PUBLIC_URL, SENDGRID_KEY, TOKEN, sendgrid_callback, twilio_signature
 from tests.running import Running, made, reaches, wait_for
 
@@ -42,7 +44,36 @@ def rows(engine: Engine, status: str, count: int, *, claims: int = 1, attempts: 
             """),
             {"ids": ids, "status": status, "finished": list(FINISHED), "claims": claims, "attempts": attempts},
         )
+    attempted(engine, ids, claims, attempts)
     return ids
+
+
+def attempted(
+    engine: Engine,
+    ids: list[UUID],
+    claims: int = 1,
+    number: int = 1,
+    *,
+    provider: str | None = "acme",
+    message_id: str | None = None,
+) -> None:
+    """A provider has accepted notifications under a claim just now."""
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO attempts (id, notification_id, number, provider, outcome, message_id, started_at)
+                SELECT attempt_id, id, :number, :provider, 'accepted', :message_id, now()
+                FROM unnest(CAST(:attempts AS uuid[]), CAST(:ids AS uuid[])) AS made(attempt_id, id)
+                ON CONFLICT (id) DO UPDATE SET message_id = excluded.message_id, provider = excluded.provider
+            """),
+            {
+                "attempts": [attempt_id(row_id, claims) for row_id in ids],
+                "ids": ids,
+                "number": number,
+                "provider": provider,
+                "message_id": message_id,
+            },
+        )
 
 
 def row(engine: Engine, status: str, **counters: int) -> UUID:
@@ -53,17 +84,7 @@ def row(engine: Engine, status: str, **counters: int) -> UUID:
 
 def resent(engine: Engine, count: int = 1) -> list[UUID]:
     """Notifications that were sent a second time just now."""
-    ids = rows(engine, "sent", count, claims=2, attempts=2)
-    with engine.begin() as connection:
-        connection.execute(
-            text("""
-                INSERT INTO attempts (id, notification_id, number, outcome, started_at)
-                SELECT attempt_id, id, 2, 'accepted', now()
-                FROM unnest(CAST(:attempts AS uuid[]), CAST(:ids AS uuid[])) AS made(attempt_id, id)
-            """),
-            {"attempts": [attempt_id(row_id, 2) for row_id in ids], "ids": ids},
-        )
-    return ids
+    return rows(engine, "sent", count, claims=2, attempts=2)
 
 
 def move(engine: Engine, row_id: UUID, status: str) -> None:
@@ -205,11 +226,10 @@ def test_a_bounce_of_what_another_provider_sent_before_is_old_news(engine: Engin
 
 def test_so_it_is_where_it_had_to_wait(engine: Engine) -> None:
     row_id = row(engine, "sending", claims=2, attempts=2)
+    sql(engine, "DELETE FROM attempts")
     taken(engine, replace(bounce(row_id), message_id="SM1"))
     assert len(waiting(engine)) == 1
-    attempt = "INSERT INTO attempts (id, notification_id, number, outcome, message_id, started_at)"
-    attempt += " VALUES (:attempt, :id, 2, 'accepted', 'SM2', now())"
-    sql(engine, attempt, attempt=attempt_id(row_id, 2), id=row_id)
+    attempted(engine, [row_id], 2, 2, message_id="SM2")
     move(engine, row_id, "sent")
     sql(engine, "UPDATE receipts SET due_at = now()")
     apply_waiting(engine)
@@ -231,6 +251,7 @@ def test_it_bounces_again_after_a_requeue(engine: Engine) -> None:
     for status in ("queued", "sending"):
         move(engine, row_id, status)
     sql(engine, "UPDATE notifications SET claims = 2, attempts = 2")
+    attempted(engine, [row_id], 2, 2)
     move(engine, row_id, "sent")
     taken(engine, bounce(row_id))
     assert state(engine, row_id) == ("failed", "bounced")
@@ -249,6 +270,166 @@ def test_many_at_the_same_moment(engine: Engine) -> None:
     assert states == ({("failed", "bounced")}, {("delivered", None)})
     assert one(engine, "SELECT count(*) FROM dead_letters")[0] == 30
     assert one(engine, "SELECT count(*) FROM suppressions")[0] == 20
+
+
+# Which of those that sign may say it.
+
+
+ELSEWHERE = Senders(
+    by_source={"acme": {("email", "acme"), ("email", "acme-eu")}, "other": {("sms", "other"), ("email", "third")}},
+    by_channel={"email": ("acme", "acme-eu", "third"), "sms": ("other",)},
+    policies={"email": RetryPolicy(backoff=30, backoff_max=600, max_retries=2, jitter=False)},
+)
+
+
+def say(engine: Engine, *receipts: Receipt, standings: tuple[Standing, ...] = (), source: str = "acme") -> None:
+    take(engine, Report(receipts, standings), ELSEWHERE, source=source)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("status", ["sent", "retrying"])
+def test_a_provider_speaks_only_of_what_it_sent(engine: Engine, status: str, kind: Kind) -> None:
+    row_id = row(engine, status)
+    standing = Standing(Channel.EMAIL, "eve@example.com", Reason.COMPLAINT, notification_id=row_id)
+    say(engine, replace(of(row_id, kind, error="x"), provider="other"), standings=(standing,), source="other")
+    assert state(engine, row_id) == (status, None)
+    assert suppressed(engine) == []
+    assert waiting(engine) == []
+    say(engine, of(row_id, Kind.DELIVERED), standings=(standing,))
+    assert state(engine, row_id) == ("delivered", None)
+    assert suppressed(engine) == [("email", "eve@example.com", "complaint", None)]
+
+
+def test_another_of_the_vendors_providers_may_have_sent_it(engine: Engine) -> None:
+    row_id = row(engine, "sent")
+    attempted(engine, [row_id], provider="acme-eu")
+    say(engine, of(row_id))
+    assert state(engine, row_id) == ("delivered", None)
+
+
+@pytest.mark.parametrize(("source", "status"), [("acme", "delivered"), ("sms-only", "retrying")])
+def test_a_lost_worker_may_have_called_any_of_its_channel(engine: Engine, source: str, status: str) -> None:
+    row_id = row(engine, "retrying")
+    attempted(engine, [row_id], provider=None)
+    senders = replace(ELSEWHERE, by_source={**ELSEWHERE.by_source, "sms-only": {("sms", "other")}})
+    take(engine, Report((replace(of(row_id), provider=source),)), senders, source=source)
+    assert state(engine, row_id) == (status, None)
+
+
+def test_what_waited_is_not_believed_either(engine: Engine) -> None:
+    row_id = row(engine, "sending")
+    say(engine, replace(of(row_id), provider="other"), source="other")
+    assert len(waiting(engine)) == 1
+    move(engine, row_id, "sent")
+    sql(engine, "UPDATE receipts SET due_at = now()")
+    apply_waiting(engine, ELSEWHERE)
+    assert (state(engine, row_id), waiting(engine)) == (("sent", None), [])
+
+
+def test_a_bounce_of_another_channel_suppresses_nobody(engine: Engine) -> None:
+    row_id = row(engine, "queued", attempts=0)
+    sql(engine, "DELETE FROM attempts")
+    standing = Standing(Channel.SMS, "+4915112340003", Reason.HARD_BOUNCE, notification_id=row_id)
+    say(engine, standings=(standing,), source="other")
+    assert suppressed(engine) == []
+
+
+def test_a_complaint_outlives_its_notification(engine: Engine) -> None:
+    say(engine, standings=(Standing(Channel.EMAIL, "eve@example.com", Reason.COMPLAINT, notification_id=new_id()),))
+    assert suppressed(engine) == [("email", "eve@example.com", "complaint", None)]
+
+
+def test_an_address_that_is_not_named_is_the_notifications_own(engine: Engine) -> None:
+    for row_id in (row(engine, "sent"), new_id()):
+        say(engine, standings=(Standing(Channel.EMAIL, "", Reason.HARD_BOUNCE, notification_id=row_id),))
+    assert suppressed(engine) == [("email", "ada@example.com", "hard_bounce", None)]
+
+
+# Bounces after which it goes on.
+
+
+def again(engine: Engine, row_id: UUID) -> None:
+    """The clock and a worker: it is sent once more."""
+    for status in ("queued", "sending"):
+        move(engine, row_id, status)
+    sql(engine, "UPDATE notifications SET claims = claims + 1, attempts = attempts + 1 WHERE id = :id", id=row_id)
+    found = one(engine, "SELECT claims, attempts FROM notifications WHERE id = :id", id=row_id)
+    attempted(engine, [row_id], found.claims, found.attempts, message_id=f"m{found.claims}")
+    move(engine, row_id, "sent")
+
+
+def test_a_bounce_for_now_is_retried_until_the_budget_is_spent(engine: Engine) -> None:
+    row_id = row(engine, "sent")
+    for tries, seconds in ((1, 30), (2, 60)):
+        receipt = replace(of(row_id, Kind.BOUNCED_FOR_NOW, error="acme 9, busy"), message_id=f"m{tries}")
+        sql(engine, "UPDATE attempts SET message_id = :id WHERE number = :tries", id=f"m{tries}", tries=tries)
+        for _ in range(3):  # it changes nothing to say it again
+            say(engine, receipt)
+        found = one(engine, "SELECT * FROM notifications WHERE id = :id", id=row_id)
+        assert (found.status, found.tries, found.queue, found.reason) == ("retrying", tries, "email.retry", None)
+        assert (found.due_at - datetime.now(UTC)).total_seconds() == pytest.approx(seconds, abs=5)
+        [attempt] = sql(engine, "SELECT error FROM attempts WHERE number = :tries", tries=tries)
+        assert attempt.error == "bounced: acme 9, busy"
+        again(engine, row_id)
+        say(engine, receipt)  # old news
+        assert state(engine, row_id) == ("sent", None)
+    say(engine, replace(of(row_id, Kind.BOUNCED_FOR_NOW, error="acme 9, busy"), message_id="m3"))
+    assert state(engine, row_id) == ("failed", "bounced")
+    assert [letter.error for letter in letters(engine, row_id)] == ["acme 9, busy"]
+    assert suppressed(engine) == []
+
+
+def test_a_bounce_of_one_provider_is_another_ones_chance(engine: Engine) -> None:
+    row_id = row(engine, "sent")
+    say(engine, of(row_id, Kind.BOUNCED_HERE, error="acme 8, sender refused"))
+    assert state(engine, row_id) == ("retrying", None)
+    with engine.connect() as connection:
+        assert bounced_by(connection, [row_id]) == {row_id: {"acme"}}
+    again(engine, row_id)
+    attempted(engine, [row_id], 2, 2, provider="third")
+    say(engine, replace(of(row_id, Kind.BOUNCED_HERE, error="x"), provider="other"), source="other")
+    # All that there are have said no, but for the first one's other account.
+    assert state(engine, row_id) == ("retrying", None)
+
+
+def test_where_there_is_no_other_provider_it_is_for_good(engine: Engine) -> None:
+    row_id = row(engine, "sent")
+    alone = replace(ELSEWHERE, by_channel={"email": ("acme", "acme-eu")})
+    take(engine, Report((of(row_id, Kind.BOUNCED_HERE, error="x"),)), alone)
+    assert state(engine, row_id) == ("failed", "bounced")
+
+
+def test_what_was_erased_is_not_sent_again(engine: Engine) -> None:
+    row_id = row(engine, "sent")
+    sql(engine, "UPDATE notifications SET recipient = NULL")
+    say(engine, of(row_id, Kind.BOUNCED_FOR_NOW, error="x"))
+    assert state(engine, row_id) == ("failed", "bounced")
+
+
+def test_what_is_tried_again_anyway_goes_on(engine: Engine) -> None:
+    row_id = row(engine, "retrying")
+    say(engine, of(row_id, Kind.BOUNCED_FOR_NOW, error="x"))
+    assert (state(engine, row_id), one(engine, "SELECT tries FROM notifications").tries) == (("retrying", None), 0)
+
+
+def test_some_bounces_say_enough_only_the_second_time(engine: Engine) -> None:
+    said = "acme 6, a landline or an unreachable carrier"
+
+    def bounces(address: str = "ada@example.com") -> UUID:
+        row_id = row(engine, "sent")
+        standing = Standing(Channel.EMAIL, address, Reason.HARD_BOUNCE, notification_id=row_id, repeats=said)
+        for _ in range(2):  # the same callback again is no second time
+            say(engine, of(row_id, Kind.BOUNCED, error=said), standings=(standing,))
+        assert state(engine, row_id) == ("failed", "bounced")
+        return row_id
+
+    bounces()
+    assert suppressed(engine) == []
+    say(engine, of(row(engine, "sent")))  # one that arrives
+    bounces()
+    assert [each[1] for each in suppressed(engine)] == []
+    bounces()
+    assert [each[1] for each in suppressed(engine)] == ["ada@example.com"]
 
 
 # Early.
@@ -308,6 +489,7 @@ def test_it_is_forgotten_in_the_end(engine: Engine) -> None:
 
 def test_what_others_put_there_is_applied_too(engine: Engine) -> None:
     ids = rows(engine, "sent", 3)
+    attempted(engine, ids, provider="simulator")
     for row_id, kind in zip(ids, ("delivered", "bounced", "opened"), strict=True):
         sql(
             engine,
@@ -481,9 +663,17 @@ def sendgrid(system: Running, *events: dict[str, Any], body: bytes | None = None
     return system.http.post(url, data=callback.body, headers={**callback.headers, **headers}, timeout=20)
 
 
+def sms(engine: Engine) -> UUID:
+    """A notification that Twilio has taken over."""
+    row_id = row(engine, "sent")
+    sql(engine, "UPDATE notifications SET channel = 'sms', recipient = '+4915112340001' WHERE id = :id", id=row_id)
+    attempted(engine, [row_id], provider="twilio")
+    return row_id
+
+
 def test_twilio_over_http(receiving: Running) -> None:
     engine = receiving.engine
-    arrives, fails = row(engine, "sent"), row(engine, "sent")
+    arrives, fails = sms(engine), sms(engine)
     done = twilio(receiving, {"MessageStatus": "delivered"}, f"notification={arrives}")
     assert (done.status_code, done.headers["content-type"]) == (200, "text/xml")
     assert done.text.endswith("<Response/>")
@@ -497,13 +687,26 @@ def test_twilio_over_http(receiving: Running) -> None:
     assert "+4915112340002" not in {each[1] for each in suppressed(engine)}
 
 
+def test_a_bounce_for_now_over_http(receiving: Running) -> None:
+    engine = receiving.engine
+    row_id = sms(engine)
+    form = {"MessageStatus": "undelivered", "ErrorCode": "30022", "To": "+4915112340001"}
+    assert twilio(receiving, form, f"notification={row_id}").ok
+    found = one(engine, "SELECT * FROM notifications WHERE id = :id", id=row_id)
+    assert (found.status, found.tries, found.queue) == ("retrying", 1, "sms.retry")
+    assert sendgrid(receiving, {"event": "delivered", "notification_id": str(row_id)}).ok
+    assert state(engine, row_id) == ("retrying", None)
+
+
 def test_sendgrid_over_http(receiving: Running) -> None:
     engine = receiving.engine
     ids = rows(engine, "sent", 1500)
+    attempted(engine, ids, provider="sendgrid")
     events = [
         {
             "event": "bounce" if number == 7 else "delivered",
             "type": "bounce",
+            "status": "5.1.1",
             "email": f"s{number}@example.com",
             "timestamp": int(datetime.now(UTC).timestamp()),
             "notification_id": str(row_id),
@@ -524,6 +727,7 @@ def test_sendgrid_over_http(receiving: Running) -> None:
 def test_what_is_wrong_changes_nothing(receiving: Running) -> None:
     engine = receiving.engine
     row_id = row(engine, "sent")
+    attempted(engine, [row_id], provider="sendgrid")
     sent = {"event": "delivered", "notification_id": str(row_id)}
     arrived, query = {"MessageStatus": "delivered"}, f"notification={row_id}"
     answers = {

@@ -18,6 +18,9 @@ from notifier.channels import Channel
 from notifier.domains import ascii_domain
 
 _DEFAULT_HOST: Final = "default"
+#: Options that may be there several times, since what they are compared with is rotated: in the query as one, with
+#: commas. (See Dsn.several.)
+_SEVERAL: Final = frozenset({"receipt_token", "webhook_key", "signature_secret"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,10 @@ class Dsn:
         if self.query.get("tls", "none") != "none":
             raise ValueError("has a tls that is not none")
         return dict(self.query)
+
+    def several(self, option: str) -> list[str]:
+        """The values of an option that may be there several times, or once with commas between them."""
+        return [value for value in self.query.get(option, "").split(",") if value]
 
     def refuse_more_than_a_host(self, form: str) -> None:
         """Raise ValueError where it says more of where to send than a host and its port; `form` is how it should be."""
@@ -102,13 +109,15 @@ def parse(text: str) -> Dsn:
         raise ValueError("begins with no scheme")
     if parts.fragment:
         raise ValueError("has a #, which is %23 in a user, a password or an option")
-    if len({name for name, _ in query}) < len(query):
-        raise ValueError("has an option twice")
-    options = dict(query)
     try:
         host = parts.hostname if parts.hostname is None or parts.hostname.isascii() else ascii_domain(parts.hostname)
     except ValueError:
         raise ValueError("has a host that is no domain name (IDNA 2008)") from None
+    options: dict[str, str] = {}
+    for name, value in query:
+        if name in options and name not in _SEVERAL:
+            raise ValueError("has an option twice")
+        options[name] = f"{options[name]},{value}" if name in options else value
     return Dsn(
         text=text,
         scheme=parts.scheme,

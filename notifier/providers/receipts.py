@@ -3,13 +3,17 @@
 A source reads one vendor's callbacks: it checks who signed, and says in our words what became of which notification,
 and whose address is not to be written to any more. It knows nothing of Postgres, and a callback that comes twice says
 the same twice.
+
+A package registers a factory, `(Dsn) -> ReceiptSource | None`, under the entry point group `notifier.receipts`; the
+entry's name is the scheme of the provider's DSN.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from importlib.metadata import entry_points
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -29,7 +33,12 @@ class Kind(StrEnum):
     """What became of a message."""
 
     DELIVERED = "delivered"
+    #: For good: no later attempt would arrive either.
     BOUNCED = "bounced"
+    #: Another provider may do better than this one: it is this one's sender or account that is refused.
+    BOUNCED_HERE = "bounced_here"
+    #: A later attempt may arrive, by another provider or by the same one.
+    BOUNCED_FOR_NOW = "bounced_for_now"
 
 
 class Reason(StrEnum):
@@ -82,6 +91,10 @@ class Standing:
     reason: Reason
     #: The reason holds no longer.
     lifted: bool = False
+    #: The notification that it was seen by, where it was by one: it counts only from a provider that sent that one.
+    notification_id: UUID | None = None
+    #: Only where an earlier notification to the address has failed with this error too: once says too little.
+    repeats: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +118,25 @@ class ReceiptSource(Protocol):
         ...
 
 
-#: The module of each scheme that has receipts; its `source` is the factory, `(Dsn) -> ReceiptSource | None`.
-_MODULES: Final = {"twilio": "twilio_receipts", "sendgrid": "sendgrid_receipts"}
+GROUP: Final = "notifier.receipts"
+
+Factory = Callable[[Dsn], ReceiptSource | None]
+
+#: The module of each scheme that has receipts; its `source` is the factory. Loaded only when it is asked for.
+_OURS: Final = {"twilio": "twilio_receipts", "sendgrid": "sendgrid_receipts"}
 
 
 def source(text: str) -> ReceiptSource | None:
-    """What reads the receipts of the provider that a DSN names; None where it sends none, or no key is known.
+    """Make what reads the receipts of the provider that a DSN names; None where it sends none, or no key is known.
 
     Raises ValueError, whose message shows nothing of the DSN's secrets.
     """
-    dsn: Dsn = parse(text)
-    if dsn.scheme not in _MODULES:
+    dsn = parse(text)
+    if dsn.scheme in _OURS:
+        factory: Factory = importlib.import_module(f"notifier.providers.{_OURS[dsn.scheme]}").source
+        return factory(dsn)
+    others = entry_points(group=GROUP)
+    if dsn.scheme not in others.names:
         return None
-    found: ReceiptSource | None = importlib.import_module(f"notifier.providers.{_MODULES[dsn.scheme]}").source(dsn)
-    return found
+    factory = others[dsn.scheme].load()
+    return factory(dsn)

@@ -28,7 +28,7 @@ from notifier.providers.email_headers import subject_text
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, by_status
 from notifier.providers.letters import is_for_every_server, own_fields, parties_of
 from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
-from notifier.providers.sendgrid_receipts import verification_key
+from notifier.providers.sendgrid_receipts import source
 from notifier.providers.transfers import Request
 
 _URLS: Final = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
@@ -153,8 +153,7 @@ def provider(dsn: Dsn, context: Context) -> SendGrid:
     region = options.get("region", "global")
     if region not in _URLS:
         raise ValueError(f"has a region that is not one of {', '.join(sorted(_URLS))}")
-    if "webhook_key" in options:
-        verification_key(options["webhook_key"])
+    source(dsn)  # which looks at the webhook_key
     try:
         sender = mailbox(context.sender)
     except NotAMailbox:

@@ -1,17 +1,28 @@
 """SendGrid's signed event webhook. `sendgrid://KEY@default?webhook_key=…`
 
-| event                                            | receipt   | the address is suppressed                          |
-|--------------------------------------------------|-----------|----------------------------------------------------|
-| `delivered`                                      | delivered | no                                                 |
-| `bounce`, type `bounce`                          | bounced   | `hard_bounce`                                      |
-| `bounce`, type `blocked` or any other            | bounced   | no: the server refuses us, not the address         |
-| `dropped`, reason `Bounced Address` or `Invalid` | bounced   | `hard_bounce`                                      |
-| `dropped`, reason `Spam Reporting Address`       | bounced   | `complaint`                                        |
-| `dropped`, any other reason                      | bounced   | no                                                 |
-| `spamreport`                                     | none      | `complaint`                                        |
-| `unsubscribe`, `group_unsubscribe`               | none      | no: unsubscribing ends a category, not an address; |
-|                                                  |           | our own links do that (RFC 8058)                   |
-| `processed`, `deferred`, `open`, `click`, others | none      | no                                                 |
+| event                                                  | receipt         | the address is suppressed             |
+|--------------------------------------------------------|-----------------|---------------------------------------|
+| `delivered`                                            | delivered       | no                                    |
+| `bounce`, status 5.1.x or `Invalid Address`            | bounced         | `hard_bounce`; 5.1.7 and 5.1.8 say no |
+|                                                        |                 | more than that our sender is refused  |
+| `bounce`, type `bounce`, another classification, or    | bounced here:   | no: it is the message, the mailbox or |
+| 5.2.2                                                  | SendGrid itself | our reputation                        |
+|                                                        | takes no more   |                                       |
+|                                                        | for it          |                                       |
+| `bounce`, type `bounce`, without either                | bounced         | no                                    |
+| `bounce`, type `blocked`: Technical Failure, Frequency | bounced for now | no                                    |
+| or Volume Too High, Mailbox Unavailable; 4.x.x, 5.2.2  |                 |                                       |
+| `bounce`, type `blocked`: Content, Reputation          | bounced here    | no                                    |
+| `bounce`, type `blocked`, `expired` or any other       | bounced         | no                                    |
+| `dropped`, reason `Bounced Address` or `Invalid`       | bounced         | `hard_bounce`                         |
+| `dropped`, reason `Spam Reporting Address`             | bounced         | `complaint`                           |
+| `dropped`, `Recipient List over Package Quota`         | bounced here    | no                                    |
+| `dropped`, any other reason                            | bounced         | no                                    |
+| `spamreport`                                           | none            | `complaint`                           |
+| `unsubscribe`, `group_unsubscribe`                     | none            | no: unsubscribing ends a category,    |
+|                                                        |                 | not an address; our own links do that |
+|                                                        |                 | (RFC 8058)                            |
+| `processed`, `deferred`, `open`, `click`, others       | none            | no                                    |
 
 Events without our `notification_id` are of somebody else's mail, and nothing to us.
 
@@ -49,6 +60,14 @@ _DROPPED: Final = {
     "invalid": Reason.HARD_BOUNCE,
     "spam reporting address": Reason.COMPLAINT,
 }
+_OVER_QUOTA: Final = "recipient list over package quota"
+#: Classifications of a bounce, in small letters.
+_INVALID: Final = "invalid address"
+_FOR_NOW: Final = frozenset({"technical failure", "frequency or volume too high", "mailbox unavailable"})
+_HERE: Final = frozenset({"content", "reputation"})
+#: Enhanced codes (RFC 3463): nobody is there, but not those of a bad sender; and a full mailbox.
+_NOBODY_THERE: Final = re.compile(r"5\.1\.(?![78]$)[0-9]{1,3}")
+_FULL: Final = "5.2.2"
 #: What SendGrid says of a message in words that cannot be an address.
 _KNOWN_WORDS: Final = frozenset(
     {
@@ -62,6 +81,7 @@ _KNOWN_WORDS: Final = frozenset(
         "content",
         "reputation",
         "frequency or volume too high",
+        "unclassified",
         "technical failure",
     }
 )
@@ -74,8 +94,9 @@ class SendGridReceipts:
     name = "sendgrid"
     reply = None
 
-    def __init__(self, key: EllipticCurvePublicKey) -> None:
-        self._key = key
+    def __init__(self, *keys: EllipticCurvePublicKey) -> None:
+        """`keys`: any of them may have signed: an account may have several webhooks, and each has its own."""
+        self._keys = keys
 
     def read(self, callback: Callback) -> Report:
         """See ReceiptSource."""
@@ -93,12 +114,13 @@ class SendGridReceipts:
                 continue
             kind, reason = _meaning(event)
             if kind is not None:
-                error = _error(event) if kind is Kind.BOUNCED else None
+                error = _error(event) if kind is not Kind.DELIVERED else None
                 happened_at = _moment(event, callback.received_at)
                 message_id = _text(event, "sg_message_id") or None
                 receipts.append(Receipt(self.name, notification_id, kind, happened_at, error, message_id))
             if reason is not None:
-                standings.append(Standing(Channel.EMAIL, _text(event, "email"), reason))
+                address = _text(event, "email")
+                standings.append(Standing(Channel.EMAIL, address, reason, notification_id=notification_id))
         return Report(tuple(receipts), tuple(standings))
 
     def _check(self, callback: Callback) -> None:
@@ -106,12 +128,21 @@ class SendGridReceipts:
         timestamp = callback.headers.get(_TIMESTAMP, "")
         try:
             signature = b64decode(callback.headers.get(_SIGNATURE, ""), validate=True)
-            self._key.verify(signature, timestamp.encode() + callback.body, ECDSA(SHA256()))
-        except (NotBase64, ValueError, InvalidSignature):
+        except (NotBase64, ValueError):
             raise NotSigned from None
+        if not any(_is_signed(key, signature, timestamp.encode() + callback.body) for key in self._keys):
+            raise NotSigned
         is_time = re.fullmatch(r"[0-9]{1,12}", timestamp)
         if not is_time or callback.received_at.timestamp() - int(timestamp) > _SIGNED_FOR:
             raise NotSigned
+
+
+def _is_signed(key: EllipticCurvePublicKey, signature: bytes, data: bytes) -> bool:
+    try:
+        key.verify(signature, data, ECDSA(SHA256()))
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _text(event: Mapping[str, Any], name: str) -> str:
@@ -132,13 +163,30 @@ def _meaning(event: Mapping[str, Any]) -> tuple[Kind | None, Reason | None]:
         case "delivered":
             return Kind.DELIVERED, None
         case "bounce":
-            return Kind.BOUNCED, Reason.HARD_BOUNCE if _text(event, "type") == "bounce" else None
+            return _bounce(event)
         case "dropped":
-            return Kind.BOUNCED, _DROPPED.get(_text(event, "reason").lower())
+            reason = _text(event, "reason").lower()
+            return Kind.BOUNCED_HERE if reason == _OVER_QUOTA else Kind.BOUNCED, _DROPPED.get(reason)
         case "spamreport":
             return None, Reason.COMPLAINT
         case _:
             return None, None
+
+
+def _bounce(event: Mapping[str, Any]) -> tuple[Kind, Reason | None]:
+    """What a bounce means, by its type, SendGrid's classification and the server's enhanced code."""
+    kind, status = _text(event, "type"), _text(event, "status")
+    classification = _text(event, "bounce_classification").lower()
+    nobody_there = classification == _INVALID or _NOBODY_THERE.fullmatch(status) is not None
+    if kind == "blocked":
+        if classification in _FOR_NOW or status.startswith("4.") or status == _FULL:
+            return Kind.BOUNCED_FOR_NOW, None
+        return Kind.BOUNCED_HERE if classification in _HERE else Kind.BOUNCED, None
+    if kind == "bounce" and nobody_there:
+        return Kind.BOUNCED, Reason.HARD_BOUNCE
+    if kind == "bounce" and (classification in _FOR_NOW | _HERE or status == _FULL):
+        return Kind.BOUNCED_HERE, None
+    return Kind.BOUNCED, None
 
 
 def _error(event: Mapping[str, Any]) -> str:
@@ -176,5 +224,7 @@ def verification_key(text: str) -> EllipticCurvePublicKey:
 
 def source(dsn: Dsn) -> SendGridReceipts | None:
     """See receipts. Raises ValueError."""
-    text = dsn.query.get("webhook_key")
-    return SendGridReceipts(verification_key(text)) if text is not None else None
+    if "webhook_key" not in dsn.query:
+        return None
+    keys = dsn.several("webhook_key") or [""]
+    return SendGridReceipts(*(verification_key(key) for key in keys))

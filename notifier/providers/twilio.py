@@ -30,10 +30,11 @@ from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, HttpApi, Verdict, accepted_as, by_status
 from notifier.providers.segments import checked, sender_of
 from notifier.providers.transfers import Request
-from notifier.providers.twilio_receipts import NOTIFICATION
+from notifier.providers.twilio_receipts import NOTIFICATION, REPEATS, is_key, source
 
 _URL: Final = "https://api.twilio.com"
 _USAGE: Final = "twilio://SID:TOKEN@default?from=+15550100"
+_KEY_USAGE: Final = "twilio://SK…:SECRET@default?account=AC…&receipt_token=TOKEN&from=+15550100"
 
 _RECIPIENT: Final = (Outcome.REJECTED, Fault.RECIPIENT)
 _THROTTLED: Final = (Outcome.UNSENT, Fault.THROTTLED)
@@ -91,15 +92,25 @@ class Twilio(HttpApi):
     name = "twilio"
 
     def __init__(
-        self, *, url: str, account: str, token: str, sender: tuple[str, str], callback: str | None, timeout: float
+        self,
+        *,
+        url: str,
+        account: str,
+        user: str,
+        token: str,
+        sender: tuple[str, str],
+        callback: str | None,
+        timeout: float,
     ) -> None:
-        """`sender`: the field that names it, From or MessagingServiceSid, and its value. `callback`: for receipts."""
+        """`user`: the account too, or an API key.
+
+        `sender`: the field that names it, From or MessagingServiceSid, and its value. `callback`: for receipts."""
         super().__init__(timeout=timeout)
         self._url = f"{url}/2010-04-01/Accounts/{quote(account, safe='')}/Messages.json"
         self._sender = sender
         self._callback = callback
         self._headers = (
-            f"authorization: Basic {b64encode(f'{account}:{token}'.encode()).decode()}",
+            f"authorization: Basic {b64encode(f'{user}:{token}'.encode()).decode()}",
             "content-type: application/x-www-form-urlencoded",
             "user-agent: Notifier/0.1.0",
             "expect:",
@@ -110,7 +121,7 @@ class Twilio(HttpApi):
         checked(message.text)
         fields = [("To", message.recipient), self._sender, ("Body", message.text)]
         if self._callback is not None:
-            fields.append(("StatusCallback", f"{self._callback}?{NOTIFICATION}={message.id}"))
+            fields.append(("StatusCallback", f"{self._callback}?{NOTIFICATION}={message.id}#{REPEATS}"))
         return Request(message.id, self._url, [*self._headers], urlencode(fields).encode())
 
     def judge(self, answer: Answer) -> Verdict:
@@ -138,10 +149,16 @@ def provider(dsn: Dsn, context: Context) -> Twilio:
     if not dsn.password:
         raise ValueError(f"has no token: {_USAGE}")
     dsn.refuse_more_than_a_host(_USAGE)
-    options = dsn.options("from", "service")
+    options = dsn.options("from", "service", "account", "receipt_token")
+    account = options.get("account", dsn.username)
+    if is_key(dsn) and "account" not in options:
+        raise ValueError(f"has an API key without its account: {_KEY_USAGE}")
+    if "account" in options and not re.fullmatch(r"AC[A-Za-z0-9]+", account):
+        raise ValueError(f"has an account that is not a SID, AC…: {_KEY_USAGE}")
     return Twilio(
         url=dsn.base_url(_URL),
-        account=dsn.username,
+        account=account,
+        user=dsn.username,
         token=dsn.password,
         sender=_sender(options.get("from"), options.get("service")),
         callback=_callback(dsn, context.public_url),
@@ -150,7 +167,12 @@ def provider(dsn: Dsn, context: Context) -> Twilio:
 
 
 def _callback(dsn: Dsn, public_url: str) -> str | None:
-    """Where receipts go, where Twilio can be told so; what stands in for it may be told any address."""
+    """Where receipts go, where Twilio can be told so; what stands in for it may be told any address.
+
+    Without a token to check them with, there are none.
+    """
+    if source(dsn) is None:
+        return None
     is_ours = dsn.host is None and not _is_on_the_internet(urlsplit(public_url).hostname or "")
     return None if is_ours else f"{public_url}/api/v1/receipts/twilio"
 

@@ -8,11 +8,9 @@ Status callbacks, which name the notification in their URL's query (see `twilio`
 | `undelivered`, `failed`                                                  | bounced, with their ErrorCode |
 | `accepted`, `scheduled`, `queued`, `sending`, `sent`, `canceled`, others | none                          |
 
-| ErrorCode of one that bounced                                            | the number is suppressed      |
-|--------------------------------------------------------------------------|-------------------------------|
-| 21211, 21217 (no number), 21614, 21635, 30006 (takes no SMS), 30005 (unknown) | `hard_bounce`            |
-| 21610 (has answered STOP)                                                | `stop`                        |
-| 30003 (switched off, out of reach), 30004, 30007 (blocked, filtered), others | no: another message may arrive |
+`_CODES` says of each ErrorCode whether a later attempt may arrive, by any provider or only by another one, and whether
+the number is suppressed. 30006 is a landline, or a carrier that this sender cannot reach: a number is suppressed for it
+when it is said a second time in a row. An unknown code is for good, and suppresses nobody.
 
 Incoming messages, which name no notification. OptOutType is there where Advanced Opt-Out is on; else the whole text
 counts, in any case:
@@ -23,8 +21,10 @@ counts, in any case:
 | `START`    | START YES UNSTOP                                               | is free again, where that was why  |
 | `HELP`     | any other                                                      | stays as it is                     |
 
-X-Twilio-Signature is HMAC-SHA1 with the account's token over the URL and the parameters of the form, sorted. Ports that
-go without saying may be in the URL that Twilio signs, or not. Callbacks carry no time that is signed: one that is
+X-Twilio-Signature is HMAC-SHA1 with the account's auth token over the URL and the parameters of the form, sorted. Ports
+that go without saying may be in the URL that Twilio signs, or not; so may the fragment, which asks Twilio to repeat a
+callback that failed ("connection overrides"). An API key signs nothing: where the DSN has one, and while the token is
+being changed, `receipt_token` says what else to check with. Callbacks carry no time that is signed: one that is
 played back says what was said before, which changes nothing but a STOP or START that was taken back since.
 """
 
@@ -42,6 +42,8 @@ from notifier.providers.receipts import Callback, Kind, Malformed, NotSigned, Re
 
 #: The parameter of the status callback's URL that names the notification.
 NOTIFICATION: Final = "notification"
+#: The fragment of that URL: repeat what fails up to five times, whatever the failure is.
+REPEATS: Final = "rc=5&rp=all"
 #: Callbacks have some twenty.
 _MOST_FIELDS: Final = 1000
 
@@ -50,27 +52,55 @@ _FAILED: Final = frozenset({"undelivered", "failed"})
 _STOP: Final = frozenset({"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "REVOKE"})
 _START: Final = frozenset({"START", "YES", "UNSTOP"})
 
-#: Our words for Twilio's codes, and what they mean for the number.
-_CODES: Final[dict[str, tuple[str, Reason | None]]] = {
-    "21211": ("not a phone number", Reason.HARD_BOUNCE),
-    "21217": ("not a phone number", Reason.HARD_BOUNCE),
-    "21610": ("opted out", Reason.STOP),
-    "21612": ("not reachable from this sender", None),
-    "21614": ("not a mobile number", Reason.HARD_BOUNCE),
-    "21635": ("a landline", Reason.HARD_BOUNCE),
-    "30001": ("queue overflow", None),
-    "30002": ("account suspended", None),
-    "30003": ("unreachable handset", None),
-    "30004": ("message blocked", None),
-    "30005": ("unknown handset", Reason.HARD_BOUNCE),
-    "30006": ("a landline or an unreachable carrier", Reason.HARD_BOUNCE),
-    "30007": ("filtered by the carrier", None),
-    "30008": ("unknown error", None),
-    "30010": ("price exceeds the limit", None),
-    "30022": ("carrier's rate limit", None),
-    "30034": ("sender is not registered", None),
-    "30036": ("not sent in time", None),
+_FOR_GOOD: Final = Kind.BOUNCED
+_HERE: Final = Kind.BOUNCED_HERE
+_FOR_NOW: Final = Kind.BOUNCED_FOR_NOW
+
+#: What Twilio's codes mean: our words, whether a later attempt may arrive, and what they mean for the number.
+_CODES: Final[dict[str, tuple[str, Kind, Reason | None]]] = {
+    "21211": ("not a phone number", _FOR_GOOD, Reason.HARD_BOUNCE),
+    "21610": ("opted out", _FOR_GOOD, Reason.STOP),
+    "21614": ("not a mobile number", _FOR_GOOD, Reason.HARD_BOUNCE),
+    "21635": ("a landline", _FOR_GOOD, Reason.HARD_BOUNCE),
+    "30001": ("queue overflow", _FOR_NOW, None),
+    "30002": ("account suspended", _HERE, None),
+    "30003": ("unreachable handset", _FOR_NOW, None),
+    "30004": ("message blocked", _HERE, None),
+    "30005": ("unknown handset", _FOR_GOOD, Reason.HARD_BOUNCE),
+    "30006": ("a landline or an unreachable carrier", _HERE, Reason.HARD_BOUNCE),
+    "30007": ("filtered by the carrier", _HERE, None),
+    "30008": ("unknown error", _FOR_NOW, None),
+    "30010": ("price exceeds the limit", _FOR_GOOD, None),
+    "30017": ("carrier's network is congested", _FOR_NOW, None),
+    "30018": ("sender is not registered in that country", _HERE, None),
+    "30019": ("too large", _FOR_GOOD, None),
+    "30020": ("internal failure", _FOR_NOW, None),
+    "30021": ("internal failure", _FOR_NOW, None),
+    "30022": ("carrier's rate limit", _FOR_NOW, None),
+    "30023": ("carrier's daily limit", _FOR_NOW, None),
+    "30024": ("sender is not provisioned by the carrier", _HERE, None),
+    "30027": ("carrier's daily limit", _FOR_NOW, None),
+    "30032": ("toll-free sender is not verified", _HERE, None),
+    "30033": ("campaign suspended", _HERE, None),
+    "30034": ("sender is not registered", _HERE, None),
+    "30035": ("sender is being registered", _HERE, None),
+    "30036": ("not sent in time", _FOR_NOW, None),
+    "30037": ("outbound messaging is disabled", _HERE, None),
+    "30038": ("filtered as a one-time password", _HERE, None),
+    "30039": ("filtered as a loop", _HERE, None),
+    "30040": ("sender is not registered with the carrier", _HERE, None),
+    "30041": ("sender is generic in that country", _HERE, None),
+    "30042": ("sender is generic in that country", _HERE, None),
+    "30043": ("filtered as a gray route", _HERE, None),
+    "30044": ("too long for a trial account", _FOR_GOOD, None),
+    "30046": ("delivery not confirmed", _HERE, None),
+    "30410": ("provider timeout", _FOR_NOW, None),
+    "30450": ("destination blocked for a while", _FOR_NOW, None),
+    "63003": ("not a recipient of that channel", _FOR_GOOD, Reason.HARD_BOUNCE),
+    "63024": ("not a recipient of that channel", _FOR_GOOD, Reason.HARD_BOUNCE),
 }
+#: Those of which the first one says too little of the number.
+_ON_REPEAT: Final = frozenset({"30006"})
 
 
 class TwilioReceipts:
@@ -80,8 +110,9 @@ class TwilioReceipts:
     #: TwiML that does nothing: an incoming message is answered with whatever else stands there.
     reply = (b'<?xml version="1.0" encoding="UTF-8"?><Response/>', "text/xml")
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    def __init__(self, *tokens: str) -> None:
+        """`tokens`: any of them may have signed."""
+        self._tokens = [token.encode() for token in tokens]
 
     def read(self, callback: Callback) -> Report:
         """See ReceiptSource."""
@@ -106,16 +137,25 @@ class TwilioReceipts:
         given = callback.headers.get("x-twilio-signature", "").encode(errors="replace")
         # A field that is there several times is signed once for each of its values.
         form = "".join(name + value for name, value in sorted(set(pairs)))
-        signatures = [self._sign(url + form) for url in _as_signed(callback.url)]
+        texts = [url + form for url in _as_signed(callback.url)]
+        signatures = [_sign(token, text) for token in self._tokens for text in texts]
         if not any(hmac.compare_digest(given, signature) for signature in signatures):
             raise NotSigned
 
-    def _sign(self, text: str) -> bytes:
-        return b64encode(hmac.new(self._token, text.encode(errors="replace"), hashlib.sha1).digest())
+
+def _sign(token: bytes, text: str) -> bytes:
+    return b64encode(hmac.new(token, text.encode(errors="replace"), hashlib.sha1).digest())
 
 
 def _as_signed(url: str) -> Iterator[str]:
-    """A URL as Twilio may have written it when it signed: as it is, without a port, and with the one that is meant."""
+    """A URL as Twilio may have written it when it signed: with and without its port and what asks for repeats."""
+    for each in _ports(url):
+        yield each
+        yield f"{each}#{REPEATS}"
+
+
+def _ports(url: str) -> Iterator[str]:
+    """A URL as it is, without a port, and with the one that is meant."""
     yield url
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
@@ -133,13 +173,16 @@ def _status(callback: Callback, notification_id: UUID, form: dict[str, str]) -> 
     if status not in _FAILED:
         return Report()
     code = form.get("ErrorCode", "")
-    words, reason = _CODES.get(code, (None, None))
+    words, kind, reason = _CODES.get(code, (None, Kind.BOUNCED, None))
     # The callback does not say when it happened.
     error = _error(status, code, words)
     message_id = form.get("MessageSid") or None
-    receipt = Receipt(TwilioReceipts.name, notification_id, Kind.BOUNCED, callback.received_at, error, message_id)
-    standings = (Standing(Channel.SMS, form.get("To", ""), reason),) if reason else ()
-    return Report((receipt,), standings)
+    receipt = Receipt(TwilioReceipts.name, notification_id, kind, callback.received_at, error, message_id)
+    if reason is None:
+        return Report((receipt,))
+    repeats = error if code in _ON_REPEAT else None
+    to = form.get("To", "")
+    return Report((receipt,), (Standing(Channel.SMS, to, reason, notification_id=notification_id, repeats=repeats),))
 
 
 def _error(status: str, code: str, words: str | None) -> str:
@@ -158,6 +201,13 @@ def _answers(form: dict[str, str]) -> Iterator[Standing]:
         yield Standing(Channel.SMS, form.get("From", ""), Reason.STOP, lifted=asked == "START")
 
 
+def is_key(dsn: Dsn) -> bool:
+    """Whether a DSN has an API key, which signs nothing, in place of the account and its token."""
+    return (dsn.username or "").startswith("SK")
+
+
 def source(dsn: Dsn) -> TwilioReceipts | None:
     """See receipts."""
-    return TwilioReceipts(dsn.password) if dsn.password else None
+    own = [] if is_key(dsn) or not dsn.password else [dsn.password]
+    tokens = [*own, *dsn.several("receipt_token")]
+    return TwilioReceipts(*tokens) if tokens else None

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import create_engine
 
 from notifier.channels import Channel
-from notifier.providers import registry
+from notifier.providers import registry, twilio_receipts
 from notifier.providers.dsn import Context, parse
 from notifier.providers.receipts import (
     Callback,
@@ -118,23 +118,109 @@ def test_twilio_is_not_done_yet(state: str) -> None:
     assert status(state) == Report()
 
 
+#: Codes of Twilio's error dictionary, what may come of a later attempt, and what they mean for the number.
+TWILIO_CODES: dict[str, tuple[Kind, Reason | None]] = {
+    **dict.fromkeys(["30001", "30022", "30023", "30027"], (Kind.BOUNCED_FOR_NOW, None)),
+    **dict.fromkeys(["30002", "30037"], (Kind.BOUNCED_HERE, None)),
+    "30003": (Kind.BOUNCED_FOR_NOW, None),
+    "30004": (Kind.BOUNCED_HERE, None),
+    "30005": (Kind.BOUNCED, Reason.HARD_BOUNCE),
+    "30006": (Kind.BOUNCED_HERE, Reason.HARD_BOUNCE),  # on repeat
+    **dict.fromkeys(["30007", "30038", "30039", "30043"], (Kind.BOUNCED_HERE, None)),
+    "30008": (Kind.BOUNCED_FOR_NOW, None),
+    "30010": (Kind.BOUNCED, None),
+    **dict.fromkeys(["30017", "30020", "30021", "30410"], (Kind.BOUNCED_FOR_NOW, None)),
+    **dict.fromkeys(
+        ["30018", "30024", "30034", "30035", "30040", "30041", "30042"],
+        (Kind.BOUNCED_HERE, None),
+    ),
+    **dict.fromkeys(["30019", "30044"], (Kind.BOUNCED, None)),
+    **dict.fromkeys(["30032", "30033"], (Kind.BOUNCED_HERE, None)),
+    "30036": (Kind.BOUNCED_FOR_NOW, None),
+    "30046": (Kind.BOUNCED_HERE, None),
+    "30450": (Kind.BOUNCED_FOR_NOW, None),
+    "21610": (Kind.BOUNCED, Reason.STOP),
+    **dict.fromkeys(["21211", "21614", "21635", "63003", "63024"], (Kind.BOUNCED, Reason.HARD_BOUNCE)),
+}
+
+
+def test_twilios_codes_are_those_of_its_dictionary() -> None:
+    assert {code: meaning[1:] for code, meaning in twilio_receipts._CODES.items()} == TWILIO_CODES
+
+
+@pytest.mark.parametrize("state", ["undelivered", "failed"])
+@pytest.mark.parametrize("code", TWILIO_CODES)
+def test_twilio_bounced(state: str, code: str) -> None:
+    kind, reason = TWILIO_CODES[code]
+    report = status(state, ErrorCode=code)
+    [receipt] = report.receipts
+    assert (receipt.kind, receipt.happened_at) == (kind, NOW)
+    assert re.fullmatch(rf"twilio {code}, [a-z' -]+", receipt.error or "")
+    repeats = receipt.error if code == "30006" else None
+    standing = Standing(Channel.SMS, TO, reason or Reason.STOP, notification_id=ID, repeats=repeats)
+    assert report.standings == ((standing,) if reason else ())
+
+
 @pytest.mark.parametrize(
-    ("state", "code", "error", "reason"),
+    ("code", "error"),
+    [("31999", "twilio 31999"), ("", "twilio says failed"), ("+4915112345678", "twilio says failed")],
+)
+def test_twilio_bounced_for_no_known_reason(code: str, error: str) -> None:
+    assert status("failed", ErrorCode=code) == Report((Receipt("twilio", ID, Kind.BOUNCED, NOW, error),))
+
+
+OLD, NEW = "0ldt0ken", "newt0ken"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "tokens"),
     [
-        ("undelivered", "30003", "twilio 30003, unreachable handset", None),
-        ("undelivered", "30005", "twilio 30005, unknown handset", Reason.HARD_BOUNCE),
-        ("undelivered", "30006", "twilio 30006, a landline or an unreachable carrier", Reason.HARD_BOUNCE),
-        ("undelivered", "30007", "twilio 30007, filtered by the carrier", None),
-        ("failed", "21610", "twilio 21610, opted out", Reason.STOP),
-        ("failed", "21614", "twilio 21614, not a mobile number", Reason.HARD_BOUNCE),
-        ("failed", "31999", "twilio 31999", None),
-        ("failed", "", "twilio says failed", None),
-        ("undelivered", "+4915112345678", "twilio says undelivered", None),
+        (f"twilio://AC1:{NEW}@default?receipt_token={OLD}&from=%2B15550100", {OLD, NEW}),
+        (f"twilio://SK1:{TOKEN}@default?account=AC1&receipt_token={OLD}&from=%2B15550100", {OLD}),
+        (f"twilio://SK1:{TOKEN}@default?account=AC1&receipt_token={OLD},{NEW}&from=%2B15550100", {OLD, NEW}),
+        (
+            f"twilio://SK1:{TOKEN}@default?account=AC1&receipt_token={OLD}&receipt_token={NEW}&from=%2B15550100",
+            {OLD, NEW},
+        ),
+        (f"twilio://SK1:{TOKEN}@default?account=AC1&from=%2B15550100", set()),
     ],
 )
-def test_twilio_bounced(state: str, code: str, error: str, reason: Reason | None) -> None:
-    standings = (Standing(Channel.SMS, TO, reason),) if reason else ()
-    assert status(state, ErrorCode=code) == Report((Receipt("twilio", ID, Kind.BOUNCED, NOW, error),), standings)
+def test_twilios_tokens(dsn: str, tokens: set[str]) -> None:
+    reader = source(dsn)
+    assert (reader is None) is (not tokens)
+    for token in (OLD, NEW, TOKEN, "") if reader else ():
+        callback = twilio_callback({"MessageStatus": "delivered"}, f"notification={ID}", at=NOW, token=token)
+        if token in tokens:
+            assert reader.read(callback).receipts
+        else:
+            with pytest.raises(NotSigned):
+                reader.read(callback)
+    provider: Any = registry.make(dsn, _context(Channel.SMS))
+    request = provider.request(signed.message(ID))
+    assert request.url == "https://api.twilio.com/2010-04-01/Accounts/AC1/Messages.json"
+    credentials = dsn.split("//")[1].split("@", maxsplit=1)[0]
+    assert f"authorization: Basic {b64encode(credentials.encode()).decode()}" in request.headers
+    # One that could not be checked is not asked for.
+    assert (b"StatusCallback" in request.body) is bool(tokens)
+    provider.close()
+
+
+@pytest.mark.parametrize("query", ["from=%2B15550100", "account=SK2&from=%2B15550100", "account=AC1/2&from=Acme"])
+def test_twilios_keys_need_their_account(query: str) -> None:
+    with pytest.raises(ValueError, match="account"):
+        registry.make(f"twilio://SK1:{TOKEN}@default?{query}", _context(Channel.SMS))
+
+
+@pytest.mark.parametrize("fragment", ["", "#rc=5&rp=all"])
+@pytest.mark.parametrize("port", ["", ":443"])
+def test_twilio_signs_with_what_asks_for_repeats_or_without(fragment: str, port: str) -> None:
+    form, query = {"MessageStatus": "delivered"}, f"?notification={ID}"
+    signature = signed.twilio_signature(URL.replace(".com", f".com{port}") + query + fragment, form)
+    callback = Callback(URL + query, {"x-twilio-signature": signature}, urlencode(form).encode(), NOW)
+    assert TWILIO.read(callback).receipts
+    forged = signed.twilio_signature(URL + query + "#rc=9", form)
+    with pytest.raises(NotSigned):
+        TWILIO.read(replace(callback, headers={"x-twilio-signature": forged}))
 
 
 @pytest.mark.parametrize("text", ["STOP", "stop", " Stop\r\n", "StopAll", "unsubscribe", "cancel", "end", "QUIT"])
@@ -227,10 +313,6 @@ def event(name: str, **more: Any) -> dict[str, Any]:
     return {"email": "Ada@example.org", "timestamp": then, "event": name, "notification_id": str(ID), **more}
 
 
-def bounced(error: str) -> tuple[Receipt, ...]:
-    return (Receipt("sendgrid", ID, Kind.BOUNCED, NOW - timedelta(minutes=1), error),)
-
-
 def test_sendgrid_delivered() -> None:
     receipt = Receipt("sendgrid", ID, Kind.DELIVERED, NOW - timedelta(minutes=1))
     assert sendgrid_says(event("delivered", response="250 OK")) == Report((receipt,))
@@ -243,46 +325,76 @@ def test_sendgrid_is_of_no_interest(name: str) -> None:
     assert sendgrid_says(event(name)) == Report()
 
 
+HERE, FOR_NOW = Kind.BOUNCED_HERE, Kind.BOUNCED_FOR_NOW
+
+
+def a_bounce(kind: str, classification: str = "", status: str = "") -> dict[str, str]:
+    return {"event": "bounce", "type": kind, "bounce_classification": classification, "status": status}
+
+
+def a_drop(reason: Any) -> dict[str, Any]:
+    return {"event": "dropped", "reason": reason}
+
+
 @pytest.mark.parametrize(
-    ("more", "error", "reason"),
+    ("more", "error", "kind", "reason"),
     [
-        ({"event": "bounce", "type": "bounce", "status": "5.1.1"}, "sendgrid bounce, 5.1.1", Reason.HARD_BOUNCE),
+        (a_bounce("bounce", "", "5.1.1"), "bounce, 5.1.1", Kind.BOUNCED, Reason.HARD_BOUNCE),
+        (a_bounce("bounce", "", "5.1.10"), "bounce, 5.1.10", Kind.BOUNCED, Reason.HARD_BOUNCE),
+        (a_bounce("bounce", "Invalid Address", "5.0.0"), "bounce, 5.0.0, invalid address", Kind.BOUNCED, "hard_bounce"),
         (
-            {"event": "bounce", "type": "bounce", "status": "5.0.0", "bounce_classification": "Invalid Address"},
-            "sendgrid bounce, 5.0.0, invalid address",
-            Reason.HARD_BOUNCE,
+            a_bounce("bounce", "Mailbox Unavailable", "5.1.1"),
+            "bounce, 5.1.1, mailbox unavailable",
+            Kind.BOUNCED,
+            "hard_bounce",
         ),
+        (a_bounce("bounce", "", "5.1.8"), "bounce, 5.1.8", Kind.BOUNCED, None),  # the sender's
+        (a_bounce("bounce", "Content"), "bounce, content", HERE, None),
+        (a_bounce("bounce", "Reputation", "5.7.1"), "bounce, 5.7.1, reputation", HERE, None),
+        (a_bounce("bounce", "Technical Failure"), "bounce, technical failure", HERE, None),
+        (a_bounce("bounce", "Frequency or Volume Too High"), "bounce, frequency or volume too high", HERE, None),
+        (a_bounce("bounce", "Mailbox Unavailable", "5.2.2"), "bounce, 5.2.2, mailbox unavailable", HERE, None),
+        (a_bounce("bounce", "Unclassified"), "bounce, unclassified", Kind.BOUNCED, None),
+        (a_bounce("blocked", "Technical Failure"), "blocked, technical failure", FOR_NOW, None),
+        (a_bounce("blocked", "Frequency or Volume Too High"), "blocked, frequency or volume too high", FOR_NOW, None),
+        (a_bounce("blocked", "Mailbox Unavailable", "5.2.2"), "blocked, 5.2.2, mailbox unavailable", FOR_NOW, None),
+        (a_bounce("blocked", "", "4.2.1"), "blocked, 4.2.1", FOR_NOW, None),
+        (a_bounce("blocked", "Content"), "blocked, content", HERE, None),
+        (a_bounce("blocked", "Reputation", "5.7.1"), "blocked, 5.7.1, reputation", HERE, None),
         (
             {"event": "bounce", "type": "blocked", "status": "5.7.1", "reason": "550 <ada@example.org> refused"},
-            "sendgrid blocked, 5.7.1",
+            "blocked, 5.7.1",
+            Kind.BOUNCED,
             None,
         ),
-        ({"event": "bounce", "type": "expired", "status": "ada@example.org"}, "sendgrid bounce", None),
-        ({"event": "bounce"}, "sendgrid bounce", None),
-        (
-            {"event": "dropped", "reason": "Bounced Address"},
-            "sendgrid dropped, bounced address",
-            Reason.HARD_BOUNCE,
-        ),
-        ({"event": "dropped", "reason": "Invalid"}, "sendgrid dropped, invalid", Reason.HARD_BOUNCE),
-        (
-            {"event": "dropped", "reason": "Spam Reporting Address"},
-            "sendgrid dropped, spam reporting address",
-            Reason.COMPLAINT,
-        ),
-        ({"event": "dropped", "reason": "Unsubscribed Address"}, "sendgrid dropped, unsubscribed address", None),
-        ({"event": "dropped", "reason": "Spam Content"}, "sendgrid dropped, spam content", None),
-        ({"event": "dropped", "reason": "ada@example.org is odd"}, "sendgrid dropped", None),
-        ({"event": "dropped", "reason": 17}, "sendgrid dropped", None),
+        (a_bounce("expired", "", "ada@example.org"), "bounce", Kind.BOUNCED, None),
+        ({"event": "bounce"}, "bounce", Kind.BOUNCED, None),
+        (a_drop("Bounced Address"), "dropped, bounced address", Kind.BOUNCED, Reason.HARD_BOUNCE),
+        (a_drop("Invalid"), "dropped, invalid", Kind.BOUNCED, Reason.HARD_BOUNCE),
+        (a_drop("Spam Reporting Address"), "dropped, spam reporting address", Kind.BOUNCED, Reason.COMPLAINT),
+        (a_drop("Unsubscribed Address"), "dropped, unsubscribed address", Kind.BOUNCED, None),
+        (a_drop("Spam Content"), "dropped, spam content", Kind.BOUNCED, None),
+        (a_drop("Invalid SMTPAPI header"), "dropped, invalid smtpapi header", Kind.BOUNCED, None),
+        (a_drop("Recipient List over Package Quota"), "dropped, recipient list over package quota", HERE, None),
+        (a_drop("ada@example.org is odd"), "dropped", Kind.BOUNCED, None),
+        (a_drop(17), "dropped", Kind.BOUNCED, None),
     ],
 )
-def test_sendgrid_bounced(more: dict[str, Any], error: str, reason: Reason | None) -> None:
-    standings = (Standing(Channel.EMAIL, "Ada@example.org", reason),) if reason else ()
-    assert sendgrid_says(event("", **more)) == Report(bounced(error), standings)
+def test_sendgrid_bounced(more: dict[str, Any], error: str, kind: Kind, reason: Reason | None) -> None:
+    receipt = Receipt("sendgrid", ID, kind, NOW - timedelta(minutes=1), f"sendgrid {error}")
+    standing = Standing(Channel.EMAIL, "Ada@example.org", Reason(reason or "stop"), notification_id=ID)
+    assert sendgrid_says(event("", **more)) == Report((receipt,), (standing,) if reason else ())
+
+
+def test_sendgrid_keys_of_several_webhooks() -> None:
+    for joined in (f"{EXAMPLE_KEY},{SENDGRID_KEY}", f"{SENDGRID_KEY}&webhook_key={EXAMPLE_KEY}"):
+        reader = source(f"sendgrid://key@default?webhook_key={joined}")
+        assert reader
+        assert reader.read(sendgrid_callback(b"[]", at=NOW)) == Report()
 
 
 def test_sendgrid_complaint() -> None:
-    standing = Standing(Channel.EMAIL, "Ada@example.org", Reason.COMPLAINT)
+    standing = Standing(Channel.EMAIL, "Ada@example.org", Reason.COMPLAINT, notification_id=ID)
     assert sendgrid_says(event("spamreport")) == Report((), (standing,))
 
 
@@ -359,7 +471,7 @@ def test_twilio_is_told_where_receipts_go(host: str, public_url: str, is_told: b
         f"twilio://AC1:{TOKEN}@{host}?from=+15550100&tls=none", _context(Channel.SMS, public_url)
     )
     body = provider.request(signed.message(ID)).body.decode()
-    callback = urlencode({"StatusCallback": f"{public_url}/api/v1/receipts/twilio?notification={ID}"})
+    callback = urlencode({"StatusCallback": f"{public_url}/api/v1/receipts/twilio?notification={ID}#rc=5&rp=all"})
     assert (callback in body) is is_told
     assert ("StatusCallback" in body) is is_told
     provider.close()

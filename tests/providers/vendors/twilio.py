@@ -59,7 +59,10 @@ def check(request: Received, message: Message) -> None:
         ("To", message.recipient),
         ("From", SENDER),
         ("Body", message.text),
-        ("StatusCallback", f"https://notifier.example.com/api/v1/receipts/twilio?notification={message.id}"),
+        (
+            "StatusCallback",
+            f"https://notifier.example.com/api/v1/receipts/twilio?notification={message.id}#rc=5&rp=all",
+        ),
     ]
 
 

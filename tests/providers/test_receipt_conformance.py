@@ -1,0 +1,83 @@
+"""Every source of receipts, the example of docs/providers.md among them, is held to the protocol."""
+
+import hashlib
+import hmac
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+from uuid import UUID
+
+import pytest
+
+from notifier.channels import Channel
+from notifier.providers.receipts import Callback, Kind, Reason, Standing, source
+from tests.providers.receipt_conformance import Case, hold
+from tests.providers.signed import SENDGRID_KEY, TOKEN, sendgrid_callback, twilio_callback
+from tests.running import ROOT
+
+NOW = datetime.now(UTC)
+ID = UUID("01890000-0000-7000-8000-00000000beef")
+
+
+def twilio_case() -> Case:
+    reader = source(f"twilio://AC1:{TOKEN}@default?from=+15550100")
+    assert reader
+    form, query = {"MessageStatus": "delivered"}, f"notification={ID}"
+    return Case(
+        reader,
+        twilio_callback(form, query, at=NOW),
+        [twilio_callback(form, query, at=NOW, token="stranger")],
+        [twilio_callback(form, "notification=17", at=NOW)],
+        TOKEN,
+    )
+
+
+def sendgrid_case() -> Case:
+    reader = source(f"sendgrid://key@default?webhook_key={quote(SENDGRID_KEY, safe='')}")
+    assert reader
+    good = sendgrid_callback(b'[{"event": "delivered", "notification_id": "%s"}]' % str(ID).encode(), at=NOW)
+    return Case(reader, good, [], [sendgrid_callback(body, at=NOW) for body in (b"{}", b"[1]", b"")], SENDGRID_KEY)
+
+
+def acme_callback(body: bytes, secret: str = "hunter2") -> Callback:
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return Callback("https://n.example.com/api/v1/receipts/acme", {"x-acme-signature": signature}, body, NOW)
+
+
+@pytest.fixture
+def acme_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    """The example, as pip would leave it."""
+    docs = (ROOT / "docs/providers.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```py\n(.*?)^```", docs, re.DOTALL | re.MULTILINE)
+    [entry] = re.findall(r'^(\[project.entry-points."notifier.receipts"\]\n.*?)^```', docs, re.DOTALL | re.MULTILINE)
+    name, _, module = entry.splitlines()[1].replace('"', "").partition(" = ")
+    (tmp_path / f"{module.partition(':')[0]}.py").write_text(code, encoding="utf-8")
+    info = tmp_path / "notifier_acme_receipts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: notifier-acme-receipts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[notifier.receipts]\n{name} = {module}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reader = source("acme://TOKEN@default?webhook_secret=hunter2")
+    assert reader
+    good = b'{"id": "%s", "state": "arrived"}' % str(ID).encode()
+    return Case(
+        reader,
+        acme_callback(good),
+        [acme_callback(good, "stranger")],
+        [acme_callback(body) for body in (b"", b"[]", b"{}", b'{"id": 1, "state": []}', b"[" * 9999)],
+        "hunter2",
+    )
+
+
+@pytest.mark.parametrize("make", [twilio_case, sendgrid_case])
+def test_ours(make: type[Case]) -> None:
+    hold(make())
+
+
+def test_the_one_of_the_documentation(acme_case: Case) -> None:
+    hold(acme_case)
+    report = acme_case.source.read(acme_callback(b'{"id": "%s", "state": "unknown"}' % str(ID).encode()))
+    assert report.receipts[0].kind is Kind.BOUNCED
+    assert report.standings == (Standing(Channel.SMS, "", Reason.HARD_BOUNCE, notification_id=ID),)
+    assert source("acme://TOKEN@default") is None
