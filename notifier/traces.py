@@ -6,14 +6,18 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-# Answers of servers repeat addresses; of our own words the class is kept.
+# Answers of servers repeat addresses; of our own words the class is kept ("http 400", "timeout"). A provider of others'
+# may have written anything.
+_CLASS: Final = """
+    CASE WHEN split_part(error, ':', 1) ~ '^[a-z0-9 ,_-]{1,40}$' THEN split_part(error, ':', 1) ELSE left(error, 0) END
+"""
 _WIPE: Final = (
-    text("""
-        UPDATE attempts SET response_excerpt = NULL, response_headers = NULL, error = split_part(error, ':', 1)
+    text(f"""
+        UPDATE attempts SET response_excerpt = NULL, response_headers = NULL, request_headers = NULL, error = {_CLASS}
         WHERE notification_id = ANY(:ids)
     """),
-    text("UPDATE dead_letters SET error = split_part(error, ':', 1) WHERE notification_id = ANY(:ids)"),
-    text("UPDATE receipts SET error = split_part(error, ':', 1) WHERE notification_id = ANY(:ids)"),
+    text(f"UPDATE dead_letters SET error = {_CLASS} WHERE notification_id = ANY(:ids)"),
+    text(f"UPDATE receipts SET error = {_CLASS} WHERE notification_id = ANY(:ids)"),
     text("DELETE FROM outbox WHERE notification_id = ANY(:ids)"),
     text("DELETE FROM dedup_keys WHERE notification_id = ANY(:ids)"),
 )
