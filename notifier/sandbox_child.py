@@ -53,6 +53,12 @@ class Stopped(BaseException):
 class _Generator(CodeGenerator):
     """Compiles templates so that each value passes `shown` on its way into a text, those joined by `~` too."""
 
+    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
+        """End the call of `shown`, which hears what stands in the template."""
+        if finalize.src is not None:
+            self.write(f", {_expression(node)!r}")
+        super()._output_child_post(node, frame, finalize)
+
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 -- Jinja's name
         """Write the joining of several values."""
         parts = nodes.Concat([nodes.Call(_SHOWN, [part], [], None, None) for part in node.nodes], lineno=node.lineno)
@@ -64,6 +70,22 @@ class _Generator(CodeGenerator):
         if isinstance(node, nodes.TemplateData):
             return super()._output_child_to_const(node, frame, finalize)
         raise nodes.Impossible
+
+
+def _expression(node: nodes.Node) -> str:
+    """What a template has for a value, as far as it is made of names; else an empty text."""
+    match node:
+        case nodes.Name(name=name):
+            return str(name)
+        case nodes.Getattr(node=inner, attr=name):
+            return f"{before}.{name}" if (before := _expression(inner)) else ""
+        case nodes.Getitem(node=inner, arg=nodes.Const(value=str() | int() as name)):
+            return f"{before}[{name!r}]" if (before := _expression(inner)) else ""
+        case nodes.Call(node=inner):
+            return f"{before}(…)" if (before := _expression(inner)) else ""
+        case nodes.Filter(node=nodes.Node() as inner, name=name):
+            return f"{before}|{name}" if (before := _expression(inner)) else ""
+    return ""
 
 
 _SHOWN: Final = nodes.EnvironmentAttribute("finalize")
@@ -127,7 +149,7 @@ class Environment(ImmutableSandboxedEnvironment):
         """Refuse what would compute for long within one operation."""
         if _is_large(operator, left, right):
             raise SecurityError(f"'{operator}' would make too large a value")
-        if operator == "%" and isinstance(left, str):
+        if operator == "%" and isinstance(left, str | bytes):
             right = shown_operand(right)
         return super().call_binop(context, operator, left, right)
 

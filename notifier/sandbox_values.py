@@ -12,6 +12,7 @@ from jinja2 import Undefined, pass_eval_context
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS, do_join, do_urlencode, do_xmlattr, make_attrgetter
 from jinja2.nodes import EvalContext
+from markupsafe import Markup
 
 #: Filters that make text of their first value, whatever it is.
 _TEXT_FILTERS: Final = (
@@ -25,12 +26,31 @@ _NONE_IS_DEFAULT: Final = frozenset({"split", "rsplit", "strip", "lstrip", "rstr
 _HINTS: Final = {"generator": "; write |list or |join behind it", "range": "; write |list behind it"}
 
 
-def shown(value: object) -> object:
-    """Return a value as it may be written: None as an empty text, all else as it is. Raises SecurityError."""
+def shown(value: Any, expression: str = "") -> Any:  # noqa: ANN401 -- any value of a template's
+    """Return a value as it may be written: None as an empty text, all else as it is. Raises SecurityError.
+
+    `expression`: what the template has for it, for the error.
+    """
     if value is None:
         return ""
-    _check(value)
-    return value
+    if isinstance(value, str | int | float):
+        return value
+    try:
+        _check(value)
+    except SecurityError as error:
+        raise SecurityError(f"{expression}: {error}" if expression else str(error)) from None
+    return _unmarked(value)
+
+
+def _unmarked(value: object) -> object:
+    """Return a value whose texts within are plain: Python would write one that is escaped as `Markup('…')`."""
+    if isinstance(value, Markup):
+        return str.__str__(value)
+    if isinstance(value, dict):
+        return {_unmarked(name): _unmarked(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_unmarked(each) for each in value]
+    return tuple(_unmarked(each) for each in value) if isinstance(value, tuple) else value
 
 
 def _check(value: object) -> None:
@@ -81,6 +101,8 @@ def _of_text(filter_: Callable[..., Any], *, whole: bool) -> Callable[..., Any]:
         before, value, rest = arguments[:at], arguments[at], arguments[at + 1 :]
         if whole:
             rest, options = tuple(map(shown, rest)), {name: shown(each) for name, each in options.items()}
+        for each in (*rest, *options.values()):  # None is a default there
+            _check(each)
         return filter_(*before, shown(value), *rest, **options)
 
     return filtered
@@ -90,7 +112,7 @@ def _of_text(filter_: Callable[..., Any], *, whole: bool) -> Callable[..., Any]:
 def _join(context: EvalContext, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
     if attribute is not None:
         value = map(make_attrgetter(context.environment, attribute), value)
-    joined: str = do_join(context, map(shown, value), d)
+    joined: str = do_join(context, map(shown, value), shown(d))
     return joined
 
 
@@ -98,9 +120,9 @@ def _urlencode(value: Any) -> str:  # noqa: ANN401 -- a text, an object, or pair
     if isinstance(value, str):
         return do_urlencode(value)
     if isinstance(value, Mapping):
-        return do_urlencode({name: shown(member) for name, member in value.items()})
+        return do_urlencode([(shown(name), shown(member)) for name, member in value.items()])
     if isinstance(value, list | tuple):
-        return do_urlencode([(name, shown(member)) for name, member in value])
+        return do_urlencode([(shown(name), shown(member)) for name, member in value])
     return do_urlencode(str(shown(value)))
 
 

@@ -181,6 +181,7 @@ WRITTEN = [
     *("{{ ('a'|safe).replace('a', X) }}", "{{ (','|safe).join(['a', X]) }}", "{{ ('%s'|safe) % X }}"),
     *("{{ ('{}'|safe).format(X) }}", "{{ [[X]] }}", "{% filter upper %}{{ X }}{% endfilter %}", "{{ X|capitalize }}"),
     *("{% set a %}{{ X }}{% endset %}{{ a }}", "{% call made() %}{{ X }}{% endcall %}", "{{ X|truncate(99) }}"),
+    *("{{ [1, 2]|join(X) }}", "{{ {X: 1}|urlencode }}", "{{ [(X, 1)]|urlencode }}", "{{ {'a': 1}|dictsort|join(X) }}"),
     *("{{ [X]|map('string')|join }}", "{{ X|lower }}", "{{ X|wordwrap }}", "{{ {'a': [X]} }}"),
 ]
 #: Of what Python makes of an object, also where it was escaped.
@@ -202,12 +203,44 @@ def test_no_object_is_ever_written(shared: Sandbox, text: str) -> None:
 
 def test_what_cannot_be_written_is_named(shared: Sandbox) -> None:
     assert failure(shared, "a\n{{ payload.items }}", payload={}) == (
-        "welcome v3, text, line 2: a method cannot be written"
+        "welcome v3, text, line 2: payload.items: a method cannot be written"
     )
     assert failure(shared, "{{ ['a']|map('upper') }}").endswith(
         "a generator cannot be written; write |list or |join behind it"
     )
+    named = failure(shared, "{{ payload.rows[0].get('a')|list|batch(2) }}", payload={"rows": [{"a": "bc"}]})
+    assert "payload.rows[0].get(…)|list|batch: a generator cannot be written" in named
     assert failure(shared, "{{ ['a'] ~ [nothing] }}").endswith("'nothing' is undefined")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 'http://a.com'|urlize(target=X) }}",
+        "{{ ('%r'.encode() % X).decode() }}",
+        "{{ ('%(a)r'.encode() % {'a'.encode(): X}).decode() }}",
+        "{{ [[1, 2]]|map('join', X)|list }}",
+        "{{ ('{}'|attr('format'))(X) }}",
+        "{{ 'a b'|wordwrap(1, wrapstring=X) }}",
+    ],
+)
+def test_no_object_is_written_by_what_else_a_filter_or_a_method_takes(shared: Sandbox, text: str) -> None:
+    for value in OBJECTS:
+        written = _AROUND.replace("TEXT", text.replace("X", f"({value})"))
+        [answer] = shared.render([(source(written), {"payload": {"a": 1}})])
+        if isinstance(answer, Rendered):
+            assert " at 0x" not in str(answer.text), (value, answer.text)
+            assert "function" not in str(answer.text), (value, answer.text)
+
+
+@pytest.mark.parametrize("text", ["{{ [X] }}", "{{ [X]|string }}", "{{ {'a': (X,)} }}", "{{ ['b', X]|map('e')|list }}"])
+def test_escaped_texts_in_a_list_are_written_as_texts(shared: Sandbox, text: str) -> None:
+    for value in ("payload.a|e", "payload.a|safe", "word()"):
+        written = "{% macro word() %}w{% endmacro %}" + text.replace("X", value)
+        made = Source(uuid4(), "welcome", 3, None, written, written)
+        [answer] = shared.render([(made, {"payload": {"a": "b"}})])
+        assert isinstance(answer, Rendered), answer
+        assert "Markup" not in f"{answer.text}{answer.html}"
 
 
 @pytest.mark.parametrize("text", WRITTEN)
