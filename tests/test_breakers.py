@@ -192,7 +192,7 @@ def test_what_was_lost_on_a_kept_connection_is_held_and_not_repeated(system: Run
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_lost_worker_is_as_ambiguous(system: Running, recorded: bool) -> None:
-    fields = {"channel": "sms", "recipient": "+15550100", "on_ambiguous": "hold"}
+    fields = {"channel": "sms", "recipient": "+14155550100", "on_ambiguous": "hold"}
     notification_id = made(system, send_at="2035-01-01T00:00:00Z", **fields)
     # As a worker leaves it that dies while it sends, or after it has recorded that an answer was lost.
     attempt = (
@@ -212,9 +212,9 @@ def test_a_lost_worker_is_as_ambiguous(system: Running, recorded: bool) -> None:
 
 @pytest.mark.parametrize("value", ["retries", 1, ""])
 def test_other_wishes_are_refused(system: Running, value: Any) -> None:
-    body = {"channel": "sms", "recipient": "+15550100", "body": "x", "on_ambiguous": value}
+    body = {"channel": "sms", "recipient": "+14155550100", "body": "x", "on_ambiguous": value}
     answer = system.post("/api/v1/notifications", body)
     assert answer.status_code == 422
     assert list(answer.json()["errors"]) == ["on_ambiguous"]
-    event = {"event_type": "x", "channel": "sms", "recipient": "+15550100", "on_ambiguous": value}
+    event = {"event_type": "x", "channel": "sms", "recipient": "+14155550100", "on_ambiguous": value}
     assert system.post("/api/v1/events", event).status_code == 422

@@ -5,6 +5,7 @@ import socket
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -216,3 +217,23 @@ def test_only_a_hosted_service_answers_for_the_provider(monkeypatch: pytest.Monk
         named = one(f"json://127.0.0.1:{server.port}/x")
     assert (hosted.outcome, hosted.fault) == (Outcome.UNSENT, Fault.PROVIDER)
     assert (named.outcome, named.fault) == (Outcome.UNSENT, None)
+
+
+@pytest.mark.parametrize("host", ["bücher.localhost", "xn--bcher-kva.localhost"])
+def test_an_international_host_is_asked_for_in_ascii(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    names: list[object] = []
+    ask = socket.getaddrinfo
+
+    def resolve(name: object, *rest: Any, **options: Any) -> Any:
+        names.append(name)
+        return ask("127.0.0.1", *rest, **options)
+
+    with receivers.http() as (server, received):
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        result = one(f"json://{host}:{server.port}/ü?x=ü")
+
+    assert result.outcome is Outcome.ACCEPTED
+    assert set(names) == {"xn--bcher-kva.localhost"}
+    [request] = received
+    assert request.headers["host"] == f"xn--bcher-kva.localhost:{server.port}"
+    assert request.line.startswith("POST /%C3%BC")
