@@ -130,8 +130,16 @@ _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def folded(channel: Channel, address: str) -> str:
-    """An address as addresses are compared: no mailbox in use tells upper case from lower case (ASCII only)."""
-    return address.translate(_LOWER) if channel is Channel.EMAIL else address
+    """An address as addresses are compared: no mailbox in use tells upper case from lower case (ASCII only).
+
+    URLs that were kept before theirs was one form have it here.
+    """
+    if channel is Channel.EMAIL:
+        return address.translate(_LOWER)
+    if channel is Channel.WEBHOOK:
+        with suppress(ValueError):
+            return ascii_uri(address)
+    return address
 
 
 @functools.lru_cache(maxsize=20_000)

@@ -6,11 +6,14 @@ A package registers a function for an event type (or a pattern such as `order.*`
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
+from notifier.addresses import normalised
 from notifier.patterns import matches
 from notifier.plans import Plan
+from notifier.routes import INVALID_ADDRESS
 
 GROUP: Final = "notifier.handlers"
 
@@ -52,4 +55,16 @@ def plans(view: Mapping[str, Any]) -> list[Plan]:
     for plan in made:
         if not isinstance(plan, Plan):
             raise TypeError(f"a handler of {view['event_type']} returned a {type(plan).__name__}, not a Plan")
-    return made
+    return [_addressed(plan) for plan in made]
+
+
+def _addressed(plan: Plan) -> Plan:
+    """A plan with its address in the form in which addresses are kept and compared; refused where it is none."""
+    if plan.recipient is None or not plan.channels:
+        return plan
+    try:
+        return replace(plan, recipient=normalised(plan.channels[0], plan.recipient))
+    except ValueError as error:
+        return replace(
+            plan, recipient=None, refused=(INVALID_ADDRESS, f"What a handler gives is no recipient: {error}")
+        )

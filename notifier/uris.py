@@ -25,8 +25,8 @@ _NOT_OF_QUERY: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:@/?%]")
 def ascii_uri(url: str) -> str:
     """A URL of a host as an ASCII URI: A-labels, the rest percent-encoded UTF-8 where it is not allowed as it is.
 
-    What is percent-encoded already stays so, and so does all else of a URI that is one. Raises ValueError, its message
-    a sentence for the caller.
+    What is percent-encoded already stays so, and a URL that is such a URI stays as it is. Raises ValueError, its
+    message a sentence for the caller.
     """
     parts = _PARTS.fullmatch(url)
     authority = _AUTHORITY.fullmatch(parts[2]) if parts else None
@@ -37,7 +37,7 @@ def ascii_uri(url: str) -> str:
     user, host, port = authority.groups()
     return "".join(
         (
-            f"{scheme.lower()}://",
+            f"{scheme}://",
             "" if user is None else f"{_encoded(user, _NOT_OF_USER)}@",
             _ascii_host(host),
             port or "",
@@ -60,7 +60,8 @@ def with_ascii_host(url: str) -> str:
 
 def _ascii_host(host: str) -> str:
     if not host.startswith("["):
-        return ascii_domain(host)
+        in_ascii = ascii_domain(host)
+        return host if in_ascii == host.lower() and "xn--" not in in_ascii else in_ascii
     try:
         IPv6Address(host[1:-1].replace("%25", "%", 1))
     except ValueError:

@@ -40,6 +40,11 @@ def twice(event):
     for body in ("one", "two"):
         yield Plan(user_id="u_crank", channels=(Channel.SMS,), content={"subject": None, "body": body})
 
+def forms(event):
+    """An address in another form than the one in which it is kept, and one that is none."""
+    yield Plan(recipient="Forms@XN--BCHER-KVA.example.com", channels=(Channel.EMAIL,), critical=True)
+    yield Plan(recipient="nobody", channels=(Channel.EMAIL,))
+
 def fine(event):
     yield Plan(user_id="u_crank", template="nowhere")
     yield Plan(user_id="u_stranger")
@@ -47,7 +52,8 @@ def fine(event):
 '''
 CRANKS_ENTRIES = {
     **{
-        f"crank.{name}": f"cranks:{name}" for name in ("raises", "nothing", "words", "rubbish", "both", "twice", "fine")
+        f"crank.{name}": f"cranks:{name}"
+        for name in ("raises", "nothing", "words", "rubbish", "both", "twice", "forms", "fine")
     },
     "gone.*": "no_such_module:notify",
 }
@@ -111,6 +117,15 @@ def test_the_example_tells_each_seller_their_own_lines(system: Running) -> None:
         ("u_seller_a@example.com", "To pack: order 7", "1 × teapot\n2 × lid"),
         ("u_seller_b@example.com", "To pack: order 7", "6 × cup"),
     ]
+
+
+def test_an_address_is_compared_in_the_form_in_which_it_is_kept(system: Running) -> None:
+    body = {"address": "forms@bücher.example.com", "channel": "email"}
+    assert system.post("/api/v1/suppressions", body).status_code == 201
+    made = made_of(system, "crank.forms", {})
+    wait_for(lambda: all(system.notification(each["id"])["status"] == "skipped" for each in made), 20)
+    found = {(each["recipient"], system.notification(each["id"])["reason"]) for each in made}
+    assert found == {("Forms@bücher.example.com", "suppressed"), (None, "invalid_address")}
 
 
 def test_the_example_asks_the_buyer_three_days_later(system: Running) -> None:

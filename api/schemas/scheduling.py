@@ -31,7 +31,14 @@ class SchedulingFields(ma.Schema):
         unknown = RAISE
 
     recipient = name(
-        2048, load_default=None, allow_none=True, metadata={"example": "ada@example.com", "description": "An address."}
+        2048,
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "example": "ada@example.com",
+            "description": "An address of the channel. It is kept in one form: an international domain of an email in"
+            " its own script, a phone number as E.164, a webhook's URL as an ASCII URI (RFC 3986).",
+        },
     )
     channel = fields.Enum(Channel, by_value=True, load_default=None, allow_none=True)
     user_id = name(load_default=None, allow_none=True)

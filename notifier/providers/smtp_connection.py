@@ -10,7 +10,7 @@
 | 421, which ends the connection                              | unsent, the provider's fault                     |
 | other 4xx                                                   | unsent                                           |
 | connection lost, timed out, or no SMTP: the provider's fault | ambiguous after the dot that ends it, else unsent |
-| no SMTPUTF8, and an international address                   | rejected                                         |
+| no SMTPUTF8, and a local part beyond ASCII (RFC 6531)       | rejected                                         |
 """
 
 import os
@@ -34,7 +34,7 @@ _LOGIN_CODES: Final = frozenset({530, 534, 535, 538})
 _CLOSING: Final = 421
 #: To RCPT: nobody is there. A server's policy comes with an enhanced code of its own (RFC 3463, class 7).
 _NOBODY: Final = frozenset({550, 551, 553})
-#: Of MAIL, for a letter with an international address (RFC 6531, section 3.4).
+#: Of MAIL, for a letter with an address whose local part is not ASCII (RFC 6531, section 3.4).
 _OPTIONS: Final = ("SMTPUTF8", "BODY=8BITMIME")
 #: The longest that one address of the server may take to connect to, in seconds.
 _CONNECT_TIMEOUT: Final = 10.0

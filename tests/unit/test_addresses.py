@@ -2,7 +2,7 @@
 
 import pytest
 
-from notifier.addresses import endpoint_of, normalised, sought
+from notifier.addresses import endpoint_of, folded, normalised, sought
 from notifier.channels import Channel
 
 
@@ -23,7 +23,7 @@ from notifier.channels import Channel
         (Channel.SMS, "+15005550001", "+15005550001"),
         (Channel.WEBHOOK, "https://example.com:8443/hook?a=b", "https://example.com:8443/hook?a=b"),
         (Channel.WEBHOOK, "http://[::1]:9000/", "http://[::1]:9000/"),
-        (Channel.WEBHOOK, "HTTPS://Example.com/A", "https://example.com/A"),
+        (Channel.WEBHOOK, "HTTPS://Example.com/A", "HTTPS://Example.com/A"),
         (Channel.WEBHOOK, "https://bücher.example/ü?q=ü#ü", "https://xn--bcher-kva.example/%C3%BC?q=%C3%BC#%C3%BC"),
         (Channel.WEBHOOK, "https://XN--BCHER-KVA.example/%C3%bc", "https://xn--bcher-kva.example/%C3%bc"),
         (Channel.WEBHOOK, "https://ＥＸＡＭＰＬＥ。com/", "https://example.com/"),
@@ -128,4 +128,5 @@ def test_an_endpoint_is_the_same_in_all_forms_of_its_url() -> None:
     forms = ["https://bücher.example/ü", "https://BÜCHER.example/%C3%BC", "https://xn--bcher-kva.example/%C3%BC"]
 
     assert len({endpoint_of(form) for form in forms}) == 1
+    assert {folded(Channel.WEBHOOK, form) for form in forms} == {"https://xn--bcher-kva.example/%C3%BC"}
     assert endpoint_of("https://other.example/") != endpoint_of(forms[0])
