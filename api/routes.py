@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import orjson
 from flask import abort
 from sqlalchemy import select
 
@@ -21,7 +20,7 @@ blp = Resource("routes", __name__, url_prefix="/api/v1/routes", description="Wha
 
 def _shown(route: Route) -> dict[str, Any]:
     return {
-        **orjson.loads(route.definition),
+        **routes.definition_of(route.event_type, route.definition),
         "name": route.name,
         "created_at": route.created_at,
         "updated_at": route.updated_at,

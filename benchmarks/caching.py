@@ -70,7 +70,7 @@ _ROWS = text("""
 def _claimed(connection: Connection, ids: list[Any]) -> tuple[float, float]:
     """Seconds that a claim takes, and the facts about it; rolled back, so that every round finds the same."""
     began = time.perf_counter()
-    rows = claim(connection, Channel.EMAIL, ids, 0, 30)
+    rows = claim(connection, ids, 0, 30)
     claimed = time.perf_counter()
     read(connection, Channel.EMAIL, rows)
     known = time.perf_counter()

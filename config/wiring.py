@@ -19,6 +19,7 @@ from notifier.receipts import Senders
 from notifier.receiver_gate import ReceiverGate
 from notifier.retention import Retention
 from notifier.sandbox import Sandbox
+from notifier.stored_values import read_without_fail
 from notifier.throttles import KeyLimits
 from notifier.unsubscribing import Links, links
 from notifier.vault import Vault
@@ -26,7 +27,7 @@ from notifier.vault import Vault
 
 def make_engine(settings: Settings) -> Engine:
     """An engine over a small pool. Connections are tested before use, so that a restart of Postgres is survived."""
-    return create_engine(
+    engine = create_engine(
         make_url(settings.database_url).set(drivername="postgresql+psycopg2"),
         pool_size=5,
         max_overflow=15,
@@ -41,6 +42,7 @@ def make_engine(settings: Settings) -> Engine:
             "keepalives_count": 3,
         },
     )
+    return read_without_fail(engine)
 
 
 class Wiring:

@@ -1,16 +1,17 @@
 """Attempts: every call to a provider leaves one, and its notification's counters follow from it."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
 from notifier.callbacks import tell
 from notifier.channels import Status
+from notifier.documents import to_json
 from notifier.ids import millisecond_of
+from notifier.isolation import in_parts, kind_of
 from notifier.models import attempt_id
 from notifier.providers import Outcome, Result
 from notifier.traces import wipe
@@ -29,6 +30,10 @@ class Record:
     #: The claim's how manieth call it is, from 0; only the last one is not `handed_on`.
     call: int = 0
 
+
+#: The largest number that its column holds: a counter stays there, rather than break the statement.
+_MOST: Final = 2**31 - 1
+_LONGEST_ERROR: Final = 1000
 
 # An attempt that the clock wrote for a worker it thought dead gives way to what the worker knows.
 _ATTEMPTS: Final = """
@@ -74,12 +79,31 @@ def record(engine: Engine, records: Sequence[Record], *, finished: Status, told:
     """Write attempts and what follows from them for their notifications, in one transaction.
 
     Accepted ones become `finished`: delivered where the provider's yes is a confirmation, else sent; `told` where
-    somebody may want to hear of that. The others stay as they are, their budget spent. Safe to repeat. Raises what
-    the database raises.
+    somebody may want to hear of that. The others stay as they are, their budget spent. Safe to repeat. What cannot be
+    kept of one answer is left out of its attempt, and keeps no other from being recorded. Raises where the database is
+    away.
     """
+
+    def work(part: Sequence[Record]) -> None:
+        _record(engine, part, finished=finished, told=told)
+
+    def give_up(each: Record, error: Exception) -> None:
+        known = each.result
+        said = f"{known.error}; " if known.error else ""
+        bare = Result(
+            *(known.id, known.outcome, known.provider, known.started_at, known.duration_ms),
+            handed_on=known.handed_on,
+            error=f"{said}record: the answer cannot be kept ({kind_of(error)})"[:_LONGEST_ERROR],
+        )
+        _record(engine, [replace(each, result=bare)], finished=finished, told=told)
+
+    in_parts(records, work, give_up)
+
+
+def _record(engine: Engine, records: Sequence[Record], *, finished: Status, told: bool) -> None:
     newest = {each.result.id: each for each in records}
     rows = [_row(each, is_newest=newest[each.result.id] is each) for each in records]
-    document = orjson.dumps(rows).decode()
+    document = to_json(rows)
     values = {"records": document, "ids": list(newest), "finished": finished.value, "tell": told}
     # What is told is told in the same transaction; without that a single statement needs none.
     transaction = engine.begin() if told else engine.execution_options(isolation_level="AUTOCOMMIT").connect()
@@ -98,8 +122,8 @@ def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
         "attempt_id": attempt_id(result.id, record.claims, record.call if result.handed_on else None),
         "id": result.id,
         "claims": record.claims,
-        "number": record.number,
-        "tries": record.tries,
+        "number": min(record.number, _MOST),
+        "tries": min(record.tries, _MOST),
         "accepted": result.outcome is Outcome.ACCEPTED,
         "handed_on": result.handed_on,
         "newest": is_newest,
@@ -186,7 +210,7 @@ def record_lost(connection: Connection, held: Sequence[Held]) -> set[UUID]:
             {
                 "attempt_ids": [attempt_id(row.id, row.claims) for row in held],
                 "ids": [row.id for row in held],
-                "numbers": [row.attempts + 1 for row in held],
+                "numbers": [min(row.attempts + 1, _MOST) for row in held],
             },
         )
     )

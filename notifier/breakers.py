@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, text
 
 from notifier import metrics
 from notifier.channels import Channel
+from notifier.documents import to_json
 from notifier.pacing import BREAKER_OPEN
 from notifier.providers import Fault, Outcome, Result
 
@@ -41,12 +42,14 @@ class Health:
     open_for: float = 0.0
 
 
+#: No breaker is open for as long, in seconds; whatever its row says.
+_DAY: Final = 86_400
 #: Of a channel, as JSON: a subquery for what reads facts anyway.
-HEALTH_IN_SQL: Final = """
+HEALTH_IN_SQL: Final = f"""
     SELECT CAST(json_agg(json_build_array(name, failures,
         CASE WHEN open_until IS NOT NULL
-            THEN greatest(extract(epoch FROM greatest(open_until, probing_until) - now()), 0) END,
-        coalesce(open_for, 0))) AS text)
+            THEN least(greatest(extract(epoch FROM greatest(open_until, probing_until) - now()), 0), {_DAY}) END,
+        least(greatest(coalesce(open_for, 0), 0), {_DAY}))) AS text)
     FROM providers WHERE channel = :channel
 """
 
@@ -183,7 +186,7 @@ def remember(engine: Engine, channel: Channel, notes: Sequence[Mapping[str, Any]
     """Remember what a batch has seen (see Note.take)."""
     if not notes:
         return
-    document = orjson.dumps(sorted(notes, key=lambda note: note["name"])).decode()
+    document = to_json(sorted(notes, key=lambda note: note["name"]))
     probed = [note["name"] for note in notes if note["probe_failed"]]
     values = {"channel": channel.value, "notes": document}
     with engine.begin() as connection:

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Connection, text
 
 from notifier.addresses import endpoint_of
 from notifier.channels import Channel, Status
+from notifier.documents import to_json
 from notifier.lanes import SLOW
 from notifier.reminders import deadline_of
 
@@ -49,6 +49,7 @@ class Claimed:
     send_at: datetime | None
     request_id: str | None
     traceparent: str | None
+    channel: str | None
     #: The database's clock.
     now: datetime
 
@@ -68,33 +69,37 @@ class Claimed:
 #: A row with a template has so many seconds more than the lease: as long as one rendering may take by the clock.
 COMPOSING: Final = 10
 
+#: A claim's number only has to be another one than before. At the end of its type it begins anew: an overflow would
+#: cost all rows of the statement.
+NEXT_CLAIM_IN_SQL: Final = "CASE WHEN claims = 2147483647 THEN 1 ELSE claims + 1 END"
+
 # `= ANY(:ids)` prunes partitions; the rows are locked in id order before they are changed, against deadlocks.
 _CLAIM: Final = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications
-        WHERE id = ANY(:ids) AND status = '{Status.QUEUED}' AND tries = :tries AND channel = :channel
+        WHERE id = ANY(:ids) AND status = '{Status.QUEUED}' AND tries = :tries
             AND (:patient OR queue <> '{SLOW}')
         ORDER BY id FOR UPDATE
     )
-    UPDATE notifications n SET status = '{Status.SENDING}', claims = claims + 1,
+    UPDATE notifications n SET status = '{Status.SENDING}', claims = {NEXT_CLAIM_IN_SQL},
         due_at = now() + (:lease + CASE WHEN template_id IS NULL THEN 0 ELSE {COMPOSING} END) * interval '1 second'
     FROM locked WHERE n.id = locked.id AND n.id = ANY(:ids)
     RETURNING n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
         CAST(n.content AS text), n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
         n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at,
-        n.subscription_id, n.queue, n.on_ambiguous, n.send_at, n.request_id, n.traceparent, now()
+        n.subscription_id, n.queue, n.on_ambiguous, n.send_at, n.request_id, n.traceparent, n.channel, now()
 """)
 
 
 def claim(
-    connection: Connection, channel: Channel, ids: Sequence[UUID], tries: int, lease: float, *, patient: bool = False
+    connection: Connection, ids: Sequence[UUID], tries: int, lease: float, *, patient: bool = False
 ) -> list[Claimed]:
-    """Claim those of `ids` that are queued in a channel with so many failures; in id order.
+    """Claim those of `ids` that are queued with so many failures; in id order.
 
     What waits in the slow lane only where the worker is `patient`: a doubled message may have come by another one. They
     are held for `lease` seconds, those with a template for COMPOSING more.
     """
-    values = {"ids": list(ids), "tries": tries, "channel": channel.value, "lease": lease, "patient": patient}
+    values = {"ids": list(ids), "tries": tries, "lease": lease, "patient": patient}
     return sorted((Claimed(*row) for row in connection.execute(_CLAIM, values)), key=lambda row: row.id)
 
 
@@ -133,7 +138,7 @@ def set_aside(connection: Connection, asides: Sequence[Aside]) -> list[Aside]:
     if not asides:
         return []
     asides = sorted(asides, key=lambda aside: aside.id)
-    values = {"asides": orjson.dumps(asides).decode(), "ids": [aside.id for aside in asides]}
+    values = {"asides": to_json(asides), "ids": [aside.id for aside in asides]}
     changed = set(connection.scalars(_SET_ASIDE, values))
     return [aside for aside in asides if aside.id in changed]
 
@@ -173,5 +178,5 @@ def take_dedup_keys(connection: Connection, channel: Channel, wanted: Mapping[tu
         {"address": address, "key": key, "id": row.id, "span": row.dedup_window}
         for (address, key), row in wanted.items()
     ]
-    values = {"channel": channel.value, "wanted": orjson.dumps(rows).decode()}
+    values = {"channel": channel.value, "wanted": to_json(rows)}
     return set(connection.scalars(_TAKE_KEYS, values)) if rows else set()

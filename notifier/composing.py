@@ -1,17 +1,19 @@
 """From claimed notifications to messages: what each is about, its template, and the link to unsubscribe."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-import structlog
 from sqlalchemy import Connection, Engine, text
 
 from notifier import attachments
 from notifier.channels import Channel
 from notifier.claiming import Claimed
 from notifier.errors import NotifierError
+from notifier.isolation import Broken, attempt
 from notifier.preferences import GENERAL
 from notifier.providers import Attachment, Message
 from notifier.receivers import Receiver
@@ -22,8 +24,9 @@ from notifier.unsubscribing import Links
 from notifier.users import Person, people
 from notifier.vault import CannotDecrypt, Vault
 
-log = structlog.get_logger()
+Made = TypeVar("Made")
 
+_LINE_BREAK: Final = re.compile(r"[\r\n\0]")
 #: Template versions that a process remembers; they never change.
 _REMEMBERED: Final = 1000
 
@@ -72,7 +75,7 @@ class Composer:
             events, persons = _seen_by_templates(connection, templated)
             contents = _contents(connection, rows)
             envelopes = _envelopes(contents) if self._channel is Channel.EMAIL else {}
-            named = {each for envelope in envelopes.values() for each in envelope.attachments}
+            named = {each for envelope in envelopes.values() for each in _attached(envelope)}
             sizes = attachments.sizes(connection, named)
         return Composition(
             self._engine,
@@ -101,11 +104,12 @@ class Composer:
 
 def _seen_by_templates(
     connection: Connection, rows: Sequence[Claimed]
-) -> tuple[dict[UUID, dict[str, Any]], dict[str, Person]]:
-    """The events (as templates see them) and users of some rows."""
+) -> tuple[dict[UUID, dict[str, Any] | Broken], dict[str, Person]]:
+    """The events (as templates see them, where they can be) and users of some rows."""
     event_ids = [row.event_id for row in rows if row.event_id]
     found = connection.execute(_EVENTS, {"ids": event_ids}).mappings() if event_ids else ()
-    return {row["id"]: view_of(dict(row)) for row in found}, people(connection, (row.user_id for row in rows))
+    views = {row["id"]: attempt("event", row["id"], partial(view_of, dict(row))) for row in found}
+    return views, people(connection, (row.user_id for row in rows))
 
 
 def _contents(connection: Connection, rows: Sequence[Claimed]) -> dict[UUID, Content]:
@@ -122,10 +126,24 @@ def _contents(connection: Connection, rows: Sequence[Claimed]) -> dict[UUID, Con
     return contents
 
 
-def _envelopes(contents: Mapping[UUID, Content]) -> dict[UUID, Envelope]:
-    """What was given for the envelopes of emails, of those rows that were given any."""
-    found = ((row_id, envelope_of(content)) for row_id, content in contents.items())
-    return {row_id: envelope for row_id, envelope in found if envelope is not None}
+def _envelopes(contents: Mapping[UUID, Content]) -> dict[UUID, Envelope | Broken]:
+    """What was given for the envelopes of emails, of those rows that were given any; or why that cannot be read."""
+    found = {each: attempt("content", each, partial(envelope_of, content)) for each, content in contents.items()}
+    return {row_id: envelope for row_id, envelope in found.items() if envelope is not None}
+
+
+def _attached(envelope: Envelope | Broken | None) -> tuple[UUID, ...]:
+    return envelope.attachments if isinstance(envelope, Envelope) else ()
+
+
+def _check_parts(message: Message) -> None:
+    """Raise TypeError where a part of a message is no text, or a header more than one line: providers rely on it."""
+    optional = (message.subject, message.html, message.sender, message.reply_to, message.unsubscribe)
+    texts = (message.recipient, message.text, *filter(lambda part: part is not None, optional))
+    if not all(isinstance(part, str) for part in (*texts, *(part for pair in message.headers for part in pair))):
+        raise TypeError("a part of the message is no text")
+    if any(_LINE_BREAK.search(part) for pair in message.headers for part in pair):
+        raise TypeError("a header has a line break")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +156,11 @@ class Composition:
     _links: Links
     _vault: Vault
     _contents: Mapping[UUID, Content]
-    _envelopes: Mapping[UUID, Envelope]
+    _envelopes: Mapping[UUID, Envelope | Broken]
     #: Of attachments, in bytes.
     _sizes: Mapping[UUID, int]
     _templates: Mapping[UUID, _Template]
-    _events: Mapping[UUID, Mapping[str, Any]]
+    _events: Mapping[UUID, Mapping[str, Any] | Broken]
     _persons: Mapping[str, Person]
     _receivers: Mapping[UUID, Receiver]
 
@@ -165,45 +183,63 @@ class Composition:
             with self._engine.connect() as connection:
                 files = attachments.load(connection, named)
         made = self._bare(rows)
-        return [self._enveloped(row, answer, files) for row, answer in zip(rows, made, strict=True)]
+        return [
+            self._by_itself("message", row, partial(self._enveloped, row, answer, files))
+            for row, answer in zip(rows, made, strict=True)
+        ]
+
+    def _by_itself(self, step: str, row: Claimed, make: Callable[[], Made]) -> Made | CannotCompose:
+        """What is made of one row's data, or why it cannot be: the boundary of everything here that reads such."""
+        made = attempt(step, row.id, make)
+        return CannotCompose(str(made)) if isinstance(made, Broken) else made
 
     def _named(self, row: Claimed) -> tuple[UUID, ...]:
-        envelope = self._envelopes.get(row.id)
-        return envelope.attachments if envelope else ()
+        return _attached(self._envelopes.get(row.id))
 
     def _enveloped(
         self, row: Claimed, message: Message | CannotCompose, files: Mapping[UUID, Attachment]
     ) -> Message | CannotCompose:
         """A message with what was given for its envelope, which goes before its template's."""
         envelope = self._envelopes.get(row.id)
-        if envelope is None or isinstance(message, CannotCompose):
+        if isinstance(message, CannotCompose):
+            return message
+        if isinstance(envelope, Broken):
+            return CannotCompose(str(envelope))
+        _check_parts(message)
+        if envelope is None:
             return message
         if not all(each in files for each in envelope.attachments):
             return CannotCompose("attachment: it is gone")
-        return replace(
+        enveloped = replace(
             message,
             sender=envelope.sender or message.sender,
             reply_to=envelope.reply_to or message.reply_to,
             attachments=tuple(files[each] for each in envelope.attachments),
         )
+        _check_parts(enveloped)
+        return enveloped
 
     def _bare(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
         """The messages as their templates and texts make them."""
         answers: dict[UUID, Message | CannotCompose] = {}
-        templated = []
+        templated: list[tuple[Claimed, tuple[Source, Mapping[str, Any]]]] = []
         for row in rows:
             if row.id not in self._contents:
                 answers[row.id] = CannotCompose("content: its event is gone")
             elif row.template_id is None:
-                answers[row.id] = self._built_in(row)
+                answers[row.id] = self._by_itself("render", row, partial(self._built_in, row))
             elif row.template_id not in self._templates:
                 answers[row.id] = CannotCompose("template: its version is gone")
             else:
-                templated.append(row)
-        jobs = [(self._template(row).source, self._context(row)) for row in templated]
-        for row, outcome in zip(templated, self._sandbox.render(jobs) if jobs else (), strict=True):
+                job = self._by_itself("template", row, partial(self._job, row))
+                if isinstance(job, CannotCompose):
+                    answers[row.id] = job
+                else:
+                    templated.append((row, job))
+        outcomes = self._sandbox.render([job for _, job in templated]) if templated else ()
+        for (row, _), outcome in zip(templated, outcomes, strict=True):
             answers[row.id] = (
-                self._from_template(row, outcome)
+                self._by_itself("template", row, partial(self._from_template, row, outcome))
                 if isinstance(outcome, Rendered)
                 else CannotCompose(f"template: {outcome}")
             )
@@ -227,12 +263,9 @@ class Composition:
             )
         except CannotDecrypt as error:
             return CannotCompose(f"secret: {error}")
-        except Exception as error:
-            # This row breaks our code: it dies alone, its batch goes on.
-            log.warning(
-                "render_failed", notification_id=str(row.id), request_id=row.request_id, error=type(error).__name__
-            )
-            return CannotCompose(f"render: {type(error).__name__}")
+
+    def _job(self, row: Claimed) -> tuple[Source, Mapping[str, Any]]:
+        return self._template(row).source, self._context(row)
 
     def _template(self, row: Claimed) -> _Template:
         return self._templates[row.template_id or row.id]
@@ -240,7 +273,10 @@ class Composition:
     def _context(self, row: Claimed) -> Mapping[str, Any]:
         content = self._contents[row.id]
         person = self._persons.get(row.user_id or "")
-        return context_of(content, self._events.get(row.event_id or row.id), person, self._link(row))
+        event = self._events.get(row.event_id or row.id)
+        if isinstance(event, Broken):
+            raise TypeError("the event cannot be read")
+        return context_of(content, event, person, self._link(row))
 
     def _from_template(self, row: Claimed, rendered: Rendered) -> Message:
         template = self._template(row)

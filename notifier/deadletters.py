@@ -12,13 +12,13 @@ from itertools import product
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
 import structlog
 from sqlalchemy import Connection, Engine, Row, Select, delete, select, text
 
 from notifier import metrics
 from notifier.callbacks import tell
 from notifier.channels import Channel, EventStatus, Status
+from notifier.documents import to_json
 from notifier.ids import new_id
 from notifier.lanes import BATCH, FAN_OUT, LANE_IN_SQL
 from notifier.models import DeadLetter
@@ -39,6 +39,8 @@ FAN_OUT_FAILED: Final = "fan_out_failed"
 _REASONS: Final = (RETRIES_EXHAUSTED, PERMANENT_ERROR, WORKER_LOST, TOO_OLD, AMBIGUOUS, BOUNCED)
 metrics.begin(metrics.DEAD_LETTERS, [*product(Channel, _REASONS), (metrics.NONE, FAN_OUT_FAILED)])
 
+#: A channel that a stored row names may be none: no label of a metric.
+_CHANNELS: Final = frozenset(Channel)
 #: What the logs tell of a dead letter beside its ids; of an error its class alone, since servers repeat addresses.
 _TOLD: Final = ("event_type", "channel", "reason", "error", "attempts", "request_id", "traceparent")
 
@@ -111,11 +113,11 @@ def bury(connection: Connection, deaths: Sequence[Death], *, found: Collection[S
         for death in deaths
     ]
     ids = [death.id for death in deaths]
-    values = {"deaths": orjson.dumps(given).decode(), "ids": ids, "found": [*found]}
+    values = {"deaths": to_json(given), "ids": ids, "found": [*found]}
     written = connection.execute(_BURY, values).all()
     tell(connection, ids)
     _tell_of(written)
-    letters = [(row.channel or metrics.NONE, row.reason) for row in written]
+    letters = [(row.channel if row.channel in _CHANNELS else metrics.NONE, row.reason) for row in written]
     metrics.count(metrics.DEAD_LETTERS, letters)
     metrics.count(metrics.NOTIFICATIONS, ((channel, Status.FAILED, reason) for channel, reason in letters))
 
@@ -133,7 +135,7 @@ def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
     """Mark events that break fan-out as failed and write their letters, in the connection's transaction."""
     if event_ids:
         given = [{"id": event_id, "letter_id": new_id()} for event_id in event_ids]
-        values = {"deaths": orjson.dumps(given).decode(), "ids": list(event_ids)}
+        values = {"deaths": to_json(given), "ids": list(event_ids)}
         written = connection.execute(_BURY_EVENTS, values).all()
         _tell_of(written)
         metrics.count(metrics.DEAD_LETTERS, ((metrics.NONE, row.reason) for row in written))

@@ -33,6 +33,7 @@ from notifier.facts import Facts, read
 from notifier.failed_rows import BatchFailed, FailedRow
 from notifier.failover import Providers, Relay
 from notifier.gate import Gate, Passed
+from notifier.isolation import kind_of
 from notifier.listeners import Listeners
 from notifier.meters import CLAIM, COMPOSE, GATE, RECORD, Meter
 from notifier.patterns import told_as
@@ -122,7 +123,7 @@ class Delivery:
         began = time.monotonic()
         lease = self._window + self._providers.timeout + MARGIN
         with meter.step(CLAIM), self._engine.connect() as connection:
-            claimed = claim(connection, self._gate.channel, ids, tries, lease, patient=patient)
+            claimed = claim(connection, ids, tries, lease, patient=patient)
             if not claimed:
                 return []
             facts = read(connection, self._gate.channel, claimed)
@@ -249,9 +250,11 @@ class _Batch:
                         self._record()
                     yield
             except Exception:
-                # A provider broke: what has been taken until then must not be sent once more.
+                # A provider broke: what has been taken until then must not be sent once more, and what has not need
+                # not wait for a lease.
                 if self._unrecorded:
                     self._record()
+                self._give_back()
                 raise
             # Postgres may have gone meanwhile. What went out is recorded before anything more does.
             while self._unrecorded and not self._record():
@@ -370,15 +373,18 @@ class _Batch:
             with self._meter.step(RECORD):
                 record(self._transactions, self._unrecorded, finished=self._finished, told=self._told)
         except (OperationalError, InterfaceError) as error:
-            log.warning("record_failed", error=type(error.orig).__name__, results=len(self._unrecorded))
+            log.warning("record_failed", error=kind_of(error), results=len(self._unrecorded))
             self._postgres_is_away = True
             return False
         self._meter.recorded(self._unrecorded, self._finished)
-        self._watch.report()
-        self._relay.report()
         self._unrecorded = []
         gone, self._gone = self._gone, set()
-        prune_tokens(self._transactions, gone)
+        # What is known now, whatever else comes of it, must not cost the batch what is still under way.
+        for tell in (self._watch.report, self._relay.report, partial(prune_tokens, self._transactions, gone)):
+            try:
+                tell()
+            except Exception as error:
+                log.warning("not_noted", error=kind_of(error))
         self._recorded_at = time.monotonic()
         self._postgres_is_away = False
         return True

@@ -7,7 +7,7 @@ of a batch (benchmarks/caching.py), and it would have to be invalidated by every
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import orjson
@@ -24,7 +24,7 @@ from notifier.receivers import Receiver, receivers
 # Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
 _FACTS: Final = text(f"""
     SELECT
-        (SELECT CAST(json_object_agg(user_id, json_build_array(timezone, preferences)) AS text)
+        (SELECT CAST(json_object_agg(user_id, json_build_array(timezone, CAST(preferences AS text))) AS text)
             FROM users WHERE user_id = ANY(:users)) AS users,
         (SELECT CAST(json_object_agg(folded, reason) AS text) FROM suppressions
             WHERE channel = :channel AND folded = ANY(:addresses) AND coalesce(until > now(), true)) AS suppressed,
@@ -43,8 +43,8 @@ class Facts:
     """What is known of the recipients of one batch on one channel, and of holds."""
 
     channel: Channel
-    #: user_id → (time zone, preferences document).
-    users: Mapping[str, tuple[str | None, Mapping[str, Any] | None]]
+    #: user_id → (time zone, preferences document as JSON text: what is wrong with it concerns that user's rows alone).
+    users: Mapping[str, tuple[str | None, str | None]]
     #: Folded address → why it is on the suppression list.
     suppressed: Mapping[str, str]
     #: (hash of an address, category) that the address itself has switched off.

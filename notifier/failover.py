@@ -57,6 +57,14 @@ class Choice:
     rate: float | None = None
 
 
+def _takes(choice: Choice, recipient: str) -> bool:
+    """Whether a provider takes an address; one that breaks over it does not."""
+    try:
+        return choice.provider.takes(recipient)
+    except Exception:
+        return False
+
+
 class Providers:
     """The providers of a channel, in order of preference. Used by several threads at once."""
 
@@ -73,7 +81,7 @@ class Providers:
         """The places of those that a message may go to, the preferred one first; the same in every attempt."""
         if len(self.choices) == 1:
             return [0]
-        able = [place for place, choice in enumerate(self.choices) if choice.provider.takes(recipient)]
+        able = [place for place, choice in enumerate(self.choices) if _takes(choice, recipient)]
         shares = [(place, weight) for place in able if (weight := self.choices[place].weight) is not None]
         if shares:
             point = message_id.int % 2**48 % sum(weight for _, weight in shares)  # the id's last bits are random

@@ -4,8 +4,9 @@ A skipped or failed row that still has `next_channels` owes its successor. The c
 in between forgets nothing, and of several push tokens the last one to die brings the next channel, once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 from sqlalchemy import Engine, text
@@ -15,18 +16,23 @@ from notifier.callbacks import tell
 from notifier.causes import Cause
 from notifier.channels import FINISHED, Channel, Status
 from notifier.drafts import as_document, insert_notifications
+from notifier.isolation import broken, in_parts
 from notifier.lanes import BATCH
 from notifier.plans import Origin, Plan, Planner, Row, Strategy, next_in_line, shared_fields
 from notifier.templates import Catalogue, catalogue
 from notifier.users import Person, people
 
+_OWING: Final = text(f"""
+    SELECT id FROM notifications
+    WHERE next_channels IS NOT NULL AND status IN ('{Status.FAILED}', '{Status.SKIPPED}') ORDER BY id LIMIT {BATCH}
+""")
 _OWED: Final = text(f"""
     SELECT n.*, CAST(n.content AS text) AS content_text, (
         SELECT array_agg(s.status) FROM notifications s WHERE s.id = ANY(n.siblings)
     ) AS beside
     FROM notifications n
-    WHERE n.next_channels IS NOT NULL AND n.status IN ('{Status.FAILED}', '{Status.SKIPPED}')
-    ORDER BY n.id LIMIT {BATCH} FOR UPDATE OF n SKIP LOCKED
+    WHERE n.id = ANY(:ids) AND n.next_channels IS NOT NULL AND n.status IN ('{Status.FAILED}', '{Status.SKIPPED}')
+    ORDER BY n.id FOR UPDATE OF n SKIP LOCKED
 """)
 _INSERT: Final = text(insert_notifications())
 _SETTLED: Final = text("UPDATE notifications SET next_channels = NULL WHERE id = ANY(:ids)")
@@ -39,13 +45,34 @@ _REACHED: Final = frozenset({Status.SENT, Status.DELIVERED})
 def take_over(engine: Engine, planner: Planner) -> int:
     """Make the successors that are owed, a batch of them; returns how many rows were made.
 
-    They are due at once. Any number of clocks may call it; ids are derived, so none is made twice.
+    They are due at once. Any number of clocks may call it; ids are derived, so none is made twice. A row whose
+    successor cannot be made owes none any more, and keeps no other's back.
     """
+    made = 0
+    with engine.connect() as connection:
+        owing = list(connection.scalars(_OWING))
+
+    def work(ids: Sequence[UUID]) -> None:
+        nonlocal made
+        made += _take_over(engine, planner, ids) if ids else 0
+
+    def give_up(row_id: UUID, error: Exception) -> None:
+        broken("next channel", error, row_id)
+        with engine.begin() as connection:
+            connection.execute(_SETTLED, {"ids": [row_id]})
+
+    in_parts(owing, work, give_up)
+    return made
+
+
+def _take_over(engine: Engine, planner: Planner, ids: Sequence[UUID]) -> int:
+    """Make the successors that some rows owe; returns how many rows were made. Raises what their data raises."""
+    rows: list[Row] = []
     with engine.begin() as connection:
-        owed = [dict(row) for row in connection.execute(_OWED).mappings()]
+        owed = [dict(row) for row in connection.execute(_OWED, {"ids": list(ids)}).mappings()]
         if not owed:
             return 0
-        settled, rows = [], []
+        settled: list[UUID] = []
         persons = people(connection, (row["user_id"] for row in owed), keep=True)
         templates = catalogue(connection, (row["template"] for row in owed))
         for row in owed:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import orjson
 from sqlalchemy import Connection, Engine
 
 from notifier import lines, metrics, pacing
@@ -19,9 +20,10 @@ from notifier.callbacks import tell
 from notifier.cancelling import REPLACED
 from notifier.channels import Channel, Status
 from notifier.claiming import Aside, Claimed, set_aside, take_dedup_keys
-from notifier.deadletters import Death, bury
+from notifier.deadletters import PERMANENT_ERROR, Death, bury
 from notifier.facts import Facts
 from notifier.holds import ALL, HELD, RECHECK
+from notifier.isolation import Broken, attempt, broken, in_parts
 from notifier.plans import NO_ADDRESS
 from notifier.preferences import GENERAL, Circumstances, Rule, decide
 from notifier.provider_gate import ProviderGate
@@ -52,23 +54,48 @@ class Gate:
 
     def let_through(self, engine: Engine, rows: Sequence[Claimed], facts: Facts) -> "Passed":
         """Those rows that may be sent now; the others are put aside. As many queries for one row as for many."""
-        verdicts = [(row, self._judge(row, facts)) for row in rows]
+        verdicts = [(row, self._verdict(row, facts)) for row in rows]
         put = [verdict for _, verdict in verdicts if verdict is not None]
         passed = [row for row, verdict in verdicts if verdict is None]
         without, probes = self.providers.keep(engine, passed, facts.health)
         passed = _without(without, passed)
-        passed = self._put_aside(engine, rows, passed, put + without, facts)
+        passed = self._put_aside_in_parts(engine, rows, passed, put + without, facts)
         if full := self.providers.limit(passed):
-            self._put_aside(engine, rows, [], full, facts)
+            self._put_aside_in_parts(engine, rows, [], full, facts)
         passed = _without(full, passed)
         return Passed(passed, self.providers.leave(engine, probes, passed))
+
+    def _put_aside_in_parts(
+        self,
+        engine: Engine,
+        rows: Sequence[Claimed],
+        passed: Sequence[Claimed],
+        put: Sequence[Aside | Death],
+        facts: Facts,
+    ) -> list[Claimed]:
+        """Do as _put_aside does; a row that the database refuses is dead, and keeps no other back."""
+        left: list[Claimed] = []
+        passing, verdicts = {row.id for row in passed}, {verdict.id: verdict for verdict in put}
+        concerned = [row for row in rows if row.id in passing or row.id in verdicts]
+
+        def work(part: Sequence[Claimed]) -> None:
+            going = [row for row in part if row.id in passing]
+            put_now = [verdicts[row.id] for row in part if row.id in verdicts]
+            left.extend(self._put_aside(engine, part, going, put_now, facts))
+
+        def give_up(row: Claimed, error: Exception) -> None:
+            with engine.begin() as connection:
+                bury(connection, [_dead(row, broken("rules", error, row.id))])
+
+        in_parts(concerned, work, give_up)
+        return left
 
     def _put_aside(
         self,
         engine: Engine,
         rows: Sequence[Claimed],
         passed: Sequence[Claimed],
-        put: list[Aside | Death],
+        put: Sequence[Aside | Death],
         facts: Facts,
     ) -> list[Claimed]:
         """Put aside what the verdicts say, and what must wait its turn; returns what is left of `passed`."""
@@ -76,6 +103,7 @@ class Gate:
         paced = limited(passed, facts.receivers)
         if not (put or keyed or paced or (passed and self.providers.is_paced)):
             return list(passed)
+        put = list(put)
         with engine.begin() as connection:
             pacing.lock(connection, [*paced, *put_aside_for(put, rows, pacing.BREAKER_OPEN).values()])
             put += self.receivers.pace(connection, paced, facts.receivers)
@@ -101,8 +129,14 @@ class Gate:
             if isinstance(verdict, Aside) and verdict.status not in {Status.QUEUED, Status.CANCELLED}:
                 yield self.channel, verdict.status, verdict.reason or ""
 
+    def _verdict(self, row: Claimed, facts: Facts) -> Aside | Death | None:
+        verdict = attempt("rules", row.id, lambda: self._judge(row, facts))
+        return _dead(row, verdict) if isinstance(verdict, Broken) else verdict
+
     def _judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
-        """What becomes of one row; None where it may be sent."""
+        """What becomes of one row; None where it may be sent. Raises what its data raises."""
+        if row.channel != self.channel:
+            return _dead(row, Broken(f"rules: it waits in a queue of {self.channel}, and is not of that channel"))
         if row.deadline is not None and row.deadline <= row.now:
             return Aside(row.id, row.claims, Status.EXPIRED, None, of_use_until(row.deadline))
         if target := facts.held(row):
@@ -135,7 +169,8 @@ class Gate:
             row.critical,
             facts.suppressed.get(folded(self.channel, recipient)),
             opted_out,
-            preferences,
+            # What is critical is not asked about them, and goes whatever is wrong with them.
+            None if preferences is None or row.critical else orjson.loads(preferences),
             self.zone,
             zone,
         )
@@ -156,6 +191,11 @@ class Passed:
 
     rows: list[Claimed]
     probes: set[int]
+
+
+def _dead(row: Claimed, why: Broken) -> Death:
+    """What becomes of a row whose own data cannot be used: no later attempt would find other data."""
+    return Death(row.id, row.claims, PERMANENT_ERROR, str(why))
 
 
 def _without(put: Sequence[Aside | Death], rows: Sequence[Claimed]) -> list[Claimed]:

@@ -51,11 +51,12 @@ _DUE: Final = text(f"""
 """)
 _QUEUE: Final = text(f"""
     UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL,
-        due_at = now() + :lease * interval '1 second'
+        tries = greatest(least(tries, :most), 0), due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids)
 """)
 _LOST: Final = text("""
-    UPDATE notifications SET lost = lost + 1, attempts = attempts + CASE WHEN id = ANY(:unrecorded) THEN 1 ELSE 0 END
+    UPDATE notifications SET lost = least(lost, 2147483646) + 1,
+        attempts = least(attempts, 2147483646) + CASE WHEN id = ANY(:unrecorded) THEN 1 ELSE 0 END
     WHERE id = ANY(:ids)
 """)
 _DUE_EVENTS: Final = text("""
@@ -83,29 +84,38 @@ def hand_over(
         due = connection.execute(_DUE, {"queue": queue, "limit": BATCH, "spare_sending": spare_sending}).all()
         lost = [row for row in due if row.status == Status.SENDING]
         dead = _take_back(connection, lost, policy)
-        messages = list(islice(_messages(queue, [row for row in due if row.id not in dead]), room))
-        _put_in_queue(connection, _QUEUE, messages, lease)
+        alive = [row for row in due if row.id not in dead]
+        messages = list(islice(_messages(queue, alive, policy.max_retries), room))
+        _put_in_queue(connection, _QUEUE, messages, lease, most=policy.max_retries)
     metrics.LOST_ROWS.labels(queue).inc(len(lost))
     return messages
 
 
-def _put_in_queue(connection: Connection, statement: TextClause, messages: Sequence[Handover], lease: float) -> None:
+def _put_in_queue(
+    connection: Connection, statement: TextClause, messages: Sequence[Handover], lease: float, **more: int
+) -> None:
     if messages:
         ids = sorted(row_id for message in messages for row_id in message.ids)
-        connection.execute(statement, {"ids": ids, "lease": lease})
+        connection.execute(statement, {"ids": ids, "lease": lease, **more})
 
 
-def _messages(queue: str, due: Sequence[Row[Any]]) -> Iterator[Handover]:
+def _messages(queue: str, due: Sequence[Row[Any]], most: int) -> Iterator[Handover]:
     """Rows with the same number of failed attempts share a message, but for suspects.
 
-    A row whose worker died goes alone: if it kills the next one too, it takes no neighbour with it.
+    A row whose worker died goes alone: if it kills the next one too, it takes no neighbour with it. `most`: the retries
+    that the settings allow. A row that has more behind it, since they were lowered or somebody wrote it so, has one
+    attempt left: Celery computes two to that power.
     """
+
+    def tries(row: Row[Any]) -> int:
+        return max(0, min(int(row.tries), most))
+
     suspects = {row.id for row in due if row.lost or row.status == Status.SENDING}
-    others = sorted((row for row in due if row.id not in suspects), key=lambda row: row.tries)
-    for tries, group in groupby(others, key=lambda row: row.tries):
+    others = sorted((row for row in due if row.id not in suspects), key=tries)
+    for number, group in groupby(others, key=tries):
         rows = list(group)
-        yield Handover(queue, [row.id for row in rows], tries, min(row.due_at for row in rows))
-    yield from (Handover(queue, [row.id], row.tries, row.due_at) for row in due if row.id in suspects)
+        yield Handover(queue, [row.id for row in rows], number, min(row.due_at for row in rows))
+    yield from (Handover(queue, [row.id], tries(row), row.due_at) for row in due if row.id in suspects)
 
 
 def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPolicy) -> set[UUID]:

@@ -19,12 +19,13 @@ from uuid import UUID
 import orjson
 import structlog
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from notifier import metrics
 from notifier.causes import Cause
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
+from notifier.isolation import is_away, kind_of
 
 log = structlog.get_logger()
 
@@ -163,14 +164,14 @@ class Intake:
             return []
         try:
             return self._commit(drafts)
-        except (OperationalError, InterfaceError) as error:
-            log.warning("intake_unavailable", error=type(error.orig).__name__, drafts=len(drafts))
-            return [Unavailable("Postgres cannot be reached.")] * len(drafts)
-        except DBAPIError as error:
+        except Exception as error:
+            if is_away(error):
+                log.warning("intake_unavailable", error=kind_of(error), drafts=len(drafts))
+                return [Unavailable("Postgres cannot be reached.")] * len(drafts)
             if len(drafts) > 1:
                 # One poisoned row must not fail its neighbours.
                 return [answer for draft in drafts for answer in self._answers([draft])]
-            log.warning("intake_refused", error=type(error.orig).__name__)
+            log.warning("intake_refused", error=kind_of(error))
             return [Invalid({"_schema": ["Postgres cannot store this."]})]
 
     def _commit(self, drafts: Sequence[Draft]) -> list[Answer]:

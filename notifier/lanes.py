@@ -21,7 +21,8 @@ def lane(channel: Channel, priority: Priority) -> str:
 
 
 #: `lane` in SQL, over a notification's columns.
-LANE_IN_SQL: Final = f"CASE priority WHEN '{Priority.NORMAL}' THEN channel ELSE channel || '.' || priority END"
+LANE_IN_SQL: Final = f"""CASE WHEN priority IN ('{Priority.HIGH}', '{Priority.LOW}') THEN channel || '.' || priority
+    ELSE channel END"""
 
 
 def retry_queue(channel: Channel) -> str:

@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
 from notifier.pacing import BREAKER_OPEN, THROTTLED
+from notifier.receivers import usable_rate
 
 #: Receivers that are looked at, and rows that are let go, in one transaction.
 _RECEIVERS: Final = 500
@@ -84,7 +85,8 @@ def _choose(connection: Connection, reason: str, receivers: Sequence[Row[Any]]) 
 
 def _how_many(receiver: Row[Any], reason: str) -> dict[str, int]:
     """How many may go, and for how many milliseconds they are left alone if one of them goes by itself within them."""
-    if reason == THROTTLED and receiver.enabled and receiver.rate is not None:
+    rate = usable_rate(receiver.rate)
+    if reason == THROTTLED and receiver.enabled and rate is not None:
         # Its slot is free. Where the next in the line does not come soon, others are gone that stood before it.
-        return {"most": max(1, math.floor(receiver.rate)), "patience": math.ceil(_PATIENCE * 1000)}
+        return {"most": max(1, min(_ROWS, math.floor(rate))), "patience": math.ceil(_PATIENCE * 1000)}
     return {"most": _ROWS, "patience": 0}

@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.addresses import without_password
+from notifier.isolation import attempt
 from notifier.paths import is_false, search
 
 log = structlog.get_logger()
@@ -45,6 +47,14 @@ class Listener:
     def wants(self, view: Mapping[str, Any]) -> bool:
         """Whether its filter lets an event (see notifier.routes.view_of) through."""
         return self.filter is None or not is_false(search(self.filter, view))
+
+
+def _listener(row: Row[Any]) -> Listener:
+    """A stored subscription. Raises where it is none."""
+    types = tuple(row.event_types)
+    if not all(isinstance(pattern, str) for pattern in types):
+        raise TypeError("a pattern of a subscription is no text")
+    return Listener(row.id, without_password(row.url), types, row.filter, row.enabled)
 
 
 class Directory:
@@ -97,10 +107,9 @@ class Listeners:
         version = int(connection.scalar(_VERSION) or 0)
         directory = self._directory
         if directory is None or directory.version != version:
-            rows = connection.execute(_ALL)
-            listeners = tuple(
-                Listener(r.id, without_password(r.url), tuple(r.event_types), r.filter, r.enabled) for r in rows
-            )
+            # One that cannot be read hears nothing; the others do.
+            read = (attempt("subscription", row.id, partial(_listener, row)) for row in connection.execute(_ALL))
+            listeners = tuple(each for each in read if isinstance(each, Listener))
             directory = self._directory = Directory(version, listeners)
         self._asked_at = time.monotonic()
         return directory

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from notifier.causes import Cause
 from notifier.channels import EventStatus, Priority
+from notifier.documents import to_json
 from notifier.drafts import as_document, insert_events
 from notifier.ids import new_id, time_of
 
@@ -34,7 +35,7 @@ def _row(event_id: UUID, event_type: str, payload: Mapping[str, Any], cause: Cau
         "event_type": event_type,
         "source": SOURCE,
         "status": EventStatus.ACCEPTED,
-        "payload": orjson.Fragment(orjson.dumps(payload)),
+        "payload": orjson.Fragment(to_json(payload)),
         "critical": False,
         "priority": Priority.NORMAL,
         "request_id": cause.request_id,

@@ -1,5 +1,6 @@
 """The receivers of a batch: the subscriptions that its rows are for, as they are at the moment of sending."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,7 +37,8 @@ class Receiver:
     url: str
     enabled: bool
     disabled_reason: str | None
-    headers: Mapping[str, str]
+    #: Headers of the receiver's own, as JSON text: what is wrong with them concerns its rows alone.
+    headers_text: str
     rate_limit_per_second: float | None
     #: The 4xx that are final for a message, beside 410.
     permanent_statuses: frozenset[int]
@@ -48,9 +50,20 @@ class Receiver:
     #: When it was last changed.
     updated_at: datetime
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Name → value. Raises what the stored text raises."""
+        headers: Mapping[str, str] = orjson.loads(self.headers_text)
+        return headers
+
     def keys(self, vault: Vault) -> tuple[bytes, ...]:
         """What signs its messages. Raises CannotDecrypt, Conflict."""
         return tuple(key_of(vault.decrypt(secret)) for secret in self.secrets)
+
+
+def usable_rate(rate: float | None) -> float | None:
+    """Return a stored rate limit where one can go by it: a number over zero. Else there is none."""
+    return rate if rate is not None and math.isfinite(rate) and rate > 0 else None
 
 
 def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[UUID, Receiver]:
@@ -64,8 +77,8 @@ def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[
             row.url,
             row.enabled,
             row.disabled_reason,
-            orjson.loads(row.headers),
-            row.rate_limit_per_second,
+            row.headers,
+            usable_rate(row.rate_limit_per_second),
             frozenset(row.permanent_statuses),
             tuple(bytes(secret) for secret in (row.secret, row.previous_secret) if secret is not None),
             row.troubled,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from html.parser import HTMLParser
 from typing import Any, Final
@@ -111,7 +111,7 @@ def context_of(
         "payload": payload,
         "data": payload,
         "event": event or {},
-        "user": asdict(person) if person else {},
+        "user": person.as_members() if person else {},
         "unsubscribe_url": unsubscribe or "",
     }
 

@@ -14,6 +14,7 @@ from notifier.channels import Channel, Priority
 from notifier.errors import Invalid
 from notifier.holds import ALL
 from notifier.ids import new_id
+from notifier.isolation import Broken, attempt
 from notifier.models import Route
 from notifier.paths import is_false, search
 from notifier.patterns import NAME, matches
@@ -25,6 +26,8 @@ Definition = Mapping[str, Any]
 
 INVALID_ADDRESS: Final = "invalid_address"
 INVALID_TARGET_DATE: Final = "invalid_target_date"
+#: The route's own definition cannot be used: it was written by hand, or by a newer release.
+BROKEN_ROUTE: Final = "broken_route"
 
 _PUT: Final = text("""
     INSERT INTO routes AS known (id, name, event_type, definition, enabled, created_at, updated_at)
@@ -72,10 +75,19 @@ def remove(connection: Connection, names: Sequence[str]) -> int:
 
 def definitions(connection: Connection, *, enabled_only: bool = False) -> dict[str, dict[str, Any]]:
     """All routes' definitions by name, in the order of their names."""
-    query = select(Route.name, Route.definition).order_by(Route.name)
+    query = select(Route.name, Route.event_type, Route.definition).order_by(Route.name)
     if enabled_only:
         query = query.where(Route.enabled)
-    return {row.name: orjson.loads(row.definition) for row in connection.execute(query)}
+    return {row.name: definition_of(row.event_type, row.definition) for row in connection.execute(query)}
+
+
+def definition_of(event_type: str, document: str) -> dict[str, Any]:
+    """A route's definition as it is stored; of one that cannot be read the event type alone."""
+    try:
+        found = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        found = None
+    return found if isinstance(found, dict) and isinstance(found.get("event_type"), str) else {"event_type": event_type}
 
 
 def view_of(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,10 +107,21 @@ def plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[
     """What a route makes of an event: one plan a person or address, none where it does not match.
 
     What the route says goes before what the event says. A path that leads to nothing usable makes a plan that is
-    refused, so that a reader sees why nothing came.
+    refused, so that a reader sees why nothing came; so does a route that cannot be used at all.
     """
     if not matches(route["event_type"], event["event_type"]):
         return []
+    made = attempt("route", name, lambda: _plans(name, route, event, view))
+    return [refused(name, event, made)] if isinstance(made, Broken) else made
+
+
+def refused(name: str, event: Mapping[str, Any], why: Broken) -> Plan:
+    """A plan for the record of what a route that is broken could not make of an event."""
+    event = {**event, "target_date": None, "lead_time": None}
+    return Plan(**shared_fields(event), route=name, refused=(BROKEN_ROUTE, f"The route {name} is broken. {why}"))
+
+
+def _plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[str, Any]) -> list[Plan]:
     if route.get("filter") and is_false(search(route["filter"], view)):
         return []
     base = replace(Plan(**shared_fields(event)), **_own_fields(route), route=name)
@@ -110,8 +133,14 @@ def plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[
     return [_addressed(base, path, found) for path, found in _recipients(route["to"], view)]
 
 
+#: What must be of one type, or it would break the statements of a whole batch.
+_TYPES: Final = {"template": str, "category": str, "critical": bool}
+
+
 def _own_fields(route: Definition) -> dict[str, Any]:
-    own = {name: route[name] for name in ("template", "category", "critical") if route.get(name) is not None}
+    own = {name: route[name] for name in _TYPES if route.get(name) is not None}
+    if wrong := [name for name, value in own.items() if not isinstance(value, _TYPES[name])]:
+        raise TypeError(f"{wrong[0]} of a route is no {_TYPES[wrong[0]].__name__}")
     if route.get("priority") is not None:
         own["priority"] = Priority(route["priority"])
     if route.get("lead_time"):

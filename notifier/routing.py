@@ -22,14 +22,15 @@ from notifier.channels import Channel, EventStatus, Priority, Status
 from notifier.drafts import as_document, insert_notifications
 from notifier.errors import Conflict
 from notifier.ids import derived_id, millisecond_of, new_id, time_of
+from notifier.isolation import Broken, attempt
 from notifier.lanes import FAN_OUT, lane
 from notifier.listeners import Directory, Listener, Listeners
 from notifier.plans import Origin, Plan, Planner, Row, plan_of
 from notifier.receivers import SUBSCRIPTION_DISABLED
 from notifier.subscriptions import keep_enabled
-from notifier.templates import catalogue
+from notifier.templates import Catalogue, catalogue
 from notifier.tracing import BatchTrace
-from notifier.users import people
+from notifier.users import Person, people
 
 log = structlog.get_logger()
 
@@ -80,8 +81,25 @@ def _own_rows(
         cancelled = event["cancelled_at"] is not None and replay_id is None
         cause = Cause(event["request_id"], event["traceparent"])
         origin = Origin(replay_id or event["id"], event["source"], event["id"], event["event_type"], cancelled, cause)
-        rows += planner.rows(plan, origin, persons.get(plan.user_id or ""), templates)
+        rows += _rows_of(planner, plan, event, origin, persons.get(plan.user_id or ""), templates)
     return rows
+
+
+def _rows_of(
+    planner: Planner,
+    plan: Plan,
+    event: Mapping[str, Any],
+    origin: Origin,
+    person: Person | None,
+    templates: Catalogue,
+) -> list[Row]:
+    """The rows of a plan. A route whose plan cannot be carried out is refused; all else is its event's own failure."""
+    if plan.route is None:
+        return planner.rows(plan, origin, person, templates)
+    made = attempt("route", plan.route, lambda: planner.rows(plan, origin, person, templates))
+    if isinstance(made, Broken):
+        return planner.rows(routes.refused(plan.route, event, made), origin, None, templates)
+    return made
 
 
 def _rows_for(

@@ -1,7 +1,7 @@
 """Users: where people can be reached, and what they want to hear of."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ class Person:
     chat_url: str | None
     timezone: str | None
     locale: str | None
-    attributes: Mapping[str, Any]
+    #: JSON text: what is wrong with it concerns alone what reads it.
+    attributes_text: str
 
     def addresses(self, channel: Channel) -> tuple[str, ...]:
         """Where they are reached over a channel."""
@@ -34,6 +35,17 @@ class Person:
             return self.push_tokens
         address: str | None = getattr(self, ADDRESS_FIELDS[channel])
         return (address,) if address else ()
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Whatever templates want to know. Raises what the stored text raises."""
+        attributes: Mapping[str, Any] = orjson.loads(self.attributes_text)
+        return attributes
+
+    def as_members(self) -> dict[str, Any]:
+        """The person as templates see them. Raises what the stored attributes raise."""
+        names = (field.name for field in fields(self) if field.name != "attributes_text")
+        return {**{name: getattr(self, name) for name in names}, "attributes": self.attributes}
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -94,7 +106,7 @@ def people(connection: Connection, user_ids: Iterable[str | None], *, keep: bool
             row.chat_url,
             row.timezone,
             row.locale,
-            orjson.loads(row.attributes),
+            row.attributes,
         )
         for row in rows
     }

@@ -1,5 +1,6 @@
 """The task class of deliveries: a retry is a `due_at` in Postgres, a failed task is a dead letter."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 
 #: Threads that wait for what keeps a batch waiting. They are joined when the process ends.
 _STRAGGLERS: Final = 32
+#: The longest wait that a provider may ask for, in seconds.
+_LONGEST_WAIT: Final = 7 * 24 * 3600.0
 _stragglers = ThreadPoolExecutor(_STRAGGLERS, thread_name_prefix="straggler")
 _room_for_stragglers = threading.Semaphore(_STRAGGLERS)
 
@@ -118,7 +121,9 @@ class DeliverTask(Task):
                 maximum=self.policy.backoff_max,
                 full_jitter=self.policy.jitter,
             )
-        return max(countdown or 0, row.retry_after or 0)
+        # A provider from elsewhere may ask for what no interval can hold.
+        asked = min(row.retry_after or 0.0, _LONGEST_WAIT)
+        return max(countdown or 0, asked if math.isfinite(asked) else 0.0)
 
     @staticmethod
     def _deaths(rows: Sequence[FailedRow]) -> list[Death]:

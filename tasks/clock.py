@@ -3,8 +3,10 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 from celery import shared_task
@@ -27,12 +29,15 @@ from notifier import (
     throttles,
 )
 from notifier.handover import hand_over, queues_with_due_rows
+from notifier.isolation import is_away, kind_of
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
 from tasks import app
 from tasks.hints import LEASE, depth, publish, room
 
 log = structlog.get_logger()
+
+Done = TypeVar("Done")
 
 #: A tick hands over for at most this long, in seconds; the next one goes on.
 _TICK: Final = 0.9
@@ -67,11 +72,12 @@ def hand_over_due() -> None:
 def _tick(*, spare_sending: bool) -> None:
     wires = wiring()
     until = time.monotonic() + _TICK
-    freed = holds.free_released(wires.engine)
-    succeeded = fallbacks.take_over(wires.engine, wires.planner(lambda _: LEASE))
-    let_go = letting_go.let_go(wires.engine) + breakers.let_go(wires.engine) + throttles.move_up(wires.engine)
-    recovered = _go_on_recovering()
-    received = receipts.apply_waiting(wires.engine, wires.senders)
+    freed = _step("holds", partial(holds.free_released, wires.engine))
+    succeeded = _step("next_channels", partial(fallbacks.take_over, wires.engine, wires.planner(lambda _: LEASE)))
+    let_go = sum(_step("let_go", partial(each.let_go, wires.engine)) for each in (letting_go, breakers))
+    let_go += _step("move_up", partial(throttles.move_up, wires.engine))
+    recovered = _step("recoveries", _go_on_recovering)
+    received = _step("receipts", partial(receipts.apply_waiting, wires.engine, wires.senders))
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
     with app.producer_or_acquire() as producer:
@@ -80,7 +86,8 @@ def _tick(*, spare_sending: bool) -> None:
             for queue in [queue for queue, left in rooms.items() if left > 0]:
                 lease = LEASE + depth(producer.connection, handover_queue(queue))
                 policy = None if queue == FAN_OUT else wires.settings.retry_policy(channel_of(queue))
-                messages = hand_over(wires.engine, queue, rooms[queue], lease, policy, spare_sending=spare_sending)
+                give = partial(hand_over, wires.engine, queue, rooms[queue], lease, policy, spare_sending=spare_sending)
+                messages = _step(f"hand_over {queue}", give) or []
                 publish(app, [replace(each, queue=handover_queue(queue)) for each in messages], producer)
                 rows = sum(len(message.ids) for message in messages)
                 metrics.HANDOVERS.labels(queue).inc(rows)
@@ -97,6 +104,18 @@ def _tick(*, spare_sending: bool) -> None:
             let_go=let_go,
             receipts=received,
         )
+
+
+def _step(name: str, work: Callable[[], Done]) -> Done | Literal[0]:
+    """Do one part of a tick. What breaks it, a row's data or an error of ours, keeps no other part from being done."""
+    try:
+        return work()
+    except Exception as error:
+        if is_away(error):
+            raise
+        metrics.TICKS_FAILED.inc()
+        log.warning("tick_step_failed", step=name, error=kind_of(error))
+        return 0
 
 
 def _go_on_recovering() -> int:

@@ -7,11 +7,11 @@ from uuid import UUID
 import structlog
 from celery import Task, shared_task
 from celery.signals import worker_init
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from config.wiring import wiring
 from notifier import handlers, metrics, routing
 from notifier.causes import Cause
+from notifier.isolation import in_parts, kind_of
 from notifier.tracing import BatchTrace
 from tasks.headers import REQUEST_ID, TRACEPARENT
 from tasks.publisher import publisher
@@ -30,15 +30,7 @@ def fan_out(self: Task, ids: Sequence[str]) -> None:
     """Fan a batch of events out. One that breaks is left to its lease, without its neighbours."""
     event_ids = [UUID(event_id) for event_id in ids]
     cause = Cause(self.request.get(REQUEST_ID), self.request.get(TRACEPARENT))
-    try:
-        _fan_out(event_ids, cause)
-    except (OperationalError, InterfaceError):
-        raise  # Postgres is away; so it would be for each of them
-    except Exception as error:
-        if len(event_ids) > 1:
-            log.warning("fan_out_failed", events=len(event_ids), error=type(error).__name__)
-        for event_id in event_ids:
-            _fan_out_alone(event_id, cause)
+    in_parts(event_ids, lambda part: _fan_out(part, cause), _note)
 
 
 def _fan_out(event_ids: Sequence[UUID], cause: Cause) -> None:
@@ -53,13 +45,7 @@ def _fan_out(event_ids: Sequence[UUID], cause: Cause) -> None:
     publisher().hint(hints, [cause] * len(hints))
 
 
-def _fan_out_alone(event_id: UUID, cause: Cause) -> None:
-    try:
-        _fan_out([event_id], cause)
-    except Exception as error:
-        log.warning("fan_out_failed", event_id=str(event_id), error=type(error).__name__)
-        # The class and the database's code: a message would repeat the event's data.
-        origin = error.orig if isinstance(error, DBAPIError) else error
-        routing.note_failure(
-            wiring().engine, event_id, f"{type(origin).__name__} {getattr(origin, 'pgcode', '') or ''}".strip()
-        )
+def _note(event_id: UUID, error: Exception) -> None:
+    """Remember why an event cannot be fanned out."""
+    log.warning("fan_out_failed", event_id=str(event_id), error=kind_of(error))
+    routing.note_failure(wiring().engine, event_id, kind_of(error))

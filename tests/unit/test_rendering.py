@@ -102,7 +102,7 @@ def test_times_come_out_in_utc() -> None:
     assert rfc3339(datetime(2026, 1, 1, 1, 0, tzinfo=timezone(timedelta(hours=2)))) == "2025-12-31T23:00:00Z"
 
 
-ADA = Person("u1", "ada@example.com", None, ("t1", "t2"), None, None, "Europe/Berlin", "de", {"name": "Ada"})
+ADA = Person("u1", "ada@example.com", None, ("t1", "t2"), None, None, "Europe/Berlin", "de", '{"name": "Ada"}')
 
 
 def test_a_template_sees_event_payload_and_user() -> None:

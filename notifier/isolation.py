@@ -1,0 +1,88 @@
+"""Isolation: a row that breaks the code, or that the database refuses, fails alone; its batch goes on.
+
+Two boundaries, and everything that works on a batch stands behind one of them:
+
+    attempt   for what reads one row's data: what it raises is the row's own failure
+    in_parts  for what works on many rows at once: where that fails, it is done again in halves, down to single rows
+
+Only Exception is caught. A row that kills its worker is found by its lease (notifier.handover).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+log = structlog.get_logger()
+
+Row = TypeVar("Row")
+Made = TypeVar("Made")
+
+#: Classes of SQLSTATE that blame the data, also where psycopg2 calls the error operational: data exception, integrity
+#: constraint, program limit exceeded (a key that is too long for its index).
+_OF_DATA: Final = frozenset({"22", "23", "54"})
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether an error says that the database cannot do its work now, and nothing of the data."""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    return (getattr(error.orig, "pgcode", None) or "")[:2] not in _OF_DATA
+
+
+def kind_of(error: Exception) -> str:
+    """Return the class of an error and the database's code, if any. A message would repeat the row's data."""
+    origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return f"{type(origin).__name__} {getattr(origin, 'pgcode', None) or ''}".strip()
+
+
+class Broken(Exception):
+    """A row cannot go through a step, because of its own data; the text says which and why, without the data."""
+
+
+def broken(step: str, error: Exception, row_id: UUID | str) -> Broken:
+    """Return what is said of a row that broke a step, and log it."""
+    log.warning("row_broken", step=step, row=str(row_id), error=kind_of(error))
+    return Broken(f"{step}: its data cannot be used ({kind_of(error)})")
+
+
+def attempt(step: str, row_id: UUID | str, work: Callable[[], Made]) -> Made | Broken:
+    """Return what `work` makes of one row's data, or why it cannot."""
+    try:
+        return work()
+    except Exception as error:
+        return broken(step, error, row_id)
+
+
+def in_parts(
+    rows: Sequence[Row], work: Callable[[Sequence[Row]], None], give_up: Callable[[Row, Exception], None]
+) -> None:
+    """Do the work on all rows at once, and where that fails in parts; `give_up` gets the rows that fail alone.
+
+    `work` leaves nothing behind where it raises: it is one transaction. Raises what it raises where the database is
+    away, and nothing else.
+    """
+    try:
+        work(rows)
+    except Exception as error:
+        if is_away(error):
+            raise
+        if len(rows) <= 1:
+            for row in rows:
+                _give_up(row, error, give_up)
+            return
+        middle = len(rows) // 2
+        in_parts(rows[:middle], work, give_up)
+        in_parts(rows[middle:], work, give_up)
+
+
+def _give_up(row: Row, error: Exception, give_up: Callable[[Row, Exception], None]) -> None:
+    try:
+        give_up(row, error)
+    except Exception as again:
+        if is_away(again):
+            raise
+        # Nothing can be said of it in the database: it is left to its lease, and its neighbours go on.
+        log.warning("row_left", error=kind_of(again), because=kind_of(error))
