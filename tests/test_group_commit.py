@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from notifier.channels import Channel, Priority
 from notifier.drafts import Draft, draft_event
+from notifier.errors import Invalid
 from notifier.intake import Accepted, Intake
 from notifier.listeners import Directory
 from notifier.plans import Planner
@@ -75,3 +76,25 @@ def test_a_connection_that_died_since_is_replaced_without_a_word(engine: Engine)
         )
     assert isinstance(intake.accept([_draft(None)], 10)[0], Accepted)
     assert _count(engine) == [2, 2]
+
+
+def test_a_draft_that_cannot_be_written_costs_no_other_its_place(engine: Engine) -> None:
+    """Neither what no JSON can say, nor what Postgres calls an operational error: a key too long for its index."""
+    intake = Intake(engine, _NoHints(), idempotency_ttl=timedelta(hours=1))
+    bad = [
+        {"category": "\ud800"},
+        {"category": "\0"},
+        {"category": 2**70},
+        {"send_at": "nonsense"},
+        {"recipient": "http://x/" + "".join(chr(0x10000 + number * 7919 % 0xFFFF) for number in range(2000))},
+    ]
+    drafts = [_draft(None) for _ in range(20)]
+    for place, fields in enumerate(bad):
+        poisoned = _draft(None)
+        for row in (poisoned.event or {}, *poisoned.notifications):
+            row.update(fields)
+        drafts.insert(place * 3, poisoned)
+    answers = intake.accept(drafts, 10)
+    assert [place for place, answer in enumerate(answers) if isinstance(answer, Invalid)] == [0, 3, 6, 9, 12]
+    assert sum(isinstance(answer, Accepted) for answer in answers) == 20
+    assert _count(engine) == [20, 20]

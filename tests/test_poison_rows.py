@@ -24,7 +24,8 @@ from notifier.isolation import in_parts, kind_of
 from notifier.tracing import BatchTrace
 from tasks.base import DeliverTask
 from tests.conftest import QUICK
-from tests.receivers import HttpReceiver
+from tests.receivers import HttpReceiver, SmtpReceiver
+from tests.running import FINISHED, Running, ahead, made, reaches
 
 GOOD: Final = 20
 
@@ -532,3 +533,41 @@ def test_the_others_get_their_next_channel(wires: Wiring, column: str) -> None:
     assert batch.sql(statement, ids=batch.good)[0][0] == GOOD
     statement = "SELECT count(*) FROM notifications WHERE id = ANY(:ids) AND next_channels IS NOT NULL"
     assert batch.sql(statement, ids=batch.ids)[0][0] == 0
+
+
+def test_thirty_emails_go_at_once_beside_two_that_are_bad(system: Running, smtp: SmtpReceiver) -> None:
+    """The whole system: what an older release accepted behind a doubled name, and a time zone that is none any more."""
+    template = {"channel": "email", "text": "{{ payload.a }}"}
+    assert system.http.put(f"{system.url}/api/v1/templates/poison", json=template, timeout=20).ok
+    user = {"email": "zoned@example.com", "timezone": "Europe/Berlin"}
+    assert system.http.put(f"{system.url}/api/v1/users/u_zoned", json=user, timeout=20).ok
+    rules = {"quiet_hours": [{"channels": ["sms"], "start": "22:00", "end": "07:00"}]}
+    assert system.http.put(f"{system.url}/api/v1/users/u_zoned/preferences", json=rules, timeout=20).ok
+    later = {"send_at": ahead(hours=1), "channel": "email", "on_ambiguous": "hold"}
+    plain = [made(system, recipient=f"plain{number}@example.com", **later) for number in range(30)]
+    answer = system.post(
+        "/api/v1/notifications",
+        {"recipient": "poison@example.com", "template": "poison", "data": {"a": 1}, **later},
+    )
+    poison = answer.json()["items"][0]["id"]
+    zoned = made(system, user_id="u_zoned", **later)
+    system.sql("UPDATE users SET timezone = 'right/Europe/Berlin' WHERE user_id = 'u_zoned'")
+    system.sql(
+        "UPDATE notifications SET content = CAST(:content AS json) WHERE id = :id",
+        content='{"data": {"a": 1e999, "a": 1}}',
+        id=poison,
+    )
+    system.sql(
+        "UPDATE notifications SET due_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))", ids=[*plain, poison, zoned]
+    )
+    for each in (*plain, zoned):
+        sent = reaches(system, each, *FINISHED)
+        assert (sent["status"], sent["attempts"], len(sent["attempt_log"])) == ("sent", 1, 1)
+    bad = reaches(system, poison, *FINISHED)
+    assert (bad["status"], bad["reason"], bad["attempts"]) == ("failed", "permanent_error", 0)
+    assert "its data cannot be used (JSONDecodeError)" in bad["explanation"]
+    assert [len(smtp.mails_to(f"plain{number}@example.com")) for number in range(30)] == [1] * 30
+    assert [
+        row.claims
+        for row in system.sql("SELECT claims FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))", ids=plain)
+    ] == [1] * 30, "none waited for a lease"

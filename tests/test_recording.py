@@ -86,3 +86,38 @@ def test_a_recorded_failure_is_not_taken_for_a_lost_worker(engine: Engine, held:
     with engine.begin() as connection:
         assert record_lost(connection, [Held(held, 3, 1)]) == set()
         assert may_be_out(connection, [Held(held, 3, 1)]) == set()
+
+
+#: What a server or a plug-in provider may answer, and Postgres cannot keep.
+ANSWERS: list[dict[str, Any]] = [
+    {"error": "http 400: \0"},
+    {"error": "\ud800", "message_id": "\udfff"},
+    {"response_excerpt": "a\0b", "response_headers": {"x\0": "\ud800"}, "request_headers": {"\ud800": "\0"}},
+    {"status_code": 2**40},
+    {"status_code": 2**70},
+    {"timing": {"total_ms": float("nan")}, "retry_after": float("inf")},
+    {"timing": {"total_ms": object()}},
+    {"message_id": b"bytes"},
+]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ACCEPTED, Outcome.REJECTED])
+@pytest.mark.parametrize("told", [True, False])
+def test_an_answer_that_cannot_be_kept_costs_no_other_its_record(engine: Engine, outcome: Outcome, told: bool) -> None:
+    ids = [new_id() for _ in range(20 + len(ANSWERS))]
+    with engine.begin() as connection:
+        connection.execute(_INSERT, [{"id": each} for each in ids])
+    answers = [{}] * 10 + ANSWERS + [{}] * 10
+    records = [Record(came(each, outcome, "one", **more), 3, 1, 1) for each, more in zip(ids, answers, strict=True)]
+    record(engine, records, finished=Status.SENT, told=told)
+    status = Status.SENT if outcome is Outcome.ACCEPTED else Status.SENDING
+    for each in ids:
+        assert counters(engine, each) == (status, 1, 0 if outcome is Outcome.ACCEPTED else 1)
+        assert [row[:3] for row in log_of(engine, each)] == [(1, "one", outcome)]
+
+
+def test_counters_at_their_end_stay_there(engine: Engine, held: UUID) -> None:
+    write(engine, Record(came(held, Outcome.UNSENT, "one"), 3, 2**31, 2**31))
+    assert counters(engine, held) == ("sending", 2**31 - 1, 2**31 - 1)
+    with engine.begin() as connection:
+        assert record_lost(connection, [Held(held, 4, 2**31 - 1)]) == {held}
