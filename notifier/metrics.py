@@ -149,7 +149,7 @@ LOST_ROWS: Final = _counter(
     "notifier_lost_rows_total", "Rows that the clock took back from workers that were gone.", "queue"
 )
 TICK_SECONDS: Final = _histogram("notifier_tick_seconds", "How long a tick of the clock took.")
-TICKS_FAILED: Final = _counter("notifier_ticks_failed_total", "Ticks that Postgres or the broker cut short.")
+TICKS_FAILED: Final = _counter("notifier_ticks_failed_total", "Ticks that Postgres, the broker or an error cut short.")
 
 
 @contextmanager
