@@ -179,6 +179,7 @@ SUBSCRIPTIONS: dict[str, Sequence[str] | str] = {
     "description": TEXTS,
     "headers": (*DOCUMENTS, "'{\"a\": 5}'", "'{\"a\": null}'", '\'{"a\\r\\nb": "c\\r\\nd"}\''),
     "rate_limit_per_second": ("0", "-1", "'NaN'", "'infinity'", "'-infinity'", "1e-300", "1e300"),
+    "permanent_statuses": ("CAST('{}' AS integer[])", "CAST(ARRAY[NULL, -1] AS integer[])"),
     "enabled": ("false",),
     "disabled_reason": TEXTS,
     "secret": ("''", "'\\x00ff'"),
