@@ -12,7 +12,7 @@ from api.parts import parts
 from api.problems import problem
 from api.resources import Resource
 from notifier import receipts
-from notifier.providers.receipts import Callback, Malformed, NotSigned, ReceiptSource, Report
+from notifier.providers.receipts import Callback, Malformed, NotNow, NotSigned, ReceiptSource, Report
 
 log = structlog.get_logger()
 
@@ -34,19 +34,21 @@ _BODY: Final = {"schema": {"description": "As the provider documents it."}}
     security=[],
     requestBody={
         "required": True,
-        "content": {"application/json": _BODY, "application/x-www-form-urlencoded": _BODY},
+        "content": {"application/json": _BODY, "application/x-www-form-urlencoded": _BODY, "text/plain": _BODY},
     },
 )
-@blp.response(204, description="Taken, whatever it was; by SendGrid.")
+@blp.response(204, description="Taken, whatever it was; by most.")
 @blp.alt_response(200, description="The same, with an empty answer in TwiML; by Twilio.", content_type="text/xml")
 @blp.alt_response(400, description="Not what the provider documents.")
 @blp.alt_response(401, description="Not signed by the provider whose key is in our settings.")
 @blp.alt_response(404, description="No provider of this name is set up to send receipts.")
+@blp.alt_response(503, description="It cannot be read now; the provider is to repeat it.")
 @blp.alt_response(413, description="Larger than 1 MiB.")
 def take(provider: str) -> Response:
-    """Take a callback of `twilio` or `sendgrid`: receipts, complaints, and answers such as STOP.
+    """Take a callback of `twilio`, `sendgrid` or `ses`: receipts, complaints, and answers such as STOP.
 
-    `sent` becomes `delivered`, or `failed` with the reason `bounced`; hard bounces, complaints and STOP enter the
+    `sent` becomes `delivered`, `retrying` where another attempt may arrive, or `failed` with the reason `bounced`; hard
+    bounces, complaints and STOP enter the
     suppression list. Callbacks may come late, early, repeated and in any order.
     """
     wires = parts().wiring
@@ -64,6 +66,9 @@ def take(provider: str) -> Response:
     except Malformed as error:
         log.warning("receipt_malformed", provider=provider, error=str(error))
         abort(400, f"The body {error}.")
+    except NotNow as error:
+        log.warning("receipt_not_read", provider=provider, error=str(error))
+        return problem(503, f"It cannot be read now: {error}. Repeat it.", headers={"Retry-After": "30"})
     if report is None:
         log.warning("receipt_not_signed", provider=provider, public_url=wires.settings.public_url)
         return problem(
@@ -83,7 +88,7 @@ def _query() -> str:
 
 
 def _read(sources: list[ReceiptSource], callback: Callback) -> Report | None:
-    """What the source reads whose signature it is; None where it is nobody's. Raises Malformed."""
+    """What the source reads whose signature it is; None where it is nobody's. Raises Malformed and NotNow."""
     for source in sources:
         try:
             return source.read(callback)

@@ -23,7 +23,20 @@ from notifier.patterns import told_as
 from notifier.providers.receipts import Kind, Reason, Receipt, Report, Standing
 from notifier.receipts import Senders, apply_waiting, take
 from notifier.retries import RetryPolicy
-from tests.providers.signed import PATH, PUBLIC_URL, SENDGRID_KEY, TOKEN, sendgrid_callback, twilio_signature
+from tests.providers import receivers
+from tests.providers.signed import (
+    PATH,
+    PUBLIC_URL,
+    SENDGRID_KEY,
+    SNS,
+    TOKEN,
+    TOPIC,
+    certificate,
+    sendgrid_callback,
+    sns_callback,
+    sns_message,
+    twilio_signature,
+)
 from tests.running import Running, made, reaches, wait_for
 
 FINISHED = ("sent", "delivered", "failed", "cancelled", "expired", "skipped")
@@ -639,12 +652,19 @@ def test_these_are_never_suppressed(engine: Engine, channel: str, address: str) 
 
 @pytest.fixture(scope="module")
 def receiving(new_system: Callable[..., Running]) -> Iterator[Running]:
-    """An API whose providers are Twilio and SendGrid, and the clock; nobody sends."""
+    """An API whose providers are Twilio, SendGrid and SES; nobody sends."""
+    with receivers.http(receivers.response(200, certificate())) as (amazon, _):
+        yield from _receiving(new_system, amazon.port)
+
+
+def _receiving(new_system: Callable[..., Running], amazon: int) -> Iterator[Running]:
+    ses = f"ses://KEY:SECRET@127.0.0.1:{amazon}?tls=none&region=eu-central-1&topic={TOPIC}"
+    sendgrid = f"sendgrid://key@default?webhook_key={quote(SENDGRID_KEY, safe='')}"
     system = new_system(
         NOTIFIER_AUTH="required",
         NOTIFIER_PUBLIC_URL=PUBLIC_URL + "/",
         NOTIFIER_SMS=f"twilio://AC1:{TOKEN}@default?from=+15550100",
-        NOTIFIER_EMAIL=f"sendgrid://key@default?webhook_key={quote(SENDGRID_KEY, safe='')}",
+        NOTIFIER_EMAIL=f"{sendgrid}, {ses}",
     )
     system.start(only=[system.api])
     yield system
@@ -724,6 +744,32 @@ def test_sendgrid_over_http(receiving: Running) -> None:
     assert ("email", "s7@example.com", "hard_bounce", None) in suppressed(engine)
 
 
+def test_ses_over_http(receiving: Running) -> None:
+    engine = receiving.engine
+    ids = arrives, bounces, forged = rows(engine, "sent", 3)
+    attempted(engine, ids, provider="ses")
+
+    def said(row_id: UUID, name: str, detail: dict[str, Any], **more: str) -> requests.Response:
+        event = {"eventType": name, "mail": {"tags": {"notification_id": [str(row_id)]}}, name.lower(): detail}
+        callback = sns_callback(sns_message(orjson.dumps(event).decode(), **more))
+        url = f"{receiving.url}{PATH}/ses"
+        return receiving.http.post(url, data=callback.body, headers=callback.headers, timeout=20)
+
+    assert said(arrives, "Delivery", {}).status_code == 204
+    address = {"emailAddress": "ses@example.com"}
+    gone = {"bounceType": "Permanent", "bounceSubType": "General", "bouncedRecipients": [address]}
+    assert said(bounces, "Bounce", gone).status_code == 204
+    assert said(forged, "Bounce", gone, TopicArn=f"{TOPIC}2").status_code == 401
+    assert [state(engine, row_id)[0] for row_id in ids] == ["delivered", "failed", "sent"]
+    assert ("email", "ses@example.com", "hard_bounce", None) in suppressed(engine)
+    # Of what SendGrid sent it knows nothing.
+    attempted(engine, [forged], provider="sendgrid")
+    assert said(forged, "Delivery", {}).status_code == 204
+    assert state(engine, forged) == ("sent", None)
+    away = f"{SNS}/none.txt"
+    assert said(forged, "Delivery", {}, SigningCertURL=away).status_code == 401
+
+
 def test_what_is_wrong_changes_nothing(receiving: Running) -> None:
     engine = receiving.engine
     row_id = row(engine, "sent")
@@ -763,7 +809,11 @@ def test_it_is_described(receiving: Running) -> None:
     described = receiving.get("/openapi.json").json()["paths"][f"{PATH}/{{provider}}"]["post"]
     assert described["security"] == []
     assert {"200", "204", "400", "401", "404"} <= set(described["responses"])
-    assert set(described["requestBody"]["content"]) == {"application/json", "application/x-www-form-urlencoded"}
+    assert set(described["requestBody"]["content"]) == {
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "text/plain",
+    }
 
 
 # The clock, and what it says of it.

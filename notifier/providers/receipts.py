@@ -29,6 +29,10 @@ class Malformed(Exception):
     """The callback is not what the vendor documents; its text says in what, and repeats nothing of it."""
 
 
+class NotNow(Exception):
+    """It cannot be read now, for want of something else: the vendor is to repeat it. Its text says of what."""
+
+
 class Kind(StrEnum):
     """What became of a message."""
 
@@ -114,7 +118,7 @@ class ReceiptSource(Protocol):
     reply: tuple[bytes, str] | None
 
     def read(self, callback: Callback) -> Report:
-        """What a callback says; what is of no interest in it is left out. Raises NotSigned and Malformed."""
+        """What a callback says; what is of no interest in it is left out. Raises NotSigned, Malformed and NotNow."""
         ...
 
 
@@ -123,7 +127,7 @@ GROUP: Final = "notifier.receipts"
 Factory = Callable[[Dsn], ReceiptSource | None]
 
 #: The module of each scheme that has receipts; its `source` is the factory. Loaded only when it is asked for.
-_OURS: Final = {"twilio": "twilio_receipts", "sendgrid": "sendgrid_receipts"}
+_OURS: Final = {"twilio": "twilio_receipts", "sendgrid": "sendgrid_receipts", "ses": "ses_receipts"}
 
 
 def source(text: str) -> ReceiptSource | None:

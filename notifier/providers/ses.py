@@ -38,6 +38,7 @@ from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, accepted_as, by_status
 from notifier.providers.letters import draft, is_for_every_server
 from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
+from notifier.providers.ses_receipts import TAG, source
 from notifier.providers.transfers import Request
 
 # At debug it logs the headers that it signs, the session token among them, and answers with credentials in them.
@@ -132,7 +133,7 @@ class Ses(HttpApi):
             "FromEmailAddress": letter.sender,
             "Destination": {"ToAddresses": [letter.recipient]},
             "Content": {"Raw": {"Data": b64encode(letter.data).decode()}},
-            "EmailTags": [{"Name": "notification_id", "Value": str(message.id)}],
+            "EmailTags": [{"Name": TAG, "Value": str(message.id)}],
         }
         if self._configuration_set is not None:
             mail["ConfigurationSetName"] = self._configuration_set
@@ -180,13 +181,14 @@ def _error_name(answer: Answer) -> str | None:
 
 def provider(dsn: Dsn, context: Context) -> Ses:
     """The factory of `ses://`. Raises ValueError."""
-    options = dsn.options("region", "session_token", "configuration_set")
+    options = dsn.options("region", "session_token", "configuration_set", "topic")
     if (dsn.username is None) != (dsn.password is None):
         raise ValueError(f"has an access key without a secret, or the other way round: {_FORM}")
     if dsn.path not in {"", "/"}:
         raise ValueError(f"has a path: {_FORM}; a slash in the secret is %2F")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", options.get("configuration_set", "x")):
         raise ValueError("has a configuration_set that is not 1 to 64 letters, digits, dashes and underscores")
+    source(dsn)  # which looks at the topic
     credentials, region = _account(dsn, options)
     if not _REGION.fullmatch(region):
         raise ValueError(f"has no region, or one like no other: {_FORM}")

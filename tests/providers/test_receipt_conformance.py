@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -12,12 +14,27 @@ import pytest
 
 from notifier.channels import Channel
 from notifier.providers.receipts import Callback, Kind, Reason, Standing, source
+from tests.providers import receivers
 from tests.providers.receipt_conformance import Case, hold
-from tests.providers.signed import SENDGRID_KEY, TOKEN, sendgrid_callback, twilio_callback
+from tests.providers.receivers import response
+from tests.providers.signed import (
+    SENDGRID_KEY,
+    TOKEN,
+    TOPIC,
+    certificate,
+    sendgrid_callback,
+    sns_callback,
+    sns_message,
+    twilio_callback,
+)
 from tests.running import ROOT
 
 NOW = datetime.now(UTC)
 ID = UUID("01890000-0000-7000-8000-00000000beef")
+
+
+def altered(good: Callback) -> list[Callback]:
+    return [replace(good, headers={}), replace(good, body=good.body + b" ")]
 
 
 def twilio_case() -> Case:
@@ -27,7 +44,7 @@ def twilio_case() -> Case:
     return Case(
         reader,
         twilio_callback(form, query, at=NOW),
-        [twilio_callback(form, query, at=NOW, token="stranger")],
+        [twilio_callback(form, query, at=NOW, token="stranger"), *altered(twilio_callback(form, query, at=NOW))],
         [twilio_callback(form, "notification=17", at=NOW)],
         TOKEN,
     )
@@ -37,7 +54,9 @@ def sendgrid_case() -> Case:
     reader = source(f"sendgrid://key@default?webhook_key={quote(SENDGRID_KEY, safe='')}")
     assert reader
     good = sendgrid_callback(b'[{"event": "delivered", "notification_id": "%s"}]' % str(ID).encode(), at=NOW)
-    return Case(reader, good, [], [sendgrid_callback(body, at=NOW) for body in (b"{}", b"[1]", b"")], SENDGRID_KEY)
+    return Case(
+        reader, good, altered(good), [sendgrid_callback(body, at=NOW) for body in (b"{}", b"[1]", b"")], SENDGRID_KEY
+    )
 
 
 def acme_callback(body: bytes, secret: str = "hunter2") -> Callback:
@@ -64,10 +83,32 @@ def acme_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     return Case(
         reader,
         acme_callback(good),
-        [acme_callback(good, "stranger")],
+        [acme_callback(good, "stranger"), *altered(acme_callback(good))],
         [acme_callback(body) for body in (b"", b"[]", b"{}", b'{"id": 1, "state": []}', b"[" * 9999)],
         "hunter2",
     )
+
+
+@pytest.fixture
+def ses_case() -> Iterator[Case]:
+    with receivers.http(response(200, certificate())) as (server, _):
+        reader = source(f"ses://KEY:hunter2@127.0.0.1:{server.port}?tls=none&topic={TOPIC}")
+        assert reader
+        event = f'{{"eventType": "Delivery", "mail": {{"tags": {{"notification_id": ["{ID}"]}}}}}}'
+        good = sns_message(event)
+        forged = [
+            {**good, "Message": event + " "},
+            {**good, "TopicArn": f"{TOPIC}2"},
+            sns_message(event, TopicArn=f"{TOPIC}2"),
+            {name: value for name, value in good.items() if name != "Signature"},
+        ]
+        malformed = [sns_callback(body) for body in (b"", b"[]", b'"x"', b"[" * 99999)]
+        malformed += [sns_callback(sns_message("[]")), sns_callback(sns_message("17"))]
+        yield Case(reader, sns_callback(good), [sns_callback(each) for each in forged], malformed, "hunter2")
+
+
+def test_amazons(ses_case: Case) -> None:
+    hold(ses_case)
 
 
 @pytest.mark.parametrize("make", [twilio_case, sendgrid_case])
