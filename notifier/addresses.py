@@ -19,9 +19,9 @@ from notifier.domains import ascii_domain
 from notifier.uris import ascii_uri, with_ascii_host
 
 _MAX_LENGTH: Final = 2048
+#: Of an email address, in octets (RFC 5321, section 4.5.3.1.1).
+_LONGEST_LOCAL_PART: Final = 64
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://?[^\s\x00-\x1f\x7f]+")
-
-
 #: An encoded word (RFC 2047), which may stand in no address, and which some readers decode all the same.
 _ENCODED_WORD: Final = re.compile(r"=\?.*\?=")
 
@@ -32,9 +32,12 @@ def _email(address: str) -> str:
     try:
         # No DNS on the way in; `.test` addresses are there to be tried out with.
         normal = validate_email(address, check_deliverability=False, test_environment=True, strict=True).normalized
-        ascii_domain(normal.rpartition("@")[2])
     except EmailNotValidError as error:
         raise ValueError(f"Not an email address: {error}") from None
+    local_part, _, domain = normal.rpartition("@")
+    if len(local_part.encode()) > _LONGEST_LOCAL_PART:
+        raise ValueError(f"Not an email address: there are more than {_LONGEST_LOCAL_PART} octets before the @.")
+    ascii_domain(domain)
     return normal
 
 

@@ -102,6 +102,19 @@ def test_nothing_that_a_caller_gives_is_decoded(system: Running, smtp: SmtpRecei
     assert strict_email.parameters(of_part["content-disposition"])[1] == {"filename": "=?utf-8?q?x?=.txt"}
 
 
+@pytest.mark.parametrize("domain", ["BÜCHER.example.com", "xn--bcher-kva.example.com"])
+def test_an_international_domain_is_kept_in_its_script_and_written_in_ascii(
+    system: Running, smtp: SmtpReceiver, domain: str
+) -> None:
+    name = f"ada-{uuid4().hex}"
+    row = made(system, recipient=f"{name}@{domain}", channel="email", **{"from": f"Büro <buero@{domain}>"})
+    mail = arrived(smtp, f"{name}@xn--bcher-kva.example.com")
+
+    assert mail["to"] == f"{name}@xn--bcher-kva.example.com"
+    assert str(mail["from"]) == "Büro <buero@xn--bcher-kva.example.com>"
+    assert reaches(system, row, "sent")["recipient"] == f"{name}@bücher.example.com"
+
+
 @pytest.mark.parametrize("own", [(), ("from",), ("reply_to",), ("from", "reply_to")])
 def test_its_own_go_before_the_templates(
     system: Running, smtp: SmtpReceiver, template: str, own: tuple[str, ...]

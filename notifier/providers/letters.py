@@ -31,6 +31,11 @@ _POLICY: Final = policy.SMTP.clone(cte_type="7bit")
 _STRUCTURES: Final = frozenset({"multipart", "message"})
 
 
+#: Octets of a value on one line: 998 may stand on it with the field's name (RFC 5322, section 2.1.1).
+_LONGEST_VALUE: Final = 900
+_LINKS: Final = frozenset({"List-Unsubscribe"})
+
+
 class Unwritable(ValueError):
     """The header of a letter would not say what was meant: it may not go out, now or later."""
 
@@ -59,7 +64,8 @@ class Parties:
     @property
     def are_international(self) -> bool:
         """Whether only what offers SMTPUTF8 can carry all their addresses (RFC 6531)."""
-        return any(each is not None and each.is_international for each in (self.sender, self.recipient, self.reply_to))
+        parties = (self.sender, self.recipient, self.reply_to)
+        return any(each is not None and not each.username.isascii() for each in parties)
 
 
 def parties_of(message: Message, sender: Mailbox) -> Parties:
@@ -95,7 +101,7 @@ def draft(message: Message, sender: Mailbox) -> Letter:
     plain = {"Date": date, **own_fields(message, parties.sender), "MIME-Version": "1.0"}
     subject = "" if message.subject is None else subject_field(message.subject)
     head = subject + "".join(mailbox_field(name, each) for name, each in mailboxes.items())
-    head += "".join(f"{name}: {value}{EOL}" for name, value in plain.items())
+    head += "".join(f"{name}: {_in_lines(value)}{EOL}" for name, value in plain.items())
     _check_head(head.encode(), message.subject, mailboxes, plain)
     data = head.encode() + _body(message)
     return Letter(parties.sender.addr_spec, parties.recipient.addr_spec, data, parties.are_international)
@@ -113,6 +119,11 @@ def own_fields(message: Message, sender: Mailbox) -> dict[str, str]:
     return fields
 
 
+def _in_lines(value: str) -> str:
+    """A value on lines that SMTP can carry. Only a link may be so long, and spaces in it mean nothing (RFC 2369)."""
+    return f"{EOL} ".join(value[at : at + _LONGEST_VALUE] for at in range(0, len(value), _LONGEST_VALUE))
+
+
 def _check_head(head: bytes, subject: str | None, mailboxes: dict[str, Mailbox], plain: dict[str, str]) -> None:
     """Raise Unwritable unless a strict reader finds exactly what was meant, each field once and in order."""
     meant: list[tuple[str, object]] = [] if subject is None else [("Subject", subject_text(subject))]
@@ -123,7 +134,7 @@ def _check_head(head: bytes, subject: str | None, mailboxes: dict[str, Mailbox],
     try:
         for name, value in check.fields_of(head):
             read = readers.get(name)
-            found.append((name, read(value) if read else value))
+            found.append((name, read(value) if read else value.replace(" ", "") if name in _LINKS else value))
     except check.Malformed as error:
         raise Unwritable(str(error)) from None
     if found != meant:

@@ -47,11 +47,6 @@ class Mailbox:
         """The address alone."""
         return f"{self.username}@{self.domain}"
 
-    @property
-    def is_international(self) -> bool:
-        """Whether only a server that offers SMTPUTF8 can take it (RFC 6531)."""
-        return not self.username.isascii()
-
     def __str__(self) -> str:
         """The mailbox in Unicode, as APIs take it that write headers themselves."""
         if not self.display_name:

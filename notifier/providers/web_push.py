@@ -35,6 +35,7 @@ from notifier.providers.address_guard import Network
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, by_status, shortened
 from notifier.providers.transfers import Exchange, Request
+from notifier.uris import ascii_uri
 
 #: Seconds that a push service keeps a message for a browser that is away.
 _TTL: Final = 86400
@@ -69,7 +70,7 @@ def subscription(recipient: str) -> Subscription:
     """A browser's subscription from a recipient. Raises ValueError, whose message shows nothing of it."""
     try:
         document: Any = orjson.loads(recipient if recipient.startswith("{") else _decoded(recipient))
-        endpoint, keys = document["endpoint"], document["keys"]
+        endpoint, keys = ascii_uri(document["endpoint"]), document["keys"]
         found = Subscription(endpoint, _decoded(keys["p256dh"]), _decoded(keys["auth"]))
         parts = urlsplit(endpoint)
         is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and not parts.username

@@ -221,6 +221,14 @@ def test_domains_are_in_ascii_wherever_they_stand() -> None:
     assert found["list-unsubscribe"] == "<https://xn--bcher-kva.example/u/%C3%BC%7Bx%7D>"
 
 
+def test_a_link_of_any_length_stays_one_link() -> None:
+    link = "https://example.com/u/" + "x" * 3000
+    fields, _ = fields_of(message_with(unsubscribe=link))
+
+    assert fields["list-unsubscribe"].replace("\n ", "") == f"<{link}>"
+    assert fields["list-unsubscribe-post"] == "List-Unsubscribe=One-Click"
+
+
 @pytest.mark.parametrize("field", ["recipient", "sender", "reply_to"])
 def test_only_a_local_part_beyond_ascii_makes_a_letter_international(field: str) -> None:
     letter = letters.draft(message_with(**{field: "jörg@bücher.example"}), SENDER)

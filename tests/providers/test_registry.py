@@ -121,3 +121,9 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         ValueError, match="begins with 'lacking', and that needs lacking_module, which is not installed"
     ):
         registry.make("lacking://x", context())
+
+
+def test_a_host_of_any_script_is_asked_for_in_ascii() -> None:
+    assert parse("smtp://mail.bücher.example:25").host == "mail.xn--bcher-kva.example"
+    with pytest.raises(ValueError, match="IDNA 2008"):
+        parse("smtp://☃.example")

@@ -1,9 +1,15 @@
 """Addresses, channel by channel."""
 
+import contextlib
+from urllib.parse import urlsplit
+
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from notifier.addresses import endpoint_of, folded, normalised, sought
 from notifier.channels import Channel
+from notifier.providers.mailboxes import bare_mailbox
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,7 @@ def test_good_ones(channel: Channel, address: str, kept: str) -> None:
         (Channel.EMAIL, "a@example.com\r\nBcc: b@example.com"),
         (Channel.EMAIL, "a@example.com, b@example.com"),
         (Channel.EMAIL, "x" * 65 + "@example.com"),
+        (Channel.EMAIL, "ü" * 33 + "@example.com"),
         (Channel.EMAIL, "=?utf-8?q?ada?=@example.com"),
         (Channel.EMAIL, "ada@=?utf-8?q?example?=.com"),
         (Channel.EMAIL, "ada@☃.example.com"),
@@ -130,3 +137,44 @@ def test_an_endpoint_is_the_same_in_all_forms_of_its_url() -> None:
     assert len({endpoint_of(form) for form in forms}) == 1
     assert {folded(Channel.WEBHOOK, form) for form in forms} == {"https://xn--bcher-kva.example/%C3%BC"}
     assert endpoint_of("https://other.example/") != endpoint_of(forms[0])
+
+
+def form_of(channel: Channel, text: str) -> str | None:
+    with contextlib.suppress(ValueError):
+        return normalised(channel, text)
+    return None
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [*"abXZ09.-_+!#$%&'*/=?^`{|}~üß你🙂\u0301\u200d\xad\u0644", "xn--", "bücher", "xn--bcher-kva", ".com"]
+    ),
+    min_size=1,
+    max_size=8,
+).map("".join)
+
+
+@given(PIECES, PIECES)
+@example("ü" * 32, "bücher")
+def test_an_email_address_that_is_taken_can_be_written_and_is_known_again(local_part: str, domain: str) -> None:
+    kept = form_of(Channel.EMAIL, f"{local_part}@{domain}.example.com")
+    assume(kept is not None)
+    assert kept is not None
+    written = bare_mailbox(kept)
+
+    assert written.domain.isascii()
+    assert form_of(Channel.EMAIL, written.addr_spec) == kept == form_of(Channel.EMAIL, kept)
+
+
+@given(PIECES, PIECES, PIECES)
+@example("bücher.example", "ü", "%41%")
+def test_a_url_that_is_taken_is_a_uri_and_stays_so(host: str, path: str, query: str) -> None:
+    kept = form_of(Channel.WEBHOOK, f"https://{host}/{path}?{query}")
+    assume(kept is not None)
+    assert kept is not None
+
+    assert set(kept) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?#[]@!$&'()*+,;=%")
+    assert form_of(Channel.WEBHOOK, kept) == kept
+    assert urlsplit(kept).scheme == "https"
+    # Nobody but the host decides whom it is for.
+    assert urlsplit(kept).hostname == urlsplit(f"https://{kept.split('/')[2].rpartition('@')[2]}/").hostname
