@@ -271,9 +271,9 @@ def test_the_timeout_is_that_of_the_default_settings() -> None:
 STATUSES = {
     "2xx": (200, 204, 299),
     "3xx": (300, 301, 304, 308),
-    "408, 425, 429": (408, 425, 429),
     "410": (410,),
-    "other 4xx": (400, 401, 404, 413, 422, 499),
+    "other 4xx": (400, 401, 403, 404, 408, 413, 422, 425, 429, 499),
+    "a 4xx in the subscription's `permanent_statuses`": (418,),
     "5xx": (500, 503, 599),
     "any other status": (600, 999),
 }
@@ -295,7 +295,8 @@ def test_answers_lead_to_what_the_page_says() -> None:
             [outcomes] = (outcomes for words, outcomes in FOLLOWS.items() if follows.startswith(words))
             for status in STATUSES[answer]:
                 with receivers.http(receivers.response(status)) as (server, _):
-                    message = Message(uuid4(), f"http://127.0.0.1:{server.port}/", None, "{}")
+                    url = f"http://127.0.0.1:{server.port}/"
+                    message = Message(uuid4(), url, None, "{}", permanent_statuses=frozenset({418}))
                     [result] = itertools.chain.from_iterable(provider.send(iter([message])))
                 assert result.status_code == status
                 assert result.outcome in outcomes, status

@@ -254,7 +254,8 @@ class Transfer:
         failure, detail = self._failure_to_answer(code) if sent else self._failure_to_send(code, message)
         if failure is Failure.RESET and not self._sought:
             self._lossy.add(self._request.url)
-        return self._exchange(sent=sent, failure=failure, detail=detail, timing=self._timing(sent=sent))
+        timing = self._timing(sent=sent and not self._lost)  # libcurl's first byte would be that of the repeat
+        return self._exchange(sent=sent, failure=failure, detail=detail, timing=timing)
 
     def refuse(self) -> Exchange:
         """What becomes of a request that cannot be begun."""
