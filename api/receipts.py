@@ -5,6 +5,7 @@ from typing import Final
 
 import structlog
 from flask import Response, abort, request
+from werkzeug.exceptions import MethodNotAllowed
 
 from api.auth import is_open
 from api.bodies import read_bytes
@@ -38,23 +39,47 @@ _BODY: Final = {"schema": {"description": "As the provider documents it."}}
     },
 )
 @blp.response(204, description="Taken, whatever it was; by most.")
-@blp.alt_response(200, description="The same, with an empty answer in TwiML; by Twilio.", content_type="text/xml")
+@blp.alt_response(200, description="The same, with what the provider wants to read.", content_type="text/xml")
 @blp.alt_response(400, description="Not what the provider documents.")
 @blp.alt_response(401, description="Not signed by the provider whose key is in our settings.")
 @blp.alt_response(404, description="No provider of this name is set up to send receipts.")
 @blp.alt_response(503, description="It cannot be read now; the provider is to repeat it.")
 @blp.alt_response(413, description="Larger than 1 MiB.")
 def take(provider: str) -> Response:
-    """Take a callback of `twilio`, `sendgrid` or `ses`: receipts, complaints, and answers such as STOP.
+    """Take a callback of `twilio`, `vonage`, `sendgrid` or `ses`: receipts, complaints, and answers such as STOP.
 
     `sent` becomes `delivered`, `retrying` where another attempt may arrive, or `failed` with the reason `bounced`; hard
-    bounces, complaints and STOP enter the
-    suppression list. Callbacks may come late, early, repeated and in any order.
+    bounces, complaints and STOP enter the suppression list. Callbacks may come late, early, repeated and in any order.
     """
-    wires = parts().wiring
-    sources = wires.receipt_sources.get(provider)
+    return _take(provider, _sources_of(provider))
+
+
+@blp.route("/<name:provider>", methods=["GET"])
+@is_open
+@blp.doc(security=[])
+@blp.response(204, description="Taken, whatever it was.")
+@blp.alt_response(200, description="The same; by Vonage.", content_type="text/plain")
+@blp.alt_response(400, description="Not what the provider documents.")
+@blp.alt_response(401, description="Not signed by the provider whose key is in our settings.")
+@blp.alt_response(404, description="No provider of this name is set up to send receipts.")
+@blp.alt_response(405, description="This provider calls back by POST.")
+def take_query(provider: str) -> Response:
+    """Take a callback of `vonage`, where its account is set to call by GET. See the same by POST."""
+    sources = _sources_of(provider)
+    if not getattr(sources[0], "reads_queries", False):
+        raise MethodNotAllowed(["POST"])
+    return _take(provider, sources)
+
+
+def _sources_of(provider: str) -> list[ReceiptSource]:
+    sources = parts().wiring.receipt_sources.get(provider)
     if not sources:
         abort(404, "No provider of this name is set up to send receipts.")
+    return sources
+
+
+def _take(provider: str, sources: list[ReceiptSource]) -> Response:
+    wires = parts().wiring
     callback = Callback(
         url=wires.settings.public_url.rstrip("/") + request.path + ("?" + _query() if request.query_string else ""),
         headers={name.lower(): value for name, value in request.headers.items()},

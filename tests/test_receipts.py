@@ -20,7 +20,9 @@ from notifier.channels import Channel
 from notifier.ids import new_id
 from notifier.models import attempt_id
 from notifier.patterns import told_as
+from notifier.providers.dsn import parse
 from notifier.providers.receipts import Kind, Reason, Receipt, Report, Standing
+from notifier.providers.vonage_receipts import callback_query
 from notifier.receipts import Senders, apply_waiting, take
 from notifier.retries import RetryPolicy
 from tests.providers import receivers
@@ -657,13 +659,17 @@ def receiving(new_system: Callable[..., Running]) -> Iterator[Running]:
         yield from _receiving(new_system, amazon.port)
 
 
+#: Which signs nothing: the address of each message's callback is its key.
+VONAGE = "vonage://KEY:PASSWORD@default?from=Acme&receipts=on"
+
+
 def _receiving(new_system: Callable[..., Running], amazon: int) -> Iterator[Running]:
     ses = f"ses://KEY:SECRET@127.0.0.1:{amazon}?tls=none&region=eu-central-1&topic={TOPIC}"
     sendgrid = f"sendgrid://key@default?webhook_key={quote(SENDGRID_KEY, safe='')}"
     system = new_system(
         NOTIFIER_AUTH="required",
         NOTIFIER_PUBLIC_URL=PUBLIC_URL + "/",
-        NOTIFIER_SMS=f"twilio://AC1:{TOKEN}@default?from=+15550100",
+        NOTIFIER_SMS=f"twilio://AC1:{TOKEN}@default?from=+15550100, {VONAGE}",
         NOTIFIER_EMAIL=f"{sendgrid}, {ses}",
     )
     system.start(only=[system.api])
@@ -744,6 +750,20 @@ def test_sendgrid_over_http(receiving: Running) -> None:
     assert ("email", "s7@example.com", "hard_bounce", None) in suppressed(engine)
 
 
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_vonage_over_http(receiving: Running, method: str) -> None:
+    engine = receiving.engine
+    row_id, other = sms(engine), sms(engine)
+    attempted(engine, [row_id], provider="vonage")
+    for each, status, then in ((row_id, 200, "delivered"), (other, 200, "sent")):
+        url = f"{receiving.url}{PATH}/vonage?{callback_query(parse(VONAGE), each)}"
+        given = {"status": "delivered", "err-code": "0", "client-ref": str(each)}
+        where = {"params": given} if method == "get" else {"json": given}
+        assert receiving.http.request(method, url[:-1], **where, timeout=20).status_code == 401
+        assert receiving.http.request(method, url, **where, timeout=20).status_code == status
+        assert state(engine, each)[0] == then
+
+
 def test_ses_over_http(receiving: Running) -> None:
     engine = receiving.engine
     ids = arrives, bounces, forged = rows(engine, "sent", 3)
@@ -789,7 +809,7 @@ def test_what_is_wrong_changes_nothing(receiving: Running) -> None:
             sendgrid(receiving, body=b"{}"),
             sendgrid(receiving, body=b""),
         ],
-        404: [receiving.post(f"{PATH}/{name}", [sent]) for name in ("vonage", "outbox", "Twilio", "x y")],
+        404: [receiving.post(f"{PATH}/{name}", [sent]) for name in ("plivo", "outbox", "Twilio", "x y")],
         405: [receiving.get(f"{PATH}/twilio")],
         413: [receiving.http.post(f"{receiving.url}{PATH}/sendgrid", data=b" " * (1024**2 + 1), timeout=9)],
     }

@@ -110,7 +110,10 @@ class Report:
 
 
 class ReceiptSource(Protocol):
-    """Reads the callbacks of one account at one vendor. Used by several threads at once."""
+    """Reads the callbacks of one account at one vendor. Used by several threads at once.
+
+    One that has an attribute `reads_queries` that is true is called by GET as well.
+    """
 
     #: The provider's name, as attempts record it, and as the path of its callbacks ends.
     name: str
@@ -127,7 +130,7 @@ GROUP: Final = "notifier.receipts"
 Factory = Callable[[Dsn], ReceiptSource | None]
 
 #: The module of each scheme that has receipts; its `source` is the factory. Loaded only when it is asked for.
-_OURS: Final = {"twilio": "twilio_receipts", "sendgrid": "sendgrid_receipts", "ses": "ses_receipts"}
+_OURS: Final = {name: f"{name}_receipts" for name in ("twilio", "sendgrid", "ses", "vonage")}
 
 
 def source(text: str) -> ReceiptSource | None:

@@ -21,11 +21,11 @@ message (see `twilio_receipts`). Twilio takes no message whose callback would le
 
 import re
 from base64 import b64encode
-from ipaddress import ip_address
 from typing import Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from notifier.providers import Fault, Message, Outcome
+from notifier.providers.callback_urls import callback_url
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, HttpApi, Verdict, accepted_as, by_status
 from notifier.providers.segments import checked, sender_of
@@ -161,27 +161,10 @@ def provider(dsn: Dsn, context: Context) -> Twilio:
         user=dsn.username,
         token=dsn.password,
         sender=_sender(options.get("from"), options.get("service")),
-        callback=_callback(dsn, context.public_url),
+        # Without a token to check receipts with, there are none.
+        callback=callback_url(dsn, context.public_url, Twilio.name) if source(dsn) is not None else None,
         timeout=context.timeout,
     )
-
-
-def _callback(dsn: Dsn, public_url: str) -> str | None:
-    """Where receipts go, where Twilio can be told so; what stands in for it may be told any address.
-
-    Without a token to check them with, there are none.
-    """
-    if source(dsn) is None:
-        return None
-    is_ours = dsn.host is None and not _is_on_the_internet(urlsplit(public_url).hostname or "")
-    return None if is_ours else f"{public_url}/api/v1/receipts/twilio"
-
-
-def _is_on_the_internet(host: str) -> bool:
-    try:
-        return ip_address(host).is_global
-    except ValueError:
-        return "." in host and not host.endswith(".localhost")
 
 
 def _sender(number: str | None, service: str | None) -> tuple[str, str]:

@@ -49,8 +49,9 @@ _MOST_FIELDS: Final = 1000
 
 _ARRIVED: Final = frozenset({"delivered", "read"})
 _FAILED: Final = frozenset({"undelivered", "failed"})
-_STOP: Final = frozenset({"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "REVOKE"})
-_START: Final = frozenset({"START", "YES", "UNSTOP"})
+#: The words of an answer, which counts where it is the whole message.
+STOP: Final = frozenset({"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "REVOKE"})
+START: Final = frozenset({"START", "YES", "UNSTOP"})
 
 _FOR_GOOD: Final = Kind.BOUNCED
 _HERE: Final = Kind.BOUNCED_HERE
@@ -196,7 +197,7 @@ def _answers(form: dict[str, str]) -> Iterator[Standing]:
     asked = form.get("OptOutType", "").upper()
     text = form.get("Body", "").strip().upper()
     if not asked:
-        asked = "STOP" if text in _STOP else "START" if text in _START else ""
+        asked = "STOP" if text in STOP else "START" if text in START else ""
     if asked in {"STOP", "START"}:
         yield Standing(Channel.SMS, form.get("From", ""), Reason.STOP, lifted=asked == "START")
 

@@ -19,14 +19,18 @@ Vonage knows no idempotency key.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlencode
+from uuid import UUID
 
 from notifier.providers import Fault, Message, Outcome
+from notifier.providers.callback_urls import callback_url
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http_api import Answer, HttpApi, Verdict, accepted_as, by_status
 from notifier.providers.segments import checked
 from notifier.providers.transfers import Request
+from notifier.providers.vonage_receipts import callback_query, source
 
 _URL: Final = "https://rest.nexmo.com"
 _USAGE: Final = "vonage://KEY:SECRET@default?from=Acme"
@@ -78,10 +82,22 @@ class Vonage(HttpApi):
 
     name = "vonage"
 
-    def __init__(self, *, url: str, key: str, secret: str, sender: str, timeout: float) -> None:
-        """`sender`: a number without its plus, or a name. `timeout`: seconds that one message may take in all."""
+    def __init__(
+        self,
+        *,
+        url: str,
+        key: str,
+        secret: str,
+        sender: str,
+        timeout: float,
+        callback: Callable[[UUID], str] | None = None,
+    ) -> None:
+        """`sender`: a number without its plus, or a name. `timeout`: seconds that one message may take in all.
+        `callback`: where a notification's receipts go, where the account's own address is not enough.
+        """
         super().__init__(timeout=timeout)
         self._url = f"{url}/sms/json"
+        self._callback = callback
         self._fields = (("api_key", key), ("api_secret", secret), ("from", sender))
 
     def request(self, message: Message) -> Request:
@@ -95,6 +111,8 @@ class Vonage(HttpApi):
             ("type", "unicode" if needed.encoding == "ucs-2" else "text"),
             ("client-ref", str(message.id)),
         ]
+        if self._callback is not None:
+            fields.append(("callback", self._callback(message.id)))
         return Request(message.id, self._url, [*_HEADERS], urlencode(fields).encode())
 
     def judge(self, answer: Answer) -> Verdict:
@@ -131,11 +149,24 @@ def provider(dsn: Dsn, context: Context) -> Vonage:
     if not dsn.password:
         raise ValueError(f"has no secret: {_USAGE}")
     dsn.refuse_more_than_a_host(_USAGE)
-    options = dsn.options("from")
+    options = dsn.options("from", "signature_secret", "receipts")
     # A plus that is not percent-encoded is a space to a query; Vonage wants neither.
     sender = re.sub(r"^[ +](?=[0-9])", "", options.get("from", ""))
     if not sender:
         raise ValueError(f"has no from: {_USAGE}")
     if not re.fullmatch(r"[0-9]{3,15}|(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9 ]{0,10}", sender):
         raise ValueError("has a from that is neither a number nor a name of at most 11 letters and digits")
-    return Vonage(url=dsn.base_url(_URL), key=dsn.username, secret=dsn.password, sender=sender, timeout=context.timeout)
+    return Vonage(
+        url=dsn.base_url(_URL),
+        key=dsn.username,
+        secret=dsn.password,
+        sender=sender,
+        timeout=context.timeout,
+        callback=_callback(dsn, context.public_url),
+    )
+
+
+def _callback(dsn: Dsn, public_url: str) -> Callable[[UUID], str] | None:
+    """Where receipts go, where they can be checked and Vonage can reach that."""
+    url = callback_url(dsn, public_url, Vonage.name) if source(dsn) is not None else None
+    return None if url is None else lambda notification_id: f"{url}?{callback_query(dsn, notification_id)}"

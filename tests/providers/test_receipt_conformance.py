@@ -13,7 +13,9 @@ from uuid import UUID
 import pytest
 
 from notifier.channels import Channel
+from notifier.providers.dsn import parse
 from notifier.providers.receipts import Callback, Kind, Reason, Standing, source
+from notifier.providers.vonage_receipts import callback_query
 from tests.providers import receivers
 from tests.providers.receipt_conformance import Case, hold
 from tests.providers.receivers import response
@@ -57,6 +59,16 @@ def sendgrid_case() -> Case:
     return Case(
         reader, good, altered(good), [sendgrid_callback(body, at=NOW) for body in (b"{}", b"[1]", b"")], SENDGRID_KEY
     )
+
+
+def vonage_case() -> Case:
+    dsn = "vonage://KEY:hunter2@default?from=Acme&receipts=on"
+    reader = source(dsn)
+    assert reader
+    url = f"https://n.example.com/api/v1/receipts/vonage?{callback_query(parse(dsn), ID)}"
+    good = Callback(url, {}, b"status=delivered", NOW)
+    forged = [replace(good, url=url[:-1]), replace(good, url=url.partition("?")[0])]
+    return Case(reader, good, forged, [replace(good, body=body) for body in (b"{", b"\xff")], "hunter2")
 
 
 def acme_callback(body: bytes, secret: str = "hunter2") -> Callback:
@@ -111,7 +123,7 @@ def test_amazons(ses_case: Case) -> None:
     hold(ses_case)
 
 
-@pytest.mark.parametrize("make", [twilio_case, sendgrid_case])
+@pytest.mark.parametrize("make", [twilio_case, sendgrid_case, vonage_case])
 def test_ours(make: type[Case]) -> None:
     hold(make())
 
