@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from notifier.documents import to_json
 from notifier.ids import millisecond_of
 from notifier.isolation import in_parts, kind_of
 from notifier.models import attempt_id
-from notifier.providers import Outcome, Result
+from notifier.providers import Fault, Outcome, Result
 from notifier.traces import wipe
 
 
@@ -37,15 +38,16 @@ _LONGEST_ERROR: Final = 1000
 
 # An attempt that the clock wrote for a worker it thought dead gives way to what the worker knows.
 _ATTEMPTS: Final = """
-    INSERT INTO attempts (id, notification_id, number, provider, outcome, status_code, message_id, error,
+    INSERT INTO attempts (id, notification_id, number, provider, outcome, status_code, fault, message_id, error,
         response_excerpt, duration_ms, started_at, request_headers, response_headers, timing)
-    SELECT attempt_id, id, number, provider, outcome, status_code, message_id, error, response_excerpt, duration_ms,
-        started_at, request_headers, response_headers, timing
+    SELECT attempt_id, id, number, provider, outcome, status_code, fault, message_id, error, response_excerpt,
+        duration_ms, started_at, request_headers, response_headers, timing
     FROM json_to_recordset(CAST(:records AS json)) AS record(attempt_id uuid, id uuid, number integer, provider text,
-        outcome text, status_code integer, message_id text, error text, response_excerpt text,
+        outcome text, status_code integer, fault text, message_id text, error text, response_excerpt text,
         duration_ms double precision, started_at timestamptz, request_headers json, response_headers json, timing json)
     ON CONFLICT (id) DO UPDATE SET number = excluded.number, provider = excluded.provider, outcome = excluded.outcome,
-        status_code = excluded.status_code, message_id = excluded.message_id, error = excluded.error,
+        status_code = excluded.status_code, fault = excluded.fault, message_id = excluded.message_id,
+        error = excluded.error,
         response_excerpt = excluded.response_excerpt, duration_ms = excluded.duration_ms,
         started_at = excluded.started_at, request_headers = excluded.request_headers,
         response_headers = excluded.response_headers, timing = excluded.timing
@@ -130,6 +132,7 @@ def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
         "provider": result.provider,
         "outcome": result.outcome,
         "status_code": result.status_code,
+        "fault": result.fault,
         "message_id": result.message_id,
         "error": result.error,
         "response_excerpt": result.response_excerpt,
@@ -147,7 +150,7 @@ BOUNCED_ATTEMPT: Final = "bounced: "
 
 # Attempts are of their notification's millisecond: the bounds leave out the days of others.
 _ATTEMPTS_OF: Final = text("""
-    SELECT id, notification_id, provider, outcome, message_id, error, started_at FROM attempts
+    SELECT id, notification_id, provider, outcome, fault, message_id, error, started_at FROM attempts
     WHERE notification_id = ANY(:ids) AND id >= :first AND id < :after ORDER BY notification_id, number, id
 """)
 
@@ -169,6 +172,23 @@ def bounced_by(connection: Connection, notification_ids: Collection[UUID]) -> di
         notification_id: frozenset(names)
         for notification_id, attempts in attempts_of(connection, notification_ids).items()
         if (names := {each.provider for each in attempts if (each.error or "").startswith(BOUNCED_ATTEMPT)})
+    }
+
+
+def without_route(
+    connection: Connection, notification_ids: Collection[UUID], since: datetime
+) -> dict[UUID, frozenset[str]]:
+    """Look up which providers have said since then that they have no route to the recipients of some notifications."""
+    return {
+        notification_id: frozenset(names)
+        for notification_id, attempts in attempts_of(connection, notification_ids).items()
+        if (
+            names := {
+                each.provider
+                for each in attempts
+                if each.fault == Fault.ROUTE and each.started_at is not None and each.started_at > since
+            }
+        )
     }
 
 

@@ -34,11 +34,13 @@ from notifier.failed_rows import BatchFailed, FailedRow
 from notifier.failover import Providers, Relay
 from notifier.gate import Gate, Passed
 from notifier.isolation import kind_of
+from notifier.lanes import channel_of
 from notifier.listeners import Listeners
 from notifier.meters import CLAIM, COMPOSE, GATE, RECORD, Meter
 from notifier.patterns import told_as
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.pruning import prune_tokens
+from notifier.suppressions import Address, suppress
 
 log = structlog.get_logger()
 
@@ -152,6 +154,7 @@ class Delivery:
             start_until=start_until,
             falls_back=falling_back.__contains__,
             bounced_by=self._bounced_by(rows) if tries else {},
+            without_route=facts.without_route,
         )
         finished = self._finished
         engine = self._transactions
@@ -232,6 +235,8 @@ class _Batch:
         #: What was taken, but nobody could begin.
         self._returned: list[Claimed] = []
         self._unrecorded: list[Record] = []
+        #: Addresses whose owners told the provider to leave them alone.
+        self._refused: list[Address] = []
         #: Users and their push tokens at which nobody is any more.
         self._gone: set[tuple[str, str]] = set()
         self._recorded_at = time.monotonic()
@@ -358,6 +363,8 @@ class _Batch:
                 self._meter.accepted(row, result)
             else:
                 self._failed.append(_failed(row, result))
+                if result.suppress is not None and row.recipient:
+                    self._refused.append(Address(channel_of(row.queue), row.recipient, result.suppress))
                 is_gone = result.outcome is Outcome.REJECTED and result.fault is Fault.RECIPIENT
                 if is_gone and row.queue.startswith(Channel.PUSH) and row.user_id and row.recipient:
                     self._gone.add((row.user_id, row.recipient))
@@ -379,8 +386,14 @@ class _Batch:
         self._meter.recorded(self._unrecorded, self._finished)
         self._unrecorded = []
         gone, self._gone = self._gone, set()
+        refused, self._refused = self._refused, []
         # What is known now, whatever else comes of it, must not cost the batch what is still under way.
-        for tell in (self._watch.report, self._relay.report, partial(prune_tokens, self._transactions, gone)):
+        for tell in (
+            self._watch.report,
+            self._relay.report,
+            partial(prune_tokens, self._transactions, gone),
+            partial(suppress, self._transactions, refused),
+        ):
             try:
                 tell()
             except Exception as error:

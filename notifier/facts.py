@@ -14,11 +14,13 @@ import orjson
 from sqlalchemy import Connection, text
 
 from notifier.addresses import folded, hash_of
+from notifier.attempts import without_route
 from notifier.breakers import HEALTH_IN_SQL, Health, health_from
 from notifier.cancelling import superseded
 from notifier.channels import Channel
 from notifier.claiming import Claimed
 from notifier.holds import ALL
+from notifier.pacing import ROUTE_PAUSE
 from notifier.receivers import Receiver, receivers
 
 # Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
@@ -59,6 +61,8 @@ class Facts:
     health: Mapping[str, Health]
     #: The version of the listeners (notifier.listeners).
     version: int
+    #: Providers that have said of a row lately that they have no route to its recipient.
+    without_route: Mapping[UUID, frozenset[str]]
 
     def held(self, row: Claimed) -> str | None:
         """The hold that means a row: `all`, its channel or its route."""
@@ -87,4 +91,11 @@ def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> F
         frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
         health_from(found.health),
         int(found.version),
+        _without_route(connection, channel, rows),
     )
+
+
+def _without_route(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> Mapping[UUID, frozenset[str]]:
+    """Ask for those rows alone that were tried before: one query, and none in a batch of fresh ones."""
+    tried = [row for row in rows if row.attempts and channel is not Channel.WEBHOOK]
+    return without_route(connection, [row.id for row in tried], tried[0].now - ROUTE_PAUSE) if tried else {}

@@ -3,13 +3,15 @@
 | a call came to                                   | the next provider takes over                       |
 |--------------------------------------------------|----------------------------------------------------|
 | unsent, the provider's fault                     | yes                                                |
+| unsent, a route's fault (not to this address)    | yes; where nobody is left, it waits for hours      |
 | ambiguous                                        | only where the notification says `fallback`        |
 | unsent, throttled                                | no: the same one takes it later                    |
 | unsent, nobody's fault that is known             | no: it is tried again later                        |
 | rejected                                         | no: no other one would take it                     |
 
 A message goes to the first of those that take its address and are not shut by their breakers (notifier.breakers), or
-by weight where any have one; what a probe is due for is tried out with one message. The last call of a claim is its
+by weight where any have one; a provider that has lately had no route to it is left out. What a probe is due for is
+tried out with one message. The last call of a claim is its
 result; those before it are attempts that were `handed_on`.
 """
 
@@ -30,6 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from notifier import breakers, metrics, throttles
 from notifier.breakers import Health, Note
 from notifier.channels import Channel
+from notifier.pacing import ROUTE_PAUSE
 from notifier.providers import Fault, Message, Outcome, Provider, Result
 from notifier.providers.simulator import behaviour_of
 
@@ -77,11 +80,15 @@ class Providers:
         self.confirms_delivery = choices[0].provider.confirms_delivery
         metrics.begin(metrics.ATTEMPTS, product([channel.value], (choice.name for choice in choices), Outcome))
 
-    def order(self, message_id: UUID, recipient: str) -> list[int]:
-        """The places of those that a message may go to, the preferred one first; the same in every attempt."""
+    def order(self, message_id: UUID, recipient: str, without_route: Collection[str] = ()) -> list[int]:
+        """The places of those that a message may go to, the preferred one first; the same in every attempt.
+
+        `without_route`: the names of those that have lately had no route to it. They are left out, unless they are all.
+        """
         if len(self.choices) == 1:
             return [0]
         able = [place for place, choice in enumerate(self.choices) if _takes(choice, recipient)]
+        able = [place for place in able if self.choices[place].name not in without_route] or able
         shares = [(place, weight) for place in able if (weight := self.choices[place].weight) is not None]
         if shares:
             point = message_id.int % 2**48 % sum(weight for _, weight in shares)  # the id's last bits are random
@@ -143,11 +150,12 @@ class Relay:
         start_until: float,
         falls_back: Callable[[UUID], bool],
         bounced_by: Mapping[UUID, Collection[str]] = MappingProxyType({}),
+        without_route: Mapping[UUID, Collection[str]] = MappingProxyType({}),
     ) -> None:
         """`probes`: the places of those that may be tried out. `start_until`: when the last message may begin with its
         first provider, on the monotonic clock. `falls_back`: whether the next provider takes over a message that may
         have been sent. `bounced_by`: the providers that took a message before, but could not deliver it; they come
-        after the others.
+        after the others. `without_route`: the providers that have lately had no route to a message's recipient.
         """
         self._began_at = time.monotonic()
         self._engine = engine
@@ -162,6 +170,7 @@ class Relay:
         self._start_until = [start_until + providers.timeout - each.provider.timeout for each in self._choices]
         self._falls_back = falls_back
         self._bounced_by = bounced_by
+        self._without_route = without_route
         self._fresh: Iterator[Message] = iter(())
         self._is_dry = False
         self._streams: list[_Stream] = []
@@ -195,7 +204,7 @@ class Relay:
         self._fresh, self._is_dry = messages, False
         if len(self._choices) == 1:
             for results in self._choices[0].provider.send(self._while_well()):
-                yield [self._seen(result, 0) for result in results]
+                yield [_paused(self._seen(result, 0)) for result in results]
             return
         try:
             while self._open_streams():
@@ -290,7 +299,7 @@ class Relay:
 
     def _place(self, message: Message, before: Result | None) -> None:
         """Put a message in line for the first provider that may have it, or give it up."""
-        order = self._providers.order(message.id, message.recipient)
+        order = self._order(message)
         if message.id in self._bounced_by:
             order.sort(key=lambda place: self._choices[place].name in self._bounced_by[message.id])
         tried = self._tried.get(message.id, set())
@@ -311,6 +320,9 @@ class Relay:
         self._in_hand[message.id] = message
         self._lines[chosen].append((message, before))
 
+    def _order(self, message: Message) -> list[int]:
+        return self._providers.order(message.id, message.recipient, self._without_route.get(message.id, ()))
+
     def _has_room(self, place: int) -> bool:
         """Whether a provider that takes only so many a second takes one more at once."""
         choice = self._choices[place]
@@ -326,7 +338,8 @@ class Relay:
         if before is None:
             self._unbegun.append(message.id)
         else:
-            self._finished.append(before)
+            is_last = self._tried.get(message.id, set()).issuperset(self._order(message))
+            self._finished.append(_paused(before) if is_last else before)
         self._forget(message.id)
 
     def _forget(self, message_id: UUID) -> None:
@@ -346,7 +359,7 @@ class Relay:
 
     def _is_for_the_next(self, result: Result) -> bool:
         if result.outcome is Outcome.UNSENT:
-            return result.fault is Fault.PROVIDER
+            return result.fault in {Fault.PROVIDER, Fault.ROUTE}
         return result.outcome is Outcome.AMBIGUOUS and self._falls_back(result.id)
 
     def _seen(self, result: Result, place: int) -> Result:
@@ -356,3 +369,10 @@ class Relay:
             return result  # a simulated one: it says nothing of the provider
         self._notes[place].add(result, probing=self._probe_of.get(result.id) == place)
         return result if result.provider == choice.name else replace(result, provider=choice.name)
+
+
+def _paused(result: Result) -> Result:
+    """A result after which no provider is left: one that found no route is not asked for again for hours."""
+    if result.fault is not Fault.ROUTE:
+        return result
+    return replace(result, retry_after=max(result.retry_after or 0.0, ROUTE_PAUSE.total_seconds()))

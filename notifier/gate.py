@@ -57,13 +57,13 @@ class Gate:
         verdicts = [(row, self._verdict(row, facts)) for row in rows]
         put = [verdict for _, verdict in verdicts if verdict is not None]
         passed = [row for row, verdict in verdicts if verdict is None]
-        without, probes = self.providers.keep(engine, passed, facts.health)
+        without, probes = self.providers.keep(engine, passed, facts.health, facts.without_route)
         passed = _without(without, passed)
         passed = self._put_aside_in_parts(engine, rows, passed, put + without, facts)
         if full := self.providers.limit(passed):
             self._put_aside_in_parts(engine, rows, [], full, facts)
         passed = _without(full, passed)
-        return Passed(passed, self.providers.leave(engine, probes, passed))
+        return Passed(passed, self.providers.leave(engine, probes, passed, facts.without_route))
 
     def _put_aside_in_parts(
         self,
@@ -113,7 +113,7 @@ class Gate:
             put += self._duplicates(connection, keyed)
             self.providers.remember_waiting(connection, put, facts.health)
             if self.providers.is_paced:
-                put += self.providers.pace(connection, _without(put, passed), facts.health)
+                put += self.providers.pace(connection, _without(put, passed), facts.health, facts.without_route)
             asides = set_aside(connection, [verdict for verdict in put if isinstance(verdict, Aside)])
             bury(connection, [verdict for verdict in put if isinstance(verdict, Death)])
             tell(connection, [verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.due_at is None])

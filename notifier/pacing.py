@@ -7,6 +7,7 @@ two batches never take the same slot.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from sqlalchemy import Connection, text
 BREAKER_OPEN: Final = "breaker_open"
 #: Why a notification waits whose receiver takes only so many a second.
 THROTTLED: Final = "throttled"
+#: For so long a provider that has no route to a notification's recipient is not asked again for it.
+ROUTE_PAUSE: Final = timedelta(hours=6)
 #: For a probe to come back, in seconds, before another worker may send one.
 PROBE: Final = 45
 

@@ -4,10 +4,12 @@ What must wait is put off without spending an attempt.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
@@ -25,6 +27,9 @@ _WELL: Final = Health()
 _SOONEST: Final = 1.0
 
 Put = list[Aside | Death]
+#: By the notification's id: names of providers.
+Names = Mapping[UUID, Collection[str]]
+NONE: Final[Names] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,13 @@ class ProviderGate:
     #: How long rules may put a notification off before it is a dead letter.
     max_age: timedelta
 
-    def keep(self, engine: Engine, rows: Sequence[Claimed], health: Mapping[str, Health]) -> tuple[Put, set[int]]:
+    def keep(
+        self, engine: Engine, rows: Sequence[Claimed], health: Mapping[str, Health], without_route: Names = NONE
+    ) -> tuple[Put, set[int]]:
         """Those rows for which there is no provider at present, and the places of those to be tried out with one."""
         if not any(each.shut_for is not None for each in health.values()):
             return [], set()
-        orders = [self.providers.order(row.id, row.recipient or "") for row in rows]
+        orders = [self._order(row, without_route) for row in rows]
         wanted = {
             place
             for row, order in zip(rows, orders, strict=True)
@@ -58,14 +65,19 @@ class ProviderGate:
                 put.append(self._wait_for_one(row, order, health))
         return put, probes
 
-    def leave(self, engine: Engine, probes: set[int], passed: Sequence[Claimed]) -> set[int]:
+    def leave(
+        self, engine: Engine, probes: set[int], passed: Sequence[Claimed], without_route: Names = NONE
+    ) -> set[int]:
         """Those of `probes` that have passed with a row to try them out; the others are left to the next batch."""
         if not probes:
             return probes
         rows = [row for row in passed if self.providers.may_try_out(row.recipient or "")]
-        kept = {place for row in rows for place in self.providers.order(row.id, row.recipient or "")} & probes
+        kept = {place for row in rows for place in self._order(row, without_route)} & probes
         self.providers.leave_probes(engine, probes - kept)
         return kept
+
+    def _order(self, row: Claimed, without_route: Names) -> list[int]:
+        return self.providers.order(row.id, row.recipient or "", without_route.get(row.id, ()))
 
     def _is_shut(self, place: int, health: Mapping[str, Health]) -> bool:
         return health.get(self.providers.choices[place].name, _WELL).shut_for is not None
@@ -95,11 +107,13 @@ class ProviderGate:
         """Whether any provider takes only so many a second."""
         return any(choice.rate is not None for choice in self.providers.choices)
 
-    def pace(self, connection: Connection, rows: Sequence[Claimed], health: Mapping[str, Health]) -> Put:
+    def pace(
+        self, connection: Connection, rows: Sequence[Claimed], health: Mapping[str, Health], without_route: Names = NONE
+    ) -> Put:
         """Those rows for which their provider has no slot now."""
         by_place: dict[int, list[Claimed]] = {}
         for row in rows:
-            order = self.providers.order(row.id, row.recipient or "")
+            order = self._order(row, without_route)
             place = next((place for place in order if not self._is_shut(place, health)), order[0])
             if self.providers.choices[place].rate is not None:
                 by_place.setdefault(place, []).append(row)

@@ -34,7 +34,7 @@ GRANTED: Final[Mapping[str, frozenset[str]]] = {
         " template_id template_version on_ambiguous dedup_window next_channels siblings follows subscription_id"
         " request_id traceparent"
     ),
-    "attempts": _names("id notification_id number provider outcome status_code duration_ms started_at timing"),
+    "attempts": _names("id notification_id number provider outcome status_code fault duration_ms started_at timing"),
     "receipts": _names("id notification_id provider kind happened_at due_at keep_until"),
     "dead_letters": _names(
         "id notification_id event_id claims channel event_type reason attempts created_at requeued_at"

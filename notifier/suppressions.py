@@ -7,13 +7,17 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
+import structlog
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from notifier.addresses import folded
 from notifier.channels import Channel
 from notifier.ids import new_id
 from notifier.models import Suppression
+
+log = structlog.get_logger()
 
 _ADD: Final = text("""
     INSERT INTO suppressions (id, channel, address, folded, reason, until, created_at)
@@ -66,6 +70,20 @@ def add_new(connection: Connection, addresses: Sequence[Address]) -> None:
     if given:
         rows = [{"id": new_id(), "channel": key[0], "folded": key[1], **row} for key, row in given.items()]
         connection.execute(_ADD_NEW, {"given": orjson.dumps(rows).decode()})
+
+
+def suppress(engine: Engine, addresses: Sequence[Address]) -> None:
+    """Suppress addresses for ever, as a provider's answers say. Raises nothing for the database's sake.
+
+    An address that is not kept is refused by the provider again, and kept then.
+    """
+    if not addresses:
+        return
+    try:
+        with engine.begin() as connection:
+            add_new(connection, addresses)
+    except SQLAlchemyError as error:
+        log.warning("not_suppressed", error=type(error).__name__, addresses=len(addresses))
 
 
 def lift(connection: Connection, addresses: Sequence[Address]) -> None:

@@ -13,7 +13,7 @@ _CLASS: Final = """
 """
 _WIPE: Final = (
     text(f"""
-        UPDATE attempts SET response_excerpt = NULL, response_headers = NULL, request_headers = NULL, error = {_CLASS}
+        UPDATE attempts SET response_excerpt = NULL, response_headers = NULL, error = {_CLASS}
         WHERE notification_id = ANY(:ids)
     """),
     text(f"UPDATE dead_letters SET error = {_CLASS} WHERE notification_id = ANY(:ids)"),

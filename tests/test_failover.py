@@ -28,6 +28,7 @@ DOWN = receivers.response(503)
 REFUSED = receivers.response(401)
 THROTTLED = twilio.error(20429, 429)
 NOBODY = twilio.error(21211)
+NO_ROUTE = twilio.error(21408)
 TOO_LONG = twilio.error(21617)
 
 
@@ -82,6 +83,7 @@ def relay_of(
     falls_back: Callable[[UUID], bool] = lambda _: False,
     seconds: float = 5.0,
     bounced_by: dict[UUID, frozenset[str]] | None = None,
+    without_route: dict[UUID, frozenset[str]] | None = None,
 ) -> Relay:
     return Relay(
         engine,
@@ -91,6 +93,7 @@ def relay_of(
         start_until=time.monotonic() + seconds,
         falls_back=falls_back,
         bounced_by=bounced_by or {},
+        without_route=without_route or {},
     )
 
 
@@ -119,7 +122,7 @@ def closed_port() -> int:
         return int(server.getsockname()[1])
 
 
-@pytest.mark.parametrize("answer", [DOWN, REFUSED, receivers.response(302), twilio.error(30002)])
+@pytest.mark.parametrize("answer", [DOWN, REFUSED, receivers.response(302), twilio.error(20005)])
 def test_what_is_the_providers_fault_goes_to_the_next_one_at_once(engine: Engine, made: Open, answer: bytes) -> None:
     first, second = Wire(answer), Wire(OK)
     [message] = given = messages()
@@ -128,6 +131,37 @@ def test_what_is_the_providers_fault_goes_to_the_next_one_at_once(engine: Engine
     assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "accepted")]
     assert time.monotonic() - began < 1.5
     assert (len(first.received), len(second.received)) == (1, 1)
+
+
+def test_one_without_a_route_gives_way_at_once_and_stays_in_use(engine: Engine, made: Open) -> None:
+    first, second = Wire(NO_ROUTE), Wire(OK)
+    given = messages(20)
+    results = sent(relay_of(engine, made(first, second)), given)
+    assert {tuple(path_of(calls)) for calls in results.values()} == {(("twilio", "unsent"), ("twilio-2", "accepted"))}
+    assert len(first.received) == 20, "no breaker has opened"
+    assert known(engine) == {}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_without_any_route_a_message_waits_for_hours(engine: Engine, made: Open, count: int) -> None:
+    [message] = given = messages()
+    calls = sent(relay_of(engine, made(*(Wire(NO_ROUTE) for _ in range(count)))), given)[message.id]
+    assert len(calls) == count
+    assert calls[-1].retry_after == 6 * 3600
+    assert known(engine) == {}
+
+
+def test_one_that_had_no_route_lately_is_left_out(engine: Engine, made: Open) -> None:
+    first, second = Wire(OK), Wire(DOWN)
+    [message, other] = given = messages(2)
+    relay = relay_of(engine, made(first, second), without_route={message.id: frozenset({"twilio"})})
+    results = sent(relay, given)
+    assert path_of(results[message.id]) == [("twilio-2", "unsent")]
+    assert results[message.id][0].retry_after is None, "the second one may be well in a moment"
+    assert path_of(results[other.id]) == [("twilio", "accepted")]
+    # Where none had a route, all are asked again: their hours are over.
+    relay = relay_of(engine, made(Wire(OK)), without_route={message.id: frozenset({"twilio"})})
+    assert path_of(sent(relay, [message])[message.id]) == [("twilio", "accepted")]
 
 
 def test_what_bounced_goes_to_the_next_one_first(engine: Engine, made: Open) -> None:

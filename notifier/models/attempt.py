@@ -35,6 +35,8 @@ class Attempt(Base):
     #: One of notifier.providers.Outcome.
     outcome: Mapped[str]
     status_code: Mapped[int | None]
+    #: One of notifier.providers.Fault, where it was not accepted and that is known.
+    fault: Mapped[str | None]
     #: What the provider calls the message: its receipts and its support know it by that.
     message_id: Mapped[str | None]
     error: Mapped[str | None]

@@ -99,6 +99,8 @@ class Result:
     status_code: int | None = None
     #: Whose fault it is, where it was not accepted and that is known.
     fault: Fault | None = None
+    #: Why the recipient is to be suppressed, where the provider says that its owner wants no messages: `stop`.
+    suppress: str | None = None
     #: Another provider takes the message over at once: this is not the last word on it.
     handed_on: bool = False
     #: What the provider calls the message, where it says so: its receipts name it.

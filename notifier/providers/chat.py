@@ -64,7 +64,12 @@ _SLICE: Final = 0.1
 _LONGEST_WAIT: Final = 24 * 3600.0
 _CONCURRENCY: Final = 16
 
-_STATUS: Final = re.compile(r"error=([1-5][0-9]{2})\b")
+#: The status, in the words of the several plugins.
+_STATUS: Final = re.compile(r"(?:error=|notification failed: |notification, code=)([1-5][0-9]{2})\b")
+#: A 200 that says no.
+_SAYS_NO: Final = re.compile(r"^\w+ rejected our notification: code=", re.MULTILINE)
+#: The connection broke, or what came back was no answer.
+_LOST: Final = re.compile(r"^(?:Socket|Lark|QQ Push|Spike\.sh|SpugPush) Exception", re.MULTILINE)
 #: What requests says where nothing of a request went out. TLS may break later, too.
 _NO_CONNECTION: Final = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|connect timeout|Connection refused|ProxyError"
@@ -294,7 +299,9 @@ def _why_not(heard: Sequence[str]) -> tuple[Verdict, int | None]:
         return Verdict(Outcome.UNSENT, "connect: no connection to the chat service", Fault.PROVIDER), None
     if "Read timed out" in text:
         return Verdict(Outcome.AMBIGUOUS, "timeout: no answer from the chat service", Fault.PROVIDER), None
-    if any(line.startswith("Socket Exception") for line in heard):
+    if _SAYS_NO.search(text):
+        return Verdict(Outcome.REJECTED, "http 200: the chat service says no"), 200
+    if _LOST.search(text):
         return Verdict(Outcome.AMBIGUOUS, "reset: the connection was lost before an answer", Fault.PROVIDER), None
     # A plugin that found nobody to write to, for one, which a recipient's URL can bring about at will.
     return Verdict(Outcome.AMBIGUOUS, "answer: none that is understood"), None

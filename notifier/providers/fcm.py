@@ -7,15 +7,16 @@
 | SENDER_ID_MISMATCH (403)                           | rejected                                         |
 | INVALID_ARGUMENT (400) of the token                | rejected, the recipient's fault                  |
 | INVALID_ARGUMENT (400) of anything else            | rejected                                         |
-| QUOTA_EXCEEDED (429)                               | unsent, throttled                                |
+| QUOTA_EXCEEDED (429)                               | unsent, throttled: Retry-After, else a minute    |
 | UNAVAILABLE (503), INTERNAL (500)                  | unsent, the provider's fault                     |
 | UNAUTHENTICATED (401)                              | unsent, the provider's fault; a new access token |
-| THIRD_PARTY_AUTH_ERROR (401)                       | unsent, the provider's fault                     |
+| THIRD_PARTY_AUTH_ERROR (401): iOS or browsers only | unsent, a route's fault                          |
 | PERMISSION_DENIED (403)                            | unsent, the provider's fault                     |
 | 404 without UNREGISTERED (no such project)         | unsent, the provider's fault                     |
 | no access token is to be had                       | unsent, the provider's fault                     |
 
-The rest is in `http_api`. The codes are the v1 API's `FcmError`, and of `google.rpc.Status` where there is none.
+A recipient is a registration token, or a Firebase Installation ID. The rest is in `http_api`. The codes are the v1
+API's `FcmError`, and of `google.rpc.Status` where there is none.
 
 A payload may have 4096 bytes. A title is cut at 1000 bytes, a text where both together would take more than 3800 as
 JSON; what is cut ends in an ellipsis. FCM knows no idempotency: apps tell a repeat by `notification_id`.
@@ -52,6 +53,10 @@ _AHEAD: Final = 300.0
 #: After a failure the next attempt to get a token waits so many seconds.
 _PAUSE: Final = 2.0
 _SLICE: Final = 0.1
+#: Seconds that FCM wants to be left alone for, where it does not say how many.
+_QUOTA_PAUSE: Final = 60.0
+#: A Firebase Installation ID, which takes the place of registration tokens.
+_INSTALLATION: Final = re.compile(r"[cdef][A-Za-z0-9_-]{21}")
 
 #: The token's end, or no fault of the token's: with the key of another project, each one is another sender's.
 _REJECTED: Final = {
@@ -179,6 +184,8 @@ class Fcm(HttpApi):
 
     def takes(self, recipient: str) -> bool:
         """Whether it may be a registration token: no URL, no browser's subscription, and no token of APNs or Expo."""
+        if _INSTALLATION.fullmatch(recipient):
+            return True
         is_document = recipient.startswith("{") or (recipient.startswith("ey") and ":" not in recipient)
         is_anothers = re.fullmatch(r"[0-9a-fA-F]{64,}|Expo(nent)?PushToken\[.*\]", recipient)
         return "://" not in recipient and not is_document and not is_anothers
@@ -200,9 +207,10 @@ class Fcm(HttpApi):
         """See HttpApi."""
         title = shortened(message.subject or "", _TITLE_AT_MOST)
         body = shortened(message.text, _BOTH_AT_MOST - len(orjson.dumps(title)))
+        address = "fid" if _INSTALLATION.fullmatch(message.recipient) else "token"
         document = {
             "message": {
-                "token": message.recipient,
+                address: message.recipient,
                 "notification": {"title": title, "body": body} if title else {"body": body},
                 "data": {"notification_id": str(message.id)},
             }
@@ -231,6 +239,13 @@ class Fcm(HttpApi):
         detail = f"fcm {code}, {_WORDS[code]}" if code else None
         if code == "INVALID_ARGUMENT" and _is_of_token(answer):
             return Verdict(Outcome.REJECTED, f"http {answer.status}: fcm {code}, not a token", Fault.RECIPIENT)
+        if code == "THIRD_PARTY_AUTH_ERROR":
+            return Verdict(Outcome.UNSENT, f"http {answer.status}: {detail}", Fault.ROUTE)
+        if answer.status == 429:
+            wait = answer.exchange.retry_after
+            error = f"http 429: {detail}" if detail else "http 429"
+            wait = _QUOTA_PAUSE if wait is None and code == "QUOTA_EXCEEDED" else wait
+            return Verdict(Outcome.UNSENT, error, Fault.THROTTLED, retry_after=wait)
         if answer.status == 404:
             return Verdict(Outcome.UNSENT, "http 404: fcm NOT_FOUND, no such project", Fault.PROVIDER)
         return by_status(answer, detail)
@@ -254,7 +269,7 @@ def _is_of_token(answer: Answer) -> bool:
     if (answer.text("error", "message") or "").startswith(_INVALID):
         return True
     violations = [violation for detail in _details(answer) for violation in detail.get("fieldViolations") or ()]
-    return any(isinstance(each, dict) and each.get("field") == "message.token" for each in violations)
+    return any(isinstance(each, dict) and each.get("field") in {"message.token", "message.fid"} for each in violations)
 
 
 def provider(dsn: Dsn, context: Context) -> Fcm:

@@ -54,6 +54,7 @@ class Verdict:
     fault: Fault | None = None
     message_id: str | None = None
     retry_after: float | None = None
+    suppress: str | None = None
 
 
 class Answer:
@@ -204,6 +205,7 @@ class HttpApi(ABC):
             duration_ms=exchange.duration_ms,
             status_code=exchange.status_code,
             fault=verdict.fault,
+            suppress=verdict.suppress,
             message_id=verdict.message_id,
             error=verdict.error,
             response_excerpt=exchange.excerpt,

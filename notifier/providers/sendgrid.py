@@ -4,7 +4,9 @@
 |---------------------------------------------|---------------------------------------------------------------|
 | 202, empty                                  | accepted; its name is in X-Message-Id                         |
 | 400 about `personalizations.….to.….email`   | rejected, the recipient's fault                               |
+| 400 about `from.…`                          | unsent, the provider's fault                                  |
 | 400 about anything else, 413 (over 30 MB)   | rejected                                                      |
+| 404, 405                                    | unsent, the provider's fault                                  |
 | 401 (the key, or out of credits)            | unsent, the provider's fault                                  |
 | 403 (scope of the key, sender not verified, blocked for bad requests) | unsent, the provider's fault        |
 | 429                                         | unsent, throttled: Retry-After, else until X-RateLimit-Reset  |
@@ -40,6 +42,7 @@ _NO_SUBJECT: Final = "(no subject)"
 _VISIBLE: Final = re.compile(r"[!-~]+")
 #: The names of fields that the API gives in its complaints; whatever else stands there may be an address.
 _FIELD: Final = re.compile(r"[a-z_]+(\.([a-z_]+|[0-9]+))*")
+_SENDER: Final = re.compile(r"from\b.*")
 _RECIPIENT: Final = re.compile(r"personalizations\.[0-9]+\.to\b.*")
 #: The longest wait that is honoured, in seconds; as with Retry-After.
 _WAIT_AT_MOST: Final = 24 * 3600.0
@@ -101,6 +104,10 @@ class SendGrid(HttpApi):
         if status == 400 and field and _RECIPIENT.fullmatch(field):
             error = "http 400: sendgrid takes the recipient for no address"
             return Verdict(Outcome.REJECTED, error, Fault.RECIPIENT)
+        if status == 400 and field and _SENDER.fullmatch(field):
+            return Verdict(Outcome.UNSENT, "http 400: sendgrid refuses the sender", Fault.PROVIDER)
+        if status in {404, 405}:
+            return Verdict(Outcome.UNSENT, f"http {status}: no such endpoint", Fault.PROVIDER)
         if status == 429:
             wait = answer.exchange.retry_after
             wait = _until_reset(answer) if wait is None else wait

@@ -8,7 +8,9 @@
 | AccountSuspendedException, SendingPausedException            | unsent, the provider's fault             |
 | MailFromDomainNotVerifiedException, NotFoundException        | unsent, the provider's fault             |
 | AccessDenied…, UnrecognizedClient…, ExpiredToken…, and all else about the signature | unsent, the provider's fault |
-| MessageRejected, BadRequestException                         | rejected                                 |
+| MessageRejected: an address is not verified, the recipient's alone (sandbox) | unsent, a route's fault  |
+| MessageRejected: an address is not verified, ours            | unsent, the provider's fault             |
+| MessageRejected otherwise, BadRequestException               | rejected                                 |
 
 A name counts whatever status it comes with; without one that is known here, the status counts as in `http_api`.
 
@@ -50,6 +52,7 @@ _REGION: Final = re.compile(r"[a-z]{2,8}(-[a-z]+)+-[0-9]{1,2}")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _ERROR: Final = re.compile(r"[A-Za-z]{1,64}")
 
+_UNVERIFIED: Final = re.compile(r"(?i)address(es)? (is|are) not verified")
 _THROTTLED: Final = "too much at once"
 _CREDENTIALS: Final = "the credentials are refused"
 _CONTENT: Final = "the message is refused"
@@ -155,6 +158,8 @@ class Ses(HttpApi):
         meaning = _MEANINGS.get(name.removesuffix("Exception"))
         if meaning is None:
             return by_status(answer, f"ses {name}")
+        if name == "MessageRejected" and _UNVERIFIED.search(_reason(answer)):
+            return _unverified(answer)
         outcome, fault, words = meaning
         retry_after = answer.exchange.retry_after if outcome is Outcome.UNSENT else None
         return Verdict(outcome, f"http {answer.status}: ses {name}, {words}", fault, retry_after=retry_after)
@@ -170,6 +175,22 @@ class Ses(HttpApi):
             # answered with a 403, which is what this comes to.
             del request.headers["Authorization"]
         return [f"{name}: {value}" for name, value in request.headers.items()]
+
+
+def _reason(answer: Answer) -> str:
+    said = answer.document.get("message") or answer.document.get("Message")
+    return said if isinstance(said, str) else ""
+
+
+def _unverified(answer: Answer) -> Verdict:
+    """Tell whose address is not verified: SES lists those that failed the check. In its sandbox recipients must be."""
+    error = f"http {answer.status}: ses MessageRejected"
+    asked = orjson.loads(answer.exchange.request.body)
+    named = _reason(answer).partition("failed the check")[2].lower()
+    [recipient] = asked["Destination"]["ToAddresses"]
+    if recipient.lower() in named and str(asked["FromEmailAddress"]).lower() not in named:
+        return Verdict(Outcome.UNSENT, f"{error}, the recipient is not verified, as the sandbox wants", Fault.ROUTE)
+    return Verdict(Outcome.UNSENT, f"{error}, the sender is not verified", Fault.PROVIDER)
 
 
 def _error_name(answer: Answer) -> str | None:

@@ -8,6 +8,7 @@
 | `rejected`    | rejected, the recipient's fault                          |
 | `unavailable` | unsent, every time                                       |
 | `throttled`   | unsent, throttled: again in a second                     |
+| `route`       | unsent, no route to it: again after hours                |
 | `ambiguous`   | ambiguous                                                |
 | `slow`        | accepted after 5 s, or 80 % of the timeout where that is less |
 | any other     | as `rejected`, so that a typing error goes to no vendor  |
@@ -67,6 +68,7 @@ class Behaviour(StrEnum):
     REJECTED = "rejected"
     UNAVAILABLE = "unavailable"
     THROTTLED = "throttled"
+    ROUTE = "route"
     AMBIGUOUS = "ambiguous"
     SLOW = "slow"
 
@@ -80,6 +82,7 @@ NUMBERS: Final = {
     "+15005550004": Behaviour.AMBIGUOUS,
     "+15005550005": Behaviour.SLOW,
     "+15005550006": Behaviour.DELIVERED,
+    "+15005550007": Behaviour.ROUTE,
     "+15005550008": Behaviour.THROTTLED,
 }
 
@@ -90,6 +93,7 @@ _REFUSALS: Final[dict[Behaviour, tuple[Outcome, Fault | None, float | None]]] = 
     Behaviour.REJECTED: (Outcome.REJECTED, Fault.RECIPIENT, None),
     Behaviour.UNAVAILABLE: (Outcome.UNSENT, None, None),
     Behaviour.THROTTLED: (Outcome.UNSENT, Fault.THROTTLED, 1.0),
+    Behaviour.ROUTE: (Outcome.UNSENT, Fault.ROUTE, None),
     Behaviour.AMBIGUOUS: (Outcome.AMBIGUOUS, None, None),
 }
 #: The receipts that follow, by notifier.models.Receipt's kinds.

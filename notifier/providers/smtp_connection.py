@@ -3,17 +3,22 @@
 | reply                                                       | outcome                                          |
 |-------------------------------------------------------------|--------------------------------------------------|
 | 2xx to the end of DATA                                      | accepted                                         |
-| 550, 551, 553 to RCPT, but for policy (5.7.x)               | rejected, the recipient's fault                  |
-| other 5xx to MAIL, RCPT, DATA or its end                    | rejected                                         |
 | 530, 534, 535, 538 anywhere (we are to log in)              | unsent, the provider's fault                     |
-| any refusal before MAIL: banner (554 too), EHLO, TLS, AUTH  | unsent, the provider's fault                     |
+| any refusal before MAIL: banner (521, 554 too), EHLO, TLS, AUTH | unsent, the provider's fault                 |
 | 421, which ends the connection                              | unsent, the provider's fault                     |
+| X.1.7, X.1.8 (the sender's address)                         | 5xx: rejected; 4xx: unsent                       |
+| X.2.3, X.3.4 (too large)                                    | 5xx: rejected; 4xx: unsent                       |
+| other X.3.x (the server's own trouble)                      | unsent, the provider's fault                     |
+| 5.1.1, 5.1.2, 5.1.3, 5.1.6, 5.1.10, 5.2.1, 556              | rejected, the recipient's fault                  |
+| 550, 551, 553 to RCPT without an enhanced code              | rejected, the recipient's fault                  |
+| other 5xx                                                   | rejected                                         |
 | other 4xx                                                   | unsent                                           |
 | connection lost, timed out, or no SMTP: the provider's fault | ambiguous after the dot that ends it, else unsent |
 | no SMTPUTF8, and a local part beyond ASCII (RFC 6531)       | rejected                                         |
 """
 
 import os
+import re
 import smtplib
 import socket
 import ssl
@@ -32,8 +37,17 @@ Tls = Literal["none", "starttls", "required", "implicit"]
 _SECOND_LINE: Final = 3.0
 _LOGIN_CODES: Final = frozenset({530, 534, 535, 538})
 _CLOSING: Final = 421
-#: To RCPT: nobody is there. A server's policy comes with an enhanced code of its own (RFC 3463, class 7).
+#: To RCPT, where no enhanced code says more: nobody is there.
 _NOBODY: Final = frozenset({550, 551, 553})
+#: The recipient's domain takes no mail at all (RFC 7504).
+_NO_MAIL: Final = 556
+#: An enhanced code (RFC 3463): class, subject and detail.
+_ENHANCED: Final = re.compile(rb"([45])\.([0-9]{1,3})\.([0-9]{1,3})(?![0-9.])")
+#: Subject and detail of codes that say: nobody is there, or the message is too large.
+_RECIPIENTS: Final = frozenset({(1, 1), (1, 2), (1, 3), (1, 6), (1, 10), (2, 1)})
+_SIZES: Final = frozenset({(2, 3), (3, 4)})
+#: The subject of what is wrong with the mail system itself.
+_SYSTEM: Final = 3
 #: Of MAIL, for a letter with an address whose local part is not ASCII (RFC 6531, section 3.4).
 _OPTIONS: Final = ("SMTPUTF8", "BODY=8BITMIME")
 #: The longest that one address of the server may take to connect to, in seconds.
@@ -210,10 +224,9 @@ class Connection(smtplib.SMTP):
         if not is_negative:
             outcome = Outcome.AMBIGUOUS if self._is_theirs else Outcome.UNSENT
             return Verdict(outcome, None, f"answer: not SMTP, to {refusal.what}", reply, Fault.PROVIDER)
-        permanent = code // 100 == 5 and code not in _LOGIN_CODES
-        outcome = Outcome.REJECTED if permanent else Outcome.UNSENT
+        outcome, fault = judged(code, refusal.what, refusal.reply)
         untouched = code == _CLOSING and not self._was_heard
-        return Verdict(outcome, code, f"smtp {code} to {refusal.what}", reply, _fault(refusal), untouched)
+        return Verdict(outcome, code, f"smtp {code} to {refusal.what}", reply, fault, untouched)
 
     def _reset(self) -> None:
         """Make ready for the next letter, or close."""
@@ -235,13 +248,21 @@ class _Refusal(Exception):
         self.reply = reply
 
 
-def _fault(refusal: _Refusal) -> Fault | None:
-    """Whose fault a negative reply is, where that can be told."""
-    if refusal.code in _LOGIN_CODES or refusal.code == _CLOSING:
-        return Fault.PROVIDER
-    if refusal.what == "RCPT" and refusal.code in _NOBODY and not refusal.reply.startswith(b"5.7."):
-        return Fault.RECIPIENT
-    return None
+def judged(code: int, stage: str, reply: bytes) -> tuple[Outcome, Fault | None]:
+    """Judge a negative reply to MAIL, RCPT, DATA or the message: its enhanced code is read before the basic one."""
+    if code in _LOGIN_CODES or code == _CLOSING:
+        return Outcome.UNSENT, Fault.PROVIDER
+    refused = Outcome.REJECTED if code // 100 == 5 else Outcome.UNSENT
+    enhanced = _ENHANCED.match(reply)
+    if enhanced is None or int(enhanced[1]) != code // 100:
+        is_nobody = code == _NO_MAIL or (stage == "RCPT" and code in _NOBODY)
+        return refused, Fault.RECIPIENT if is_nobody else None
+    subject, detail = int(enhanced[2]), int(enhanced[3])
+    if subject == _SYSTEM and (subject, detail) not in _SIZES:
+        return Outcome.UNSENT, Fault.PROVIDER
+    if refused is Outcome.REJECTED and (code == _NO_MAIL or (subject, detail) in _RECIPIENTS):
+        return refused, Fault.RECIPIENT
+    return refused, None
 
 
 def _describe(error: Exception) -> str:

@@ -4,13 +4,12 @@
 |-----------------------------------------------------------------------|-----------------------------------|
 | 2xx with a `sid`                                                      | accepted                          |
 | 2xx without one                                                       | ambiguous                         |
-| 429; 14107, 20429, 21611, 30001, 30022 (too fast, a queue is full)    | unsent, throttled                 |
-| 21211, 21214, 21217, 21265, 21401, 21407, 21421, 21604 (no number)    | rejected, the recipient's fault   |
-| 21610 (opted out), 21612 (not reachable), 21614, 21635 (not a mobile) | rejected, the recipient's fault   |
-| 10001, 20003, 20005, 30002 (account), 20404 (no such resource)        | unsent, the provider's fault      |
-| 21212, 21603, 21606, 21659, 21660, 21661, 2170x (sender)              | unsent, the provider's fault      |
-| 21408 (region), 21608 (trial), 21609 (callback), 21730 (maintenance)  | unsent, the provider's fault      |
-| 21602 (empty), 21605, 21617 (too long), 21620 (content)               | rejected                          |
+| 429; 14107, 20429, 21611, 63038 (too much at once)                    | unsent, throttled                 |
+| 21211, 21265, 21266, 21268, 21604, 21614, 21635 (no number for SMS)   | rejected, the recipient's fault   |
+| 21610 (STOP)                                                          | the same, and suppressed: `stop`  |
+| 21408 (country), 21608 (trial list), 21612, 21657, 21659, 21703 (not from this sender) | unsent, a route's fault |
+| account, credentials, resources, senders and services (see below)     | unsent, the provider's fault      |
+| 21602, 21619 (empty), 21605, 21617 (too long), 21618 (filtered), 21620, 21624, 21626, 21627 | rejected    |
 | any other                                                             | as in `http_api`, by status       |
 | a text that is empty, or takes more than 10 segments                  | rejected before anything goes out |
 
@@ -37,53 +36,71 @@ _USAGE: Final = "twilio://SID:TOKEN@default?from=+15550100"
 _KEY_USAGE: Final = "twilio://SK…:SECRET@default?account=AC…&receipt_token=TOKEN&from=+15550100"
 
 _RECIPIENT: Final = (Outcome.REJECTED, Fault.RECIPIENT)
+_ROUTE: Final = (Outcome.UNSENT, Fault.ROUTE)
 _THROTTLED: Final = (Outcome.UNSENT, Fault.THROTTLED)
 _PROVIDER: Final = (Outcome.UNSENT, Fault.PROVIDER)
 _REJECTED: Final = (Outcome.REJECTED, None)
 
-#: What Twilio's codes mean, and our words for them: its own messages repeat the number.
-_CODES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
+#: What Twilio's codes mean (its error dictionary of 2026), and our words for them: its own messages repeat the number.
+CODES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "21211": (_RECIPIENT, "not a phone number"),
-    "21214": (_RECIPIENT, "number cannot be reached"),
-    "21217": (_RECIPIENT, "not a phone number"),
     "21265": (_RECIPIENT, "a short code"),
-    "21401": (_RECIPIENT, "not a phone number"),
-    "21407": (_RECIPIENT, "number takes no SMS"),
-    "21421": (_RECIPIENT, "not a phone number"),
+    "21266": (_RECIPIENT, "the sender itself"),
+    "21268": (_RECIPIENT, "a premium or information number"),
     "21604": (_RECIPIENT, "no phone number"),
     "21610": (_RECIPIENT, "opted out"),
-    "21612": (_RECIPIENT, "not reachable from this sender"),
     "21614": (_RECIPIENT, "not a mobile number"),
     "21635": (_RECIPIENT, "a landline"),
+    "21408": (_ROUTE, "its country is not enabled"),
+    "21608": (_ROUTE, "not on the account's list of verified numbers"),
+    "21612": (_ROUTE, "not reachable from this sender"),
+    "21657": (_ROUTE, "sender not supported in its country"),
+    "21659": (_ROUTE, "sender not of its country, or not the account's"),
+    "21703": (_ROUTE, "messaging service has no sender for it"),
     "14107": (_THROTTLED, "rate limit"),
     "20429": (_THROTTLED, "too many requests"),
     "21611": (_THROTTLED, "sender's queue is full"),
-    "30001": (_THROTTLED, "queue overflow"),
-    "30022": (_THROTTLED, "carrier's rate limit"),
+    "63038": (_THROTTLED, "the account's daily limit"),
     "10001": (_PROVIDER, "account is not active"),
     "20003": (_PROVIDER, "credentials refused"),
     "20005": (_PROVIDER, "account is not active"),
+    "20006": (_PROVIDER, "access denied"),
+    "20008": (_PROVIDER, "test credentials"),
+    "20010": (_PROVIDER, "disabled for the account"),
+    "20403": (_PROVIDER, "forbidden"),
     "20404": (_PROVIDER, "no such account or service"),
-    "30002": (_PROVIDER, "account suspended"),
     "21212": (_PROVIDER, "sender is not a phone number"),
-    "21408": (_PROVIDER, "region is not enabled"),
+    "21267": (_PROVIDER, "no such sender on a trial account"),
+    "21601": (_PROVIDER, "sender cannot send SMS"),
     "21603": (_PROVIDER, "no sender"),
     "21606": (_PROVIDER, "sender cannot send SMS"),
-    "21608": (_PROVIDER, "trial account, number not verified"),
+    "21607": (_PROVIDER, "sender is not the trial number"),
     "21609": (_PROVIDER, "status callback refused"),
-    "21659": (_PROVIDER, "sender is not the account's"),
+    "21616": (_PROVIDER, "sender means several numbers"),
     "21660": (_PROVIDER, "sender is not the account's"),
     "21661": (_PROVIDER, "sender cannot send SMS"),
+    "21662": (_PROVIDER, "sender not usable in this region"),
+    "21663": (_PROVIDER, "sender not usable in this region"),
+    "21668": (_PROVIDER, "sender not usable in this region"),
     "21701": (_PROVIDER, "no such messaging service"),
-    "21703": (_PROVIDER, "messaging service has no fitting sender"),
+    "21702": (_PROVIDER, "messaging service cannot send now"),
     "21704": (_PROVIDER, "messaging service has no sender"),
     "21705": (_PROVIDER, "not a messaging service"),
+    "21709": (_PROVIDER, "sender not allowed in the messaging service"),
     "21730": (_PROVIDER, "maintenance"),
+    "21910": (_PROVIDER, "sender of another channel"),
     "21602": (_REJECTED, "empty"),
     "21605": (_REJECTED, "too long"),
     "21617": (_REJECTED, "too long"),
-    "21620": (_REJECTED, "content refused"),
+    "21618": (_REJECTED, "filtered by all carriers"),
+    "21619": (_REJECTED, "empty"),
+    "21620": (_REJECTED, "not a media URL"),
+    "21624": (_REJECTED, "validity period refused"),
+    "21626": (_REJECTED, "callback event refused"),
+    "21627": (_REJECTED, "highest price refused"),
 }
+#: Why a recipient is suppressed whom a code speaks of.
+SUPPRESSES: Final = {"21610": "stop"}
 
 
 class Twilio(HttpApi):
@@ -131,13 +148,13 @@ class Twilio(HttpApi):
         code = answer.text("code") or ""
         if not re.fullmatch(r"[0-9]{1,6}", code):
             return by_status(answer)
-        if code not in _CODES:
+        if code not in CODES:
             return by_status(answer, f"twilio {code}")
-        (outcome, fault), words = _CODES[code]
+        (outcome, fault), words = CODES[code]
         detail = f"twilio {code}, {words}"
         if not 400 <= answer.status < 500 or answer.status == 429:
             return by_status(answer, detail)
-        return Verdict(outcome, f"http {answer.status}: {detail}", fault)
+        return Verdict(outcome, f"http {answer.status}: {detail}", fault, suppress=SUPPRESSES.get(code))
 
 
 def provider(dsn: Dsn, context: Context) -> Twilio:

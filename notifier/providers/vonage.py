@@ -5,10 +5,12 @@
 | 200, every part's status 0                                          | accepted as the first part        |
 | 1 (too fast), 10 (too many binds)                                   | unsent, throttled                 |
 | 4 (credentials), 14, 32 (signature)                                 | unsent, the provider's fault      |
-| 5 (internal), 8 (account barred), 9 (no credit), 11 (not enabled)   | unsent, the provider's fault      |
-| 13 (communication failed), 15 (sender), 29 (demo account)           | unsent, the provider's fault      |
-| 6 (no route, or spam), 7 (barred), 22 (network), 33 (de-activated)  | rejected, the recipient's fault   |
-| 2, 3 (parameters), 12 (too long), 16, 19, 20, 23, any other         | rejected                          |
+| 5 (internal), 8 (account barred), 9 (no credit), 11, 19 (not enabled) | unsent, the provider's fault    |
+| 13 (communication failed)                                           | unsent, the provider's fault      |
+| 15 (sender not allowed there), 29 (not on the demo account's list)  | unsent, a route's fault           |
+| 6 (no route, or spam), 7 (barred), 33 (de-activated), 34 (no number) | rejected, the recipient's fault  |
+| 101 (opted out)                                                     | the same, and suppressed: `stop`  |
+| 2, 3 (parameters), 12 (too long), 16, 20, 22, 23, any other         | rejected                          |
 | some parts taken and some not                                       | ambiguous: some of it is sent     |
 | 2xx, but not of this shape                                          | ambiguous                         |
 | another status of HTTP                                              | as in `http_api`                  |
@@ -43,13 +45,14 @@ _HEADERS: Final = (
 )
 
 _RECIPIENT: Final = (Outcome.REJECTED, Fault.RECIPIENT)
+_ROUTE: Final = (Outcome.UNSENT, Fault.ROUTE)
 _THROTTLED: Final = (Outcome.UNSENT, Fault.THROTTLED)
 _PROVIDER: Final = (Outcome.UNSENT, Fault.PROVIDER)
 _REJECTED: Final = (Outcome.REJECTED, None)
 
 _TAKEN: Final = "0"
 #: What a part's status means, and our words for it.
-_STATUSES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
+STATUSES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "1": (_THROTTLED, "throttled"),
     "2": (_REJECTED, "a parameter is missing"),
     "3": (_REJECTED, "a parameter is invalid"),
@@ -64,16 +67,20 @@ _STATUSES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "12": (_REJECTED, "too long"),
     "13": (_PROVIDER, "communication failed"),
     "14": (_PROVIDER, "signature refused"),
-    "15": (_PROVIDER, "sender refused"),
+    "15": (_ROUTE, "sender not allowed in its country"),
     "16": (_REJECTED, "time to live refused"),
-    "19": (_REJECTED, "facility not allowed"),
+    "19": (_PROVIDER, "facility not enabled"),
     "20": (_REJECTED, "message class refused"),
-    "22": (_RECIPIENT, "network unknown"),
+    "22": (_REJECTED, "network code refused"),
     "23": (_REJECTED, "callback refused"),
-    "29": (_PROVIDER, "demo account, number not listed"),
+    "29": (_ROUTE, "not on the demo account's list"),
     "32": (_PROVIDER, "signature and secret together"),
     "33": (_RECIPIENT, "number de-activated"),
+    "34": (_RECIPIENT, "no phone number"),
+    "101": (_RECIPIENT, "opted out"),
 }
+#: Why a recipient is suppressed whom a status speaks of.
+SUPPRESSES: Final = {"101": "stop"}
 _OTHER: Final = (_REJECTED, "unknown status")
 
 
@@ -125,12 +132,12 @@ class Vonage(HttpApi):
         refused = [status for status in statuses if status != _TAKEN]
         if not refused:
             return accepted_as(answer, answer.text("messages", 0, "message-id"))
-        (outcome, fault), words = _STATUSES.get(refused[0], _OTHER)
+        (outcome, fault), words = STATUSES.get(refused[0], _OTHER)
         error = f"http {answer.status}: vonage {refused[0]}, {words}"
         if len(refused) < len(statuses):
             some = f"{len(refused)} of {len(statuses)} parts refused"
             return Verdict(Outcome.AMBIGUOUS, f"{error}; {some}", Fault.PROVIDER)
-        return Verdict(outcome, error, fault)
+        return Verdict(outcome, error, fault, suppress=SUPPRESSES.get(refused[0]))
 
 
 def _statuses(answer: Answer) -> list[str]:

@@ -6,7 +6,7 @@
 | 404, 410                   | rejected, the recipient's fault: it unsubscribed     |
 | 400, 413                   | rejected                                             |
 | 401, 403                   | unsent: it refuses our key                           |
-| 429                        | unsent, throttled                                    |
+| 406 (Windows' service), 429 | unsent, throttled: its Retry-After counts           |
 
 The rest is in `http_api`. A recipient is the browser's `PushSubscription` as JSON without spaces, or base64url of it.
 Its endpoint is a stranger's URL: only public addresses are connected to, over https, and those that are allowed. What
@@ -17,6 +17,7 @@ is left; what is cut ends in an ellipsis. The Topic comes of the id, so that a r
 """
 
 import base64
+import re
 import time
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -41,6 +42,10 @@ from notifier.uris import ascii_uri
 _TTL: Final = 86400
 #: Seconds that our word for who we are holds; at most a day (RFC 8292, section 2).
 _VAPID_LIFE: Final = 12 * 3600
+#: The longest wait that a push service may ask for, in seconds.
+_LONGEST_WAIT: Final = 24 * 3600.0
+#: Whom a push service may turn to. Apple takes none with spaces or angle brackets in it (BadJwtToken).
+_SUBJECT: Final = re.compile(r"mailto:[^\s<>@]+@[^\s<>@]+|https://[^\s<>]+")
 _PLAIN_AT_MOST: Final = 3000
 _TITLE_AT_MOST: Final = 800
 
@@ -144,6 +149,9 @@ class WebPush(HttpApi):
         if answer.status in {404, 410}:
             error = f"http {answer.status}: web push, the browser is subscribed no more"
             return Verdict(Outcome.REJECTED, error, Fault.RECIPIENT)
+        if answer.status == 406:
+            error = "http 406: web push, too many messages to this browser"
+            return Verdict(Outcome.UNSENT, error, Fault.THROTTLED, retry_after=_wait(answer))
         return by_status(answer, _WORDS.get(answer.status))
 
     def _verdict(self, exchange: Exchange) -> Verdict:
@@ -166,6 +174,12 @@ class WebPush(HttpApi):
             raise CannotSend("address: the endpoint's host cannot be signed for") from None
 
 
+def _wait(answer: Answer) -> float | None:
+    """Seconds of a Retry-After, which counts with a 406 too here."""
+    value = answer.header("retry-after") or ""
+    return min(float(value), _LONGEST_WAIT) if re.fullmatch(r"[0-9]{1,9}", value) else None
+
+
 def _plain(message: Message) -> bytes:
     title = shortened(message.subject or "", _TITLE_AT_MOST)
     room = _PLAIN_AT_MOST - len(orjson.dumps({"title": title, "body": "", "id": message.id}))
@@ -185,6 +199,8 @@ def provider(dsn: Dsn, context: Context) -> WebPush:
         raise ValueError(f"names a key file that is not a private key in PEM: {_EXAMPLE}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ValueError("names a key that is not one of P-256 (prime256v1)")  # noqa: TRY004  # a setting is wrong, not a type
+    if not _SUBJECT.fullmatch(options.get("subject", "")):
+        raise ValueError(f"has no subject that is a mailto: or https: URL, without spaces, < and >: {_EXAMPLE}")
     made = WebPush(
         key=key,
         subject=options.get("subject", ""),

@@ -24,6 +24,7 @@ OUTCOMES = {
     Behaviour.REJECTED: (Outcome.REJECTED, Fault.RECIPIENT, None),
     Behaviour.UNAVAILABLE: (Outcome.UNSENT, None, None),
     Behaviour.THROTTLED: (Outcome.UNSENT, Fault.THROTTLED, 1.0),
+    Behaviour.ROUTE: (Outcome.UNSENT, Fault.ROUTE, None),
     Behaviour.AMBIGUOUS: (Outcome.AMBIGUOUS, None, None),
 }
 #: Short, so that what is slow takes 0.4 s.

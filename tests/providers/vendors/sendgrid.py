@@ -46,6 +46,14 @@ VENDOR = Vendor(
             Fault.RECIPIENT,
         ),
         Case("no subject", complaint(400, "The subject is required.", "subject"), Outcome.REJECTED),
+        Case(
+            "sender",
+            complaint(400, "The from email does not contain a valid address.", "from.email"),
+            Outcome.UNSENT,
+            Fault.PROVIDER,
+        ),
+        Case("no such endpoint", complaint(404, "not found"), Outcome.UNSENT, Fault.PROVIDER),
+        Case("method", complaint(405, "method not allowed"), Outcome.UNSENT, Fault.PROVIDER),
         Case("bad request", complaint(400, "Bad Request"), Outcome.REJECTED),
         Case("too large", complaint(413, "payload too large"), Outcome.REJECTED),
         Case(

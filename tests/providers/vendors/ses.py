@@ -21,6 +21,12 @@ def refusal(status: int, name: str, *lines: str) -> bytes:
     return response(status, body, f"x-amzn-ErrorType: {name}", "content-type: application/json", *lines)
 
 
+def unverified(addresses: str) -> bytes:
+    """What SES says of addresses that are not verified."""
+    said = "Email address is not verified. The following identities failed the check in region EU-CENTRAL-1: "
+    return response(400, orjson.dumps({"message": said + addresses}), "x-amzn-ErrorType: MessageRejected")
+
+
 def mail_of(received: Received) -> EmailMessage:
     """The MIME message in a request."""
     raw = orjson.loads(received.body)["Content"]["Raw"]["Data"]
@@ -89,6 +95,9 @@ VENDOR = Vendor(
         Case("MAIL FROM", refusal(400, "MailFromDomainNotVerifiedException"), Outcome.UNSENT, Fault.PROVIDER),
         Case("no configuration set", refusal(404, "NotFoundException"), Outcome.UNSENT, Fault.PROVIDER),
         Case("refused", refusal(400, "MessageRejected"), Outcome.REJECTED),
+        Case("recipient not verified", unverified("ADA@example.org"), Outcome.UNSENT, Fault.ROUTE),
+        Case("sender not verified", unverified("notifier@example.com"), Outcome.UNSENT, Fault.PROVIDER),
+        Case("neither", unverified("ada@example.org, notifier@example.com"), Outcome.UNSENT, Fault.PROVIDER),
         Case("name and URL", refusal(400, "MessageRejected:http://internal.amazon.com/x/"), Outcome.REJECTED),
         Case("bad request", refusal(400, "BadRequestException"), Outcome.REJECTED),
         Case(

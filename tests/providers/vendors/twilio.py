@@ -78,21 +78,18 @@ VENDOR = Vendor(
     success=success(),
     message_id=SID,
     errors=[
+        *refusals("21211 21265 21266 21268 21604 21610 21614 21635", Outcome.REJECTED, Fault.RECIPIENT),
+        *refusals("21408 21608 21612 21657 21659 21703", Outcome.UNSENT, Fault.ROUTE),
+        *refusals("14107 20429 21611 63038", Outcome.UNSENT, Fault.THROTTLED),
         *refusals(
-            "21211 21214 21217 21265 21401 21407 21421 21604 21610 21612 21614 21635",
-            Outcome.REJECTED,
-            Fault.RECIPIENT,
-        ),
-        *refusals("14107 20429 21611 30001 30022", Outcome.UNSENT, Fault.THROTTLED),
-        *refusals(
-            "10001 20003 20005 20404 30002 21212 21408 21603 21606 21608 21609 21659 21660 21661 21701 21703 21704"
-            " 21705 21730",
+            "10001 20003 20005 20006 20008 20010 20403 20404 21212 21267 21601 21603 21606 21607 21609 21616 21660"
+            " 21661 21662 21663 21668 21701 21702 21704 21705 21709 21730 21910",
             Outcome.UNSENT,
             Fault.PROVIDER,
         ),
-        *refusals("21602 21605 21617 21620 29999", Outcome.REJECTED, None),
+        *refusals("21602 21605 21617 21618 21619 21620 21624 21626 21627 29999", Outcome.REJECTED, None),
         Case("credentials", error(20003, 401), Outcome.UNSENT, Fault.PROVIDER),
-        Case("forbidden region", error(21408, 403), Outcome.UNSENT, Fault.PROVIDER),
+        Case("forbidden region", error(21408, 403), Outcome.UNSENT, Fault.ROUTE),
         Case("forbidden otherwise", error(29999, 403), Outcome.UNSENT, Fault.PROVIDER),
         Case("no such account", error(20404, 404), Outcome.UNSENT, Fault.PROVIDER),
         Case("too fast", error(20429, 429, "retry-after: 3"), Outcome.UNSENT, Fault.THROTTLED, 3.0),

@@ -67,9 +67,10 @@ VENDOR = Vendor(
     message_id=MESSAGE_ID,
     errors=[
         *refusals("1 10", Outcome.UNSENT, Fault.THROTTLED),
-        *refusals("4 5 8 9 11 13 14 15 29 32", Outcome.UNSENT, Fault.PROVIDER),
-        *refusals("6 7 22 33", Outcome.REJECTED, Fault.RECIPIENT),
-        *refusals("2 3 12 16 19 20 23 99", Outcome.REJECTED, None),
+        *refusals("4 5 8 9 11 13 14 19 32", Outcome.UNSENT, Fault.PROVIDER),
+        *refusals("15 29", Outcome.UNSENT, Fault.ROUTE),
+        *refusals("6 7 33 34 101", Outcome.REJECTED, Fault.RECIPIENT),
+        *refusals("2 3 12 16 20 22 23 99", Outcome.REJECTED, None),
         Case("every part refused: the first counts", parts("7", "1", "1"), Outcome.REJECTED, Fault.RECIPIENT),
         Case("a later part refused", parts("0", "0", "1"), Outcome.AMBIGUOUS, Fault.PROVIDER),
         Case("only the first part refused", parts("7", "0"), Outcome.AMBIGUOUS, Fault.PROVIDER),

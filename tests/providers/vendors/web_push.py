@@ -88,6 +88,7 @@ VENDOR = Vendor(
         Case("too large", response(413), _R),
         Case("bad request", response(400, b"invalid"), _R),
         Case("throttled", response(429, b"", "retry-after: 120"), _U, Fault.THROTTLED, 120.0),
+        Case("slow down", response(406, b"", "retry-after: 30"), _U, Fault.THROTTLED, 30.0),
         Case("no key", response(401), _U),
         Case("another key", response(403, b"the VAPID credentials do not correspond"), _U),
         Case("down", response(503, b"", "retry-after: 9"), _U, None, 9.0),
