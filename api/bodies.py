@@ -1,8 +1,7 @@
 """Request bodies: read within limits, parsed strictly, with the payload kept as the text it came in."""
 
 import hashlib
-import json
-import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from flask import Response, abort, request
 from werkzeug.exceptions import HTTPException
 
 from notifier.errors import Invalid
+from notifier.strict_json import TWICE, NotJson, NotKept, items_in, names_twice, parse_object
 
-#: How deep `payload` may be nested.
-_MAX_DEPTH: Final = 32
 #: Bytes of a body that are read though nobody wants them any more.
 _READ_FOR_NOTHING: Final = 1024 * 1024
 _NDJSON: Final = "application/x-ndjson"
@@ -41,74 +39,12 @@ class Body:
         return hashlib.sha256(kind.encode() + orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-class NotJson(ValueError):
-    """The text is no JSON at all. The message says where."""
-
-
-def _refuse_constant(name: str) -> float:
-    raise NotJson(f"{name} is not JSON.")
-
-
-def check_text(value: str) -> None:
-    """Raise ValueError where a text cannot be kept as it is."""
-    if "\0" in value:
-        raise ValueError("A text may not contain the NUL character.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError("A text may not contain half of a surrogate pair.") from None
-
-
-def _check(value: object, depth: int) -> None:
-    """Raise ValueError where a value cannot be kept as it is."""
-    if isinstance(value, str):
-        check_text(value)
-    elif isinstance(value, bool) or value is None:
-        return
-    elif isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise ValueError("An integer may have at most 64 bits.")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError("A number is too large.")
-    elif depth >= _MAX_DEPTH:
-        raise ValueError(f"Nested more than {_MAX_DEPTH} levels deep.")
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            check_text(name)
-            _check(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            _check(inner, depth + 1)
-
-
 def parse(raw: bytes) -> Body:
     """Parse one JSON object. Raises NotJson, or Invalid where it is JSON that cannot be kept."""
     try:
-        document = json.loads(raw.decode(), parse_constant=_refuse_constant)
-    except UnicodeDecodeError:
-        raise NotJson("The body is not UTF-8.") from None
-    except json.JSONDecodeError as error:
-        raise NotJson(f"The body is not JSON: {error.msg} at character {error.pos}.") from None
-    except RecursionError:
-        raise Invalid({"payload": [f"Nested more than {_MAX_DEPTH} levels deep."]}) from None
-    except NotJson:
-        raise
-    except ValueError:  # Python parses no integer of more than 4,300 digits
-        raise Invalid({"payload": ["An integer may have at most 64 bits."]}) from None
-    if not isinstance(document, dict):
-        raise Invalid({"_schema": ["Not a JSON object."]})
-    errors = {}
-    for name, value in document.items():
-        try:
-            check_text(name)
-            _check(value, 0)
-        except ValueError as error:
-            errors[name.encode("utf-8", "replace").decode().replace("\0", "")] = [str(error)]
-    if errors:
-        raise Invalid(errors)
-    return Body(document, raw)
+        return Body(parse_object(raw), raw)
+    except NotKept as error:
+        raise Invalid(error.errors) from None
 
 
 def read_bytes(limit: int) -> bytes:
@@ -173,6 +109,25 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
     events: list[msgspec.Raw]
 
 
+class _Whole(msgspec.Struct):
+    events: msgspec.Raw
+
+
+#: How a batch begins, up to its events.
+_BEGINNING: Final = re.compile(rb'\s*\{\s*"events"\s*:\s*')
+
+
+def _check_once(raw: bytes) -> None:
+    """Raise Invalid where a batch, which was decoded as such, has its events twice: the last ones alone would count."""
+    # By its ends alone, for it may be large: nothing stands before the events that were decoded, nor behind them.
+    events = bytes(msgspec.json.decode(raw, type=_Whole).events)
+    begun = _BEGINNING.match(raw)
+    if begun and raw.startswith(events, begun.end()) and raw[begun.end() + len(events) :].strip() == b"}":
+        return
+    if names_twice(raw):  # else its name was written with escapes
+        raise Invalid({"events": [TWICE]})
+
+
 def read_batch(limit: int) -> list[bytes]:
     """The items of a batch, each as its own JSON text: `{"events": [...]}`, or one a line as NDJSON.
 
@@ -185,11 +140,28 @@ def read_batch(limit: int) -> list[bytes]:
     raw = read_bytes(limit)
     try:
         raw.decode()
-        return [bytes(item) for item in msgspec.json.decode(raw, type=_Batch).events]
+        items = [bytes(item) for item in msgspec.json.decode(raw, type=_Batch).events]
     except msgspec.ValidationError as error:
-        raise Invalid({"events": [f"{error}."]}) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid({"events": [TWICE if names_twice(raw) else f"{error}."]}) from None
+    except UnicodeDecodeError as error:
         abort(400, f"The body is not JSON: {error}.")
+    except msgspec.DecodeError:
+        return _items_one_by_one(raw)
+    _check_once(raw)
+    return items
+
+
+def _items_one_by_one(raw: bytes) -> list[bytes]:
+    """The items of a batch that msgspec takes for no JSON: half of a surrogate pair in one item is that item's error.
+
+    Answers 400; raises Invalid.
+    """
+    try:
+        return [item.encode() for item in items_in(raw.decode(), "events")]
+    except NotJson as error:
+        abort(400, str(error))
+    except NotKept as error:
+        raise Invalid(error.errors) from None
 
 
 def items_of(raw_items: list[bytes], limit: int) -> Iterator[Body | Invalid]:

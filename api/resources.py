@@ -10,9 +10,10 @@ from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
-from api.bodies import check_text, is_empty, read_json
+from api.bodies import is_empty, read_json
 from api.problems import MEDIA_TYPE, ProblemSchema, flattened
 from notifier.errors import Invalid
+from notifier.strict_json import check_text
 
 #: The largest body of a request that is no event, in bytes: a template's three parts fit.
 _MAX_BODY: Final = 1024 * 1024

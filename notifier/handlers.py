@@ -10,10 +10,13 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
+import orjson
+
 from notifier.addresses import normalised
 from notifier.patterns import matches
 from notifier.plans import Plan
 from notifier.routes import INVALID_ADDRESS
+from notifier.strict_json import parse_object
 
 GROUP: Final = "notifier.handlers"
 
@@ -46,7 +49,9 @@ def broken() -> list[tuple[str, str]]:
 
 
 def plans(view: Mapping[str, Any]) -> list[Plan]:
-    """What the handlers of an event's type want to be sent. Raises what they raise, TypeError for what is no plan."""
+    """What the handlers of an event's type want to be sent. Raises what they raise, TypeError for what is no plan, and
+    ValueError for content that cannot be kept.
+    """
     made: list[Plan] = []
     for entry in _registered():
         # Loaded only for events of its type: a broken package costs those alone.
@@ -55,6 +60,8 @@ def plans(view: Mapping[str, Any]) -> list[Plan]:
     for plan in made:
         if not isinstance(plan, Plan):
             raise TypeError(f"a handler of {view['event_type']} returned a {type(plan).__name__}, not a Plan")
+        if plan.content is not None:
+            parse_object(orjson.dumps(plan.content))  # what is kept of it must be what anybody reads in it
     return [_addressed(plan) for plan in made]
 
 

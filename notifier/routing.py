@@ -27,6 +27,7 @@ from notifier.lanes import FAN_OUT, lane
 from notifier.listeners import Directory, Listener, Listeners
 from notifier.plans import Origin, Plan, Planner, Row, plan_of
 from notifier.receivers import SUBSCRIPTION_DISABLED
+from notifier.strict_json import parse_object
 from notifier.subscriptions import keep_enabled
 from notifier.templates import Catalogue, catalogue
 from notifier.tracing import BatchTrace
@@ -250,12 +251,16 @@ def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: L
     """Fan an event out again, as new notifications; returns what can be sent at once.
 
     Each call is a replay of its own: what the first fan-out made stays as it is. Raises Conflict where the event was
-    purged meanwhile.
+    purged meanwhile, and where its payload is one that is not accepted any more.
     """
     replay_id = new_id()
     with engine.begin() as connection:
         if connection.scalar(_KEEP, {"id": event["id"]}) is None:
             raise Conflict("This event has outlived its retention, and was purged just now.")
+        try:
+            parse_object(str(event["payload"]).encode())
+        except ValueError as error:
+            raise Conflict(f"Its payload would not be accepted any more, and is not sent once more: {error}") from None
         rows = _own_rows(connection, planner, [event], replay_id)
         directory, view = memory.read(connection), routes.view_of(event)
         heard = [each for each in directory.of(event["event_type"]) if each.wants(view)]

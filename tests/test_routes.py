@@ -270,6 +270,10 @@ WRONG: list[tuple[str | bytes, str]] = [
     ("routes:\n  7: {}\n", r"line 2: 7 is no name"),
     ("routes:\n  ? [" + "x, " * 2000 + "x]\n  : {}\n", r"line 2: .+"),
     (FILE + "  welcome: {}\n", r"line 14: welcome stands there twice"),
+    (
+        FILE + '  half:\n    event_type: x\n    to: {user_id: "\\ud800"}\n',
+        r"line 16: A text may not contain half of a surrogate pair\.",
+    ),
     (FILE.replace("    enabled", "    event_type: x\n    enabled"), r"line 13: event_type stands there twice"),
     (FILE.replace("lead_time", "leadtime"), r"line 6: password-expiring\.leadtime: Unknown field\."),
     (FILE.replace("user_id:", "userid:"), r"line 4: password-expiring\.to\..+"),

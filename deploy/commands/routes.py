@@ -15,6 +15,7 @@ from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from notifier import routes as stored
 from notifier.errors import Invalid
+from notifier.strict_json import check_text
 
 #: The largest file of routes, in bytes.
 _LARGEST = 1024 * 1024
@@ -44,6 +45,15 @@ class _Loader(yaml.SafeLoader):
     }
 
 
+def _check_texts(line: int, key: str, value: object) -> None:
+    """Raise ClickException where a text cannot be kept: YAML can spell half of a surrogate pair, as JSON can."""
+    for text in (key, *(value if isinstance(value, list) else [value])):
+        try:
+            check_text(text if isinstance(text, str) else "")
+        except ValueError as error:
+            raise click.ClickException(f"line {line}: {error}") from None
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> _Line:
     made = _Line()
     made.lines = {}
@@ -57,6 +67,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> _Line:
             raise click.ClickException(f"line {line}: {key} stands there twice")
         made[key] = loader.construct_object(value_node, deep=True)
         made.lines[key] = line
+        _check_texts(line, key, made[key])
     return made
 
 
