@@ -20,7 +20,13 @@ class EventSchema(SchedulingFields):
     """Something that happened. Only `event_type` is required."""
 
     event_type = fields.String(required=True, validate=[EVENT_TYPE, _not_ours], metadata={"example": "user.signup"})
-    payload = fields.Dict(load_default=dict, metadata={"example": {"name": "Ada"}})
+    payload = fields.Dict(
+        load_default=dict,
+        metadata={
+            "example": {"name": "Ada"},
+            "description": "Kept as it was written. At most 32 levels deep; no name stands twice in one object.",
+        },
+    )
     occurred_at = Timestamp(load_default=None, allow_none=True)
 
 
