@@ -29,11 +29,11 @@ from notifier.uris import ascii_uri
 _POLICY: Final = policy.SMTP.clone(cte_type="7bit")
 #: What may not be encoded as a file is (RFC 2046, section 5), and would be taken for a part of the letter itself.
 _STRUCTURES: Final = frozenset({"multipart", "message"})
-
-
 #: Octets of a value on one line: 998 may stand on it with the field's name (RFC 5322, section 2.1.1).
 _LONGEST_VALUE: Final = 900
 _LINKS: Final = frozenset({"List-Unsubscribe"})
+#: What follows our own fields: of the content alone.
+_CONTENT_FIELDS: Final = (("Content-Type",), ("Content-Type", "Content-Transfer-Encoding"))
 
 
 class Unwritable(ValueError):
@@ -102,8 +102,8 @@ def draft(message: Message, sender: Mailbox) -> Letter:
     subject = "" if message.subject is None else subject_field(message.subject)
     head = subject + "".join(mailbox_field(name, each) for name, each in mailboxes.items())
     head += "".join(f"{name}: {_in_lines(value)}{EOL}" for name, value in plain.items())
-    _check_head(head.encode(), message.subject, mailboxes, plain)
     data = head.encode() + _body(message)
+    _check_head(data.partition(b"\r\n\r\n")[0] + b"\r\n", message.subject, mailboxes, plain)
     return Letter(parties.sender.addr_spec, parties.recipient.addr_spec, data, parties.are_international)
 
 
@@ -137,7 +137,8 @@ def _check_head(head: bytes, subject: str | None, mailboxes: dict[str, Mailbox],
             found.append((name, read(value) if read else value.replace(" ", "") if name in _LINKS else value))
     except check.Malformed as error:
         raise Unwritable(str(error)) from None
-    if found != meant:
+    of_content = tuple(name for name, _ in found[len(meant) :])
+    if found[: len(meant)] != meant or of_content not in _CONTENT_FIELDS:
         raise Unwritable("a field does not say what was meant")
 
 
@@ -157,7 +158,7 @@ def _body(message: Message) -> bytes:
     delimiter = f"{EOL}--{boundary}"
     return b"".join(
         (
-            f"{head}".encode(),
+            head.encode(),
             *(f"{delimiter}{EOL}".encode() + part for part in parts),
             f"{delimiter}--{EOL}".encode(),
         )
