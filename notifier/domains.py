@@ -13,7 +13,7 @@ _LABEL: Final = re.compile(r"(?!xn--)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PREFIX: Final = "xn--"
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def ascii_domain(name: str) -> str:
     """The ASCII form of a domain name in small letters, whether it came with U-labels, A-labels or both.
 

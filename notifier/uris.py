@@ -21,7 +21,7 @@ _NOT_OF_PATH: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:@/%]")
 _NOT_OF_QUERY: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:@/?%]")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def ascii_uri(url: str) -> str:
     """A URL of a host as an ASCII URI: A-labels, the rest percent-encoded UTF-8 where it is not allowed as it is.
 

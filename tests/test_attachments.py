@@ -290,6 +290,7 @@ NOT_OWN = "The type has a parameter that is not a file's own, such as name."
         ({"content_type": "pdf"}, "content_type", NO_TYPE),
         ({"content_type": "multipart/mixed; boundary=x"}, "content_type", NO_TYPE),
         ({"content_type": "text/plain;"}, "content_type", NO_PARAMETER),
+        ({"content_type": "text/plain" + " " * 200_000 + "x"}, "content_type", NO_TYPE),
         ({"content_type": "text/plain; charset"}, "content_type", NO_PARAMETER),
         ({"content_type": 'text/plain; a="b'}, "content_type", NO_PARAMETER),
         ({"content_type": "text/plain; a=b\r\nBcc: x@y.test"}, "content_type", NO_PARAMETER),

@@ -55,7 +55,8 @@ class ContentType(fields.String):
     """A media type and its parameters, which come out in one form: `text/calendar; method=REQUEST`."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
-        kind, *parameters = re.split(r"[ ]*;[ ]*", str(super()._deserialize(value, attr, data, **kwargs)))
+        text = str(super()._deserialize(value, attr, data, **kwargs))
+        kind, *parameters = (each.strip(" ") for each in text.split(";"))
         if not _CONTENT_TYPE.fullmatch(kind):
             raise ValidationError("Not the type of a file: write type/subtype, such as application/pdf.")
         found = [_PARAMETER.fullmatch(each) for each in parameters]

@@ -81,7 +81,7 @@ def _decoded(word: re.Match[str]) -> str:
 def mailbox_of(value: str) -> tuple[str, str]:
     """The name and the address of a value that is one mailbox. Raises Malformed."""
     found = _ADDRESS.fullmatch(value)
-    if found is None or "=?" in (found[2] or found[3]):
+    if found is None or "?=" in (found[2] or found[3]).partition("=?")[2]:
         raise Malformed("mailbox")
     phrase = found[1] or ""
     quoted = _QUOTED.fullmatch(phrase)

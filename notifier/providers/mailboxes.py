@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from notifier.domains import ascii_domain
@@ -14,8 +14,6 @@ _ATOMS: Final = re.compile(rf"[{ATEXT}\x80-\U0010ffff]+(?: [{ATEXT}\x80-\U0010ff
 _DOT_ATOM: Final = re.compile(rf"[{ATEXT}\x80-\U0010ffff]+(?:\.[{ATEXT}\x80-\U0010ffff]+)*")
 # A name that is one quoted string is what is in it; any other one is taken as it stands.
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_NAMED: Final = re.compile(r"(.*?) *<([^<>]*)>", re.DOTALL)
-_ENCODED_WORD: Final = re.compile(r"=\?.*\?=")
 
 _LONGEST_LOCAL_PART: Final = 64
 _LONGEST: Final = 254
@@ -67,10 +65,10 @@ def mailbox(text: str) -> Mailbox:
     A name is text: nothing in it is decoded, and what looks like an encoded word stays as it is.
     """
     text = text.strip(" ")
-    named = _NAMED.fullmatch(text)
-    if named is None:
+    name, angle, address = text.removesuffix(">").rpartition("<")
+    if not (angle and text.endswith(">")):
         return bare_mailbox(text)
-    name = named[1].strip(" ")
+    name = name.strip(" ")
     in_quotes = _QUOTED.fullmatch(name)
     if in_quotes:
         name = re.sub(r"\\(.)", r"\1", in_quotes[1]).strip(" ")
@@ -80,8 +78,7 @@ def mailbox(text: str) -> Mailbox:
         raise NotAMailbox(f"The name of a mailbox has more than {_LONGEST_NAME} characters.")
     if not _UNFIT_FOR_NAMES.isdisjoint(map(unicodedata.category, name)):
         raise NotAMailbox("The name of a mailbox may not contain line breaks and other control characters.")
-    address = bare_mailbox(named[2])
-    return Mailbox(name, address.username, address.domain)
+    return replace(bare_mailbox(address), display_name=name)
 
 
 def bare_mailbox(text: str) -> Mailbox:
@@ -90,7 +87,7 @@ def bare_mailbox(text: str) -> Mailbox:
     # Beyond ASCII: no spaces and separators of any kind, and nothing that cannot be seen.
     if not at or not _DOT_ATOM.fullmatch(local_part) or any(unicodedata.category(each)[0] in "CZ" for each in text):
         raise NotAMailbox
-    if _ENCODED_WORD.search(text):
+    if "?=" in text.partition("=?")[2]:
         raise NotAMailbox("Not a mailbox: an address has no encoded words (RFC 2047) in it.")
     local_part = unicodedata.normalize("NFC", local_part)
     try:

@@ -28,7 +28,7 @@ def head_of(data: bytes, *, utf8: bool = False) -> tuple[list[tuple[str, str]], 
     for line in head.split(b"\r\n"):
         text = line.decode("utf-8" if utf8 else "ascii")
         demand(len(line) <= 998, "a line of over 998 octets")
-        demand("=?" not in text or len(line) <= 75, f"a line with an encoded word of over 75 characters: {text}")
+        demand("=?utf-8?" not in text or len(line) <= 75, f"a line with an encoded word of over 75 characters: {text}")
         demand(all(ord(each) >= 0x20 and ord(each) != 0x7F for each in text), f"a control character: {text!r}")
         if text.startswith(" "):
             demand(text.strip() and fields, "an empty line, or one that goes on with nothing")
@@ -139,7 +139,7 @@ def address(text: str) -> str:
         demand(atom and all(each in ATOM or ord(each) > 0x9F for each in atom), f"no local part: {local_part}")
     for label in domain.split("."):
         demand(label and all(each.isascii() and (each.isalnum() or each in "-_") for each in label), f"domain {domain}")
-    demand("=?" not in text, "an encoded word in an address")
+    demand("?=" not in text.partition("=?")[2], "an encoded word in an address")
     return text
 
 

@@ -90,6 +90,8 @@ def test_a_name_in_quotes_is_the_text_in_them(name: str) -> None:
         ('"a <b>" <ada@example.org>', "a <b>"),
         ("=?utf-8?q?Ada?= <ada@example.org>", "=?utf-8?q?Ada?="),
         ('"Ada"<ada@example.org>', "Ada"),
+        ('"Ada <ada@example.org>', '"Ada'),
+        ('6" tall <ada@example.org>', '6" tall'),
     ],
 )
 def test_a_name_is_text(text: str, name: str) -> None:
@@ -219,6 +221,21 @@ def test_domains_are_in_ascii_wherever_they_stand() -> None:
     assert strict_email.mailbox(found["reply-to"]) == ("", "fragen@xn--strae-oqa.example")
     assert found["message-id"] == f"<{message.id}@xn--mller-kva.example>"
     assert found["list-unsubscribe"] == "<https://xn--bcher-kva.example/u/%C3%BC%7Bx%7D>"
+
+
+@pytest.mark.parametrize(
+    "text", [" " * 200_000 + "x", "a" + " " * 200_000 + "<", "=?a" * 70_000, '"' + "\\" * 200_001, "<" * 200_000]
+)
+def test_no_text_takes_long_to_refuse(text: str) -> None:
+    with pytest.raises(NotAMailbox):
+        mailbox(text)
+
+
+def test_an_address_may_have_the_beginning_of_an_encoded_word() -> None:
+    fields, _ = fields_of(message_with(recipient="a=?b@example.org", sender="Ada <a=?b@example.org>"))
+
+    assert strict_email.mailbox(fields["to"]) == ("", "a=?b@example.org")
+    assert strict_email.mailbox(fields["from"]) == ("Ada", "a=?b@example.org")
 
 
 def test_a_link_of_any_length_stays_one_link() -> None:
