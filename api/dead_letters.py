@@ -1,5 +1,6 @@
 """Dead letters: what failed for good, and its way back."""
 
+from collections import Counter
 from typing import Any
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from flask import abort
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.auth import requires
+from api.auth import caller, requires
 from api.pages import page
 from api.parts import parts
 from api.resources import Resource
@@ -18,11 +19,12 @@ from api.schemas.dead_letters import (
     FilterFields,
     RequeuedSchema,
 )
-from notifier import deadletters
+from notifier import deadletters, resending
 from notifier.deadletters import Filters
 from notifier.errors import Conflict
 from notifier.keys import Scope
 from notifier.models import DeadLetter
+from notifier.resending import Refused, Requeued, counted
 
 blp = Resource("dead letters", __name__, url_prefix="/api/v1/dead-letters", description="What failed for good.")
 
@@ -35,11 +37,11 @@ def _find(letter_id: UUID) -> DeadLetter:
     return letter
 
 
-def _requeue(ids: list[UUID]) -> int:
-    here = parts()
-    requeued, hints = deadletters.requeue(here.wiring.engine, ids, here.publisher.lease)
-    here.publisher.hint(hints)
-    return len(requeued)
+def _requeue(ids: list[UUID]) -> Requeued:
+    wires, publisher = parts().wiring, parts().publisher
+    done = resending.requeue(wires.engine, ids, publisher.lease, caller().name, wires.standards)
+    publisher.hint(done.hints)
+    return done
 
 
 @blp.route("")
@@ -65,11 +67,18 @@ def get_dead_letter(letter_id: UUID) -> DeadLetter:
 @requires(Scope.REQUEUE)
 @blp.response(202, DeadLetterSchema)
 @blp.alt_response(404, description="There is no such dead letter.")
-@blp.alt_response(409, description="It was requeued before.")
+@blp.alt_response(
+    409,
+    description="It was requeued before, or a rule forbids to send it (`reason`: `opted_out`, `suppressed`, `expired`"
+    " …). Nothing was changed.",
+)
 def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
     """Send it once more: the same notification and id, with its full number of attempts."""
     _find(letter_id)
-    if not _requeue([letter_id]):
+    done = _requeue([letter_id])
+    if done.refused:
+        raise Refused(done.refused[letter_id])
+    if not done.letters:
         raise Conflict("This dead letter was requeued before.")
     return _find(letter_id)
 
@@ -78,10 +87,18 @@ def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
 @requires(Scope.REQUEUE)
 @blp.arguments(FilterFields)
 @blp.response(202, RequeuedSchema)
-def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, int]:
-    """Requeue all that match and still stand; `{}` means all of them."""
+def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
+    """Requeue all that match and still stand; `{}` means all of them.
+
+    What a rule forbids to send is left as it is, and counted as `refused`.
+    """
     filters = Filters(**asked, requeued=False)
-    return {"requeued": sum(_requeue(ids) for ids in deadletters.matching(parts().wiring.engine, filters))}
+    requeued, reasons = 0, Counter[str]()
+    for ids in deadletters.matching(parts().wiring.engine, filters):
+        done = _requeue(ids)
+        requeued += len(done.letters)
+        reasons.update(counted(done.refused.values()))
+    return {"requeued": requeued, "refused": reasons.total(), "refused_reasons": dict(reasons.most_common())}
 
 
 @blp.route("/<uuid:letter_id>", methods=["DELETE"])

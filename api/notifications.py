@@ -39,7 +39,7 @@ from notifier.errors import Invalid
 from notifier.explaining import explain
 from notifier.intake import Accepted
 from notifier.keys import Scope
-from notifier.looking import attempts_of
+from notifier.looking import attempts_of, earlier_sends
 from notifier.models import Notification
 from notifier.plans import Plan, shared_fields
 from notifier.rendering import Envelope, as_members
@@ -167,6 +167,7 @@ def _told(session: Session, notification: Notification) -> dict[str, Any]:
         "pinned_template": notification.pinned_template,
         "explanation": explain(notification),
         "attempt_log": attempts_of(session, notification.id),
+        "earlier_sends": earlier_sends(session, notification.id),
     }
 
 
@@ -237,10 +238,19 @@ def move_notification(changes: dict[str, Any], notification_id: UUID) -> dict[st
 @requires(Scope.REQUEUE)
 @blp.response(202, NotificationWithAttemptsSchema)
 @blp.alt_response(404, description="There is no such notification.")
-@blp.alt_response(409, description="It goes out by itself, or nobody can be reached.")
+@blp.alt_response(
+    409,
+    description="It goes out by itself, was cancelled, or a rule forbids it (`reason`: `opted_out`, `suppressed`,"
+    " `subscription_disabled`, `no_address` …). Nothing was changed.",
+)
 def resend_notification(notification_id: UUID) -> dict[str, Any]:
-    """Send a finished notification again, or a retrying one now: the same id, its full number of attempts."""
+    """Send a finished notification again, or a retrying one now: the same id, its full number of attempts.
+
+    The rules are asked first, as they would be asked at the moment of sending. Expiry forbids nothing here: somebody
+    asks for it. `earlier_sends` of the notification tells how it stood before.
+    """
     here = parts()
     _read(notification_id)
-    here.publisher.hint([changing.resend(here.wiring.engine, notification_id, here.publisher.lease)])
+    wires, publisher = here.wiring, here.publisher
+    publisher.hint([changing.resend(wires.engine, notification_id, publisher.lease, caller().name, wires.standards)])
     return _read(notification_id)

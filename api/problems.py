@@ -120,7 +120,8 @@ def register_problems(app: Flask) -> None:
         return _unavailable(error.retry_after, str(error))
 
     def conflict(error: Conflict) -> Response:
-        return problem(409, str(error))
+        reason = getattr(error, "reason", None)  # of a rule that forbids it
+        return problem(409, str(error), **({"reason": reason} if reason else {}))
 
     def database_away(_: Exception) -> Response:
         return _unavailable(2, "Postgres cannot be reached.")

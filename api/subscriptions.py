@@ -7,7 +7,7 @@ from uuid import UUID
 from flask import abort
 from sqlalchemy import select
 
-from api.auth import requires
+from api.auth import caller, requires
 from api.pages import page
 from api.parts import parts
 from api.resources import Resource
@@ -160,7 +160,8 @@ def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recove
     """Send all again that failed since then, or was skipped while it was disabled.
 
     The first some hundreds at once, so that most recoveries are finished with the answer; the rest batch by batch, as
-    the recovery says.
+    the recovery says. What a rule forbids to send (it has expired, or the subscription is disabled) is left as it is,
+    and counted as `refused`.
     """
     _find(subscription_id)
     return _recover(subscription_id, asked["since"])
@@ -168,8 +169,9 @@ def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recove
 
 def _recover(subscription_id: UUID, since: datetime) -> Recovery:
     here = parts()
-    recovery_id = recovery.begin(here.wiring.engine, subscription_id, since)
-    here.publisher.hint(recovery.go_on(here.wiring.engine, here.publisher.lease, recovery_id) or [])
+    wires, publisher = here.wiring, here.publisher
+    recovery_id = recovery.begin(wires.engine, subscription_id, since, caller().name)
+    publisher.hint(recovery.go_on(wires.engine, publisher.lease, recovery_id, wires.standards) or [])
     return recovery.find(here.wiring.engine, recovery_id) or abort(404, "There is no such subscription.")
 
 

@@ -17,6 +17,7 @@ from notifier.provider_gate import ProviderGate
 from notifier.providers.receipts import ReceiptSource, source
 from notifier.receipts import Senders
 from notifier.receiver_gate import ReceiverGate
+from notifier.resending import Standards
 from notifier.retention import Retention
 from notifier.sandbox import Sandbox
 from notifier.stored_values import read_without_fail
@@ -140,6 +141,11 @@ class Wiring:
             by_channel={channel.value: names for channel, names in self._names.items()},
             policies={channel.value: self.settings.retry_policy(channel) for channel in self.channels},
         )
+
+    @property
+    def standards(self) -> Standards:
+        """How rules are asked about what somebody wants to be sent again."""
+        return Standards(self.settings.timezone, self.settings.max_age)
 
     @property
     def retention(self) -> Retention:

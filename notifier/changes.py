@@ -11,12 +11,25 @@ from sqlalchemy import Connection, Engine, text
 from notifier import metrics
 from notifier.callbacks import tell
 from notifier.channels import FINISHED, Channel, Status
-from notifier.deadletters import REVIVED_IN_SQL
 from notifier.durations import parse_iso
 from notifier.errors import Conflict, Invalid
 from notifier.holds import HELD
-from notifier.plans import Lease
+from notifier.plans import NO_ADDRESS, Lease
 from notifier.reminders import deadline_of, moment_before, schedule
+from notifier.resending import (
+    DEFAULT,
+    REVIVED_IN_SQL,
+    Asked,
+    How,
+    Refusal,
+    Refused,
+    Standards,
+    keep,
+    lock_letters_of,
+    locked,
+    refusals,
+    take_letters_of,
+)
 from notifier.users import people
 from notifier.zones import UTC_ZONE, first_known
 
@@ -99,27 +112,39 @@ _RESEND: Final = text(f"""
         due_at = now() + :lease * interval '1 second'
     WHERE id = :id RETURNING queue
 """)
-_REQUEUED: Final = text("""
-    UPDATE dead_letters SET requeued_at = now() WHERE notification_id = :id AND requeued_at IS NULL
-""")
 
 
-def resend(engine: Engine, notification_id: UUID, lease: Lease) -> tuple[str, UUID]:
+def resend(
+    engine: Engine, notification_id: UUID, lease: Lease, by: str, standards: Standards = DEFAULT
+) -> tuple[str, UUID]:
     """Send a finished notification again, or a retrying one now: the same id, its full number of attempts.
 
-    Somebody asked for it: so it is sent although it has expired, and a reminder whatever became of its target or took
-    its place. Preferences are checked as ever. Returns the (queue, id) that is due now. Raises Conflict where it waits
-    or is being sent, or where nobody can be reached; LookupError where there is none.
+    Somebody asked for it: so it is sent although it has expired, and a reminder whatever became of its target. Returns
+    the (queue, id) that is due now. Raises Refused where a rule would stop it (preferences, the suppression list, its
+    subscription, a double); Conflict where it waits, is being sent or was cancelled, or where nobody can be reached;
+    LookupError where there is none. Then nothing is changed.
     """
     with engine.begin() as connection:
         # Its letters before the row, as a requeue takes them: two at once must not wait for each other.
-        connection.execute(_REQUEUED, {"id": notification_id})
-        row = _locked(connection, notification_id)
+        lock_letters_of(connection, [notification_id])
+        row = locked(connection, [notification_id]).get(notification_id)
+        if row is None:
+            raise LookupError(notification_id)
+        if row["status"] == Status.CANCELLED:
+            why = f" ({row['reason']})" if row["reason"] else ""
+            raise Refused(Refusal("cancelled", f"It was cancelled{why}, and what is cancelled stays so."))
         if row["status"] not in {*FINISHED, Status.RETRYING}:
             raise Conflict(f"This notification is {row['status']}: it goes out by itself.")
         recipient = row["recipient"] or _address(connection, row)
         if recipient is None:
-            raise Conflict("There is still no address for it.")
+            raise Refused(Refusal(NO_ADDRESS, "There is still no address for it."))
+        # What is sent again has no deadline that has passed, and is no reminder any more.
+        expires_at = row["expires_at"] if row["expires_at"] and row["expires_at"] > row["now"] else None
+        as_resent = {"recipient": recipient, "expires_at": expires_at, "target_date": None, "lead_time": None}
+        if refused := refusals(connection, [{**row, **as_resent}], standards):
+            raise Refused(refused[notification_id])
+        keep(connection, [notification_id], Asked(How.RESEND, by))
+        take_letters_of(connection, [notification_id])
         values = {"id": notification_id, "recipient": recipient, "lease": lease(row["queue"])}
         queue = connection.scalar(_RESEND, values)
     return str(queue), notification_id

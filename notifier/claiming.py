@@ -157,6 +157,8 @@ def give_back(connection: Connection, rows: Sequence[Claimed]) -> None:
         connection.execute(_GIVE_BACK, {"ids": [row.id for row in rows], "claims": [row.claims for row in rows]})
 
 
+#: A notification in one of these states never arrived: its key goes to the next.
+_NEVER_ARRIVED: Final = f"('{Status.FAILED}', '{Status.CANCELLED}', '{Status.EXPIRED}', '{Status.SKIPPED}')"
 # A key belongs to whom it was given, until its window ends; one whose owner never arrived goes to the next.
 _TAKE_KEYS: Final = text(f"""
     INSERT INTO dedup_keys AS known (channel, address, key, notification_id, until)
@@ -166,8 +168,8 @@ _TAKE_KEYS: Final = text(f"""
     ON CONFLICT (channel, address, key) DO UPDATE SET notification_id = excluded.notification_id,
         until = CASE WHEN known.notification_id = excluded.notification_id THEN known.until ELSE excluded.until END
         WHERE known.until <= now() OR known.notification_id = excluded.notification_id
-            OR EXISTS (SELECT FROM notifications owner WHERE owner.id = known.notification_id AND owner.status IN
-                ('{Status.FAILED}', '{Status.CANCELLED}', '{Status.EXPIRED}', '{Status.SKIPPED}'))
+            OR EXISTS (SELECT FROM notifications owner WHERE owner.id = known.notification_id
+                AND owner.status IN {_NEVER_ARRIVED})
     RETURNING notification_id
 """)
 
@@ -180,3 +182,19 @@ def take_dedup_keys(connection: Connection, channel: Channel, wanted: Mapping[tu
     ]
     values = {"channel": channel.value, "wanted": to_json(rows)}
     return set(connection.scalars(_TAKE_KEYS, values)) if rows else set()
+
+
+_DOUBLED_KEYS: Final = text(f"""
+    SELECT wanted.id FROM json_to_recordset(CAST(:wanted AS json)) AS wanted(address text, key text, id uuid)
+        JOIN dedup_keys known ON known.channel = :channel AND known.address = wanted.address AND known.key = wanted.key
+    WHERE known.until > now() AND known.notification_id <> wanted.id AND NOT EXISTS (
+        SELECT FROM notifications owner WHERE owner.id = known.notification_id AND owner.status IN {_NEVER_ARRIVED}
+    )
+""")
+
+
+def doubled_dedup_keys(connection: Connection, channel: Channel, wanted: Mapping[UUID, tuple[str, str]]) -> set[UUID]:
+    """Those of some notifications whose (folded address, key) another one has; nothing is taken."""
+    rows = [{"address": address, "key": key, "id": row_id} for row_id, (address, key) in wanted.items()]
+    values = {"channel": channel.value, "wanted": to_json(rows)}
+    return set(connection.scalars(_DOUBLED_KEYS, values)) if rows else set()

@@ -20,9 +20,8 @@ from notifier.callbacks import tell
 from notifier.channels import Channel, EventStatus, Status
 from notifier.documents import to_json
 from notifier.ids import new_id
-from notifier.lanes import BATCH, FAN_OUT, LANE_IN_SQL
+from notifier.lanes import BATCH
 from notifier.models import DeadLetter
-from notifier.plans import Lease
 
 log = structlog.get_logger()
 
@@ -166,52 +165,6 @@ class Filters:
         if self.requeued is not None:
             query = query.where(DeadLetter.requeued_at.is_not(None) == self.requeued)
         return query
-
-
-#: What becomes of a row that somebody wants to be sent again: queued, with its full number of attempts.
-REVIVED_IN_SQL: Final = f"""
-    status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0, lost = 0,
-    next_channels = NULL, queue = {LANE_IN_SQL}
-"""
-# The letters are taken first: of two requeues at once the second waits here, and then finds none standing.
-_TAKE: Final = text("""
-    WITH locked AS MATERIALIZED (
-        SELECT id FROM dead_letters WHERE id = ANY(:ids) AND requeued_at IS NULL ORDER BY id FOR UPDATE
-    )
-    UPDATE dead_letters d SET requeued_at = now() FROM locked WHERE d.id = locked.id
-    RETURNING d.id, d.notification_id, d.event_id
-""")
-_REVIVE: Final = text(f"""
-    UPDATE notifications SET {REVIVED_IN_SQL}, due_at = now() + :lease * interval '1 second'
-    WHERE id = ANY(:ids) AND status = '{Status.FAILED}'
-    RETURNING id, queue
-""")
-_REVIVE_EVENTS: Final = text(f"""
-    UPDATE events SET status = '{EventStatus.ACCEPTED}', handovers = 0,
-        due_at = now() + :lease * interval '1 second'
-    WHERE id = ANY(:ids) AND status = '{EventStatus.FAILED}'
-    RETURNING id
-""")
-
-
-def requeue(engine: Engine, letter_ids: Sequence[UUID], lease: Lease) -> tuple[list[UUID], list[tuple[str, UUID]]]:
-    """Send what stands in these letters once more, each with its full number of attempts.
-
-    Returns the ids of the letters that were requeued, and (queue, id) of what is due now. Letters that do
-    not exist or were requeued before are passed over, also by another call at the same moment.
-    """
-    with engine.begin() as connection:
-        taken = connection.execute(_TAKE, {"ids": list(letter_ids)}).all()
-        notifications = sorted(row.notification_id for row in taken if row.notification_id)
-        events = sorted(row.event_id for row in taken if not row.notification_id)
-        hints: list[tuple[str, UUID]] = []
-        if notifications:
-            revived = connection.execute(_REVIVE, {"ids": notifications, "lease": lease("")})
-            hints += [(row.queue, row.id) for row in revived]
-        if events:
-            revived = connection.execute(_REVIVE_EVENTS, {"ids": events, "lease": lease(FAN_OUT)})
-            hints += [(FAN_OUT, row.id) for row in revived]
-    return [row.id for row in taken], hints
 
 
 def matching(engine: Engine, filters: Filters) -> Iterator[list[UUID]]:

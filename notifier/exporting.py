@@ -44,6 +44,8 @@ _NOTIFICATIONS: Final = f"""
         ) AS attempt_log, (
             SELECT coalesce(json_agg(d ORDER BY id), '[]') FROM dead_letters d WHERE d.notification_id = n.id
         ) AS dead_letters, (
+            SELECT coalesce(json_agg(r ORDER BY id), '[]') FROM resends r WHERE r.notification_id = n.id
+        ) AS resends, (
             SELECT coalesce(json_agg(json_build_object('id', id, 'name', name, 'content_type', content_type,
                 'bytes', octet_length(content)) ORDER BY id), '[]')
             FROM attachments WHERE id IN (SELECT {named_in("n.content")})

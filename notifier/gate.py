@@ -34,14 +34,15 @@ SUPPRESSED: Final = "suppressed"
 OPTED_OUT: Final = "opted_out"
 QUIET_HOURS: Final = "quiet_hours"
 DUPLICATE: Final = "duplicate"
+DUPLICATE_WORDS: Final = "Within its window another notification with this dedup_key was sent to the same recipient."
 
 #: Where quiet hours leave no moment free, they are asked again after this long.
 _AGAIN: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """Judges claimed rows of one channel."""
+class Rules:
+    """What the rules of one channel say of a row, as far as that row alone is concerned."""
 
     channel: Channel
     #: The time zone of whoever has none.
@@ -50,11 +51,64 @@ class Gate:
     max_age: timedelta
     #: For webhooks.
     receivers: ReceiverGate
+
+    def judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
+        """What becomes of one row; None where it may be sent. A row whose data break the rules is dead alone."""
+        verdict = attempt("rules", row.id, lambda: self._judge(row, facts))
+        return _dead(row, verdict) if isinstance(verdict, Broken) else verdict
+
+    def _judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
+        """The verdict on one row. Raises what its data raises."""
+        if row.channel != self.channel:
+            return _dead(row, Broken(f"rules: it waits in a queue of {self.channel}, and is not of that channel"))
+        if row.deadline is not None and row.deadline <= row.now:
+            return Aside(row.id, row.claims, Status.EXPIRED, None, of_use_until(row.deadline))
+        if target := facts.held(row):
+            return _held(row, target)
+        if row.subscription_id is not None:
+            receiver = facts.receivers.get(row.subscription_id)
+            return self.receivers.judge(row, receiver) or self.receivers.divert(row, facts.slow)
+        if row.recipient is None:
+            return Aside(
+                row.id, row.claims, Status.SKIPPED, NO_ADDRESS, "The user's address was removed.", needs_next=True
+            )
+        if row.id in facts.superseded:
+            return Aside(row.id, row.claims, Status.CANCELLED, REPLACED)
+        decision = decide(self._circumstances(row, row.recipient, facts), row.now)
+        if not decision.allowed:
+            reason = SUPPRESSED if decision.rule is Rule.SUPPRESSION else OPTED_OUT
+            return Aside(row.id, row.claims, Status.SKIPPED, reason, decision.explanation, needs_next=True)
+        if decision.rule is not Rule.QUIET_HOURS:
+            return self.receivers.divert(row, facts.slow)
+        return put_off(row, decision.at or row.now + _AGAIN, decision.explanation, QUIET_HOURS, self.max_age)
+
+    def _circumstances(self, row: Claimed, recipient: str, facts: Facts) -> Circumstances:
+        zone, preferences = facts.users.get(row.user_id or "", (None, None))
+        opted_out = bool(facts.opted_out) and (
+            (hash_of(self.channel, recipient).hex(), row.category or GENERAL) in facts.opted_out
+        )
+        return Circumstances(
+            self.channel,
+            row.category,
+            row.critical,
+            facts.suppressed.get(folded(self.channel, recipient)),
+            opted_out,
+            # What is critical is not asked about them, and goes whatever is wrong with them.
+            None if preferences is None or row.critical else orjson.loads(preferences),
+            self.zone,
+            zone,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gate(Rules):
+    """Judges claimed rows of one channel."""
+
     providers: ProviderGate
 
     def let_through(self, engine: Engine, rows: Sequence[Claimed], facts: Facts) -> "Passed":
         """Those rows that may be sent now; the others are put aside. As many queries for one row as for many."""
-        verdicts = [(row, self._verdict(row, facts)) for row in rows]
+        verdicts = [(row, self.judge(row, facts)) for row in rows]
         put = [verdict for _, verdict in verdicts if verdict is not None]
         passed = [row for row, verdict in verdicts if verdict is None]
         without, probes = self.providers.keep(engine, passed, facts.health, facts.without_route)
@@ -129,60 +183,15 @@ class Gate:
             if isinstance(verdict, Aside) and verdict.status not in {Status.QUEUED, Status.CANCELLED}:
                 yield self.channel, verdict.status, verdict.reason or ""
 
-    def _verdict(self, row: Claimed, facts: Facts) -> Aside | Death | None:
-        verdict = attempt("rules", row.id, lambda: self._judge(row, facts))
-        return _dead(row, verdict) if isinstance(verdict, Broken) else verdict
-
-    def _judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
-        """What becomes of one row; None where it may be sent. Raises what its data raises."""
-        if row.channel != self.channel:
-            return _dead(row, Broken(f"rules: it waits in a queue of {self.channel}, and is not of that channel"))
-        if row.deadline is not None and row.deadline <= row.now:
-            return Aside(row.id, row.claims, Status.EXPIRED, None, of_use_until(row.deadline))
-        if target := facts.held(row):
-            return _held(row, target)
-        if row.subscription_id is not None:
-            receiver = facts.receivers.get(row.subscription_id)
-            return self.receivers.judge(row, receiver) or self.receivers.divert(row, facts.slow)
-        if row.recipient is None:
-            return Aside(
-                row.id, row.claims, Status.SKIPPED, NO_ADDRESS, "The user's address was removed.", needs_next=True
-            )
-        if row.id in facts.superseded:
-            return Aside(row.id, row.claims, Status.CANCELLED, REPLACED)
-        decision = decide(self._circumstances(row, row.recipient, facts), row.now)
-        if not decision.allowed:
-            reason = SUPPRESSED if decision.rule is Rule.SUPPRESSION else OPTED_OUT
-            return Aside(row.id, row.claims, Status.SKIPPED, reason, decision.explanation, needs_next=True)
-        if decision.rule is not Rule.QUIET_HOURS:
-            return self.receivers.divert(row, facts.slow)
-        return put_off(row, decision.at or row.now + _AGAIN, decision.explanation, QUIET_HOURS, self.max_age)
-
-    def _circumstances(self, row: Claimed, recipient: str, facts: Facts) -> Circumstances:
-        zone, preferences = facts.users.get(row.user_id or "", (None, None))
-        opted_out = bool(facts.opted_out) and (
-            (hash_of(self.channel, recipient).hex(), row.category or GENERAL) in facts.opted_out
-        )
-        return Circumstances(
-            self.channel,
-            row.category,
-            row.critical,
-            facts.suppressed.get(folded(self.channel, recipient)),
-            opted_out,
-            # What is critical is not asked about them, and goes whatever is wrong with them.
-            None if preferences is None or row.critical else orjson.loads(preferences),
-            self.zone,
-            zone,
-        )
-
     def _duplicates(self, connection: Connection, rows: Sequence[Claimed]) -> list[Aside]:
         """Those of some rows whose key another notification has."""
         wanted: dict[tuple[str, str], Claimed] = {}
         for row in rows:  # in id order: of two in one batch the older one goes
             wanted.setdefault((folded(self.channel, row.recipient or ""), row.dedup_key or ""), row)
         taken = take_dedup_keys(connection, self.channel, wanted)
-        words = "Within its window another notification with this dedup_key was sent to the same recipient."
-        return [Aside(row.id, row.claims, Status.SKIPPED, DUPLICATE, words) for row in rows if row.id not in taken]
+        return [
+            Aside(row.id, row.claims, Status.SKIPPED, DUPLICATE, DUPLICATE_WORDS) for row in rows if row.id not in taken
+        ]
 
 
 @dataclass(frozen=True, slots=True)

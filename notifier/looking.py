@@ -13,7 +13,7 @@ from notifier.addresses import folded
 from notifier.channels import Channel
 from notifier.holds import ALL
 from notifier.ids import first_id_of, time_of
-from notifier.models import Attempt, Hold, Notification, Suppression
+from notifier.models import Attempt, Hold, Notification, Resend, Suppression
 
 #: Notifications of one recipient that are shown.
 _LATEST: Final = 5
@@ -111,3 +111,9 @@ def attempts_of(session: Session, notification_id: UUID) -> list[Attempt]:
         Attempt.notification_id == notification_id, Attempt.id >= first_id_of(time_of(notification_id))
     )
     return list(session.scalars(query.order_by(Attempt.number)))
+
+
+def earlier_sends(session: Session, notification_id: UUID) -> list[Resend]:
+    """How a notification stood each time that somebody had it sent again, oldest first."""
+    query = select(Resend).where(Resend.notification_id == notification_id)
+    return list(session.scalars(query.order_by(Resend.id)))

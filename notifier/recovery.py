@@ -3,6 +3,7 @@
 A recovery is a row that says how far it is. Whoever begins one does its first batch, the clock does the others.
 """
 
+from collections import Counter
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -13,14 +14,29 @@ from sqlalchemy.orm import Session
 
 from notifier.addresses import without_password
 from notifier.channels import Channel, Status
-from notifier.deadletters import REVIVED_IN_SQL
+from notifier.documents import to_json
 from notifier.ids import first_id_of, new_id, time_of
 from notifier.lanes import BATCH
 from notifier.models import Notification, Recovery, Subscription
 from notifier.plans import Lease
 from notifier.receivers import SUBSCRIPTION_DISABLED, TEST
+from notifier.resending import (
+    DEFAULT,
+    Asked,
+    How,
+    Standards,
+    counted,
+    lock_letters_of,
+    locked,
+    refusals,
+    revive,
+    take_letters_of,
+)
 
 Hints = list[tuple[str, UUID]]
+
+#: Who asked for a recovery that an older release began.
+NOBODY: Final = "unknown"
 
 _IS_MISSED: Final = f"""
     subscription_id = :subscription_id AND id < :id
@@ -29,36 +45,26 @@ _IS_MISSED: Final = f"""
 """
 _COUNT: Final = text(f"SELECT count(*) FROM notifications WHERE {_IS_MISSED} AND id >= :place")
 _BEGIN: Final = text("""
-    INSERT INTO recoveries (id, subscription_id, since, place, total, recovered, created_at)
-    VALUES (:id, :subscription_id, :since, :place, :total, 0, now())
+    INSERT INTO recoveries (id, subscription_id, since, place, total, recovered, created_at, asked_by)
+    VALUES (:id, :subscription_id, :since, :place, :total, 0, now(), :by)
 """)
 _UNFINISHED: Final = text("""
     SELECT * FROM recoveries WHERE finished_at IS NULL AND (:id IS NULL OR id = :id)
     ORDER BY worked_at NULLS FIRST LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
 _MISSED: Final = text(f"SELECT id FROM notifications WHERE {_IS_MISSED} AND id > :place ORDER BY id LIMIT {BATCH}")
-# Letters before rows, as a requeue takes them: two at once must not wait for each other.
-_LETTERS: Final = text("""
-    WITH locked AS MATERIALIZED (
-        SELECT id FROM dead_letters WHERE notification_id = ANY(:ids) AND requeued_at IS NULL ORDER BY id FOR UPDATE
-    )
-    UPDATE dead_letters d SET requeued_at = now() FROM locked WHERE d.id = locked.id
-""")
-_REVIVE: Final = text(f"""
-    WITH locked AS MATERIALIZED (
-        SELECT id FROM notifications WHERE id = ANY(:ids) AND {_IS_MISSED} ORDER BY id FOR UPDATE
-    )
-    UPDATE notifications n SET {REVIVED_IN_SQL}, due_at = now() + :lease * interval '1 second'
-    FROM locked WHERE n.id = ANY(:ids) AND n.id = locked.id RETURNING n.queue, n.id
-""")
+_STILL_MISSED: Final = text(f"SELECT id FROM notifications WHERE {_IS_MISSED} AND id = ANY(:ids) ORDER BY id")
 _KEEP_PLACE: Final = text("""
     UPDATE recoveries SET place = :place, recovered = recovered + :count, worked_at = clock_timestamp(),
+        refused = refused + :refused, refused_reasons = CAST(:reasons AS jsonb),
         finished_at = CASE WHEN :is_last THEN now() END WHERE id = :id
 """)
 
 
-def begin(engine: Engine, subscription_id: UUID, since: datetime) -> UUID:
+def begin(engine: Engine, subscription_id: UUID, since: datetime, by: str = NOBODY) -> UUID:
     """Begin to send again what failed for a subscription since then, or was skipped while it was disabled.
+
+    `by`: a key's name, or `shell:USER`.
 
     Returns the recovery's id; `go_on` does the work.
     """
@@ -66,7 +72,7 @@ def begin(engine: Engine, subscription_id: UUID, since: datetime) -> UUID:
     values = {"id": recovery_id, "subscription_id": subscription_id, "since": since, "place": first_id_of(since)}
     with engine.begin() as connection:
         total = connection.scalar(_COUNT, values)
-        connection.execute(_BEGIN, {**values, "total": total})
+        connection.execute(_BEGIN, {**values, "total": total, "by": by})
     return recovery_id
 
 
@@ -83,11 +89,14 @@ def find(engine: Engine, recovery_id: UUID) -> Recovery | None:
         return session.get(Recovery, recovery_id)
 
 
-def go_on(engine: Engine, lease: Lease, recovery_id: UUID | None = None) -> Hints | None:
+def go_on(
+    engine: Engine, lease: Lease, recovery_id: UUID | None = None, standards: Standards = DEFAULT
+) -> Hints | None:
     """Requeue the next batch of a recovery, by default of one whose turn it is; None where there is none.
 
-    Returns the (queue, id) of what is due now. Any number of processes may call it, each takes another recovery.
-    Whoever dies in between has done all or nothing of a batch.
+    What a rule would stop is counted as refused, and stays as it is. Returns the (queue, id) of what is due now. Any
+    number of processes may call it, each takes another recovery. A process that dies in between has done all or nothing
+    of a batch.
     """
     with engine.begin() as connection:
         found = connection.execute(_UNFINISHED, {"id": recovery_id}).mappings().one_or_none()
@@ -95,12 +104,25 @@ def go_on(engine: Engine, lease: Lease, recovery_id: UUID | None = None) -> Hint
             return None
         values = {name: found[name] for name in ("id", "subscription_id", "place")}
         ids = list(connection.scalars(_MISSED, values))
-        connection.execute(_LETTERS, {"ids": ids})
-        revived = connection.execute(_REVIVE, {**values, "ids": ids, "lease": lease(Channel.WEBHOOK)})
-        hints = [(str(row.queue), row.id) for row in revived]
-        is_last = len(ids) < BATCH
-        place = ids[-1] if ids else found["place"]
-        connection.execute(_KEEP_PLACE, {"id": found["id"], "place": place, "count": len(hints), "is_last": is_last})
+        lock_letters_of(connection, ids)
+        rows = locked(connection, ids)
+        # In a snapshot behind the locks: what was sent again meanwhile is none of it any more.
+        missed = [rows[each] for each in connection.scalars(_STILL_MISSED, {**values, "ids": ids})]
+        refused = refusals(connection, missed, standards)
+        going = [row["id"] for row in missed if row["id"] not in refused]
+        take_letters_of(connection, going)
+        asked = Asked(How.RECOVER, found["asked_by"] or NOBODY)
+        hints = revive(connection, going, asked, lease(Channel.WEBHOOK))
+        reasons = Counter(found["refused_reasons"] or {}) + Counter(counted(refused.values()))
+        progress = {
+            "id": found["id"],
+            "place": ids[-1] if ids else found["place"],
+            "count": len(hints),
+            "refused": len(refused),
+            "reasons": to_json(reasons),
+            "is_last": len(ids) < BATCH,
+        }
+        connection.execute(_KEEP_PLACE, progress)
     return hints
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, text
 
-from notifier.ids import millisecond_of
+from notifier.ids import first_id_of, millisecond_of
 from notifier.traces import named_in
 
 log = structlog.get_logger()
@@ -173,7 +173,8 @@ class Expiry:
 
 
 def _moments(limits: Limits) -> dict[str, object]:
-    return {"letters": limits.letters, "before": datetime.combine(limits.before, time(), UTC)}
+    before = datetime.combine(limits.before, time(), UTC)
+    return {"letters": limits.letters, "before": before, "rows": first_id_of(before)}
 
 
 #: Dead letters first, also those that stand, for nobody has asked for them in all that time: what they kept goes then.
@@ -182,6 +183,7 @@ EXPIRING: Final = (
     Expiry("idempotency_keys", "source, key", "expires_at <= now()", "expires_at"),
     Expiry("dedup_keys", "channel, address, key", "until <= now()", "until"),
     Expiry("outbox", "id", "created_at < :before", "id"),
+    Expiry("resends", "id", "id < :rows", "id"),
     Expiry("receipts", "id", "keep_until <= now()", "due_at"),
     Expiry("heartbeats", "name", "seen_at <= now() - interval '1 day'", "name"),
 )

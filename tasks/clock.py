@@ -122,7 +122,7 @@ def _go_on_recovering() -> int:
     """Do the next batches of recoveries; returns how many rows are due now because of that."""
     done = 0
     for _ in range(_RECOVERIES):
-        hints = recovery.go_on(wiring().engine, lambda _: 0)
+        hints = recovery.go_on(wiring().engine, lambda _: 0, standards=wiring().standards)
         if hints is None:
             break
         done += len(hints)

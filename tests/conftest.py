@@ -80,7 +80,7 @@ TRANSITIONS = {
     # Somebody moves it past its deadline.
     ("scheduled", "expired"),
     # Somebody requeues or resends it.
-    *((finished, "queued") for finished in ("sent", "delivered", "failed", "cancelled", "expired", "skipped")),
+    *((finished, "queued") for finished in ("sent", "delivered", "failed", "expired", "skipped")),
 }
 
 

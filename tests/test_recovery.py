@@ -184,6 +184,7 @@ def test_since_is_a_moment(system: Running, http: HttpReceiver) -> None:
 def test_since_may_be_very_long_ago(system: Running) -> None:
     made = subscribe(system, "https://example.com/ancient", "since.ancient", enabled=False)
     missed(system, "since.ancient")
+    enable(system, made)
     assert recover(system, made, "1970-01-01T00:00:00Z") == 1
 
 
@@ -205,12 +206,12 @@ def test_a_wrong_since_recovers_nothing(system: Running, number: int) -> None:
     assert answer.status_code == (415 if WRONG_BODIES[number] is None else 422), answer.text
 
 
-def test_what_is_recovered_while_disabled_can_be_recovered_again(system: Running, http: HttpReceiver) -> None:
+def test_what_is_refused_while_disabled_can_be_recovered_later(system: Running, http: HttpReceiver) -> None:
     made = subscribe(system, http.url("/too-soon"), "recovered.too.soon", enabled=False)
     [skipped] = missed(system, "recovered.too.soon")
-    assert recover(system, made) == 1
-    wait_for(lambda: system.notification(skipped["id"])["status"] == "skipped")
-    assert system.notification(skipped["id"])["reason"] == "subscription_disabled"
+    before = system.notification(skipped["id"])
+    assert recover(system, made) == 0
+    assert system.notification(skipped["id"]) == before
     enable(system, made)
     assert recover(system, made) == 1
     all_delivered(system, http, "/too-soon", [skipped["id"]])
@@ -277,8 +278,13 @@ def test_recoveries_take_turns(engine: Engine) -> None:
         SELECT id, 'test', 'webhook', false, 'normal', 'webhook', now(), 'failed', 1, 1, 1, 0, :subscription
         FROM unnest(CAST(:ids AS uuid[])) AS made(id)
     """)
+    subscription_row = text("""
+        INSERT INTO subscriptions (id, url, event_types, headers, enabled, secret, created_at, updated_at)
+        VALUES (:id, 'https://example.com/', '{}', '{}', true, '', now(), now())
+    """)
     with engine.begin() as connection:
         for subscription, count in ((large, 2500), (small, 700)):
+            connection.execute(subscription_row, {"id": subscription})
             connection.execute(made, {"subscription": subscription, "ids": [new_id() for _ in range(count)]})
     begun = [recovery.begin(engine, each, datetime(2026, 1, 1, tzinfo=UTC)) for each in (large, small)]
     done = [len(recovery.go_on(engine, lambda _: 0) or []) for _ in range(4)]
@@ -340,15 +346,35 @@ def test_one_is_sent_again_on_request(system: Running, http: HttpReceiver, since
         system.http.patch(there, json={"enabled": False}, timeout=9)
     elif since_then == "deleted":
         system.http.delete(there, timeout=9)
-    assert system.post(f"/api/v1/notifications/{first['id']}/resend").status_code == 202
+    answer = system.post(f"/api/v1/notifications/{first['id']}/resend")
     path = {"nothing": "/resent-nothing", "moved": "/resent-elsewhere"}.get(since_then)
     if path:
+        assert answer.status_code == 202
         wait_for(lambda: http.times(path)[first["id"]] == (1 if since_then == "moved" else 2))
         assert settled(system, first["id"], "delivered")["attempts"] == 2
         assert len({each.body for each in [*http.received(f"/resent-{since_then}"), *http.received(path)]}) == 1
     else:
-        skipped = settled(system, first["id"], "skipped")
-        assert (skipped["reason"], skipped["attempts"]) == (f"subscription_{since_then}", 1)
+        assert (answer.status_code, answer.json()["reason"]) == (409, f"subscription_{since_then}")
+        assert system.notification(first["id"]) == {**system.notification(first["id"]), **first}
+
+
+def test_a_recovery_leaves_alone_what_rules_forbid(system: Running, http: HttpReceiver) -> None:
+    """It says how many, and why; and what it left alone is recovered once it may be."""
+    made = subscribe(system, http.url("/refused"), "refused.some", enabled=False)
+    skipped = missed(system, "refused.some", 3)
+    system.sql("UPDATE notifications SET expires_at = now() WHERE id = :id", id=skipped[0]["id"])
+    answer = system.post(f"{PATH}/{made['id']}/recover", {"since": LONG_AGO})
+    first = finished(system, answer.json())
+    assert (first["total"], first["recovered"], first["refused"]) == (3, 0, 3)
+    assert first["refused_reasons"] == {"subscription_disabled": 2, "expired": 1}
+    assert [system.notification(each["id"])["status"] for each in skipped] == ["skipped"] * 3
+    enable(system, made)
+    answer = system.post(f"{PATH}/{made['id']}/recover", {"since": LONG_AGO})
+    second = finished(system, answer.json())
+    assert (second["recovered"], second["refused"], second["asked_by"]) == (2, 1, "anonymous")
+    assert second["refused_reasons"] == {"expired": 1}
+    all_delivered(system, http, "/refused", [each["id"] for each in skipped[1:]])
+    assert [each["how"] for each in system.notification(skipped[1]["id"])["earlier_sends"]] == ["recover"]
 
 
 def test_one_that_was_gone_is_enabled_and_recovered(system: Running, http: HttpReceiver) -> None:
@@ -438,7 +464,8 @@ def test_what_is_to_be_skipped_goes_where_it_was_enabled_meanwhile(system: Runni
     with system.engine.begin() as enabling:
         values = {"id": made["id"]}
         enabling.execute(text("UPDATE subscriptions SET enabled = true, disabled_reason = NULL WHERE id = :id"), values)
-        assert recover(system, made) == 1
+        queued = "UPDATE notifications SET status = 'queued', reason = NULL, due_at = now() WHERE id = :id"
+        system.sql(queued, id=skipped["id"])
         waits = "datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%subscriptions%FOR SHARE%'"
         wait_for(lambda: system.sql(f"SELECT count(*) FROM pg_stat_activity WHERE {waits}")[0][0])
     all_delivered(system, http, "/read-before", [skipped["id"]])
@@ -454,7 +481,7 @@ def test_its_notifications_are_listed_newest_first(system: Running, http: HttpRe
     second = system.get(listed, params={"limit": 4, "cursor": first["next_cursor"]}).json()
     found = [each["id"] for each in [*first["items"], *second["items"]]]
     assert (found[0], sorted(found[1:]), second["next_cursor"]) == (tried["id"], sorted(skipped), None)
-    assert set(first["items"][0]) == set(tried) - {"attempt_log", "explanation"}
+    assert set(first["items"][0]) == set(tried) - {"attempt_log", "explanation", "earlier_sends"}
     assert len(notifications(system, made, status="skipped")) == 5
     assert len(notifications(system, made, status="delivered")) == 1
     for wrong in ("status=lost", "limit=0", "limit=201", "cursor=x", "channel=sms"):

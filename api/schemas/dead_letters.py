@@ -54,6 +54,12 @@ class DeadLetterQuery(FilterFields, PageQuery):
 
 
 class RequeuedSchema(ma.Schema):
-    """How many were requeued."""
+    """How many were requeued, and how many were left as they are."""
 
     requeued = fields.Integer()
+    refused = fields.Integer(metadata={"description": "A rule forbids to send them: they stand as before."})
+    refused_reasons = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        metadata={"description": "Reason → how many.", "example": {"opted_out": 2, "expired": 1}},
+    )

@@ -12,6 +12,7 @@ from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import Channel, Status
 from notifier.plans import Strategy
 from notifier.providers import Outcome
+from notifier.resending import How
 
 #: The most files that go along with one notification.
 MOST_ATTACHMENTS: Final = 20
@@ -214,11 +215,32 @@ class NotificationSchema(ma.Schema):
     )
 
 
+class EarlierSendSchema(ma.Schema):
+    """How a notification stood when somebody had it sent again, and who that was."""
+
+    how = fields.String(validate=validate.OneOf(list(How)))
+    asked_by = fields.String(metadata={"description": "The name of a key, or `shell:` and a user."})
+    asked_at = Timestamp()
+    status = fields.String(validate=validate.OneOf(list(Status)))
+    reason = fields.String(allow_none=True)
+    explanation = fields.String(allow_none=True)
+    sent_at = Timestamp(allow_none=True)
+    delivered_at = Timestamp(allow_none=True)
+    attempts = fields.Integer(metadata={"description": "Provider calls until then."})
+
+
 class NotificationWithAttemptsSchema(NotificationSchema):
-    """A notification with its attempts."""
+    """A notification with its attempts, and what it was before it was sent again."""
 
     explanation = fields.String(metadata={"description": "Where it stands and why, in words."})
     attempt_log = fields.List(fields.Nested(AttemptSchema))
+    earlier_sends = fields.List(
+        fields.Nested(EarlierSendSchema),
+        metadata={
+            "description": "One for each resend, requeue and recovery, oldest first: how the notification stood when"
+            " somebody asked for it, and who that was."
+        },
+    )
 
 
 class NotificationsSchema(ma.Schema):

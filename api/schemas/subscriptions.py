@@ -229,6 +229,14 @@ class RecoverySchema(ma.Schema):
     status = fields.String(metadata={"enum": ["running", "finished"]})
     total = fields.Integer(metadata={"description": "How many notifications there were to recover when it began."})
     recovered = fields.Integer(metadata={"description": "How many of them are sent again by now."})
+    refused = fields.Integer(metadata={"description": "How many stay as they are: a rule forbids to send them."})
+    refused_reasons = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        allow_none=True,
+        metadata={"description": "Reason → how many.", "example": {"subscription_disabled": 3}},
+    )
+    asked_by = fields.String(allow_none=True, metadata={"description": "The name of a key, or `shell:` and a user."})
     created_at = Timestamp()
     finished_at = Timestamp(allow_none=True)
 

@@ -1,5 +1,6 @@
 """Dead letters from the shell."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -11,12 +12,13 @@ from rich.table import Table
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from deploy.commands.auditing import audited
+from deploy.commands.auditing import audited, user
 from deploy.commands.group import Command, console, on_a_stack, parts
-from notifier import deadletters
+from notifier import deadletters, resending
 from notifier.channels import Channel
 from notifier.deadletters import Filters
 from notifier.models import DeadLetter
+from notifier.resending import counted
 from notifier.times import rfc3339
 from tasks import app
 from tasks.hints import LEASE, publish_hints
@@ -119,10 +121,7 @@ def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **
     return count, [list(ids)] if ids else deadletters.matching(parts().engine, Filters(**filters, **more))
 
 
-def _run(what: str, count: int, batches: Any, dry_run: bool, act: Callable[[list[UUID]], int]) -> None:  # noqa: ANN401
-    if dry_run:
-        click.echo(f"Would have {what} {count} dead letter{'s' * (count != 1)}.")
-        return
+def _run(what: str, count: int, batches: Any, act: Callable[[list[UUID]], int]) -> None:  # noqa: ANN401
     done = 0
     with Progress(console=console()) as progress:
         bar = progress.add_task(what.capitalize(), total=count)
@@ -130,13 +129,34 @@ def _run(what: str, count: int, batches: Any, dry_run: bool, act: Callable[[list
             acted = act(ids)
             done += acted
             progress.advance(bar, acted)
-    click.echo(f"{what.capitalize()} {done} dead letter{'s' * (done != 1)}.")
+    click.echo(f"{what.capitalize()} {_letters(done)}.")
 
 
-def _requeue(ids: list[UUID]) -> int:
-    requeued, hints = deadletters.requeue(parts().engine, ids, lambda _: LEASE)
-    publish_hints(app, hints)
-    return len(requeued)
+def _letters(count: int) -> str:
+    return f"{count} dead letter{'s' * (count != 1)}"
+
+
+class _Requeueing:
+    """Requeues dead letters batch by batch, and counts those that a rule forbids to send."""
+
+    def __init__(self, *, dry_run: bool) -> None:
+        self._dry_run = dry_run
+        self.refused = Counter[str]()
+
+    def requeue(self, ids: list[UUID]) -> int:
+        """Requeue a batch; returns how many."""
+        here = parts()
+        by = f"shell:{user()}"
+        done = resending.requeue(here.engine, ids, lambda _: LEASE, by, here.standards, dry_run=self._dry_run)
+        publish_hints(app, done.hints)
+        self.refused.update(counted(done.refused.values()))
+        return len(done.letters)
+
+    def tell(self) -> None:
+        """Say what was left alone, and why."""
+        if self.refused:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.most_common())
+            click.echo(f"Left alone {self.refused.total()} that a rule forbids to send: {reasons}.")
 
 
 @dlq.command()
@@ -150,10 +170,17 @@ def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **fil
     """Send dead letters once more, each with its full number of attempts.
 
     Name them by id, by filters, or with --all. The notification and its id stay the same, so a receiver that did
-    get an earlier attempt recognises it.
+    get an earlier attempt recognises it. What a rule forbids to send (its recipient has opted out or is suppressed, it
+    has expired, its subscription is disabled) is left as it is.
     """
     count, batches = _chosen(letter_ids, everything, filters, requeued=False)
-    _run("requeued", count, batches, dry_run, _requeue)
+    requeueing = _Requeueing(dry_run=dry_run)
+    if dry_run:
+        count = sum(requeueing.requeue(ids) for ids in batches)
+        click.echo(f"Would have requeued {_letters(count)}.")
+    else:
+        _run("requeued", count, batches, requeueing.requeue)
+    requeueing.tell()
 
 
 @dlq.command()
@@ -167,6 +194,9 @@ def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **fil
 def purge(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, yes: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
     """Delete dead letters for good; their notifications stay, as failed."""
     count, batches = _chosen(letter_ids, everything, filters)
-    if count and not dry_run and not yes:
-        click.confirm(f"Delete {count} dead letter{'s' * (count != 1)} for good?", abort=True)
-    _run("purged", count, batches, dry_run, lambda ids: deadletters.purge(parts().engine, ids))
+    if dry_run:
+        click.echo(f"Would have purged {_letters(count)}.")
+        return
+    if count and not yes:
+        click.confirm(f"Delete {_letters(count)} for good?", abort=True)
+    _run("purged", count, batches, lambda ids: deadletters.purge(parts().engine, ids))

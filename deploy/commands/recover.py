@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 from rich.progress import Progress
 
-from deploy.commands.auditing import audited
+from deploy.commands.auditing import audited, user
 from deploy.commands.dlq import Moment
 from deploy.commands.group import console, on_a_stack, parts
 from notifier import recovery, subscriptions
@@ -33,12 +33,15 @@ def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
         total = recovery.count_missed(engine, subscription_id, since)
         click.echo(f"Would have recovered {total} notification{'s' * (total != 1)}.")
         return
-    recovery_id = recovery.begin(engine, subscription_id, since)
+    recovery_id = recovery.begin(engine, subscription_id, since, f"shell:{user()}")
     with Progress(console=console()) as progress:
         bar = progress.add_task("Recovered", total=None)
         while (found := recovery.find(engine, recovery_id)) and found.finished_at is None:
-            publish_hints(app, recovery.go_on(engine, lambda _: LEASE, recovery_id) or [])
-            progress.update(bar, total=found.total, completed=found.recovered)
+            publish_hints(app, recovery.go_on(engine, lambda _: LEASE, recovery_id, parts().standards) or [])
+            progress.update(bar, total=found.total, completed=found.recovered + found.refused)
         done = found.recovered if found else 0
         progress.update(bar, total=done, completed=done)
     click.echo(f"Recovered {done} notification{'s' * (done != 1)}.")
+    if found and found.refused:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted((found.refused_reasons or {}).items()))
+        click.echo(f"Left alone {found.refused} that a rule forbids to send: {reasons}.")

@@ -16,6 +16,7 @@ from notifier.models.outbox import OutboxMessage
 from notifier.models.provider_state import ProviderState
 from notifier.models.receipt import Receipt
 from notifier.models.recovery import Recovery
+from notifier.models.resend import Resend
 from notifier.models.route import Route
 from notifier.models.signing_key import SigningKey
 from notifier.models.subscription import Endpoint, Listeners, Subscription
@@ -43,6 +44,7 @@ __all__ = [
     "ProviderState",
     "Receipt",
     "Recovery",
+    "Resend",
     "Route",
     "SigningKey",
     "Subscription",

@@ -1,9 +1,11 @@
 """Recoveries: what a subscription missed is being sent again."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Index
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.models.declarative import Base
@@ -27,6 +29,11 @@ class Recovery(Base):
     #: How many there were when it began, and how many have been sent again.
     total: Mapped[int]
     recovered: Mapped[int]
+    #: How many were left as they are because a rule forbids to send them, and how many for each reason.
+    refused: Mapped[int] = mapped_column(server_default="0")
+    refused_reasons: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    #: A key's name, or `shell:USER`.
+    asked_by: Mapped[str | None]
     created_at: Mapped[datetime]
     #: When its last batch was done: recoveries take turns.
     worked_at: Mapped[datetime | None]

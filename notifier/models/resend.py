@@ -1,0 +1,29 @@
+"""What a notification was before somebody had it sent again."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from notifier.models.declarative import Base
+
+
+class Resend(Base):
+    """One resend, requeue or recovery of a notification, and how the notification stood when somebody asked for it."""
+
+    __tablename__ = "resends"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    notification_id: Mapped[UUID] = mapped_column(index=True)
+    #: One of notifier.resending.How.
+    how: Mapped[str]
+    #: A key's name, or `shell:USER`.
+    asked_by: Mapped[str]
+    asked_at: Mapped[datetime]
+    #: The notification as it stood then.
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    explanation: Mapped[str | None]
+    sent_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    attempts: Mapped[int]
