@@ -19,6 +19,7 @@ from limits import RateLimitItem
 from config import values
 from config.values import Network
 from notifier.channels import Channel
+from notifier.providers.imap_mailbox import Address
 from notifier.retries import RetryPolicy
 from notifier.zones import UTC_ZONE
 
@@ -100,6 +101,9 @@ class Settings:
     chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", values.dsns, ())
     #: The sender of email: `name@domain` or `Name <name@domain>`.
     email_from: str = _setting("NOTIFIER_EMAIL_FROM", values.sender, "notifier@localhost")
+    #: The mailbox that `manage.py bounces` reads: `imaps://user:password@host/INBOX`, or `imap://` with `?tls=starttls`
+    #: or `none`; `?move=FOLDER` moves what is read, which is else marked as seen.
+    bounces: Address | None = _setting("NOTIFIER_BOUNCES", values.imap, None)
     #: Signs webhooks that are addressed directly: `whsec_` and 24 to 64 bytes in base64. Unset: no such webhooks.
     webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", values.webhook_secret, None)
     #: Encrypts the secrets of subscriptions: Fernet keys (32 bytes in URL-safe base64), the newest first. Unset: no

@@ -14,6 +14,7 @@ from limits import RateLimitItem, parse_many
 
 from notifier import zones
 from notifier.durations import parse_iso
+from notifier.providers import imap_mailbox
 from notifier.providers.mailboxes import mailbox
 from notifier.signing import key_of
 from notifier.uris import ascii_uri
@@ -100,6 +101,11 @@ def dsns(value: str) -> tuple[str, ...]:
     """DSNs, with commas between them."""
     # A comma may stand in an option of a DSN; what comes after one that parts two of them begins with a scheme.
     return tuple(part.strip() for part in re.split(r",(?=\s*[a-z][a-z0-9+.-]*:)", value) if part.strip())
+
+
+def imap(value: str) -> imap_mailbox.Address:
+    """A mailbox on an IMAP server. Raises ValueError."""
+    return imap_mailbox.parse(value)
 
 
 def limits(value: str) -> tuple[RateLimitItem, ...]:

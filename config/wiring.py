@@ -1,6 +1,8 @@
 """The composition root: what is built with what."""
 
 import functools
+from typing import Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, create_engine, make_url
 
@@ -14,7 +16,10 @@ from notifier.intake import Intake, Publisher
 from notifier.listeners import Listeners
 from notifier.plans import Lease, Planner
 from notifier.provider_gate import ProviderGate
+from notifier.providers import smtp_receipts
+from notifier.providers.dsn import parse
 from notifier.providers.receipts import ReceiptSource, source
+from notifier.providers.return_paths import ReturnPaths
 from notifier.receipts import Senders
 from notifier.receiver_gate import ReceiverGate
 from notifier.resending import Standards
@@ -24,6 +29,9 @@ from notifier.stored_values import read_without_fail
 from notifier.throttles import KeyLimits
 from notifier.unsubscribing import Links, links
 from notifier.vault import Vault
+
+#: The schemes whose bounces come by mail.
+_SMTP: Final = frozenset({"smtp", "smtps"})
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -129,12 +137,23 @@ class Wiring:
         return {dsn: found for dsn in dsns if (found := source(dsn)) is not None}
 
     @functools.cached_property
+    def return_paths(self) -> list[ReturnPaths]:
+        """The mailboxes to which bounces of emails come, as the SMTP servers' DSNs name them."""
+        dsns = [parse(dsn) for dsn in self.settings.providers(Channel.EMAIL)]
+        named = dict.fromkeys(
+            dsn.query["bounces"].replace(" ", "+") for dsn in dsns if dsn.scheme in _SMTP and "bounces" in dsn.query
+        )
+        return [ReturnPaths(address, self.engine) for address in named]
+
+    @functools.cached_property
     def senders(self) -> Senders:
         """Who sends, and for whom each source of receipts speaks."""
         by_source: dict[str, set[tuple[str, str]]] = {}
         for channel in self.channels:
             for dsn, name in zip(self.settings.providers(channel), self._names[channel], strict=True):
-                if dsn in self._sources:
+                if urlsplit(dsn).scheme in _SMTP:
+                    by_source.setdefault(smtp_receipts.NAME, set()).add((channel.value, name))
+                elif dsn in self._sources:
                     by_source.setdefault(self._sources[dsn].name, set()).add((channel.value, name))
         return Senders(
             by_source=by_source,

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "dlq": "dlq",
     "outbox": "outbox",
     "providers": "providers",
+    "bounces": "bounces",
     "listen": "listen",
     "replay": "replay",
     "routes": "routes",

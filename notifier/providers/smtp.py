@@ -6,14 +6,18 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Final, cast
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.letters import Letter, write
 from notifier.providers.mailboxes import NotAMailbox, mailbox
+from notifier.providers.return_paths import ReturnPaths
 from notifier.providers.smtp_connection import Connection, Server, Tls, Verdict
 
 _SUBMISSION_PORT: Final = 587  # RFC 6409
@@ -43,6 +47,7 @@ class Smtp:
         timeout: float,
         connections: int = 8,
         tls_context: ssl.SSLContext | None = None,
+        return_paths: ReturnPaths | None = None,
     ) -> None:
         """`sender`: `name@domain` or `Name <name@domain>`. `timeout`: seconds that one email may take in all.
         `connections`: emails in flight in each `send`.
@@ -57,6 +62,7 @@ class Smtp:
         except ValueError:
             raise ValueError("has no sender: NOTIFIER_EMAIL_FROM is not a mailbox") from None
         self.timeout = timeout
+        self._return_paths = return_paths
         #: Where mail is handed in.
         self.server = Server(
             host=host,
@@ -118,8 +124,12 @@ class Smtp:
     def _run(self, attempt: "_Attempt") -> None:
         try:
             letter = write(attempt.message, self._sender)
+            if self._return_paths is not None:
+                letter = replace(letter, sender=self._return_paths.of(attempt.message.id))
         except NotAMailbox:
             verdict = Verdict(Outcome.REJECTED, error="address: not a mailbox")
+        except SQLAlchemyError as error:  # the return paths' key cannot be read now
+            verdict = Verdict(Outcome.UNSENT, error=f"database: {type(error).__name__}")
         except Exception as error:  # the email package has many ways to say no, and would in every attempt
             verdict = Verdict(Outcome.REJECTED, error=f"message: {type(error).__name__}")
         else:
@@ -247,6 +257,7 @@ def provider(dsn: Dsn, context: Context) -> Smtp:
     """
     options = dict(dsn.query)
     tls = options.pop("tls", "starttls") if dsn.scheme == "smtp" else "implicit"
+    bounces = options.pop("bounces", None)
     if not dsn.host or dsn.path not in {"", "/"} or options:
         raise ValueError(_NO_DSN)
     if dsn.scheme == "smtp" and tls not in {"none", "starttls", "required"}:
@@ -261,4 +272,5 @@ def provider(dsn: Dsn, context: Context) -> Smtp:
         tls=cast(Tls, tls),
         sender=context.sender,
         timeout=context.timeout,
+        return_paths=None if bounces is None else ReturnPaths(bounces.replace(" ", "+"), context.engine),
     )
