@@ -82,7 +82,7 @@ class _Multi:
     def __init__(self, limits: Limits, lossy: LossyOrigins, concurrency: int) -> None:
         self._limits = limits
         self._lossy = lossy
-        self._idle_sockets = IdleSockets(concurrency * 2)
+        self._idle_sockets = IdleSockets(concurrency * 2, multiplexed=limits.http2)
         self._concurrency = concurrency
         self._idle: list[Transfer] = []
         self._busy: dict[pycurl.Curl, Transfer] = {}

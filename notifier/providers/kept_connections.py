@@ -26,9 +26,11 @@ Ends = tuple[object, ...]
 class IdleSockets:
     """The sockets of one thread's idle connections, by their ends."""
 
-    def __init__(self, most: int) -> None:
-        """`most`: how many are remembered; the oldest is forgotten first."""
+    def __init__(self, most: int, *, multiplexed: bool) -> None:
+        """`most`: how many are remembered; the oldest is forgotten first. `multiplexed`: servers speak at any time."""
         self._most = most
+        # An answer to nothing (a 408 to an idle connection) would be taken for that to the next request.
+        self._events = select.POLLRDHUP if multiplexed else select.POLLRDHUP | select.POLLIN
         self._descriptors: dict[Ends, int] = {}
 
     def add(self, ends: Ends, descriptor: int) -> None:
@@ -38,12 +40,12 @@ class IdleSockets:
             del self._descriptors[next(iter(self._descriptors))]
 
     def take(self, ends: Ends) -> bool:
-        """Forget a connection that is to be used; return False where the server has closed it."""
+        """Forget a connection that is to be used; return False where the server has closed it or spoken."""
         descriptor = self._descriptors.pop(ends, None)
         if descriptor is None:
             return True
         poll = select.poll()
-        poll.register(descriptor, select.POLLRDHUP)  # POLLHUP and POLLERR are implied
+        poll.register(descriptor, self._events)  # POLLHUP and POLLERR are implied
         return not poll.poll(0)
 
 

@@ -204,6 +204,28 @@ def test_a_connection_closed_while_idle_is_replaced(
         assert server.connections == 3
 
 
+def test_an_answer_to_nothing_is_not_taken_for_that_to_the_next_request(make: Make) -> None:
+    spoken = threading.Semaphore(0)
+
+    def talk(connection: socket.socket) -> None:
+        assert receivers.read_request(connection)
+        connection.sendall(response(200))
+        answered.acquire(timeout=10)
+        connection.sendall(response(408))
+        spoken.release()
+        receivers.until_closed(connection)
+
+    answered = threading.Semaphore(0)
+    provider = make(concurrency=1)
+    with receivers.listening(talk) as server:
+        for _ in range(3):
+            assert post(provider, url_of(server)).outcome is Outcome.ACCEPTED
+            answered.release()
+            assert spoken.acquire(timeout=10)
+
+        assert server.connections == 3
+
+
 def test_a_server_that_closes_after_every_answer_loses_one_request_at_most(make: Make) -> None:
     provider = make(concurrency=1)
     with receivers.http(requests=1) as (server, received):
