@@ -54,7 +54,7 @@ def test_a_refusal_over_http2(certificate: receivers.Certificate) -> None:
     assert result.error == "http 410: apns Unregistered"
 
 
-@pytest.mark.parametrize("before", [0])
+@pytest.mark.parametrize("before", [0, 1])
 def test_an_answer_that_is_lost_is_asked_for_once(certificate: receivers.Certificate, before: int) -> None:
     answers = [yes] * before
 

@@ -416,7 +416,7 @@ def test_the_worker_knows_more_than_the_clock_that_thought_it_dead(engine: Engin
     assert kept(engine, notification_id) == tuple(LOG.values())
 
 
-def test_headers_of_somebody_who_was_erased_go(engine: Engine) -> None:
+def test_what_came_back_from_somebody_who_was_erased_goes(engine: Engine) -> None:
     erased, other = sending(engine, recipient=None), sending(engine)
     attempts.record(
         engine,
@@ -425,7 +425,7 @@ def test_headers_of_somebody_who_was_erased_go(engine: Engine) -> None:
         told=False,
     )
 
-    assert kept(engine, erased) == (None, None, LOG["timing"])
+    assert kept(engine, erased) == (LOG["request_headers"], None, LOG["timing"])
     assert kept(engine, other) == tuple(LOG.values())
 
 
