@@ -6,6 +6,7 @@ what is read between the claim and the send has its worst values here; one that 
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import fallbacks, models, routing
+from notifier import fallbacks, letting_go, models, routing, stored_values
 from notifier.channels import Channel
 from notifier.deadletters import bury
 from notifier.failed_rows import BatchFailed
@@ -410,6 +411,57 @@ def subscribe(batch: Batch, ids: Sequence[UUID], url: str, secret: bytes) -> Non
     )
 
 
+PROVIDERS: Final = {
+    **dict.fromkeys(("failing_since", "failed_at", "open_until", "probing_until", "next_slot", "line_until"), TIMES),
+    **{
+        "failures": NUMBERS,
+        "error": TEXTS,
+        "open_for": ("'NaN'", "'infinity'", "-1", "1e300"),
+        "waited_for": ("true",),
+    },
+}
+ENDPOINTS: Final = {
+    **dict.fromkeys(("failing_since", "open_until", "slow_until", "warned_at", "next_slot", "looked_at"), TIMES),
+    **{"failures": NUMBERS, "open_for": ("'NaN'", "'infinity'", "-1", "1e300")},
+    **dict.fromkeys(("probing", "waited_for"), ("true",)),
+}
+
+
+@pytest.mark.parametrize("column", PROVIDERS)
+def test_whatever_is_remembered_of_a_provider_its_rows_come_to_an_end(wires: Wiring, column: str) -> None:
+    assert set(PROVIDERS) == {each.name for each in models.ProviderState.__table__.columns} - {"channel", "name"}
+    for value in PROVIDERS[column]:
+        batch = Batch(wires.engine, [])
+        shut = "INSERT INTO providers (channel, name, failures, open_until, open_for) VALUES ('email', 'outbox', 5,"
+        batch.sql(f"{shut} now() + interval '1 hour', 60)")
+        batch.sql(f"UPDATE providers SET {column} = {value}")
+        deliver(wires, Channel.EMAIL, batch.ids)
+        batch.sql("DELETE FROM providers")
+        assert {status for status, _, _ in batch.good_ends()} <= ENDS, value
+
+
+@pytest.mark.parametrize("column", ENDPOINTS)
+def test_whatever_is_remembered_of_an_endpoint_the_others_are_sent(
+    wires: Wiring, http: HttpReceiver, column: str
+) -> None:
+    assert set(ENDPOINTS) == {each.name for each in models.Endpoint.__table__.columns} - {"id"}
+    values = ENDPOINTS[column]
+    batch = Batch(wires.engine, values, channel="'webhook'", queue="'webhook'", subscription_id="id", dedup_key="NULL")
+    subscribe(batch, batch.ids, http.url("/poison"), wires.vault.encrypt(QUICK["NOTIFIER_WEBHOOK_SECRET"]))
+    batch.sql("UPDATE notifications SET template_id = NULL, content = NULL WHERE id = ANY(:ids)", ids=batch.ids)
+    batch.sql(
+        "INSERT INTO endpoints (id, failures) SELECT id, 5 FROM unnest(CAST(:ids AS uuid[])) AS made(id)",
+        ids=list(batch.bad),
+    )
+    batch.spoil("endpoints", column)
+    deliver(wires, Channel.WEBHOOK, batch.ids)
+    letting_go.let_go(wires.engine)
+    batch.sql("DELETE FROM subscriptions")
+    assert batch.good_ends() == [("delivered", 1, 1)] * GOOD
+    # What is known to keep callers waiting is queued anew, in the slow lane.
+    assert {status for _, status, _, _ in batch.bad_ends()} <= ENDS | {"queued"}
+
+
 def fan_out(wires: Wiring, ids: Sequence[UUID]) -> dict[UUID, str]:
     """What tasks.fan_out does of a message; returns what is said of events that cannot be fanned out."""
     failed: dict[UUID, str] = {}
@@ -572,3 +624,25 @@ def test_thirty_emails_go_at_once_beside_two_that_are_bad(system: Running, smtp:
         row.claims
         for row in system.sql("SELECT claims FROM notifications WHERE id = ANY(CAST(:ids AS uuid[]))", ids=plain)
     ] == [1] * 30, "none waited for a lease"
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("2026-11-28 09:00:00.5+00", datetime(2026, 11, 28, 9, 0, 0, 500_000, UTC)),
+        ("infinity", stored_values.LATEST),
+        ("-infinity", stored_values.EARLIEST),
+        ("0044-03-15 00:00:00+00 BC", stored_values.EARLIEST),
+        ("0001-01-01 00:00:00+00", stored_values.EARLIEST),
+        ("9999-12-31 23:59:59+00", stored_values.LATEST),
+        ("294276-01-01 00:00:00+00", stored_values.LATEST),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/St_Johns"])
+def test_a_stored_moment_is_read_within_the_calendar(
+    wires: Wiring, stored: str | None, read: datetime | None, zone: str
+) -> None:
+    with wires.engine.begin() as connection:
+        connection.exec_driver_sql(f"SET LOCAL timezone = '{zone}'")
+        assert connection.scalar(text("SELECT CAST(:stored AS timestamptz)"), {"stored": stored}) == read
