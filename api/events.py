@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from flask import Response, abort
@@ -179,13 +179,19 @@ def _item(index: int, outcome: Accepted | NotifierError) -> dict[str, Any]:
     return {"index": index, "errors": outcome.errors if isinstance(outcome, Invalid) else {"_schema": [str(outcome)]}}
 
 
+_EQUAL: Final = (
+    *("event_type", "status", "source", "recipient", "request_id", "user_id", "category", "template"),
+    *("cancellation_key", "dedup_key", "idempotency_key"),
+)
+
+
 @blp.route("")
 @requires(Scope.READ)
 @blp.arguments(EventQuery, location="query", as_kwargs=False)
 @blp.response(200, EventPageSchema)
 def list_events(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List events, newest first."""
-    query = filtered(select(Event), Event, asked, ("event_type", "status", "source", "recipient"))
+    query = filtered(select(Event), Event, asked, _EQUAL)
     return page(parts().wiring.engine, query, Event.id, asked)
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 from flask import Response, abort
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from api.accepting import accept_one, accepted, check_template, load, planner, templates_of, with_key_header
@@ -40,7 +40,7 @@ from notifier.explaining import explain
 from notifier.intake import Accepted
 from notifier.keys import Scope
 from notifier.looking import attempts_of, earlier_sends
-from notifier.models import Notification
+from notifier.models import Attempt, IdempotencyKey, Notification
 from notifier.plans import Plan, shared_fields
 from notifier.rendering import Envelope, as_members
 from notifier.users import people
@@ -142,14 +142,31 @@ def _plan(fields: dict[str, Any], body: Body, files: Sequence[UUID]) -> Plan:
     )
 
 
+_EQUAL: Final = (
+    *("status", "channel", "user_id", "recipient", "event_type", "event_id", "request_id", "subscription_id"),
+    *("source", "category", "template", "reason", "cancellation_key", "dedup_key"),
+)
+
+
 @blp.route("")
 @requires(Scope.READ)
 @blp.arguments(NotificationQuery, location="query", as_kwargs=False)
 @blp.response(200, NotificationPageSchema)
 def list_notifications(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List notifications, newest first."""
-    equal = ("status", "channel", "user_id", "recipient", "event_type")
-    query = filtered(select(Notification), Notification, asked, equal)
+    query = filtered(select(Notification), Notification, asked, _EQUAL)
+    if asked["message_id"] is not None:
+        query = query.where(
+            Notification.id.in_(select(Attempt.notification_id).where(Attempt.message_id == asked["message_id"]))
+        )
+    if asked["provider"] is not None:
+        called = select(Attempt.id).where(
+            Attempt.notification_id == Notification.id, Attempt.provider == asked["provider"]
+        )
+        query = query.where(called.exists())
+    if asked["idempotency_key"] is not None:
+        ids = select(func.unnest(IdempotencyKey.ids)).where(IdempotencyKey.key == asked["idempotency_key"])
+        query = query.where(or_(Notification.id.in_(ids), Notification.event_id.in_(ids)))
     return page(parts().wiring.engine, query, Notification.id, asked)
 
 

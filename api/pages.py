@@ -1,14 +1,20 @@
 """Pages of a table, newest first: ids sort by time, so the last id of a page is where the next one begins."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Engine, Select
+from sqlalchemy import Engine, Select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.schemas.pages import as_cursor
+from notifier.errors import Invalid
 from notifier.ids import first_id_of
+
+#: A rare value of a filter without an index may be looked for in millions of rows; nobody is kept longer than this.
+_LIMIT: Final = text("SET LOCAL statement_timeout = '5s'")
+_QUERY_CANCELED: Final = "57014"
 
 
 def page(engine: Engine, query: Select[Any], id_column: InstrumentedAttribute[UUID], asked: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
@@ -17,7 +23,14 @@ def page(engine: Engine, query: Select[Any], id_column: InstrumentedAttribute[UU
     if cursor is not None:
         query = query.where(id_column < cursor)
     with Session(engine) as session:
-        rows: Sequence[Any] = session.scalars(query.order_by(id_column.desc()).limit(limit + 1)).all()
+        session.execute(_LIMIT)
+        try:
+            rows: Sequence[Any] = session.scalars(query.order_by(id_column.desc()).limit(limit + 1)).all()
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) != _QUERY_CANCELED:
+                raise
+            words = "This takes too long. Bound it in time, or add a filter that names fewer (see the documentation)."
+            raise Invalid({"created_after": [words]}) from None
     more = len(rows) > limit
     return {"items": rows[:limit], "next_cursor": as_cursor(rows[limit - 1].id) if more else None}
 

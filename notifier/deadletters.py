@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Engine, Row, Select, delete, select, text
+from sqlalchemy import Connection, Engine, Row, Select, and_, delete, or_, select, text
 
 from notifier import metrics
 from notifier.callbacks import tell
@@ -21,7 +21,7 @@ from notifier.channels import Channel, EventStatus, Status
 from notifier.documents import to_json
 from notifier.ids import new_id
 from notifier.lanes import BATCH
-from notifier.models import DeadLetter
+from notifier.models import DeadLetter, Event, Notification
 
 log = structlog.get_logger()
 
@@ -147,6 +147,14 @@ class Filters:
     channel: str | None = None
     reason: str | None = None
     event_type: str | None = None
+    event_id: UUID | None = None
+    notification_id: UUID | None = None
+    #: Of the notification that is dead, or of the event.
+    user_id: str | None = None
+    request_id: str | None = None
+    source: str | None = None
+    category: str | None = None
+    template: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     #: False: those that still stand. True: those that were requeued.
@@ -154,10 +162,17 @@ class Filters:
 
     def on(self, query: Select[Any]) -> Select[Any]:
         """Add the conditions to a query over DeadLetter."""
-        for column in ("channel", "reason", "event_type"):
+        for column in ("channel", "reason", "event_type", "event_id", "notification_id"):
             value = getattr(self, column)
             if value is not None:
                 query = query.where(getattr(DeadLetter, column) == value)
+        given = {name: getattr(self, name) for name in ("user_id", "request_id", "source", "category", "template")}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        if wanted:
+            notifications = select(Notification.id).filter_by(**wanted)
+            events = select(Event.id).filter_by(**wanted)
+            is_of_event = and_(DeadLetter.notification_id.is_(None), DeadLetter.event_id.in_(events))
+            query = query.where(or_(DeadLetter.notification_id.in_(notifications), is_of_event))
         if self.created_after is not None:
             query = query.where(DeadLetter.created_at > self.created_after)
         if self.created_before is not None:

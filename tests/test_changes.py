@@ -460,3 +460,42 @@ def test_each_resend_that_was_accepted_is_one_more(system: Running, http: HttpRe
     wait_for(lambda: system.notification(notification)["attempts"] == 1 + accepted)
     reaches(system, notification, "delivered")
     assert http.times("/resend-race") == {notification: 1 + accepted}
+
+
+# Finding it again.
+
+
+def test_what_a_request_brought_is_found_by_all_that_is_known_of_it(system: Running) -> None:
+    put_user(system, "u-found", push_tokens=["found"])
+    keys = {"cancellation_key": "ck-found", "dedup_key": "dk-found", "idempotency_key": "ik-found"}
+    asked = {"user_id": "u-found", "channel": "push", "category": "found", **keys, "dedup_window": "PT1H"}
+    headers = {"X-Request-Id": "req-found"}
+    event = system.post("/api/v1/events", {"event_type": "found.event", **asked}, headers=headers).json()["id"]
+    wait_for(lambda: system.notifications(event))
+    notification = system.finished(event)
+    assert {name: notification[name] for name in ("event_type", "source", "request_id")} == {
+        "event_type": "found.event",
+        "source": "anonymous",
+        "request_id": "req-found",
+    }
+    provider = system.notification(notification["id"])["attempt_log"][0]["provider"]
+    system.sql("UPDATE attempts SET message_id = 'm+found' WHERE notification_id = :id", id=notification["id"])
+    known = {"user_id": "u-found", "category": "found", "request_id": "req-found", **keys}
+    for name, value in {**known, "event_id": event, "message_id": "m+found"}.items():
+        found = system.get("/api/v1/notifications", params={name: value}).json()["items"]
+        assert [each["id"] for each in found] == [notification["id"]], name
+    for name, value in {"provider": provider, "source": "anonymous"}.items():
+        found = system.get("/api/v1/notifications", params={name: value, "request_id": "req-found"}).json()["items"]
+        assert [each["id"] for each in found] == [notification["id"]], name
+    for name, value in known.items():
+        assert [each["id"] for each in system.get("/api/v1/events", params={name: value}).json()["items"]] == [event]
+    for name in known:
+        assert system.get("/api/v1/notifications", params={name: "other"}).json()["items"] == []
+
+
+def test_dead_letters_are_found_by_user_and_request(system: Running, http: HttpReceiver) -> None:
+    notification, letter = dead(system, http, "u-found-dead")
+    request_id = system.notification(notification)["request_id"]
+    for name, value in {"user_id": "u-found-dead", "request_id": request_id, "event_id": letter["event_id"]}.items():
+        found = system.get("/api/v1/dead-letters", params={name: value}).json()["items"]
+        assert [each["id"] for each in found] == [letter["id"]], name

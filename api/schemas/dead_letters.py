@@ -40,6 +40,13 @@ class FilterFields(ma.Schema):
     channel = fields.String(load_default=None, validate=validate.OneOf(list(Channel)))
     reason = name(load_default=None)
     event_type = fields.String(load_default=None, validate=EVENT_TYPE)
+    event_id = fields.UUID(load_default=None)
+    notification_id = fields.UUID(load_default=None)
+    user_id = name(load_default=None)
+    request_id = name(load_default=None)
+    source = name(load_default=None)
+    category = name(load_default=None)
+    template = name(load_default=None)
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)
 

@@ -196,9 +196,18 @@ class NotificationSchema(ma.Schema):
     template = fields.Nested(
         PinnedTemplateSchema, attribute="pinned_template", allow_none=True, metadata={"description": "Null: built in."}
     )
+    event_type = fields.String(allow_none=True)
+    source = fields.String(metadata={"description": "The source of the key that posted it or its event."})
+    request_id = fields.String(allow_none=True, metadata={"description": "The request that brought it or its event."})
     status = fields.String(validate=validate.OneOf(list(Status)))
     reason = fields.String(allow_none=True)
-    due_at = Timestamp(allow_none=True, metadata={"description": "When it is looked at again; null once finished."})
+    due_at = Timestamp(
+        allow_none=True,
+        metadata={
+            "description": "When it is looked at again; null once finished. While it is `queued` or `sending` this is"
+            " no delay, but the end of a lease: until then nobody else takes it."
+        },
+    )
     attempts = fields.Integer(metadata={"description": "Provider calls so far; never reset."})
     created_at = Timestamp()
     sent_at = Timestamp(allow_none=True)
@@ -270,5 +279,17 @@ class NotificationQuery(PageQuery):
     user_id = name(load_default=None)
     recipient = AddressFilter(metadata={"description": "In any form in which it may be given."})
     event_type = fields.String(load_default=None, validate=EVENT_TYPE)
+    event_id = fields.UUID(load_default=None)
+    request_id = name(load_default=None, metadata={"description": "`X-Request-Id` of the request that brought it."})
+    subscription_id = fields.UUID(load_default=None)
+    source = name(load_default=None)
+    category = name(load_default=None)
+    template = name(load_default=None)
+    reason = name(load_default=None)
+    cancellation_key = name(load_default=None)
+    dedup_key = name(load_default=None)
+    idempotency_key = name(load_default=None, metadata={"description": "For as long as it is kept."})
+    provider = name(load_default=None, metadata={"description": "One that was called for it."})
+    message_id = name(1024, load_default=None, metadata={"description": "What the provider calls the message."})
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)

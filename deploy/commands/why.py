@@ -14,7 +14,7 @@ from config.settings import Settings
 from deploy.commands.group import console
 from notifier import looking
 from notifier.breakers import Standing, standings
-from notifier.channels import Channel
+from notifier.channels import Channel, Status
 from notifier.explaining import explain
 from notifier.times import rfc3339
 
@@ -39,7 +39,10 @@ def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: st
         return
     for waiting in looking.waiting(engine, channel):
         why = waiting.reason or waiting.status
-        click.echo(f"  {waiting.rows:,} wait: {why}; the first is due at {_at(waiting.first_due)}.")
+        # That of a row which is queued or being sent is the end of a lease, and no delay.
+        is_delay = waiting.status not in {Status.QUEUED, Status.SENDING}
+        due = f"; the first is due at {_at(waiting.first_due)}" if is_delay else ""
+        click.echo(f"  {waiting.rows:,} wait: {why}{due}.")
     _tell_of_attempts(engine, channel)
 
 

@@ -24,7 +24,11 @@ class Attempt(Base):
     """What is known of one call to a provider."""
 
     __tablename__ = "attempts"
-    __table_args__ = (Index("attempts_notification_id_idx", "notification_id"), BY_DAY)
+    __table_args__ = (
+        Index("attempts_notification_id_idx", "notification_id"),
+        Index("attempts_message_id_idx", "message_id", postgresql_where="message_id IS NOT NULL"),
+        BY_DAY,
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     notification_id: Mapped[UUID]

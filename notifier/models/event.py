@@ -18,6 +18,7 @@ class Event(Base):
         Index("events_due_idx", "due_at", postgresql_where="due_at IS NOT NULL"),
         Index("events_cancellation_key_idx", "cancellation_key", postgresql_where="cancellation_key IS NOT NULL"),
         Index("events_user_id_idx", "user_id", postgresql_where="user_id IS NOT NULL"),
+        Index("events_request_id_idx", "request_id", postgresql_where="request_id IS NOT NULL"),
         BY_DAY,
     )
 

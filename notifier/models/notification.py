@@ -51,6 +51,7 @@ class Notification(Base):
             "id",
             postgresql_where="next_channels IS NOT NULL AND status IN ('failed', 'skipped')",
         ),
+        Index("notifications_request_id_idx", "request_id", postgresql_where="request_id IS NOT NULL"),
         BY_DAY,
     )
 
