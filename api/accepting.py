@@ -1,7 +1,7 @@
 """What the routes that accept something share: one item's body to a draft, drafts to answers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import marshmallow as ma
 import orjson
@@ -17,7 +17,13 @@ from notifier.plans import Planner
 from notifier.templates import EMPTY, Catalogue, catalogue
 
 #: How an idempotency key may come besides in the body.
-KEY_HEADER = "Idempotency-Key"
+KEY_HEADER: Final = "Idempotency-Key"
+KEY_HEADER_DOC: Final = {
+    "in": "header",
+    "name": KEY_HEADER,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "The same as `idempotency_key` in the body.",
+}
 
 
 def load(schema: ma.Schema, body: Body) -> dict[str, Any]:

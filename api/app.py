@@ -10,6 +10,7 @@ from flask.json.provider import JSONProvider
 from api import (
     dead_letters,
     events,
+    front_doors,
     holds,
     notifications,
     operating,
@@ -28,7 +29,7 @@ from api.bodies import read_the_rest
 from api.measuring import measure
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
-from api.resources import NameConverter
+from api.resources import NameConverter, check_queries
 from api.tracking import track
 from config.logs import configure_logs
 from config.tracing import start_tracing
@@ -48,7 +49,7 @@ request brings about, and so does your `traceparent` (W3C), which goes on to the
 
 
 _RESOURCES: Final = (
-    *(events, notifications, users, preferences, templates, routes, subscriptions, suppressions, holds),
+    *(events, notifications, front_doors, users, preferences, templates, routes, subscriptions, suppressions, holds),
     *(dead_letters, receipts, unsubscribing, operating),
 )
 
@@ -73,6 +74,8 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app = Flask("notifier", static_folder=None)
     app.json = _Orjson(app)
     app.url_map.strict_slashes = False
+    # A redirect would lead from `users/%2F/preferences` to the user named `preferences`.
+    app.url_map.merge_slashes = False
     app.url_map.converters["name"] = NameConverter
     app.config.update(
         API_TITLE="Notifier",
@@ -98,6 +101,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     }
     app.after_request(read_the_rest)
     require_keys(app, wires)
+    check_queries(app)
     record_acts(app, wires)
     wires.channels  # noqa: B018 -- a malformed provider stops the start, not the first request
     return app

@@ -33,6 +33,15 @@ class Body:
         member = msgspec.json.decode(self.raw, type=dict[str, msgspec.Raw]).get(name)
         return None if member is None else bytes(member)
 
+    def as_event(self) -> "Body":
+        """The same with its `type`, as other systems call it, in place of `event_type`. Raises Invalid."""
+        if "type" not in self.document:
+            return self
+        rest = {name: value for name, value in self.document.items() if name != "type"}
+        if "event_type" in rest and rest["event_type"] != self.document["type"]:
+            raise Invalid({"type": ["It differs from event_type, which means the same: give one of them."]})
+        return Body({"event_type": self.document["type"], **rest}, self.raw)
+
     def fingerprint(self, kind: str) -> bytes:
         """SHA-256 over the parsed body, whatever its key order, without its idempotency key."""
         rest = {name: value for name, value in self.document.items() if name != "idempotency_key"}

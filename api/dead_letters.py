@@ -16,8 +16,8 @@ from api.schemas.dead_letters import (
     DeadLetterPageSchema,
     DeadLetterQuery,
     DeadLetterSchema,
-    FilterFields,
     RequeuedSchema,
+    RequeueSchema,
 )
 from notifier import deadletters, resending
 from notifier.deadletters import Filters
@@ -85,10 +85,10 @@ def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
 
 @blp.route("/requeue", methods=["POST"])
 @requires(Scope.REQUEUE)
-@blp.arguments(FilterFields)
+@blp.arguments(RequeueSchema)
 @blp.response(202, RequeuedSchema)
 def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
-    """Requeue all that match and still stand; `{}` means all of them.
+    """Requeue all that match and still stand; for all of them say `"all": true`.
 
     What a rule forbids to send is left as it is, and counted as `refused`.
     """

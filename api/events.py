@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.accepting import (
+    KEY_HEADER_DOC,
     accept,
     accept_one,
     accepted,
@@ -34,6 +35,7 @@ from api.schemas.events import (
     EventQuery,
     EventSchema,
     EventWithNotificationsSchema,
+    TypedEventSchema,
 )
 from api.tracking import cause, note
 from notifier import metrics, routing
@@ -49,12 +51,24 @@ from notifier.times import rfc3339
 blp = Resource("events", __name__, url_prefix="/api/v1/events", description="Something happened.")
 
 _event = EventSchema()
-_KEY_HEADER_DOC = {
-    "in": "header",
-    "name": "Idempotency-Key",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-    "description": "The same as `idempotency_key` in the body.",
+#: An event names its type by either word.
+EVENT_BODY_DOC: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {"application/json": {"schema": {"anyOf": [EventSchema, TypedEventSchema]}}},
 }
+
+
+def _load(body: Body) -> tuple[Body, dict[str, Any]]:
+    """A body with its `event_type`, and the event's fields. Raises Invalid, by the name that the caller gave."""
+    event = body.as_event()
+    try:
+        return event, load(_event, event)
+    except Invalid as error:
+        if "event_type" in error.errors and "event_type" not in body.document and "type" in body.document:
+            raise Invalid(
+                {"type" if name == "event_type" else name: each for name, each in error.errors.items()}
+            ) from None
+        raise
 
 
 def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft:
@@ -74,10 +88,7 @@ def _location(event_id: UUID) -> str:
 
 @blp.route("", methods=["POST"])
 @requires(Scope.SEND)
-@blp.doc(
-    requestBody={"required": True, "content": {"application/json": {"schema": EventSchema}}},
-    parameters=[_KEY_HEADER_DOC],
-)
+@blp.doc(requestBody=EVENT_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, AcceptedEventSchema, description="Committed to Postgres.")
 @blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
 @blp.alt_response(503, description="Postgres cannot be reached; see Retry-After.")
@@ -87,8 +98,13 @@ def post_event() -> Response:
     202 means that it is committed to Postgres. A body with the idempotency key of an earlier one is answered
     with the earlier event's id, `"duplicate": true` and the header `Idempotency-Replayed: true`.
     """
-    body = read_json(parts().wiring.settings.max_event_bytes)
-    fields = with_key_header(load(_event, body))
+    return take_event()
+
+
+def take_event() -> Response:
+    """Accept the event that is the request's body. Raises Invalid or Unavailable."""
+    body, fields = _load(read_json(parts().wiring.settings.max_event_bytes))
+    fields = with_key_header(fields)
     answer = accept_one(_draft(fields, body, templates_of([fields])))
     [event_id] = answer.ids
     note(event_id=str(event_id), event_type=fields["event_type"], duplicate=answer.duplicate)
@@ -134,7 +150,7 @@ def post_batch() -> Response:
         try:
             if isinstance(item, Invalid):
                 raise item
-            loaded.append((item, load(_event, item)))
+            loaded.append(_load(item))
             outcomes.append(None)
         except Invalid as error:
             outcomes.append(error)

@@ -13,6 +13,9 @@ _REJECTED: Final = {
     "events.post_event": metrics.EVENTS_REJECTED,
     "events.post_batch": metrics.EVENTS_REJECTED,
     "notifications.post_notification": metrics.NOTIFICATIONS_REJECTED,
+    "front doors.post_typed_event": metrics.EVENTS_REJECTED,
+    "front doors.send_notification": metrics.NOTIFICATIONS_REJECTED,
+    "front doors.notify_user": metrics.NOTIFICATIONS_REJECTED,
 }
 
 

@@ -9,7 +9,16 @@ from flask import Response, abort
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from api.accepting import accept_one, accepted, check_template, load, planner, templates_of, with_key_header
+from api.accepting import (
+    KEY_HEADER_DOC,
+    accept_one,
+    accepted,
+    check_template,
+    load,
+    planner,
+    templates_of,
+    with_key_header,
+)
 from api.auth import caller, requires
 from api.bodies import Body, read_json
 from api.pages import filtered, page
@@ -49,6 +58,10 @@ blp = Resource(
     "notifications", __name__, url_prefix="/api/v1/notifications", description="One message to one recipient."
 )
 
+NOTIFICATION_BODY_DOC: Final[dict[str, Any]] = {
+    "required": True,
+    "content": {"application/json": {"schema": DirectNotificationSchema}},
+}
 _direct = DirectNotificationSchema()
 _out = NotificationsSchema()
 #: Bytes of JSON that stand around an attachment's content at the most.
@@ -57,7 +70,7 @@ _AROUND: Final = 4096
 
 @blp.route("", methods=["POST"])
 @requires(Scope.SEND)
-@blp.doc(requestBody={"required": True, "content": {"application/json": {"schema": DirectNotificationSchema}}})
+@blp.doc(requestBody=NOTIFICATION_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, NotificationsSchema, description="Committed to Postgres.")
 @blp.alt_response(413, description="Larger than 256 KiB, not counting its attachments, or those are much too large.")
 @blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
@@ -67,9 +80,19 @@ def post_notification() -> Response:
 
     An email may name its sender (`from`), where answers go (`reply_to`), and carry files (`attachments`).
     """
+    return take_notification(read_notification())
+
+
+def read_notification() -> Body:
+    """The request's body, within the limits of a notification. Answers 400, 413 or 415; raises Invalid."""
     settings = parts().wiring.settings
     room = _in_json(settings.max_attachment_bytes)
-    body = read_json(settings.max_event_bytes, beside="attachments", room=room)
+    return read_json(settings.max_event_bytes, beside="attachments", room=room)
+
+
+def take_notification(body: Body) -> Response:
+    """Accept a notification without an event. Raises Invalid or Unavailable."""
+    settings = parts().wiring.settings
     fields = with_key_header(load(_direct, body))
     _check_attachments(fields, settings.max_attachment_bytes)
     templates = templates_of([fields])

@@ -1,10 +1,11 @@
 """Blueprints of resources: flask-smorest's, with arguments read by the contract."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 import marshmallow as ma
-from flask import request
+from flask import Flask, g, request
 from flask_smorest import Blueprint
 from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
@@ -24,6 +25,8 @@ _TOO_OFTEN: Final[dict[str, Any]] = {
     "headers": {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}},
 }
 
+_ENDS_IN_NAME: Final = re.compile(r"<name:\w+>$")
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -42,19 +45,34 @@ class _StrictParser(FlaskParser):
             return {}
         return read_json(_MAX_BODY).document
 
-    def load_querystring(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
-        """The query's parameters. Raises Invalid."""
-        for name, value in req.args.items(multi=True):
-            _check_parameter(name, value)
-        return super().load_querystring(req, schema)
+
+def _check_parameters() -> None:
+    """Raise Invalid where a query parameter cannot be kept, or comes twice, so that one of them would be ignored."""
+    errors: dict[str, list[str]] = {}
+    for name, values in request.args.lists():
+        try:
+            for text in (name, *values):
+                check_text(text)
+        except ValueError as error:
+            errors[name.encode("utf-8", "replace").decode().replace("\0", "")] = [str(error)]
+        else:
+            if len(values) > 1:
+                errors[name] = ["Given more than once."]
+    if errors:
+        raise Invalid(errors)
 
 
-def _check_parameter(name: str, value: str) -> None:
-    try:
-        check_text(name)
-        check_text(value)
-    except ValueError as error:
-        raise Invalid({name.replace("\0", ""): [str(error)]}) from None
+def check_queries(app: Flask) -> None:
+    """Check the query of every request that wants a key, also where a route takes no parameters.
+
+    Providers' callbacks and links in messages are not ours to judge: others add to them.
+    """
+
+    def check() -> None:
+        if request.query_string and "caller" in g:
+            _check_parameters()
+
+    app.before_request(check)
 
 
 class Resource(Blueprint):
@@ -64,6 +82,8 @@ class Resource(Blueprint):
 
     def route(self, rule: str, **options: Any) -> Callable[[View], View]:  # noqa: ANN401 -- flask-smorest's
         """Serve a view at a path. Every view that wants a key can be called too often."""
+        if _ENDS_IN_NAME.search(rule):
+            options["strict_slashes"] = True  # `users/a%2F` is not the user `a`
         add = super().route(rule, **options)
 
         def declare(view: View) -> View:
@@ -77,17 +97,15 @@ class Resource(Blueprint):
 
 
 class NameConverter(BaseConverter):
-    """A name in a path, as callers chose it: 1 to 255 characters, any but a slash and control characters."""
+    """A name in a path, as callers chose it: what `notifier.patterns.USER_ID` says."""
 
-    regex = r"[^/\x00-\x1f\x7f]{1,255}"
+    regex = r"(?!\.{1,2}$)[^/\x00-\x1f\x7f]{1,255}"
     part_isolating = True
 
 
 def read_arguments(schema: ma.Schema, location: str) -> dict[str, Any]:
     """The arguments of a route that takes them from its query or from its body. Raises Invalid."""
     given = request.args.to_dict() if location == "query" else read_json(_MAX_BODY).document
-    for name, value in request.args.items(multi=True):
-        _check_parameter(name, value)
     try:
         fields: dict[str, Any] = schema.load(given)
     except ma.ValidationError as error:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from notifier.addresses import normalised
-from notifier.patterns import matches
+from notifier.patterns import USER_ID, matches
 from notifier.plans import Plan
 from notifier.routes import INVALID_ADDRESS
 from notifier.strict_json import parse_object
@@ -66,7 +66,10 @@ def plans(view: Mapping[str, Any]) -> list[Plan]:
 
 
 def _addressed(plan: Plan) -> Plan:
-    """A plan with its address in the form in which addresses are kept and compared; refused where it is none."""
+    """A plan with its address in the form in which addresses are kept and compared; refused where it names nobody."""
+    if plan.user_id is not None and not USER_ID.fullmatch(str(plan.user_id)):
+        words = "What a handler gives is no user_id."
+        return replace(plan, user_id=None, recipient=None, refused=(INVALID_ADDRESS, words))
     if plan.recipient is None or not plan.channels:
         return plan
     try:

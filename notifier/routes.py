@@ -17,7 +17,7 @@ from notifier.ids import new_id
 from notifier.isolation import Broken, attempt
 from notifier.models import Route
 from notifier.paths import is_false, search
-from notifier.patterns import NAME, matches
+from notifier.patterns import NAME, USER_ID, matches
 from notifier.plans import NO_ADDRESS, Plan, Strategy, shared_fields
 from notifier.templates import catalogue
 from notifier.times import parse_rfc3339, rfc3339
@@ -152,10 +152,13 @@ def _own_fields(route: Definition) -> dict[str, Any]:
 
 
 def _recipients(to: Definition, view: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """(kind, value) of each one that a route's path leads to; at least one, for the record."""
+    """(kind, value) of each one that a route's path leads to; where it finds nothing at all, that, for the record.
+
+    An empty list is somebody's answer: nobody is to hear of it.
+    """
     kind = "user_id" if "user_id" in to else "recipient"
     found = search(to[kind], view)
-    yield from ((kind, each) for each in (found if isinstance(found, list) and found else [found]))
+    yield from ((kind, each) for each in (found if isinstance(found, list) else [found]))
 
 
 def _addressed(plan: Plan, kind: str, value: object) -> Plan:
@@ -163,7 +166,7 @@ def _addressed(plan: Plan, kind: str, value: object) -> Plan:
         return replace(plan, refused=(NO_ADDRESS, f"The route {plan.route} finds nobody in the event."))
     # Ids are often numbers.
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if kind == "user_id" and 1 <= len(text) <= 255:
+    if kind == "user_id" and USER_ID.fullmatch(text):
         return replace(plan, user_id=text)
     try:
         if kind == "recipient":

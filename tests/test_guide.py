@@ -29,7 +29,15 @@ SECTIONS = dict(
 )
 #: The beginnings of those that hold commands: each is followed below.
 FOLLOWED = (
-    *("A password expires", '"Order updates', '"No push', "An outage", "Words: templates", "One message without"),
+    *(
+        "A password expires",
+        '"Order updates',
+        '"No push',
+        "An outage",
+        "Words: templates",
+        "In the words",
+        "One message without",
+    ),
     *("Later, moved", "The first channel", "Not twice", "Services that listen", "Holding everything", "Trying it out"),
     "Why not?",
 )
@@ -226,6 +234,13 @@ def test_templates(reader: Reader) -> None:
     reader.wait_until(made, "sent")
     [row] = reader.system.sql("SELECT subject, text FROM outbox WHERE notification_id = :id", id=made["id"])
     assert tuple(row) == ("Willkommen, Ada", "Schön, dass du da bist.")
+
+
+def test_in_the_words_of_other_systems(reader: Reader) -> None:
+    event, notified, sent = reader.follow("In the words")
+    assert event["event_type"] == "user.signup"
+    for answer in (notified, sent):
+        reader.wait_until(answer["items"][0], "sent")
 
 
 def test_later_moved_cancelled(reader: Reader) -> None:

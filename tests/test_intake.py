@@ -77,6 +77,8 @@ def test_an_event_needs_only_its_type(system: Running) -> None:
         ({"user_id": ""}, "user_id"),
         ({"user_id": "u" * 256}, "user_id"),
         ({"user_id": "nul\0"}, "user_id"),
+        ({"user_id": "with/slash"}, "user_id"),
+        ({"user_id": ".."}, "user_id"),
         ({"category": "has space"}, "category"),
         ({"surprise": 1}, "surprise"),
     ],
@@ -352,6 +354,26 @@ def test_query_parameters_are_validated_and_nothing_is_clamped(system: Running, 
     if path == "dead-letters" and query.startswith("status"):
         query = "channel=fax"
     refused(system.get(f"/api/v1/{path}?{query}"), 422)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(
+            ("GET", path)
+            for path in ("events", "notifications", "dead-letters", "users", "routes", "templates", "holds")
+        ),
+        ("GET", "subscriptions"),
+        ("GET", "suppressions"),
+        ("DELETE", "suppressions"),
+        ("POST", "events"),
+        ("GET", "users/nobody"),
+        ("PUT", "users/nobody/preferences"),
+    ],
+)
+def test_a_query_parameter_comes_once(system: Running, method: str, path: str) -> None:
+    answer = system.http.request(method, f"{system.url}/api/v1/{path}?limit=1&channel=sms&limit=1", json={}, timeout=20)
+    assert refused(answer, 422)["errors"] == {"limit": ["Given more than once."]}
 
 
 def test_the_description_is_served_and_valid_json(system: Running) -> None:

@@ -28,6 +28,9 @@ OPEN |= {"/api/v1/receipts/<name:provider>"}  # its provider's signature is the 
 SEND = {
     ("POST", "/api/v1/events"),
     ("POST", "/api/v1/events/batch"),
+    ("POST", "/events"),
+    ("POST", "/send-notification"),
+    ("POST", "/notify"),
     ("POST", "/api/v1/notifications"),
     ("POST", "/api/v1/notifications/cancel"),
     ("POST", "/api/v1/notifications/<uuid:notification_id>/cancel"),

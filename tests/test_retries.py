@@ -2,7 +2,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
+import pytest
 import redis
 
 from tests.receivers import HttpReceiver, SmtpReceiver
@@ -150,6 +152,14 @@ def test_many_are_requeued_by_filter(system: Running, http: HttpReceiver) -> Non
     for event_id in events:
         wait_for(lambda event_id=event_id: system.finished(event_id)["status"] == "delivered")
     assert system.post("/api/v1/dead-letters/requeue", {"event_type": "filter.me"}).json() == {"requeued": 0}
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"all": False}, {"all": None}, {"all": "true"}, {"all": True, "channel": "email"}]
+)
+def test_all_dead_letters_are_requeued_only_where_that_is_said(system: Running, body: dict[str, Any]) -> None:
+    answer = system.post("/api/v1/dead-letters/requeue", body)
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["all"])
 
 
 def test_a_dead_letter_can_be_deleted(system: Running, http: HttpReceiver) -> None:

@@ -140,6 +140,7 @@ def test_a_list_is_one_notification_each_however_often_fan_out_runs(system: Runn
         ({}, {}, "no_address"),
         ({}, {"user_id": {"id": 1}}, "invalid_address"),
         ({}, {"user_id": "u_nobody_knows"}, "no_address"),
+        ({}, {"user_id": "with/slash"}, "invalid_address"),
         ({"to": {"recipient": "payload.to", "channel": "email"}}, {"to": "not an address"}, "invalid_address"),
         ({"target_date": "payload.due"}, {"user_id": "u_routed_nowhere", "due": "tomorrow"}, "invalid_target_date"),
     ],
@@ -152,6 +153,18 @@ def test_what_a_route_cannot_send_says_why(
     assert (made["status"], made["reason"], made["route"]) == ("skipped", reason, "refused")
     explanation = system.notification(made["id"])["explanation"]
     assert "refused" in explanation or "address" in explanation
+
+
+@pytest.mark.parametrize("to", [TO_USER, {"recipient": "payload.user_id", "channel": "email"}])
+def test_a_path_that_finds_an_empty_list_makes_nothing(system: Running, to: dict[str, str]) -> None:
+    route(system, "empty", event_type="empty.event", to=to)
+    assert made_of(system, "empty.event", {"user_id": []}) == []
+    filtered = {name: path.replace("payload.user_id", "payload.user_id[?active]") for name, path in to.items()}
+    route(system, "empty", event_type="empty.event", to=filtered)
+    assert made_of(system, "empty.event", {"user_id": [{"active": False}]}) == []
+    # None is not an empty list: something was to be there.
+    [nobody] = made_of(system, "empty.event", {})
+    assert nobody["reason"] == "no_address"
 
 
 def test_a_route_says_more_than_its_event(system: Running) -> None:

@@ -1,9 +1,11 @@
 """Dead letters."""
 
-import marshmallow as ma
-from marshmallow import fields, validate
+from typing import Any
 
-from api.schemas.fields import Timestamp, name
+import marshmallow as ma
+from marshmallow import ValidationError, fields, post_load, validate
+
+from api.schemas.fields import StrictBoolean, Timestamp, name
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE
 from notifier.channels import Channel
@@ -49,6 +51,29 @@ class FilterFields(ma.Schema):
     template = name(load_default=None)
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)
+
+
+class RequeueSchema(FilterFields):
+    """Which dead letters are requeued: those that filters find, or all."""
+
+    class Meta(PageQuery.Meta):
+        """Refuse unknown fields."""
+
+    everything = StrictBoolean(
+        data_key="all",
+        load_default=False,
+        metadata={"description": "`true` for all that stand; needed where there is no filter."},
+    )
+
+    @post_load
+    def _check_that_all_are_meant(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
+        everything = data.pop("everything")
+        has_filter = any(value is not None for value in data.values())
+        if everything and has_filter:
+            raise ValidationError("Give filters, or all, not both.", "all")
+        if not everything and not has_filter:
+            raise ValidationError('Give a filter, or "all": true for all dead letters that stand.', "all")
+        return data
 
 
 class DeadLetterQuery(FilterFields, PageQuery):

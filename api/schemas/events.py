@@ -30,6 +30,13 @@ class EventSchema(SchedulingFields):
     occurred_at = Timestamp(load_default=None, allow_none=True)
 
 
+class TypedEventSchema(EventSchema):
+    """An event as other systems write it: with its `type`, which means the same as `event_type`."""
+
+    event_type = fields.String(validate=EVENT_TYPE, metadata={"description": "Not needed beside `type`."})
+    type = fields.String(required=True, validate=EVENT_TYPE, metadata={"example": "user.signup"})
+
+
 class AcceptedEventSchema(ma.Schema):
     """The answer to an event."""
 

@@ -1,7 +1,8 @@
 """Fields that are stricter than marshmallow's: what is accepted is exactly what the contract says."""
 
+import re
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from marshmallow import ValidationError, fields, validate
@@ -9,6 +10,7 @@ from marshmallow import ValidationError, fields, validate
 from notifier.addresses import normalised, sought
 from notifier.channels import Channel
 from notifier.durations import parse_iso
+from notifier.patterns import USER_ID
 from notifier.providers.mailboxes import NotAMailbox, mailbox
 from notifier.times import parse_rfc3339, rfc3339
 from notifier.zones import zone
@@ -169,6 +171,30 @@ class JsonText(fields.Field[str]):
     def _serialize(self, value: str | None, attr: str | None, obj: Any, **kwargs: Any) -> orjson.Fragment | None:  # noqa: ANN401
         del attr, obj, kwargs
         return None if value is None else orjson.Fragment(value)
+
+
+class Matches(validate.Validator):
+    """The whole text matches a pattern, which is written so that ECMA-262 means the same by it: `^…$`."""
+
+    def __init__(self, pattern: str | re.Pattern[str], *, error: str) -> None:
+        self.regex = re.compile(pattern)  # where apispec looks for it
+        self._error = error
+
+    def __call__(self, value: str) -> str:
+        """Raise ValidationError where it does not. Python's `$` alone would let a newline follow."""
+        if self.regex.fullmatch(value) is None:
+            raise ValidationError(self._error)
+        return value
+
+
+_USER_ID: Final = Matches(
+    USER_ID, error="Not a user id: 1 to 255 characters, no slash or control character, and neither '.' nor '..'."
+)
+
+
+def user_id(**kwargs: Any) -> fields.String:  # noqa: ANN401 -- marshmallow's options
+    """The id of a user, as it may also stand in a path."""
+    return fields.String(validate=_USER_ID, **kwargs)
 
 
 def name(longest: int = 255, **kwargs: Any) -> fields.String:  # noqa: ANN401 -- marshmallow's options

@@ -6,7 +6,7 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.attachments import AttachmentSchema
-from api.schemas.fields import AddressFilter, JsonText, Mailbox, Timestamp, name
+from api.schemas.fields import AddressFilter, JsonText, Mailbox, Timestamp, name, user_id
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import Channel, Status
@@ -276,7 +276,7 @@ class NotificationQuery(PageQuery):
 
     status = fields.String(load_default=None, validate=validate.OneOf(list(Status)))
     channel = fields.String(load_default=None, validate=validate.OneOf(list(Channel)))
-    user_id = name(load_default=None)
+    user_id = user_id(load_default=None)
     recipient = AddressFilter(metadata={"description": "In any form in which it may be given."})
     event_type = fields.String(load_default=None, validate=EVENT_TYPE)
     event_id = fields.UUID(load_default=None)

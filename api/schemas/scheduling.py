@@ -5,20 +5,20 @@ from typing import Any, Final
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, post_load, validate, validates_schema
 
-from api.schemas.fields import DurationText, LeadTimes, StrictBoolean, Timestamp, Zone, name
+from api.schemas.fields import DurationText, LeadTimes, Matches, StrictBoolean, Timestamp, Zone, name, user_id
 from notifier.addresses import normalised
 from notifier.channels import Channel, OnAmbiguous, Priority
 from notifier.patterns import NAME
 
-EVENT_TYPE: Final = validate.Regexp(
-    r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z",
+EVENT_TYPE: Final = Matches(
+    r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$",
     error="Not an event type: 1 to 128 letters, digits, dots, dashes, colons and underscores.",
 )
-TEMPLATE_NAME: Final = validate.Regexp(
-    rf"^{NAME.pattern}\Z", error="Not a name: 1 to 128 letters, digits, dots, dashes and underscores."
+TEMPLATE_NAME: Final = Matches(
+    rf"^{NAME.pattern}$", error="Not a name: 1 to 128 letters, digits, dots, dashes and underscores."
 )
-CATEGORY: Final = validate.Regexp(
-    r"^[A-Za-z0-9._:-]{1,64}\Z", error="Not a category: 1 to 64 letters, digits, dots, dashes, colons and underscores."
+CATEGORY: Final = Matches(
+    r"^[A-Za-z0-9._:-]{1,64}$", error="Not a category: 1 to 64 letters, digits, dots, dashes, colons and underscores."
 )
 
 
@@ -41,7 +41,7 @@ class SchedulingFields(ma.Schema):
         },
     )
     channel = fields.Enum(Channel, by_value=True, load_default=None, allow_none=True)
-    user_id = name(load_default=None, allow_none=True)
+    user_id = user_id(load_default=None, allow_none=True)
     category = fields.String(
         load_default=None,
         allow_none=True,

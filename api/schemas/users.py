@@ -6,7 +6,7 @@ from typing import Any, Final
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, post_load, validate, validates_schema
 
-from api.schemas.fields import Address, ByName, JsonText, StrictBoolean, Timestamp, Zone, name
+from api.schemas.fields import Address, ByName, JsonText, Matches, StrictBoolean, Timestamp, Zone, user_id
 from api.schemas.scheduling import CATEGORY
 from notifier.channels import Channel
 from notifier.preferences import REST
@@ -89,7 +89,7 @@ class UserExportSchema(ma.Schema):
 
 _CHANNEL: Final = validate.OneOf(list(Channel))
 _CHANNEL_OR_REST: Final = validate.OneOf([*Channel, REST])
-_TIME: Final = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z", error="Not a time of day, such as 22:00.")
+_TIME: Final = Matches(r"^([01][0-9]|2[0-3]):[0-5][0-9]$", error="Not a time of day, such as 22:00.")
 
 
 class QuietHoursSchema(ma.Schema):
@@ -147,7 +147,7 @@ class PreferenceCheckSchema(ma.Schema):
 
         unknown = RAISE
 
-    user_id = name(required=True)
+    user_id = user_id(required=True)
     channel = fields.Enum(Channel, by_value=True, required=True)
     category = fields.String(load_default=None, allow_none=True, validate=CATEGORY)
     critical = StrictBoolean(load_default=False)

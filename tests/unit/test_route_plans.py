@@ -71,7 +71,9 @@ def test_users_are_found_by_a_path(found: Any, user_ids: list[str]) -> None:
     ("found", "reason"),
     [
         (None, "no_address"),
-        ([], "invalid_address"),
+        ([[]], "invalid_address"),
+        ("a/b", "invalid_address"),
+        ("..", "invalid_address"),
         ({}, "invalid_address"),
         (True, "invalid_address"),
         (1.5, "invalid_address"),
@@ -85,6 +87,10 @@ def test_where_a_path_leads_to_nobody_the_plan_says_so(found: Any, reason: str) 
     assert plan.user_id is None
     assert plan.refused is not None
     assert (plan.refused[0], "orders" in plan.refused[1]) == (reason, True)
+
+
+def test_an_empty_list_is_an_answer_and_makes_no_plan() -> None:
+    assert planned({}, event({"user_id": []})) == []
 
 
 def test_one_bad_member_of_a_list_costs_itself_alone() -> None:

@@ -1,0 +1,82 @@
+"""Front doors in the words of other systems, each to the same intake as `/api/v1`."""
+
+from typing import Any, Final
+
+import marshmallow as ma
+from flask import Response
+
+from api.accepting import KEY_HEADER_DOC
+from api.auth import requires
+from api.bodies import Body
+from api.events import EVENT_BODY_DOC, take_event
+from api.notifications import NOTIFICATION_BODY_DOC, read_notification, take_notification
+from api.problems import flattened
+from api.resources import Resource
+from api.schemas.events import AcceptedEventSchema
+from api.schemas.notifications import NotificationsSchema
+from api.schemas.notify import NotifySchema
+from notifier.errors import Invalid
+from notifier.keys import Scope
+
+blp = Resource(
+    "front doors", __name__, description="The same intake, in the words of systems that this one takes the place of."
+)
+
+_notify = NotifySchema()
+#: Ours for theirs; errors go the other way.
+_NAMES: Final = {"user_id": "userId", "channel": "type", "idempotency_key": "idempotencyKey"}
+
+_REFUSED: Final[dict[str, Any]] = {"description": "Not valid, or an idempotency key reused with another body."}
+_AWAY: Final[dict[str, Any]] = {"description": "Postgres cannot be reached; see Retry-After."}
+
+
+@blp.route("/events", methods=["POST"])
+@requires(Scope.SEND)
+@blp.doc(requestBody=EVENT_BODY_DOC, parameters=[KEY_HEADER_DOC])
+@blp.response(202, AcceptedEventSchema, description="Committed to Postgres.")
+@blp.alt_response(422, **_REFUSED)
+@blp.alt_response(503, **_AWAY)
+def post_typed_event() -> Response:
+    """Accept an event, as `POST /api/v1/events` does."""
+    return take_event()
+
+
+@blp.route("/send-notification", methods=["POST"])
+@requires(Scope.SEND)
+@blp.doc(requestBody=NOTIFICATION_BODY_DOC, parameters=[KEY_HEADER_DOC])
+@blp.response(202, NotificationsSchema, description="Committed to Postgres.")
+@blp.alt_response(422, **_REFUSED)
+@blp.alt_response(503, **_AWAY)
+def send_notification() -> Response:
+    """Send a message without an event, as `POST /api/v1/notifications` does."""
+    return take_notification(read_notification())
+
+
+@blp.route("/notify", methods=["POST"])
+@requires(Scope.SEND)
+@blp.doc(
+    requestBody={"required": True, "content": {"application/json": {"schema": NotifySchema}}},
+    parameters=[KEY_HEADER_DOC],
+)
+@blp.response(202, NotificationsSchema, description="Committed to Postgres.")
+@blp.alt_response(422, **_REFUSED)
+@blp.alt_response(503, **_AWAY)
+def notify_user() -> Response:
+    """Send a template to a user over one channel.
+
+    The same as `POST /api/v1/notifications` with `user_id`, `channel`, `template` and `data`: also where both come with
+    one idempotency key.
+    """
+    body = read_notification()
+    try:
+        _notify.load(body.document)
+    except ma.ValidationError as error:
+        raise Invalid(flattened(error.messages)) from None
+    theirs = {name: ours for ours, name in _NAMES.items()}
+    document = {theirs.get(name, name): value for name, value in body.document.items()}
+    document["channel"] = document["channel"].lower()
+    try:
+        return take_notification(Body(document, body.raw))
+    except Invalid as error:
+        error.errors = {_NAMES.get(name, name): messages for name, messages in error.errors.items()}
+        raise
