@@ -13,6 +13,8 @@ import orjson
 from flask import Response, abort, request
 from werkzeug.exceptions import HTTPException
 
+from api.problem_types import ProblemType
+from api.problems import Unreadable, problem
 from notifier.errors import Invalid
 from notifier.strict_json import TWICE, NotJson, NotKept, items_in, names_twice, parse_object
 
@@ -103,7 +105,7 @@ def read_json(limit: int, *, beside: str | None = None, room: int = 0) -> Body:
     try:
         return parse(raw)
     except NotJson as error:
-        abort(400, str(error))
+        abort(problem(400, str(error), kind=ProblemType.INVALID_JSON))
 
 
 def _length_of(member: str | None, raw: bytes) -> int:
@@ -153,7 +155,7 @@ def read_batch(limit: int) -> list[bytes]:
     except msgspec.ValidationError as error:
         raise Invalid({"events": [TWICE if names_twice(raw) else f"{error}."]}) from None
     except UnicodeDecodeError as error:
-        abort(400, f"The body is not JSON: {error}.")
+        abort(problem(400, f"The body is not JSON: {error}.", kind=ProblemType.INVALID_JSON))
     except msgspec.DecodeError:
         return _items_one_by_one(raw)
     _check_once(raw)
@@ -168,7 +170,7 @@ def _items_one_by_one(raw: bytes) -> list[bytes]:
     try:
         return [item.encode() for item in items_in(raw.decode(), "events")]
     except NotJson as error:
-        abort(400, str(error))
+        abort(problem(400, str(error), kind=ProblemType.INVALID_JSON))
     except NotKept as error:
         raise Invalid(error.errors) from None
 
@@ -177,11 +179,11 @@ def items_of(raw_items: list[bytes], limit: int) -> Iterator[Body | Invalid]:
     """Parse the items of a batch, each on its own merits."""
     for raw in raw_items:
         if len(raw) > limit:
-            yield Invalid({"_schema": [f"Larger than {limit} bytes."]})
+            yield Unreadable(ProblemType.BODY_TOO_LARGE, f"Larger than {limit} bytes.")
             continue
         try:
             yield parse(raw)
         except NotJson as error:
-            yield Invalid({"_schema": [str(error)]})
+            yield Unreadable(ProblemType.INVALID_JSON, str(error))
         except Invalid as error:
             yield error

@@ -25,6 +25,7 @@ from api.auth import caller, requires
 from api.bodies import Body, items_of, read_batch, read_json
 from api.pages import filtered, page
 from api.parts import parts
+from api.problems import kind_of
 from api.resources import Resource
 from api.schemas.events import (
     AcceptedEventSchema,
@@ -159,9 +160,11 @@ def post_batch() -> Response:
         raise Unavailable("Postgres cannot be reached.")
     written = iter(answers)
     refused = [outcome for outcome in outcomes if outcome is not None] + list(answers)
-    metrics.count(metrics.EVENTS_REJECTED, ((_status(each),) for each in refused if not isinstance(each, Accepted)))
+    metrics.count(
+        metrics.EVENTS_REJECTED, ((str(kind_of(each).status),) for each in refused if not isinstance(each, Accepted))
+    )
     items = [_item(index, next(written) if outcome is None else outcome) for index, outcome in enumerate(outcomes)]
-    counts = Counter(item.get("status", "rejected") for item in items)
+    counts = Counter("rejected" if "errors" in item else item["status"] for item in items)
     totals = {
         "accepted": counts["accepted"],
         "duplicates": counts["duplicate"],
@@ -184,15 +187,13 @@ def _accept_all(loaded: Sequence[tuple[Body, dict[str, Any]]]) -> list[Answer]:
     return [next(answers) if isinstance(draft, Draft) else draft for draft in drafts]
 
 
-def _status(error: NotifierError) -> str:
-    """The status of the problem that the event would have had as a request of its own."""
-    return "503" if isinstance(error, Unavailable) else "422"
-
-
 def _item(index: int, outcome: Accepted | NotifierError) -> dict[str, Any]:
     if isinstance(outcome, Accepted):
         return {"index": index, "id": outcome.ids[0], "status": "duplicate" if outcome.duplicate else "accepted"}
-    return {"index": index, "errors": outcome.errors if isinstance(outcome, Invalid) else {"_schema": [str(outcome)]}}
+    # Of the problem that the event would have been as a request of its own.
+    kind = kind_of(outcome)
+    errors = outcome.errors if isinstance(outcome, Invalid) else {"_schema": [str(outcome)]}
+    return {"index": index, "status": kind.status, "type": kind.path, "errors": errors}
 
 
 _EQUAL: Final = (

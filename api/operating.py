@@ -6,12 +6,14 @@ from typing import Any, Final
 
 import flask_swagger_ui
 import structlog
-from flask import Blueprint, Response, current_app, jsonify, request, send_from_directory
+from flask import Blueprint, Response, abort, current_app, jsonify, request, send_from_directory
+from jinja2 import Environment
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import is_open, requires, takes_metrics_token
 from api.parts import parts
+from api.problem_types import ABOUT, ProblemType
 from api.resources import Resource
 from api.schemas.operating import HealthSchema, ReadySchema
 from config.broker import name_of
@@ -28,6 +30,7 @@ pages = Blueprint("pages", __name__)
 #: Swagger UI's files, as the flask-swagger-ui package ships them; and ours.
 _DIST: Final = Path(flask_swagger_ui.__file__).parent / "dist"
 _STATIC: Final = Path(__file__).parent / "static"
+_PROBLEMS: Final = Environment(autoescape=True).from_string((_STATIC / "problems.html").read_text(encoding="utf-8"))
 
 
 @blp.route("/health")
@@ -116,11 +119,34 @@ def read_metrics() -> Response:
     return Response(encode(metrics.REGISTRY), content_type=content_type)
 
 
+@pages.get("/")
+@is_open
+def index() -> Response:
+    """Lead whoever comes without a path to the description."""
+    return Response(status=302, headers={"Location": "/docs"})
+
+
+@pages.get("/problems")
+@is_open
+def problem_types() -> Response:
+    """All types of problems."""
+    return Response(_PROBLEMS.render(kinds=list(ProblemType), about=ABOUT), mimetype="text/html")
+
+
+@pages.get("/problems/<kind>")
+@is_open
+def problem_type(kind: str) -> Response:
+    """The page that a problem's `type` leads to."""
+    if kind not in list(ProblemType):
+        abort(404, "There is no such type of problem.")
+    return Response(_PROBLEMS.render(kinds=[ProblemType(kind)], about=ABOUT), mimetype="text/html")
+
+
 @pages.get("/docs")
 @is_open
 def docs() -> Response:
     """The interactive description; everything it loads comes from here."""
-    return send_from_directory(_STATIC, "docs.html")
+    return send_from_directory(_STATIC, "docs.html", conditional=False)
 
 
 @pages.get("/docs/<path:name>")
@@ -128,7 +154,7 @@ def docs() -> Response:
 def docs_file(name: str) -> Response:
     """Its scripts and styles."""
     folder = _STATIC if name == "docs.js" else _DIST
-    return send_from_directory(folder, name, max_age=3600)
+    return send_from_directory(folder, name, max_age=3600, conditional=False)
 
 
 @pages.get("/openapi.json")

@@ -2,31 +2,52 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from itertools import combinations_with_replacement
 from typing import Any, Final
+from uuid import UUID
 
 import marshmallow as ma
 import orjson
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, current_app, request
 from flask_smorest import Api
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from notifier.errors import Conflict, Invalid, Unavailable
+from api.problem_types import ProblemType, of_status
+from notifier.errors import Conflict, Invalid, KeyReused, NotifierError, Unavailable
 
 log = structlog.get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
+_ANY_ID: Final = UUID(int=0)
+#: The longest path that a route has, and a bit: nobody can make us try out more.
+_MOST_SEGMENTS: Final = 10
+
+
+class Unreadable(Invalid):
+    """An item of a batch that is no event at all, and why."""
+
+    def __init__(self, kind: ProblemType, message: str) -> None:
+        super().__init__({"_schema": [message]})
+        self.kind = kind
 
 
 class ProblemSchema(ma.Schema):
     """What every error looks like."""
 
-    type = ma.fields.String(metadata={"description": "Always about:blank: the status says it all."})
-    title = ma.fields.String(metadata={"example": "Unprocessable Entity"})
-    status = ma.fields.Integer(metadata={"example": 422})
-    detail = ma.fields.String(metadata={"example": "The request is not valid; see errors."})
+    type = ma.fields.String(
+        required=True,
+        validate=ma.validate.OneOf([kind.path for kind in ProblemType]),
+        metadata={
+            "description": "What is wrong, for programs: a path at this server, with a page that says what to do.",
+            "example": ProblemType.VALIDATION_FAILED.path,
+        },
+    )
+    title = ma.fields.String(required=True, metadata={"example": ProblemType.VALIDATION_FAILED.summary})
+    status = ma.fields.Integer(required=True, metadata={"example": 422})
+    detail = ma.fields.String(required=True, metadata={"example": "The request is not valid; see errors."})
     errors = ma.fields.Dict(
         keys=ma.fields.String(),
         values=ma.fields.List(ma.fields.String()),
@@ -38,14 +59,16 @@ def problem(
     status: int,
     detail: str,
     *,
+    kind: ProblemType | None = None,
     errors: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     **more: object,
 ) -> Response:
-    """An error response. `more` are members beside the standard ones."""
+    """An error response; of the plain type of its status, unless that is given. `more` are members beside the usual."""
+    kind = kind or of_status(status)
     body: dict[str, object] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "type": kind.path,
+        "title": kind.summary,
         "status": status,
         "detail": detail,
         **more,
@@ -69,9 +92,47 @@ def flattened(messages: object, prefix: str = "") -> dict[str, list[str]]:
     return {prefix or "_schema": [str(messages)]}
 
 
-def validation_problem(messages: object) -> Response:
+def validation_problem(messages: object, kind: ProblemType = ProblemType.VALIDATION_FAILED) -> Response:
     """422 with the messages of each field."""
-    return problem(422, "The request is not valid; see errors.", errors=flattened(messages))
+    return problem(422, "The request is not valid; see errors.", kind=kind, errors=flattened(messages))
+
+
+def kind_of(error: NotifierError) -> ProblemType:
+    """The type of problem that an error of the product is."""
+    match error:
+        case Unreadable():
+            return error.kind
+        case KeyReused():
+            return ProblemType.IDEMPOTENCY_KEY_REUSED
+        case Invalid():
+            return ProblemType.VALIDATION_FAILED
+        case Conflict():
+            return ProblemType.CONFLICT
+        case Unavailable():
+            return ProblemType.UNAVAILABLE
+    return ProblemType.INTERNAL_ERROR
+
+
+def _missing() -> Response:
+    """404 for a path that no route has. Where it would be one with UUIDs in it, the id is what is wrong."""
+    segments = request.path.split("/")
+    if len(segments) <= _MOST_SEGMENTS and _matches_with_ids(segments):
+        words = "What stands in the path as an id is no UUID, so that there is no such record."
+        return problem(404, words, kind=ProblemType.INVALID_ID)
+    return problem(404, "There is nothing at this path.")
+
+
+def _matches_with_ids(segments: list[str]) -> bool:
+    """Whether a path would be one of a route if one or two of its segments were UUIDs, which that route asks for."""
+    adapter = current_app.create_url_adapter(request)
+    for first, second in combinations_with_replacement(range(1, len(segments)), 2):
+        path = "/".join(str(_ANY_ID) if place in {first, second} else each for place, each in enumerate(segments))
+        if adapter is not None and adapter.test(path, request.method):
+            _, found = adapter.match(path, request.method)
+            # Names are matched by any text.
+            if list(found.values()).count(_ANY_ID) == len({first, second}):
+                return True
+    return False
 
 
 def _http_problem(error: HTTPException) -> Response:
@@ -81,6 +142,11 @@ def _http_problem(error: HTTPException) -> Response:
         messages = data["messages"]
         # webargs names the place the fields came from; its name adds nothing for the caller.
         return validation_problem(next(iter(messages.values())) if len(messages) == 1 else messages)
+    if isinstance(error, NotFound) and error.description == NotFound.description:
+        return _missing()
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return problem(405, f"This path does not take {request.method}.", headers={"Allow": allowed})
     headers = {name: value for name, value in error.get_headers() if name in {"Allow", "WWW-Authenticate"}}
     if status in {429, 503}:
         headers["Retry-After"] = "2"
@@ -114,7 +180,7 @@ def register_problems(app: Flask) -> None:
     """Answer the product's errors, and those of the database, in the same shape."""
 
     def invalid(error: Invalid) -> Response:
-        return validation_problem(error.errors)
+        return validation_problem(error.errors, kind_of(error))
 
     def unavailable(error: Unavailable) -> Response:
         return _unavailable(error.retry_after, str(error))

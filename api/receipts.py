@@ -10,6 +10,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from api.auth import is_open
 from api.bodies import read_bytes
 from api.parts import parts
+from api.problem_types import ProblemType
 from api.problems import problem
 from api.resources import Resource
 from notifier import receipts
@@ -99,6 +100,7 @@ def _take(provider: str, sources: list[ReceiptSource]) -> Response:
         return problem(
             401,
             f"This is not signed by {provider}, or not for this address: NOTIFIER_PUBLIC_URL must be the one it calls.",
+            kind=ProblemType.INVALID_SIGNATURE,
             headers={"WWW-Authenticate": "Signature"},
         )
     receipts.take(wires.engine, report, wires.senders, source=provider)

@@ -253,7 +253,10 @@ def test_each_item_of_a_batch_is_judged_on_its_own(system: Running) -> None:
     assert answer.status_code == 202, answer.text
     assert (body["accepted"], body["duplicates"], body["rejected"]) == (2, 0, 4)
     assert [item["index"] for item in body["items"]] == [0, 1, 2, 3, 4, 5]
-    assert [item.get("status") for item in body["items"]] == ["accepted", None, None, "accepted", None, None]
+    assert [item["status"] for item in body["items"]] == ["accepted", 422, 422, "accepted", 422, 413]
+    assert [item.get("type", "").rpartition("/")[2] for item in body["items"]] == [
+        *("", "validation-failed", "validation-failed", "", "validation-failed", "body-too-large")
+    ]
     assert "event_type" in body["items"][1]["errors"]
     assert "payload" in body["items"][2]["errors"]
     assert '"payload":{"n": 1.10}' in system.get(f"/api/v1/events/{body['items'][0]['id']}").text
@@ -264,7 +267,7 @@ def test_a_batch_as_ndjson(system: Running) -> None:
     answer = raw(system, lines, "/api/v1/events/batch", "application/x-ndjson")
     body = answer.json()
     assert (body["accepted"], body["rejected"]) == (2, 2)
-    assert [item.get("status") for item in body["items"]] == ["accepted", None, None, "accepted"]
+    assert [item["status"] for item in body["items"]] == ["accepted", 422, 400, "accepted"]
 
 
 @pytest.mark.parametrize(

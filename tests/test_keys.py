@@ -23,7 +23,8 @@ from notifier.keys import Scope
 from tests.running import Running, wait_for
 from tests.test_commands import manage, succeed
 
-OPEN = {"/health", "/ready", "/docs", "/docs/<path:name>", "/openapi.json", "/u/<token>"}
+OPEN = {"/", "/problems", "/problems/<kind>"}
+OPEN |= {"/health", "/ready", "/docs", "/docs/<path:name>", "/openapi.json", "/u/<token>"}
 OPEN |= {"/api/v1/receipts/<name:provider>"}  # its provider's signature is the key
 SEND = {
     ("POST", "/api/v1/events"),

@@ -819,6 +819,7 @@ def test_what_is_wrong_changes_nothing(receiving: Running) -> None:
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["status"] == status
     assert state(engine, row_id) == ("sent", None)
+    assert {answer.json()["type"] for answer in answers[401]} == {"/problems/invalid-signature"}
     assert "WWW-Authenticate" in answers[401][0].headers
     assert TOKEN not in receiving.api.output()
     assert sendgrid(receiving, sent).ok

@@ -3,6 +3,7 @@
 import marshmallow as ma
 from marshmallow import fields, validate
 
+from api.problem_types import ProblemType
 from api.schemas.fields import AddressFilter, JsonText, Timestamp, name
 from api.schemas.notifications import NotificationSchema
 from api.schemas.pages import PageQuery
@@ -54,11 +55,20 @@ class BatchSchema(ma.Schema):
 
 
 class BatchItemSchema(ma.Schema):
-    """What became of one item: an id and a status, or errors."""
+    """What became of one item: an id and a word, or the problem that it would have been as a request of its own."""
 
     index = fields.Integer(metadata={"description": "Its place in the batch, from 0."})
     id = fields.UUID()
-    status = fields.String(validate=validate.OneOf(["accepted", "duplicate"]))
+    status = fields.Raw(
+        metadata={
+            "oneOf": [{"type": "string", "enum": ["accepted", "duplicate"]}, {"type": "integer"}],
+            "description": "`accepted` or `duplicate`; of what was rejected the HTTP status, as a number.",
+        }
+    )
+    type = fields.String(
+        validate=validate.OneOf([kind.path for kind in ProblemType]),
+        metadata={"description": "The type of its problem, where it was rejected."},
+    )
     errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
 
 

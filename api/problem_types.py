@@ -1,0 +1,149 @@
+"""The types of problems: each has a path that stays, with a page that says what it means and what to do."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    status: int
+    summary: str
+    meaning: str
+    remedy: str
+
+
+class ProblemType(StrEnum):
+    """What is wrong with a request, as a program can tell it: the last part of `type`."""
+
+    BAD_REQUEST = "bad-request"
+    INVALID_JSON = "invalid-json"
+    INVALID_API_KEY = "invalid-api-key"
+    INVALID_SIGNATURE = "invalid-signature"
+    MISSING_SCOPE = "missing-scope"
+    NOT_FOUND = "not-found"
+    INVALID_ID = "invalid-id"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    CONFLICT = "conflict"
+    BODY_TOO_LARGE = "body-too-large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
+    VALIDATION_FAILED = "validation-failed"
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
+    RATE_LIMITED = "rate-limited"
+    INTERNAL_ERROR = "internal-error"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def path(self) -> str:
+        """The `type` of a problem, a path at this server."""
+        return f"/problems/{self.value}"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that it comes with."""
+        return ABOUT[self].status
+
+    @property
+    def summary(self) -> str:
+        """It in a few words, the same each time."""
+        return ABOUT[self].summary
+
+
+ABOUT: Final = {
+    ProblemType.BAD_REQUEST: _About(
+        400,
+        "Bad request",
+        "The request is not one that HTTP knows, or a provider's callback is not what the provider documents.",
+        "Read `detail`; the same request fails again.",
+    ),
+    ProblemType.INVALID_JSON: _About(
+        400, "Invalid JSON", "The body is not JSON, or not UTF-8.", "`detail` says at which character."
+    ),
+    ProblemType.INVALID_API_KEY: _About(
+        401,
+        "Invalid API key",
+        "There is no API key, or none that is in use: unknown, expired, rotated away or revoked.",
+        "Send `Authorization: Bearer …` with a key of `manage.py api-keys create`.",
+    ),
+    ProblemType.INVALID_SIGNATURE: _About(
+        401,
+        "Invalid signature",
+        "A receipt is not signed by the provider whose key is in the settings, or was signed for another address.",
+        "Compare the provider's key and `NOTIFIER_PUBLIC_URL` with what the provider calls.",
+    ),
+    ProblemType.MISSING_SCOPE: _About(
+        403,
+        "Missing scope",
+        "The key is in use, but lacks the scope that this operation needs.",
+        "`detail` names the scope; make a key that has it.",
+    ),
+    ProblemType.NOT_FOUND: _About(
+        404,
+        "Not found",
+        "There is nothing at this path: no such record, or no such path.",
+        "It may never have been there, have been deleted, or its retention may be over.",
+    ),
+    ProblemType.INVALID_ID: _About(
+        404,
+        "Invalid id",
+        "What stands in the path in the place of an id is no UUID, so that there can be no such record.",
+        "Use an `id` as an answer gave it, such as `01a1fc47-52fc-7015-a681-4dd01035c71e`.",
+    ),
+    ProblemType.METHOD_NOT_ALLOWED: _About(
+        405, "Method not allowed", "This path does not take this method.", "The header `Allow` names those it takes."
+    ),
+    ProblemType.CONFLICT: _About(
+        409,
+        "Conflict",
+        "The record is in a state that does not allow this, or a rule forbids it. Nothing was changed.",
+        "`detail` says why; where a rule forbids it, `reason` names the rule.",
+    ),
+    ProblemType.BODY_TOO_LARGE: _About(
+        413,
+        "Body too large",
+        "The body, or an item of a batch, is larger than is allowed.",
+        "`detail` says how large it may be; send batches in parts.",
+    ),
+    ProblemType.UNSUPPORTED_MEDIA_TYPE: _About(
+        415,
+        "Unsupported media type",
+        "The body is not declared to be JSON.",
+        "Send `Content-Type: application/json`; for batches `application/x-ndjson` too.",
+    ),
+    ProblemType.VALIDATION_FAILED: _About(
+        422,
+        "Validation failed",
+        "The request is well-formed, but something in it is not as the API's description has it. Nothing was changed.",
+        "`errors` names each field, with what is wrong with it.",
+    ),
+    ProblemType.IDEMPOTENCY_KEY_REUSED: _About(
+        422,
+        "Idempotency key reused",
+        "The idempotency key was used before, with another body. Nothing was changed.",
+        "Use a new key for a new request, and the same body for a repeated one.",
+    ),
+    ProblemType.RATE_LIMITED: _About(
+        429,
+        "Rate limited",
+        "The key makes more requests a second than it may.",
+        "Wait as long as `Retry-After` says, in seconds, and repeat the request.",
+    ),
+    ProblemType.INTERNAL_ERROR: _About(
+        500,
+        "Internal error",
+        "Something went wrong here. It has been logged with the answer's `X-Request-Id`.",
+        "Repeat the request, with its idempotency key; where it fails again, name the `X-Request-Id`.",
+    ),
+    ProblemType.UNAVAILABLE: _About(
+        503,
+        "Unavailable",
+        "Postgres cannot be reached, or did not answer in time. It is not known whether anything was written.",
+        "Wait as long as `Retry-After` says, in seconds, and repeat the request, with its idempotency key.",
+    ),
+}
+
+
+def of_status(status: int) -> ProblemType:
+    """The plain type of a status; for one that no type has, that of its class."""
+    plain = next((kind for kind in ProblemType if kind.status == status), None)
+    return plain or (ProblemType.BAD_REQUEST if status < 500 else ProblemType.INTERNAL_ERROR)
