@@ -148,10 +148,10 @@ def test_many_are_requeued_by_filter(system: Running, http: HttpReceiver) -> Non
         system.finished(event_id)
     http.answer("/filtered", 204)
     answer = system.post("/api/v1/dead-letters/requeue", {"event_type": "filter.me"})
-    assert (answer.status_code, answer.json()) == (202, {"requeued": 5})
+    assert (answer.status_code, answer.json()["requeued"]) == (202, 5)
     for event_id in events:
         wait_for(lambda event_id=event_id: system.finished(event_id)["status"] == "delivered")
-    assert system.post("/api/v1/dead-letters/requeue", {"event_type": "filter.me"}).json() == {"requeued": 0}
+    assert system.post("/api/v1/dead-letters/requeue", {"event_type": "filter.me"}).json()["requeued"] == 0
 
 
 @pytest.mark.parametrize(
