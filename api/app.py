@@ -26,6 +26,7 @@ from api import (
 from api.auditing import record_acts
 from api.auth import is_open, require_keys
 from api.bodies import read_the_rest
+from api.description import INFO, SERVERS, completed
 from api.measuring import measure
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
@@ -82,7 +83,8 @@ def create_app(wires: Wiring | None = None) -> Flask:
         API_VERSION=VERSION,
         OPENAPI_VERSION="3.0.3",
         API_SPEC_OPTIONS={
-            "info": {"description": _DESCRIPTION},
+            "info": {"description": _DESCRIPTION, **INFO},
+            "servers": SERVERS,
             "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
             "security": [{"key": []}],
         },
@@ -92,7 +94,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     for module in _RESOURCES:
         api.register_blueprint(module.blp)
     app.register_blueprint(operating.pages)
-    app.extensions["openapi"] = api.spec
+    app.extensions["openapi"] = completed(api.spec.to_dict())
     register_problems(app)
     track(app)
     measure(app)

@@ -33,7 +33,7 @@ def list_holds() -> dict[str, Any]:
 @blp.response(200, HoldSchema)
 @blp.alt_response(201, schema=HoldSchema, description="It was not held before.")
 @blp.alt_response(422, description="Neither `all`, a channel nor a route.")
-def hold(target: str) -> tuple[Hold, int]:
+def put_hold(target: str) -> tuple[Hold, int]:
     """Send nothing more of `all`, a channel or a route. Nothing is lost; held notifications say so."""
     is_new = holds.hold(parts().wiring.engine, target, caller().name)
     return _find(target), 201 if is_new else 200
@@ -43,7 +43,7 @@ def hold(target: str) -> tuple[Hold, int]:
 @requires(Scope.ADMIN)
 @blp.response(204)
 @blp.alt_response(404, description="It is not held.")
-def release(target: str) -> None:
+def release_hold(target: str) -> None:
     """Lift a hold: what waited goes out within seconds."""
     if not holds.release(parts().wiring.engine, target):
         abort(404, "It is not held.")

@@ -229,7 +229,7 @@ def get_notification(notification_id: UUID) -> dict[str, Any]:
 @requires(Scope.READ)
 @blp.response(200, AttemptPageSchema)
 @blp.alt_response(404, description="There is no such notification.")
-def list_attempts(notification_id: UUID) -> dict[str, Any]:
+def list_notification_attempts(notification_id: UUID) -> dict[str, Any]:
     """List a notification's attempts."""
     with Session(parts().wiring.engine) as session:
         _find(session, notification_id)

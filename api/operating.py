@@ -37,7 +37,7 @@ _PROBLEMS: Final = Environment(autoescape=True).from_string((_STATIC / "problems
 @is_open
 @blp.doc(security=[])
 @blp.response(200, HealthSchema)
-def health() -> dict[str, str]:
+def get_health() -> dict[str, str]:
     """Whether the process lives."""
     return {"status": "ok"}
 
@@ -82,7 +82,7 @@ def _alive(kind: str, missing: str) -> Callable[[], str | None]:
 @blp.doc(security=[])
 @blp.response(200, ReadySchema)
 @blp.alt_response(503, schema=ReadySchema, description="Postgres or a migration is missing.")
-def ready() -> tuple[dict[str, Any], int]:
+def get_readiness() -> tuple[dict[str, Any], int]:
     """Whether requests can be served, and the state of each part.
 
     503 only where Postgres or a migration is missing; without the broker, workers or clock events are still accepted.
@@ -161,4 +161,4 @@ def docs_file(name: str) -> Response:
 @is_open
 def openapi() -> Response:
     """The OpenAPI description, made from the schemas that validate."""
-    return jsonify(current_app.extensions["openapi"].to_dict())
+    return jsonify(current_app.extensions["openapi"])

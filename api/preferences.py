@@ -22,7 +22,7 @@ blp = Resource("preferences", __name__, url_prefix="/api/v1/preferences", descri
 @blp.arguments(PreferenceCheckSchema)
 @blp.response(200, DecisionSchema)
 @blp.alt_response(404, description="There is no such user.")
-def check(asked: dict[str, Any]) -> Decision | dict[str, Any]:
+def check_preferences(asked: dict[str, Any]) -> Decision | dict[str, Any]:
     """Whether a notification to a user would be sent, when, and which rule says so."""
     wires = parts().wiring
     try:

@@ -43,6 +43,7 @@ class ProblemSchema(ma.Schema):
         metadata={
             "description": "What is wrong, for programs: a path at this server, with a page that says what to do.",
             "example": ProblemType.VALIDATION_FAILED.path,
+            "x-enum-varnames": [kind.name for kind in ProblemType],  # as generated clients are to call them
         },
     )
     title = ma.fields.String(required=True, metadata={"example": ProblemType.VALIDATION_FAILED.summary})

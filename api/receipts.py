@@ -46,7 +46,7 @@ _BODY: Final = {"schema": {"description": "As the provider documents it."}}
 @blp.alt_response(404, description="No provider of this name is set up to send receipts.")
 @blp.alt_response(503, description="It cannot be read now; the provider is to repeat it.")
 @blp.alt_response(413, description="Larger than 1 MiB.")
-def take(provider: str) -> Response:
+def take_receipt(provider: str) -> Response:
     """Take a callback of `twilio`, `vonage`, `sendgrid` or `ses`: receipts, complaints, and answers such as STOP.
 
     `sent` becomes `delivered`, `retrying` where another attempt may arrive, or `failed` with the reason `bounced`; hard
@@ -64,7 +64,7 @@ def take(provider: str) -> Response:
 @blp.alt_response(401, description="Not signed by the provider whose key is in our settings.")
 @blp.alt_response(404, description="No provider of this name is set up to send receipts.")
 @blp.alt_response(405, description="This provider calls back by POST.")
-def take_query(provider: str) -> Response:
+def take_receipt_from_query(provider: str) -> Response:
     """Take a callback of `vonage`, where its account is set to call by GET. See the same by POST."""
     sources = _sources_of(provider)
     if not getattr(sources[0], "reads_queries", False):

@@ -12,6 +12,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.routing import BaseConverter
 
 from api.bodies import is_empty, read_json
+from api.description import operation_id
 from api.problems import MEDIA_TYPE, ProblemSchema, flattened
 from notifier.errors import Invalid
 from notifier.strict_json import check_text
@@ -87,6 +88,7 @@ class Resource(Blueprint):
         add = super().route(rule, **options)
 
         def declare(view: View) -> View:
+            view = self.doc(operationId=operation_id(view.__name__))(view)
             scope = getattr(view, "scope", None)
             if scope is None:
                 return cast(View, add(view))

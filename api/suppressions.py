@@ -49,7 +49,7 @@ def list_suppressions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's
 @requires(Scope.USERS)
 @blp.arguments(SuppressionSchema)
 @blp.response(201, SuppressionOutSchema)
-def suppress(fields: dict[str, Any]) -> Suppression:
+def suppress_address(fields: dict[str, Any]) -> Suppression:
     """Suppress an address on a channel, or give its suppression another reason and end."""
     return suppressions.add(parts().wiring.engine, fields)
 
@@ -66,7 +66,7 @@ def suppress(fields: dict[str, Any]) -> Suppression:
 @blp.response(204)
 @blp.alt_response(404, description="It is not suppressed.")
 @blp.alt_response(422, description="No channel, or no address of that channel.")
-def lift() -> None:
+def lift_suppression() -> None:
     """Lift a suppression, named by `channel` and `address` in the query or in the body."""
     asked = read_arguments(_lift, "query" if request.args else "json")
     if not suppressions.remove(parts().wiring.engine, asked["channel"], asked["address"]):
@@ -77,7 +77,7 @@ def lift() -> None:
 @requires(Scope.USERS)
 @blp.response(204)
 @blp.alt_response(404, description="There is no such suppression.")
-def lift_by_id(suppression_id: UUID) -> None:
+def lift_suppression_by_id(suppression_id: UUID) -> None:
     """Lift a suppression by its id."""
     if not suppressions.remove_by_id(parts().wiring.engine, suppression_id):
         abort(404, "There is no such suppression.")

@@ -111,7 +111,7 @@ def get_template(asked: dict[str, Any], template_name: str) -> dict[str, Any]:
 @blp.arguments(VersionQuery, location="query", as_kwargs=False)
 @blp.response(200, TemplatePageSchema)
 @blp.alt_response(404, description="There is no such template.")
-def list_versions(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+def list_template_versions(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List all versions of a template, newest first."""
     _find(template_name, asked)
     query = select(Template).where(Template.name == template_name)
@@ -127,7 +127,7 @@ def list_versions(asked: dict[str, Any], template_name: str) -> Any:  # noqa: AN
 @blp.response(200, PreviewedSchema)
 @blp.alt_response(404, description="There is no such template.")
 @blp.alt_response(422, description="It cannot be rendered with these data: which line, and what is missing.")
-def preview(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a schema dumps it
+def preview_template(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a schema dumps it
     """Render a template with data of your own, in the variant that sending would choose. Nothing is sent."""
     template = _as_sent(template_name, asked)
     source = Source(template.id, template.name, template.version, template.subject, template.text, template.html)

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 REQUEST_ID: Final = "X-Request-Id"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: What is asked so often that it is told of at debug alone, as long as all is well.
-_ASKED_OFTEN: Final = frozenset({"operating.health", "operating.ready", "operating.read_metrics"})
+_ASKED_OFTEN: Final = frozenset({"operating.get_health", "operating.get_readiness", "operating.read_metrics"})
 
 
 def cause() -> Cause:

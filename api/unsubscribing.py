@@ -48,7 +48,7 @@ def _unknown() -> Response:
 @blp.doc(security=[])
 @blp.response(200, description="A page that asks.", content_type="text/html")
 @blp.alt_response(404, description="The link is not one of ours.", content_type="text/html")
-def show(token: str) -> Response:
+def show_unsubscribe_page(token: str) -> Response:
     """Ask. Changes nothing: programs that follow links in mail must not unsubscribe anybody."""
     subscription = _read(token)
     if subscription is None:
@@ -62,7 +62,7 @@ def show(token: str) -> Response:
 @blp.doc(security=[])
 @blp.response(200, description="Done; the page offers to undo it.", content_type="text/html")
 @blp.alt_response(404, description="The link is not one of ours.", content_type="text/html")
-def unsubscribe(token: str) -> Response:
+def unsubscribe_category(token: str) -> Response:
     """Switch the category off for the channel; the form on the page that follows switches it on again."""
     subscription = _read(token)
     if subscription is None:

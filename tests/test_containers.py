@@ -332,7 +332,7 @@ def test_the_api_is_healthy_where_it_is_ready(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("api.app.configure_logs", lambda _: None)  # it would take pytest's own handlers away
     app = create_app(Wiring(read_settings(environment_of("api", NEEDED))))
     endpoint, _ = app.url_map.bind("127.0.0.1").match(_asked_url("api"), "GET")
-    assert endpoint == "operating.ready"
+    assert endpoint == "operating.get_readiness"
 
 
 def test_flower_is_healthy_where_it_answers() -> None:

@@ -109,13 +109,13 @@ def test_a_scope_of_a_newer_release_means_nothing(engine: Engine) -> None:
 
 def test_a_route_without_a_scope_stops_the_start(database_url: str) -> None:
     wires = Wiring(read_settings({"DATABASE_URL": database_url}))
-    scope = operating.health.scope
-    del operating.health.scope
+    scope = operating.get_health.scope
+    del operating.get_health.scope
     try:
-        with pytest.raises(LookupError, match=r"operating\.health"):
+        with pytest.raises(LookupError, match=r"operating\.get_health"):
             create_app(wires)
     finally:
-        operating.health.scope = scope
+        operating.get_health.scope = scope
         wires.engine.dispose()
 
 

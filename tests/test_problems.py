@@ -54,7 +54,7 @@ def _raised(api: FlaskClient, error: Exception) -> TestResponse:
         raise error
 
     break_down.scope = None  # type: ignore[attr-defined]
-    api.application.view_functions["operating.health"] = break_down
+    api.application.view_functions["operating.get_health"] = break_down
     return api.get("/health")
 
 

@@ -51,7 +51,10 @@ class AcceptedEventSchema(ma.Schema):
 class BatchSchema(ma.Schema):
     """A batch of events."""
 
-    events = fields.List(fields.Nested(EventSchema), required=True)
+    events = fields.List(
+        fields.Raw(metadata={"anyOf": [{"$ref": f"#/components/schemas/{each}"} for each in ("Event", "TypedEvent")]}),
+        required=True,
+    )
 
 
 class BatchItemSchema(ma.Schema):

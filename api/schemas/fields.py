@@ -58,7 +58,9 @@ class LeadTimes(fields.Field[list[str]]):
     _MOST = 20
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        kwargs["metadata"] = {"example": ["P7D", "P1D"], **kwargs.get("metadata", {})}
+        one = {"type": "string", "format": "duration"}
+        either = [one, {"type": "array", "items": one, "minItems": 1, "maxItems": self._MOST}]
+        kwargs["metadata"] = {"anyOf": either, "example": ["P7D", "P1D"], **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401
