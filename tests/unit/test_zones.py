@@ -13,8 +13,15 @@ import pytest
 from api.schemas.fields import Zone
 from config import values
 from notifier import zones
+from notifier.changes import _moved
 from notifier.channels import Channel
+from notifier.durations import parse_iso
+from notifier.ids import new_id
+from notifier.plans import Origin, Plan, Planner
 from notifier.preferences import Circumstances, Rule, decide
+from notifier.reminders import moment_before
+from notifier.templates import EMPTY
+from notifier.users import Person
 from notifier.zones import UTC_ZONE, first_known, zone
 
 #: Names to which a machine's own files, or Python's look-up of them, may answer.
@@ -102,3 +109,38 @@ def test_quiet_hours_go_by_the_first_zone_that_is_known(
     assert ("is used instead" in decision.explanation) == bool(unknown)
     awake = decide(about, decision.at)
     assert ("is used instead" in awake.explanation) == bool(unknown)
+
+
+@pytest.mark.parametrize(
+    ("asked", "users", "used"),
+    [
+        ("Asia/Tokyo", "Europe/Berlin", "Asia/Tokyo"),
+        ("right/Asia/Tokyo", "Europe/Berlin", "Europe/Berlin"),
+        ("right/Asia/Tokyo", "Mars/Phobos", "America/New_York"),
+        (None, "Mars/Phobos", "America/New_York"),
+    ],
+)
+def test_reminders_go_by_the_first_zone_that_is_known(asked: str | None, users: str, used: str) -> None:
+    target = datetime(2040, 7, 1, 12, tzinfo=UTC)
+    plan = Plan(user_id="u", channels=(Channel.EMAIL,), target_date=target, lead_time=("P1D",), timezone=asked)
+    person = Person("u", "u@example.com", None, (), None, None, users, None, "{}")
+    planner = Planner(lambda _: 5.0, frozenset(Channel), zone("America/New_York"))
+    [row] = planner.rows(plan, Origin(new_id(), "test"), person, EMPTY)
+    assert (row["status"], row["timezone"]) == ("scheduled", used)
+    assert row["due_at"] == moment_before(target, parse_iso("P1D"), zone(used))
+    assert ("is used instead" in row.get("rule", "")) == (used not in {asked})
+    if asked is None:
+        assert "Mars/Phobos" in row["rule"]
+
+
+def test_a_reminder_that_is_moved_goes_by_the_first_zone_that_is_known() -> None:
+    row = {
+        **{"send_at": None, "target_date": datetime(2040, 7, 1, tzinfo=UTC), "expires_at": None, "lead_time": "P1D"},
+        **{"reason": None, "rule": None, "deferred_at": None, "timezone": "Mars/Phobos"},
+        "due_at": datetime(2040, 6, 30, tzinfo=UTC),
+    }
+    target = datetime(2040, 11, 5, 12, tzinfo=UTC)
+    moved = _moved(row, {"target_date": target}, zone("America/New_York"))
+    assert moved["due_at"] == moment_before(target, parse_iso("P1D"), zone("America/New_York"))
+    assert "Mars/Phobos" in moved["rule"]
+    assert _moved({**row, "timezone": "UTC"}, {"target_date": target}, UTC_ZONE)["rule"] is None
