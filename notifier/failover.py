@@ -11,8 +11,8 @@
 
 A message goes to the first of those that take its address and are not shut by their breakers (notifier.breakers), or
 by weight where any have one; a provider that has lately had no route to it is left out. What a probe is due for is
-tried out with one message. The last call of a claim is its
-result; those before it are attempts that were `handed_on`.
+tried out with one message. The last call of a claim is its result; those before it are attempts that were `handed_on`.
+A message that a provider took, and could not deliver, goes to the others first when it is sent again.
 """
 
 import time
@@ -300,6 +300,8 @@ class Relay:
     def _place(self, message: Message, before: Result | None) -> None:
         """Put a message in line for the first provider that may have it, or give it up."""
         order = self._order(message)
+        # The gate took a slot of the one that it knew as well; there is none yet with whom takes over from that.
+        lined_up = next((place for place in order if place not in self._known_shut), order[0])
         if message.id in self._bounced_by:
             order.sort(key=lambda place: self._choices[place].name in self._bounced_by[message.id])
         tried = self._tried.get(message.id, set())
@@ -311,8 +313,6 @@ class Relay:
             probed = None
         well = (place for place in order if place not in tried and not self._notes[place].is_shut)
         chosen = probed if probed is not None else next(well, None)
-        # The gate took a slot of the one that it knew as well; there is none yet with whom takes over from that.
-        lined_up = next((place for place in order if place not in self._known_shut), order[0])
         needs_slot = before is not None or (probed is None and chosen != lined_up)
         if chosen is None or (needs_slot and not self._has_room(chosen)):
             self._give_up(message, before)

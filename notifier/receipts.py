@@ -76,8 +76,11 @@ _REPEATED: Final = text(f"""
         AS given(notification_id uuid, channel text, address text, error text)
     WHERE EXISTS (
         SELECT FROM notifications n WHERE n.recipient = given.address AND n.channel = given.channel
-            AND n.id <> given.notification_id AND n.status = '{Status.FAILED}' AND n.reason = '{BOUNCED}'
-            AND n.rule = given.error AND NOT EXISTS (
+            AND n.id <> given.notification_id
+            AND (n.status = '{Status.FAILED}' AND n.reason = '{BOUNCED}' AND n.rule = given.error
+                OR EXISTS (SELECT FROM attempts a WHERE a.notification_id = n.id
+                    AND a.error = '{BOUNCED_ATTEMPT}' || given.error))
+            AND NOT EXISTS (
                 SELECT FROM notifications later WHERE later.recipient = given.address
                     AND later.channel = given.channel AND later.status = '{Status.DELIVERED}'
                     AND later.delivered_at > n.created_at)

@@ -172,6 +172,15 @@ def test_what_bounced_goes_to_the_next_one_first(engine: Engine, made: Open) -> 
     assert path_of(results[fresh.id]) == [("twilio", "accepted")]
 
 
+def test_but_only_as_fast_as_that_one_takes_them(engine: Engine, made: Open) -> None:
+    given = messages(3)
+    bounced_by = {message.id: frozenset({"twilio"}) for message in given}
+    relay = relay_of(engine, made(Wire(OK), Wire(OK), options=("", "&rate=0.1")), bounced_by=bounced_by)
+    paths = sorted(path_of(calls) for calls in sent(relay, given).values())
+    assert paths == [[], [], [("twilio-2", "accepted")]]
+    assert len(relay.take_unbegun()) == 2
+
+
 def test_and_comes_back_where_that_one_is_down(engine: Engine, made: Open) -> None:
     [message] = given = messages()
     relay = relay_of(engine, made(Wire(OK), Wire(DOWN)), bounced_by={message.id: frozenset({"twilio"})})

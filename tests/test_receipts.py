@@ -447,6 +447,17 @@ def test_some_bounces_say_enough_only_the_second_time(engine: Engine) -> None:
     assert [each[1] for each in suppressed(engine)] == ["ada@example.com"]
 
 
+def test_so_they_do_where_another_provider_took_over_the_first_time(engine: Engine) -> None:
+    said = "acme 6, a landline or an unreachable carrier"
+    for times in range(2):
+        assert len(suppressed(engine)) == 0, times
+        row_id = row(engine, "sent")
+        standing = Standing(Channel.EMAIL, "", Reason.HARD_BOUNCE, notification_id=row_id, repeats=said)
+        say(engine, of(row_id, Kind.BOUNCED_HERE, error=said), standings=(standing,))
+        assert state(engine, row_id) == ("retrying", None)
+    assert [each[1] for each in suppressed(engine)] == ["ada@example.com"]
+
+
 # Early.
 
 
@@ -869,6 +880,19 @@ def test_the_clock_applies_what_came_early(system: Running) -> None:
         " arrive (acme 5, nobody there)."
     )
     assert system.dead_letter(event_id)["reason"] == "bounced"
+
+
+def test_a_bounce_for_now_is_sent_again(system: Running) -> None:
+    sms = made(system, channel="sms", recipient="+4915112349997")
+    reaches(system, sms, "sent")
+    came(system, sms, "bounced_for_now")
+    again = wait_for(lambda: next((each for each in [reaches(system, sms, "sent")] if each["attempts"] == 2), None))
+    assert again["reason"] is None
+    attempts = system.sql("SELECT outcome, error FROM attempts WHERE notification_id = :id ORDER BY number", id=sms)
+    assert [(each.outcome, each.error) for each in attempts] == [
+        ("accepted", "bounced: acme 5, nobody there"),
+        ("accepted", None),
+    ]
 
 
 def test_a_bounce_brings_the_next_channel(system: Running) -> None:
