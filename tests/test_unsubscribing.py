@@ -299,7 +299,7 @@ def test_an_erased_person_is_nowhere_and_the_counts_stay(
         attributes={"name": "Erased-Zq Lovelace"},
     )
     put(system, "users/stays", phone="+4915123452003")
-    http.answer("/erased-zq", (422, {"X-Said": "erased-zq"}))
+    http.answer("/erased-zq", (410, {"X-Said": "erased-zq"}))
     smtp.refuse("erased-zq@example.com", "550 5.1.1 <erased-zq@example.com> no such user")
     later = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
     payload = {"said": "something about erased-zq"}
