@@ -65,6 +65,7 @@ def succeed(*arguments: str, environment: dict[str, str]) -> str:
         "providers",
         "providers test",
         "providers status",
+        "why",
         "listen",
         "api-keys",
         "replay",
@@ -359,3 +360,26 @@ def test_why_an_sms_did_not_go_out(start_system: Callable[..., Running], env: di
     done = manage("providers", "status", "sms", "Ada", environment=here)
     assert done.returncode == 2
     assert "Not a phone number" in done.stderr
+
+
+def test_why_tells_what_happened_in_local_time(system: Running, env: dict[str, str]) -> None:
+    person = {"push_tokens": ["why-token"], "timezone": "Asia/Tokyo"}
+    system.http.put(f"{system.url}/api/v1/users/u-why", json=person, timeout=20).raise_for_status()
+    posted = {"event_type": "why.event", "user_id": "u-why", "channel": "push", "critical": True}
+    event = system.post("/api/v1/events", posted, headers={"X-Request-Id": "why-request"}).json()["id"]
+    wait_for(lambda: system.notifications(event))
+    notification = system.finished(event)["id"]
+    # As where a worker was lost, and another one sent it again.
+    system.sql(
+        "INSERT INTO attempts (id, notification_id, number, outcome, error)"
+        " VALUES (:id, :id, 2, 'ambiguous', E'worker lost: \\x1b[31m it may have been sent')",
+        id=notification,
+    )
+    for asked in (notification, event, "u-why", "why-request", "why-token"):
+        said = succeed("why", asked, environment=env)
+        assert notification in said, asked
+    assert "Asia/Tokyo: Attempt 1 by" in said
+    assert "It may have arrived 2 times: by attempts 1, 2." in said
+    assert "It is critical" in said
+    assert "\x1b" not in said
+    assert "No notification" in manage("why", "nobody-known", environment=env).stderr

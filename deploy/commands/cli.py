@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "outbox": "outbox",
     "providers": "providers",
     "bounces": "bounces",
+    "why": "why",
     "listen": "listen",
     "replay": "replay",
     "routes": "routes",

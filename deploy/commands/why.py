@@ -1,4 +1,4 @@
-"""`manage.py providers status`: why did it not go out? In the order in which one would look."""
+"""Why did it not go out (`manage.py providers status`), and what happened to one message (`manage.py why`)?"""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,11 +11,12 @@ from sqlalchemy import Engine
 
 from config.providers import make_providers
 from config.settings import Settings
-from deploy.commands.group import console
+from deploy.commands.group import console, on_a_stack, parts
 from notifier import looking
 from notifier.breakers import Standing, standings
 from notifier.channels import Channel, Status
 from notifier.explaining import explain
+from notifier.timelines import timelines
 from notifier.times import rfc3339
 
 #: How far back recent attempts go.
@@ -97,3 +98,30 @@ def _tell_of_recipient(engine: Engine, channel: Channel, recipient: str) -> None
         for attempt in attempts:
             what = " ".join(filter(None, (attempt.outcome, attempt.error and f"({attempt.error})")))
             click.echo(f"    attempt {attempt.number} by {attempt.provider or 'a worker that was lost'}: {what}")
+
+
+@click.command()
+@on_a_stack
+@click.argument("asked", metavar="ID|ADDRESS|USER|REQUEST")
+def why(asked: str) -> None:
+    """Say why a notification did not arrive, arrived twice, or came at that hour.
+
+    Name it by its id or its event's, or name an address, a user or a request: then its newest notifications follow,
+    each with what happened to it in its recipient's local time.
+    """
+    found = timelines(parts().engine, asked, parts().settings.timezone)
+    if not found:
+        raise click.ClickException("No notification of that id, address, user or request is known.")
+    for timeline in found:
+        click.secho(str(timeline.notification_id), bold=True)
+        for moment, sentence in timeline.moments:
+            local = moment.astimezone(timeline.zone) if moment else None
+            at = f"{local:%Y-%m-%d %H:%M:%S} {timeline.zone.key}" if local else "at a time that nobody recorded"
+            click.echo(f"  {at}: {_plain(sentence)}")
+        for sentence in timeline.conclusions:
+            click.echo(f"  {_plain(sentence)}")
+
+
+def _plain(sentence: str) -> str:
+    """A sentence that may quote what servers and callers wrote: without what would steer a terminal."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in sentence)
