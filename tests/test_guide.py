@@ -237,6 +237,7 @@ def test_templates(reader: Reader) -> None:
 
 
 def test_in_the_words_of_other_systems(reader: Reader) -> None:
+    reader.follow("Words: templates")  # of which it uses one
     event, notified, sent = reader.follow("In the words")
     assert event["event_type"] == "user.signup"
     for answer in (notified, sent):

@@ -48,6 +48,7 @@ def forms(event):
 def fine(event):
     yield Plan(user_id="u_crank", template="nowhere")
     yield Plan(user_id="u_stranger")
+    yield Plan(user_id="with/slash")
     yield Plan(recipient="fine@example.com", channels=(Channel.EMAIL,), critical=True, category=event["category"])
 '''
 CRANKS_ENTRIES = {
@@ -175,6 +176,7 @@ def test_plans_that_lead_nowhere_are_on_record(system: Running) -> None:
     assert {(each["user_id"], each["reason"]) for each in made if each["status"] == "skipped"} == {
         ("u_crank", "no_template"),
         ("u_stranger", "no_address"),
+        (None, "invalid_address"),
     }
     [mail] = [each for each in made if each["channel"] == "email"]
     assert (mail["recipient"], mail["critical"], mail["category"]) == ("fine@example.com", True, "alarms")

@@ -87,7 +87,8 @@ def test_a_key_twice_in_a_batch_counts_as_one(system: Running, key: str) -> None
     answer = system.post("/api/v1/events/batch", {"events": [same, same, {**same, "payload": {"other": True}}]})
     counted = answer.json()
     assert (counted["accepted"], counted["duplicates"], counted["rejected"]) == (1, 1, 1)
-    assert [item.get("status") for item in counted["items"]] == ["accepted", "duplicate", None]
+    assert [item["status"] for item in counted["items"]] == ["accepted", "duplicate", 422]
+    assert counted["items"][2]["type"] == "/problems/idempotency-key-reused"
     assert counted["items"][0]["id"] == counted["items"][1]["id"]
     assert "idempotency_key" in counted["items"][2]["errors"]
 
