@@ -88,7 +88,7 @@ def accept_one(draft: Draft) -> Accepted:
 
 def accepted(body: object, *, duplicate: bool, location: str | None = None) -> Response:
     """202, as orjson writes it: the one answer that is on the hot path."""
-    response = Response(orjson.dumps(body), 202, content_type="application/json")
+    response = Response(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), 202, content_type="application/json")
     if location:
         response.headers["Location"] = location
     if duplicate:

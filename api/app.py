@@ -56,10 +56,10 @@ _RESOURCES: Final = (
 
 
 class _Orjson(JSONProvider):
-    """JSON by orjson, which puts payloads out as the text they came in."""
+    """JSON by orjson, which puts payloads out as the text they came in. It ends with a newline, for terminals."""
 
     def dumps(self, obj: Any, **_: Any) -> str:  # noqa: ANN401 -- Flask's signature
-        return orjson.dumps(obj).decode()
+        return orjson.dumps(obj, option=orjson.OPT_APPEND_NEWLINE).decode()
 
     def loads(self, s: str | bytes, **_: Any) -> Any:  # noqa: ANN401 -- Flask's signature
         return orjson.loads(s)

@@ -76,7 +76,7 @@ def problem(
     }
     if errors:
         body["errors"] = errors
-    return Response(orjson.dumps(body), status, headers, content_type=MEDIA_TYPE)
+    return Response(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status, headers, content_type=MEDIA_TYPE)
 
 
 def flattened(messages: object, prefix: str = "") -> dict[str, list[str]]:

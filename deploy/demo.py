@@ -9,11 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 import requests
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from deploy.ports import ADDRESS
+from deploy.terminal import say, show_table
 
 _TIMEOUT: Final = 30.0
 _INTERVAL: Final = 0.2
@@ -52,7 +50,6 @@ def show(api: str, wait: Callable[[float], None], *, email: bool) -> None:
     `email` is False where a mail server is configured: the example's recipient is nobody to write to in earnest.
     `wait` is called between looks; what it raises ends the demo.
     """
-    console = Console()
     try:
         with requests.Session() as session, _receiver() as endpoint:
             session.trust_env = False  # no proxy stands between this machine and itself
@@ -60,13 +57,13 @@ def show(api: str, wait: Callable[[float], None], *, email: bool) -> None:
             ids.append(_post(session, api, recipient=endpoint, channel="webhook"))
             found = _wait_for(session, api, ids, wait)
     except requests.RequestException as error:
-        console.print(f"The demo failed: {error}", style="red", markup=False)
+        say(f"The demo failed: {error}", fg="red")
         return
     if not found:
-        console.print(f"The demo's events came to no notification within {_TIMEOUT:g} s.", style="red")
+        say(f"The demo's events came to no notification within {_TIMEOUT:g} s.", fg="red")
         return
-    console.print(_overview(found))
-    console.print(_attempts(found))
+    _show_overview(found)
+    _show_attempts(found)
 
 
 def _post(session: requests.Session, api: str, **target: str) -> str:
@@ -98,27 +95,25 @@ def _wait_for(
         wait(_INTERVAL)
 
 
-def _overview(notifications: list[dict[str, Any]]) -> Table:
-    table = Table(title="Notifications", box=SIMPLE, pad_edge=False)
-    table.add_column("notification, recipient", min_width=36, overflow="fold")  # an id stays on one line
-    for header in ("channel", "status", "attempts", "sent\nafter"):
-        table.add_column(header)
+def _show_overview(notifications: list[dict[str, Any]]) -> None:
+    rows = []
     for each in notifications:
         status = f"{each['status']} ({each['reason']})" if each["reason"] else each["status"]
-        who = f"{each['id']}\n{each['recipient']}"
-        table.add_row(who, each["channel"], status, str(each["attempts"]), _took(each))
-    return table
+        rows.append((each["id"], each["channel"], each["recipient"], status, each["attempts"], _took(each)))
+    headers = ("notification", "channel", "recipient", "status", "attempts", "sent after")
+    show_table(headers, rows, title="Notifications")
 
 
-def _attempts(notifications: list[dict[str, Any]]) -> Table:
-    table = Table(
-        "channel", "number", "provider", "outcome", "started", "ms", title="Attempts", box=SIMPLE, pad_edge=False
-    )
-    for each in notifications:
-        for attempt in each["attempt_log"]:
-            values = (attempt[name] for name in ("number", "provider", "outcome", "started_at"))
-            table.add_row(each["channel"], *map(str, values), f"{attempt['duration_ms'] or 0:.1f}")
-    return table
+def _show_attempts(notifications: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            *(each["channel"], attempt["number"], attempt["provider"], attempt["outcome"], attempt["started_at"]),
+            f"{attempt['duration_ms'] or 0:.1f}",
+        )
+        for each in notifications
+        for attempt in each["attempt_log"]
+    ]
+    show_table(("channel", "number", "provider", "outcome", "started", "ms"), rows, title="Attempts")
 
 
 def _took(notification: dict[str, Any]) -> str:

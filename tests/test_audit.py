@@ -145,6 +145,7 @@ def test_commands_leave_lines(engine: Engine, shell: dict[str, str], tmp_path: P
         "api-keys rotate billing --overlap PT1H",
         "hold email",
         "hold --list",
+        "hold",
         "release email",
         "dlq requeue --all --dry-run",
         "dlq requeue --channel sms --created-after 2026-11-21T09:00:00Z",
@@ -170,12 +171,12 @@ def test_commands_leave_lines(engine: Engine, shell: dict[str, str], tmp_path: P
             ("routes.load", "file=routes.yaml prune=yes", "done"),
             ("rekey", None, "done"),
             ("api-keys.revoke", "name=billing", "done"),
-            ("api-keys.revoke", "name=billing", "failed: ClickException"),
-            ("replay", f"event_ids={LETTER}", "failed: ClickException"),
+            ("api-keys.revoke", "name=billing", "failed: No key in use is named 'billing'."),
+            ("replay", f"event_ids={LETTER}", f"failed: There is no event {LETTER}."),
         ]
     ]
     listed = succeed("audit", "--limit", "3", environment=shell)
-    assert "failed: ClickException" in listed
+    assert "failed: " in listed
     assert "api-keys.create" not in listed
     assert "There are more: --limit shows more than 3." in listed
     assert "api-keys.create" in succeed("audit", "--actor", "shell:grace", "--since", "PT1H", environment=shell)
@@ -197,6 +198,7 @@ def test_a_line_that_cannot_be_written_is_said(engine: Engine, shell: dict[str, 
 HARMLESS = {
     "exporter",
     "users.export",
+    "why",
     "bounces",  # as vendors' callbacks
     *("alive", "api", "audit", "beat", "doctor", "flower", "listen", "outbox", "status", "up", "worker"),
     *("api-keys.list", "dlq.list", "dlq.show", "providers.list", "providers.status", "providers.test", "routes.export"),

@@ -218,7 +218,12 @@ def test_from_the_shell(own: Running) -> None:
     notification = made(own)
     is_held(own, notification)
     assert "held already" in _manage(own, "hold", "push").stdout
-    assert _manage(own, "hold").returncode == 0
+    looked = _manage(own, "hold")
+    assert "push" in looked.stdout.replace("│", " ").split()
+    assert targets(own) == {"push"}
+    assert _manage(own, "hold", "sms", "--all").returncode == 2
+    assert targets(own) == {"push"}
+    assert "Held: all." in _manage(own, "hold", "--all").stdout
     assert targets(own) == {"push", "all"}
     listed = _manage(own, "hold", "--list")
     assert {"push", "all"} <= set(listed.stdout.replace("│", " ").split())

@@ -3,11 +3,10 @@
 from datetime import datetime
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.group import on_a_stack, parts
 from deploy.commands.moments import When
+from deploy.terminal import say, show_table
 from notifier import audit as stored
 from notifier.times import rfc3339
 
@@ -21,12 +20,15 @@ def audit(since: datetime | None, actor: str | None, limit: int) -> None:
     """Show who did what, newest first: with keys of scope admin, and with commands that change something."""
     lines = stored.lines(parts().engine, since=since, actor=actor, limit=limit + 1)
     if not lines:
-        click.echo("The audit log has no such line." if since or actor else "The audit log is empty.")
+        say("The audit log has no such line." if since or actor else "The audit log is empty.")
         return
-    table = Table("at", "actor", "action", "target", "outcome", "request id")
-    for line in lines[:limit]:
-        cells = (line.actor, line.action, line.target or "", line.outcome, line.request_id or "")
-        table.add_row(rfc3339(line.at.replace(microsecond=0)), *(Text(cell) for cell in cells))
-    console().print(table)
+    rows = [
+        (
+            rfc3339(line.at.replace(microsecond=0)),
+            *(line.actor, line.action, line.target or "", line.outcome, line.request_id or ""),
+        )
+        for line in lines[:limit]
+    ]
+    show_table(("at", "actor", "action", "target", "outcome", "request id"), rows)
     if len(lines) > limit:
-        click.echo(f"There are more: --limit shows more than {limit}.")
+        say(f"There are more: --limit shows more than {limit}.")

@@ -3,6 +3,8 @@
 import functools
 import getpass
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import SettingsError
 from deploy.commands.group import Command, parts
+from deploy.terminal import say
 from notifier import audit
+from notifier.errors import NotifierError
 from notifier.times import rfc3339
 
 #: Options with which a command changes nothing.
@@ -21,6 +25,10 @@ _LOOKING: Final = ("dry_run", "only_list")
 #: Ids that are written out; of more, how many.
 _MOST_IDS: Final = 5
 _UNCHANGED: Final = "notifier.unchanged"
+#: The longest that an error's words may be, in characters.
+_MOST_WORDS: Final = 200
+#: What may be an address or a phone number: never in the audit log.
+_ADDRESS: Final = re.compile(r"\S+@\S+|\+?\d(?:[ ().-]?\d){6,}(?![\w-])")
 
 
 def user() -> str:
@@ -54,7 +62,7 @@ def audited(*shown: str) -> Callable[[Command], Command]:
                 outcome = "aborted"
                 raise
             except BaseException as error:
-                outcome = f"failed: {type(error).__name__}"
+                outcome = f"failed: {_words(error)}"
                 raise
             finally:
                 if outcome and not click.get_current_context().meta.get(_UNCHANGED):
@@ -66,12 +74,22 @@ def audited(*shown: str) -> Callable[[Command], Command]:
     return declare
 
 
+def _words(error: BaseException) -> str:
+    """Return what an error says of itself where it was written for people, without addresses; else its kind."""
+    if isinstance(error, click.exceptions.Exit | SystemExit):
+        return f"exit {getattr(error, 'exit_code', None) or getattr(error, 'code', '')}"
+    said = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if not said or not isinstance(error, click.ClickException | NotifierError):
+        return type(error).__name__
+    return _ADDRESS.sub("[address]", " ".join(said.split()))[:_MOST_WORDS]
+
+
 def _record(outcome: str, target: str | None, at: datetime) -> None:
     """Write the line. Where that cannot be done it is said, and the command ends as it would have."""
     try:
         audit.record(parts().engine, f"shell:{user()}", _action(), target, outcome, at=at)
     except SQLAlchemyError as error:
-        click.echo(f"Warning: the audit log could not be written ({type(error).__name__}).", err=True)
+        say(f"Warning: the audit log could not be written ({type(error).__name__}).", err=True)
 
 
 def _action() -> str:
@@ -101,4 +119,4 @@ def _text(value: object) -> str:
         return f"{value.total_seconds():g}s"
     if isinstance(value, Path):
         return value.name
-    return "yes" if value is True else str(value).replace(" ", "")
+    return "yes" if value is True else shlex.quote(str(value))

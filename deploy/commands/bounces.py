@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.settings import SettingsError
 from config.wiring import Wiring
 from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import say
 from notifier import receipts
 from notifier.providers import imap_mailbox, smtp_receipts
 from notifier.providers.receipts import Report
@@ -43,15 +44,15 @@ def bounces(message: BinaryIO | None, watch: bool, every: int) -> None:
         try:
             said = _take(wires, paths, [message.read(smtp_receipts.READ_AT_MOST)])
         except SQLAlchemyError as error:
-            click.echo(f"Error: Postgres cannot be reached: {type(error).__name__}", err=True)
+            say(f"Error: Postgres cannot be reached: {type(error).__name__}", err=True)
             raise SystemExit(_TRY_LATER) from None
-        click.echo(_in_words(said))
+        say(_in_words(said))
         return
     if wires.settings.bounces is None:
         raise SettingsError("NOTIFIER_BOUNCES is not set; it names the mailbox, imaps://user:password@host/INBOX")
     if not watch:
         try:
-            click.echo(_in_words(_look(wires, paths)))
+            say(_in_words(_look(wires, paths)))
         except imap_mailbox.MailboxError as error:
             raise click.ClickException(str(error)) from None
         return

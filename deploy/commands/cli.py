@@ -1,11 +1,13 @@
 """manage.py: every command, and the groups they stand in."""
 
 import importlib
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from deploy.commands.group import OneLineErrors
+from deploy.terminal import fit_encoding
+from notifier.metrics import VERSION
 
 #: Where each command is, in the order in which they are listed.
 _COMMANDS: Final = {
@@ -42,6 +44,11 @@ _COMMANDS: Final = {
 class _Commands(OneLineErrors):
     """The commands, each loaded when it is asked for: loading all of them takes longer than most of them do."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- click's signature
+        """Run the command line; output whose encoding lacks a character is no reason to fail."""
+        fit_encoding()
+        return super().main(*args, **kwargs)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, in order."""
         del ctx
@@ -58,6 +65,7 @@ class _Commands(OneLineErrors):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(VERSION, prog_name="notifier", message="%(prog)s %(version)s")
 def cli() -> None:
     """Notifier: events in over HTTP, people told by email, SMS, push, chat or webhook.
 

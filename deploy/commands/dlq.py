@@ -7,13 +7,12 @@ from typing import Any, Final
 from uuid import UUID
 
 import click
-from rich.progress import Progress
-from rich.table import Table
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from deploy.commands.auditing import audited, user
-from deploy.commands.group import Command, console, on_a_stack, parts
+from deploy.commands.group import Command, on_a_stack, parts
+from deploy.terminal import progress, say, show_fields, show_table
 from notifier import deadletters, resending
 from notifier.channels import Channel
 from notifier.deadletters import Filters
@@ -74,22 +73,18 @@ def list_letters(limit: int, requeued: bool, **filters: Any) -> None:  # noqa: A
     with Session(parts().engine) as session:
         letters = session.scalars(query.order_by(DeadLetter.id.desc()).limit(limit + 1)).all()
     if not letters:
-        click.echo("No dead letters.")
+        say("No dead letters.")
         return
-    table = Table("id", "channel", "event type", "reason", "error", "attempts", "created")
-    for letter in letters[:limit]:
-        table.add_row(
-            str(letter.id),
-            letter.channel or "-",
-            letter.event_type or "-",
-            letter.reason,
-            letter.error or "",
-            str(letter.attempts),
-            rfc3339(letter.created_at),
+    rows = [
+        (
+            *(letter.id, letter.channel or "-", letter.event_type or "-", letter.reason, letter.error or ""),
+            *(letter.attempts, rfc3339(letter.created_at)),
         )
-    console().print(table)
+        for letter in letters[:limit]
+    ]
+    show_table(("id", "channel", "event type", "reason", "error", "attempts", "created"), rows)
     if len(letters) > limit:
-        click.echo(f"There are more: --limit shows more than {limit}.")
+        say(f"There are more: --limit shows more than {limit}.")
 
 
 @dlq.command()
@@ -101,11 +96,8 @@ def show(letter_id: UUID) -> None:
         letter = session.get(DeadLetter, letter_id)
     if letter is None:
         raise click.ClickException("There is no such dead letter.")
-    table = Table(show_header=False)
-    for column in (each.name for each in DeadLetter.__table__.columns):
-        value = getattr(letter, column)
-        table.add_row(column, rfc3339(value) if isinstance(value, datetime) else str("" if value is None else value))
-    console().print(table)
+    values = {column.name: getattr(letter, column.name) for column in DeadLetter.__table__.columns}
+    show_fields({name: rfc3339(value) if isinstance(value, datetime) else value for name, value in values.items()})
 
 
 def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **more: Any) -> tuple[int, Any]:  # noqa: ANN401
@@ -123,13 +115,12 @@ def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **
 
 def _run(what: str, count: int, batches: Any, act: Callable[[list[UUID]], int]) -> None:  # noqa: ANN401
     done = 0
-    with Progress(console=console()) as progress:
-        bar = progress.add_task(what.capitalize(), total=count)
+    with progress(what.capitalize(), count) as bar:
         for ids in batches:
             acted = act(ids)
             done += acted
-            progress.advance(bar, acted)
-    click.echo(f"{what.capitalize()} {_letters(done)}.")
+            bar.advance(acted)
+    say(f"{what.capitalize()} {_letters(done)}.")
 
 
 def _letters(count: int) -> str:
@@ -156,7 +147,7 @@ class _Requeueing:
         """Say what was left alone, and why."""
         if self.refused:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.most_common())
-            click.echo(f"Left alone {self.refused.total()} that a rule forbids to send: {reasons}.")
+            say(f"Left alone {self.refused.total()} that a rule forbids to send: {reasons}.")
 
 
 @dlq.command()
@@ -177,7 +168,7 @@ def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **fil
     requeueing = _Requeueing(dry_run=dry_run)
     if dry_run:
         count = sum(requeueing.requeue(ids) for ids in batches)
-        click.echo(f"Would have requeued {_letters(count)}.")
+        say(f"Would have requeued {_letters(count)}.")
     else:
         _run("requeued", count, batches, requeueing.requeue)
     requeueing.tell()
@@ -195,7 +186,7 @@ def purge(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, yes: bo
     """Delete dead letters for good; their notifications stay, as failed."""
     count, batches = _chosen(letter_ids, everything, filters)
     if dry_run:
-        click.echo(f"Would have purged {_letters(count)}.")
+        say(f"Would have purged {_letters(count)}.")
         return
     if count and not yes:
         click.confirm(f"Delete {_letters(count)} for good?", abort=True)

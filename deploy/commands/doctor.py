@@ -14,6 +14,7 @@ from deploy.commands import doctor_service as service
 from deploy.commands import doctor_storage as storage
 from deploy.commands.checking import Check, Finding, State, findings, note
 from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import say
 
 _SIGNS: Final = {State.OK: ("✔", "green"), State.FAILED: ("✘", "red"), State.NOTE: ("–", "yellow")}
 _DATABASE: Final = "see DATABASE_URL, and whether Postgres runs and lets this machine in"
@@ -41,16 +42,16 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps({"ok": not failed, "findings": [asdict(finding) for finding in found]}))
     else:
-        click.echo(f"{failed} of {len(found)} failed." if failed else "All is well.")
+        say(f"{failed} of {len(found)} failed." if failed else "All is well.")
     if failed:
         raise SystemExit(1)
 
 
 def _show(finding: Finding) -> None:
     sign, colour = _SIGNS[finding.state]
-    click.echo(f"{click.style(sign, fg=colour)} {finding.check:<20} {finding.says}")
+    say((sign, colour), f" {finding.check:<20} {finding.says}")
     if finding.todo:
-        click.echo(f"  {'':<20} → {finding.todo}")
+        say(f"  {'':<20} → {finding.todo}")
 
 
 def _examine() -> Iterator[Finding]:

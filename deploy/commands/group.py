@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from config.settings import SettingsError
+from deploy.terminal import printable
 from notifier.errors import NotifierError
 
 if TYPE_CHECKING:
@@ -27,15 +28,30 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class OneLineErrors(click.Group):
     """A group whose foreseeable errors end in one line instead of a traceback."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:  # noqa: ANN401 -- click's signature
+        """Parse the arguments."""
+        with _one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's signature
         """Run a command."""
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except (SettingsError, NotifierError) as error:
-            raise click.ClickException(str(error)) from None
-        except OperationalError as error:
-            lines = str(error.orig).strip().splitlines() or ["no answer"]
-            raise click.ClickException(f"Postgres cannot be reached: {lines[0]}") from None
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Make click's errors of foreseeable ones, and have none of them repeat what steers a terminal."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = printable(error.message, lines=True)  # typed as final
+        raise
+    except (SettingsError, NotifierError) as error:
+        raise click.ClickException(printable(error)) from None
+    except OperationalError as error:
+        lines = str(error.orig).strip().splitlines() or ["no answer"]
+        raise click.ClickException(f"Postgres cannot be reached: {printable(lines[0])}") from None
 
 
 def _remember_data_dir(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -62,11 +78,6 @@ def parts() -> Wiring:
     from config.wiring import wiring  # noqa: PLC0415
 
     return wiring()
-
-
-def console() -> Console:
-    """The terminal; as wide as needed where the output goes to a file or a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False, highlight=False)
 
 
 def become(module: str, *arguments: str) -> NoReturn:

@@ -1,10 +1,10 @@
 """Holds from the shell: pause sending, and go on."""
 
 import click
-from rich.table import Table
 
-from deploy.commands.auditing import audited, user
-from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.auditing import audited, nothing_changed, user
+from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import say, show_table
 from notifier import holds
 from notifier.ids import time_of
 from notifier.times import rfc3339
@@ -12,26 +12,31 @@ from notifier.times import rfc3339
 
 @click.command()
 @on_a_stack
-@click.argument("target", default=holds.ALL, metavar="[CHANNEL|ROUTE]")
-@click.option("--list", "only_list", is_flag=True, help="Only show what is held.")
-@audited("target")
-def hold(target: str, only_list: bool) -> None:
-    """Send nothing more: of a channel, of a route, or at all.
+@click.argument("target", required=False, metavar="[CHANNEL|ROUTE]")
+@click.option("--all", "everything", is_flag=True, help="Hold everything.")
+@click.option("--list", "only_list", is_flag=True, help="Only show what is held, as without arguments.")
+@audited("target", "everything")
+def hold(target: str | None, everything: bool, only_list: bool) -> None:
+    """Send nothing more: of a channel, of a route, or with --all nothing at all. Without arguments, show what is held.
 
     Nothing is lost: events are accepted, and what would be sent waits and says that it is held. What a worker has
     begun goes out still.
     """
-    if not only_list:
+    if everything and target not in {None, holds.ALL}:
+        raise click.UsageError("Name a channel or a route, or say --all.")
+    if everything:
+        target = holds.ALL
+    if target is None or only_list:
+        nothing_changed()
+    else:
         held_by = f"manage.py ({user()})"
         is_new = holds.hold(parts().engine, target, held_by)
-        click.echo(f"Held: {target}." if is_new else f"{target} was held already.")
-    table = Table("held", "by", "since")
-    for each in holds.listed(parts().engine):
-        table.add_row(each.target, each.held_by, rfc3339(time_of(each.id)))
-    if table.row_count:
-        console().print(table)
+        say(f"Held: {target}." if is_new else f"{target} was held already.")
+    held = [(each.target, each.held_by, rfc3339(time_of(each.id))) for each in holds.listed(parts().engine)]
+    if held:
+        show_table(("held", "by", "since"), held)
     else:
-        click.echo("Nothing is held.")
+        say("Nothing is held.")
 
 
 @click.command()
@@ -39,12 +44,12 @@ def hold(target: str, only_list: bool) -> None:
 @click.argument("target", default=holds.ALL, metavar="[CHANNEL|ROUTE]")
 @audited("target")
 def release(target: str) -> None:
-    """Lift a hold. What waited goes out within seconds, oldest first."""
+    """Lift a hold; without arguments, the one on everything. What waited goes out within seconds, oldest first."""
     if not holds.release(parts().engine, target):
         raise click.ClickException(f"{target} is not held.")
-    click.echo(f"Released: {target}.")
+    say(f"Released: {target}.")
     left = [each.target for each in holds.listed(parts().engine)]
     if left:
-        click.echo(f"Still held: {', '.join(left)}.")
+        say(f"Still held: {', '.join(left)}.")
     if parts().settings.hold:
-        click.echo("NOTIFIER_HOLD is set: the next start of a worker holds everything again.")
+        say("NOTIFIER_HOLD is set: the next start of a worker holds everything again.")

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 import click
-from rich.table import Table
 
 from deploy.commands.auditing import audited
-from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.group import on_a_stack, parts
 from deploy.commands.moments import Span, When
+from deploy.terminal import say, show_table
 from notifier import keys
 from notifier.keys import OVERLAP, Scope
 from notifier.models import ApiKey
@@ -20,8 +20,8 @@ def api_keys() -> None:
 
 
 def _show(key: str) -> None:
-    click.echo("Keep it now, it is not shown again:", err=True)
-    click.echo(key)
+    say("Keep it now, it is not shown again:", err=True)
+    say(key)
 
 
 @api_keys.command()
@@ -61,7 +61,7 @@ def rotate(name: str, overlap: timedelta, expires: datetime | None) -> None:
         raise click.ClickException(f"No key in use is named {name!r}.")
     _show(key)
     until = rfc3339((datetime.now(UTC) + overlap).replace(microsecond=0))
-    click.echo(f"The secret before works until {until}." if overlap else "The secret before ends now.", err=True)
+    say(f"The secret before works until {until}." if overlap else "The secret before ends now.", err=True)
 
 
 def _state(key: ApiKey, now: datetime) -> str:
@@ -78,10 +78,9 @@ def _state(key: ApiKey, now: datetime) -> str:
 @on_a_stack
 def list_keys() -> None:
     """List keys, with those that were revoked or have expired."""
-    table = Table("name", "scopes", "limit", "created", "expires", "last used", "state")
     now = datetime.now(UTC)
-    for key in keys.listed(parts().engine):
-        table.add_row(
+    rows = [
+        (
             key.name,
             ", ".join(key.scopes),
             "" if key.rate is None else f"{key.rate}/s",
@@ -90,10 +89,12 @@ def list_keys() -> None:
             f"{key.last_used_at.astimezone(UTC):%Y-%m-%d}" if key.last_used_at else "never",
             _state(key, now),
         )
-    if table.row_count:
-        console().print(table)
+        for key in keys.listed(parts().engine)
+    ]
+    if rows:
+        show_table(("name", "scopes", "limit", "created", "expires", "last used", "state"), rows)
     else:
-        click.echo("There are no keys.")
+        say("There are no keys.")
 
 
 @api_keys.command()
@@ -104,4 +105,4 @@ def revoke(name: str) -> None:
     """Revoke a key, both secrets of it. It stops working within seconds."""
     if not keys.revoke(parts().engine, name):
         raise click.ClickException(f"No key in use is named {name!r}.")
-    click.echo(f"Revoked {name}.")
+    say(f"Revoked {name}.")

@@ -15,10 +15,10 @@ from typing import Final
 
 import click
 import msgspec
-from rich.text import Text
 
 from config.settings import load_webhook_secret
-from deploy.commands.group import console, on_a_stack
+from deploy.commands.group import on_a_stack
+from deploy.terminal import printable, say
 from notifier import signing
 from notifier.times import rfc3339
 
@@ -78,18 +78,20 @@ def listen(
         server = _Server(host, port, listener)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    # Both end it as Ctrl-C does: a shell that starts it in the background has it ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         shown = f"[{host}]" if ":" in host else host
-        click.echo(f"Listening on http://{shown}:{server.server_port}, any path. Ctrl-C stops.")
+        say(f"Listening on http://{shown}:{server.server_port}, any path. Ctrl-C stops.")
         if not keys:
-            click.echo("There is no secret (--secret, NOTIFIER_WEBHOOK_SECRET, a running stack): nothing is verified.")
+            say("There is no secret (--secret, NOTIFIER_WEBHOOK_SECRET, a running stack): nothing is verified.")
         listener.finished.wait()
     server.shutdown()
     server.server_close()
     listener.stop()
-    click.echo(listener.summary())
+    say(listener.summary())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,6 @@ class _Listener:
 
     def __init__(self, options: _Options) -> None:
         self._options = options
-        self._out = console()
         self._changed = threading.Condition()
         self._answering = 0
         self._stopping = threading.Event()
@@ -164,19 +165,15 @@ class _Listener:
             elif not before:
                 del self._times[name]
             self._show(
-                Text(f"{_now()} {_type_of(body)}, webhook-id {_clean(name) or 'missing'}, POST {_clean(path)}", "bold"),
-                Text.assemble(
-                    (f"not verified: {reason}", "red") if reason else ("verified", "green"),
-                    ", ",
-                    (f"seen before, {before} times" if before > 1 else "seen before, once", "yellow")
-                    if before
-                    else "new",
-                    f"; answer {status}",
-                    " on purpose" if on_purpose else "",
-                    f" after {options.delay:g} s" if options.delay else "",
-                ),
-                Text(_readable(body)),
+                f"{_now()} {_type_of(body)}, webhook-id {name or 'missing'}, POST {path}",
+                (f"not verified: {reason}", "red") if reason else ("verified", "green"),
+                ", ",
+                (f"seen before, {before} times" if before > 1 else "seen before, once", "yellow") if before else "new",
+                f"; answer {status}",
+                " on purpose" if on_purpose else "",
+                f" after {options.delay:g} s" if options.delay else "",
             )
+            say(_readable(body), "\n", lines=True)
         if options.delay:
             self._stopping.wait(options.delay)
         return status
@@ -185,7 +182,8 @@ class _Listener:
         """Show that a request was not taken."""
         with self._changed:
             self._refused += 1
-            self._show(Text(f"{_now()} refused: {why}", "bold"), Text(f"answer {status}"))
+            self._show(f"{_now()} refused: {why}", f"answer {status}")
+            say()
 
     def _why_not_verified(self, headers: Mapping[str, str], body: bytes) -> str | None:
         if not self._options.keys:
@@ -201,9 +199,9 @@ class _Listener:
         if self._options.once:
             self.finished.set()
 
-    def _show(self, *lines: Text) -> None:
-        for line in (*lines, Text()):
-            self._out.print(line, soft_wrap=True)
+    def _show(self, head: str, *parts: str | tuple[str, str]) -> None:
+        say(head, bold=True)
+        say(*parts)
 
 
 class _Server(ThreadingHTTPServer):
@@ -282,7 +280,7 @@ class _Typed(msgspec.Struct):
 
 def _type_of(body: bytes) -> str:
     try:
-        return _clean(msgspec.json.decode(body, type=_Typed).type)
+        return msgspec.json.decode(body, type=_Typed).type
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "no type"
 
@@ -291,17 +289,4 @@ def _readable(body: bytes) -> str:
     """A body in lines, its numbers and strings as they came; what is not JSON as the text that it is."""
     with contextlib.suppress(msgspec.DecodeError, RecursionError):
         body = msgspec.json.format(body, indent=2)
-    return "\n".join(_clean(line) for line in body.decode(errors="replace").split("\n"))
-
-
-def _clean(text: str) -> str:
-    r"""Text whose characters all have a shape of their own.
-
-    Others, such as those that steer a terminal or turn the direction of writing, become escapes of JSON: `\u001b`.
-    """
-    return text if text.isprintable() else "".join(each if each.isprintable() else _escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    return printable(body.decode(errors="replace"), lines=True)

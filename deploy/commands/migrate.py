@@ -4,6 +4,7 @@ import click
 
 from deploy.commands.auditing import audited, nothing_changed
 from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import say
 from notifier import migrations
 
 
@@ -20,4 +21,4 @@ def migrate() -> None:
     migrations.upgrade(engine)
     if pending is None:
         nothing_changed()
-    click.echo(f"Migrated to {pending}." if pending else "Nothing to migrate.")
+    say(f"Migrated to {pending}." if pending else "Nothing to migrate.")

@@ -1,12 +1,13 @@
 """The local outbox, where messages go that have no provider yet."""
 
+from textwrap import indent
+
 import click
-from rich.panel import Panel
-from rich.text import Text
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import printable, say
 from notifier.addresses import sought
 from notifier.channels import Channel
 from notifier.models import OutboxMessage
@@ -28,9 +29,10 @@ def outbox(channel: str | None, recipient: str | None, limit: int) -> None:
     with Session(parts().engine) as session:
         messages = session.scalars(query).all()
     if not messages:
-        click.echo("The outbox is empty.")
-    out = console()
+        say("The outbox is empty.")
     for message in reversed(messages):
-        title = Text(f"{message.channel} to {message.recipient}, {rfc3339(message.created_at)}")
-        text = Text("\n\n".join(filter(None, (message.subject, message.text))))
-        out.print(Panel(text, title=title, title_align="left", subtitle=Text(str(message.notification_id))))
+        say(f"{message.channel} to {message.recipient}, {rfc3339(message.created_at)}", bold=True)
+        say(f"notification {message.notification_id}")
+        text = "\n\n".join(filter(None, (message.subject and printable(message.subject), message.text)))
+        # Set in, so that no text passes for the head of another message.
+        say(f"\n{indent(printable(text, lines=True), '  ')}\n", lines=True)

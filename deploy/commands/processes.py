@@ -1,9 +1,12 @@
 """The commands that become another program: granian and Flower."""
 
+import socket
+
 import click
 
 from config.settings import load_settings
 from deploy.commands.group import become, on_a_stack
+from deploy.terminal import say
 
 
 @click.command()
@@ -18,14 +21,27 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
     Of several processes each answers /metrics for itself: where that is scraped, run more of one process each instead.
     """
     load_settings()  # a wrong setting stops here, in one line
+    _stop_if_taken(host, port)
+    say(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}.")
     become(
         "granian",
         *("--interface", "wsgi", "--factory", "--host", host, "--port", str(port)),
         *("--workers", str(processes), "--blocking-threads", str(threads), "--backlog", "2048"),
         *("--backpressure", str(threads * 4), "--no-ws", "--http", "1", "--respawn-failed-workers"),
-        *("--workers-kill-timeout", "10", "--log-level", "warning"),
+        *("--workers-kill-timeout", "10", "--log-level", "error"),
         "api.app:create_app",
     )
+
+
+def _stop_if_taken(host: str, port: int) -> None:
+    """Raise ClickException where nothing can listen there: granian would say so in a traceback."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trying:
+            trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trying.bind(address)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
 
 
 @click.command()

@@ -5,12 +5,11 @@ from itertools import chain
 from typing import Final
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from config.providers import make_providers
-from deploy.commands.group import OneLineErrors, console, on_a_stack, parts
+from deploy.commands.group import OneLineErrors, on_a_stack, parts
 from deploy.commands.why import tell_why
+from deploy.terminal import say, show_fields, show_table
 from notifier.addresses import normalised
 from notifier.channels import Channel
 from notifier.failover import Providers
@@ -32,6 +31,7 @@ _MEANINGS: Final = {
 _FAULTS: Final = {
     Fault.PROVIDER: "The fault is the provider's, or in how it is set up: see its address, and its credentials.",
     Fault.THROTTLED: "It is too much at once for the provider.",
+    Fault.ROUTE: "This account or sender reaches no such addresses (a country, a trial's list); others may.",
     Fault.RECIPIENT: "The fault is the address's: nobody is there.",
 }
 
@@ -45,26 +45,22 @@ def providers() -> None:
 @on_a_stack
 def list_providers() -> None:
     """List each channel's providers, in order of preference."""
-    table = Table("channel", "provider", "server", "weight", "rate", "longest send")
+    rows: list[tuple[object, ...]] = []
     settings = parts().settings
     if settings.sandbox:
-        click.echo("NOTIFIER_SANDBOX is on: nothing is sent anywhere, on any channel, webhooks among them.")
+        say("NOTIFIER_SANDBOX is on: nothing is sent anywhere, on any channel, webhooks among them.")
     for channel in _CHANNELS:
         dsns = settings.providers(channel)
         if not dsns:
-            table.add_row(channel, "none", f"refused at intake: NOTIFIER_{channel.upper()} is not set", "", "", "")
+            rows.append((channel, "none", f"refused at intake: NOTIFIER_{channel.upper()} is not set", "", "", ""))
             continue
         with closing(make_providers(settings, channel, parts().engine)) as made:
             for place, (choice, dsn) in enumerate(zip(made.choices, dsns, strict=True)):
-                table.add_row(
-                    "" if place else channel,
-                    choice.name,
-                    _server(parse(dsn)),
-                    "" if choice.weight is None else str(choice.weight),
-                    "" if choice.rate is None else f"{choice.rate:g}/s",
-                    f"{choice.provider.timeout:g} s",
-                )
-    console().print(table)
+                weight = "" if choice.weight is None else choice.weight
+                rate = "" if choice.rate is None else f"{choice.rate:g}/s"
+                name, longest = "" if place else channel, f"{choice.provider.timeout:g} s"
+                rows.append((name, choice.name, _server(parse(dsn)), weight, rate, longest))
+    show_table(("channel", "provider", "server", "weight", "rate", "longest send"), rows)
 
 
 def _server(dsn: Dsn) -> str:
@@ -111,24 +107,22 @@ def _chosen(made: Providers, name: str | None, address: str) -> Provider:
 
 
 def _tell(result: Result) -> None:
-    table = Table(show_header=False, box=None)
-    for name, value in {
-        "provider": result.provider,
-        "outcome": result.outcome,
-        "code": result.status_code,
-        "error": result.error,
-        "its id": result.message_id,
-        "took": f"{result.duration_ms:.0f} ms",
-        "answer": result.response_excerpt,
-    }.items():
-        if value is not None:
-            table.add_row(name, Text(str(value)))
-    console().print(table)
-    click.echo(_MEANINGS[result.outcome])
+    show_fields(
+        {
+            "provider": result.provider,
+            "outcome": result.outcome,
+            "code": result.status_code,
+            "error": result.error,
+            "its id": result.message_id,
+            "took": f"{result.duration_ms:.0f} ms",
+            "answer": result.response_excerpt,
+        }
+    )
+    say(_MEANINGS[result.outcome])
     if result.fault is not None:
-        click.echo(_FAULTS[result.fault])
+        say(_FAULTS[result.fault])
     if result.retry_after is not None:
-        click.echo(f"It asks to be left alone for {result.retry_after:g} s.")
+        say(f"It asks to be left alone for {result.retry_after:g} s.")
 
 
 @providers.command()

@@ -4,11 +4,10 @@ from collections import Counter
 
 import click
 from rich.filesize import decimal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from deploy.commands.auditing import audited
-from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import progress, say, show_table
 from notifier import retention
 from notifier.partitions import partitions_before
 
@@ -30,32 +29,21 @@ def purge(dry_run: bool) -> None:
     with engine.connect() as connection:
         old = len(partitions_before(connection, spans.limits().before))
     dropped, kept, deleted = 0, list[int](), Counter[str]()
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console()) as progress:
-        days = progress.add_task("Old partitions dropped", total=old)
-        rows = progress.add_task("Rows deleted", total=None)
+    with progress("Old partitions dropped", old) as bar:
         for step in retention.purge(engine, spans):
             if step.kept is not None:
                 kept.append(step.kept)
             elif step.rows is None:
                 dropped += 1
-                progress.update(days, completed=dropped)
+                bar.advance(1)
             else:
                 deleted[step.table] += step.rows
-                progress.update(rows, completed=deleted.total(), description=f"Rows deleted ({step.table})")
-        progress.update(rows, total=deleted.total(), description="Rows deleted")
-    click.echo(f"Dropped {dropped} of {old} old partition{'s' * (old != 1)}.")
+    say(f"Dropped {dropped} of {old} old partition{'s' * (old != 1)}.")
     if kept:
-        click.echo(f"Made {len(kept)} anew with the {sum(kept):,} rows of them that are still needed.")
+        say(f"Made {len(kept)} anew with the {sum(kept):,} rows of them that are still needed.")
     for table, count in deleted.items():
         if count:
-            click.echo(f"Deleted {count:,} of {table}.")
+            say(f"Deleted {count:,} of {table}.")
 
 
 def _survey() -> None:
@@ -63,14 +51,14 @@ def _survey() -> None:
     days = list(retention.survey(parts().engine, parts().retention))
     for name, count in retention.count_expired(parts().engine, parts().retention).items():
         if count:
-            click.echo(f"Would delete {count:,} of {name}.")
+            say(f"Would delete {count:,} of {name}.")
     if not days:
-        click.echo("There are no old partitions.")
+        say("There are no old partitions.")
         return
-    table = Table("partition", "size", "would be")
-    for day in days:
-        table.add_row(day.partition, decimal(day.bytes), "dropped" if day.keeper is None else f"kept: {day.keeper}")
-    console().print(table)
+    rows = [
+        (day.partition, decimal(day.bytes), "dropped" if day.keeper is None else f"kept: {day.keeper}") for day in days
+    ]
+    show_table(("partition", "size", "would be"), rows)
     going = [day for day in days if day.keeper is None]
     freed = decimal(sum(day.bytes for day in going))
-    click.echo(f"Would drop {len(going)} of {len(days)}, {freed}; of the others, rows that nobody needs.")
+    say(f"Would drop {len(going)} of {len(days)}, {freed}; of the others, rows that nobody needs.")

@@ -4,6 +4,7 @@ import click
 
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import say
 from notifier import reader as roles
 
 
@@ -22,10 +23,8 @@ def reader(role: str) -> None:
         raise click.ClickException("NOTIFIER_READER_PASSWORD is not set: the role needs a password.")
     done = roles.set_up(parts().engine, password, role)
     tables = len({name.partition(".")[0] for name in done.readable})
-    click.echo(
-        f"{'Made' if done.created else 'Brought up to date'}: the role {role}, with its password and its limits."
-    )
+    say(f"{'Made' if done.created else 'Brought up to date'}: the role {role}, with its password and its limits.")
     for what, names in (("Granted", done.granted), ("Revoked", done.revoked)):
         if names and not done.created:
-            click.echo(f"{what}: {', '.join(names)}.")
-    click.echo(f"It may read {len(done.readable)} columns of {tables} tables, and nothing else.")
+            say(f"{what}: {', '.join(names)}.")
+    say(f"It may read {len(done.readable)} columns of {tables} tables, and nothing else.")

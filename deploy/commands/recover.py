@@ -1,17 +1,22 @@
 """Recovery of what a subscription missed, from the shell."""
 
+import time
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import click
-from rich.progress import Progress
 
 from deploy.commands.auditing import audited, user
 from deploy.commands.dlq import Moment
-from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import progress, say
 from notifier import recovery, subscriptions
 from tasks import app
 from tasks.hints import LEASE, publish_hints
+
+#: Seconds between two looks while another process does a batch.
+_LOOK_AGAIN: Final = 0.1
 
 
 @click.command()
@@ -31,17 +36,22 @@ def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
         raise click.ClickException("There is no such subscription.")
     if dry_run:
         total = recovery.count_missed(engine, subscription_id, since)
-        click.echo(f"Would have recovered {total} notification{'s' * (total != 1)}.")
+        say(f"Would have recovered {total} notification{'s' * (total != 1)}.")
         return
     recovery_id = recovery.begin(engine, subscription_id, since, f"shell:{user()}")
-    with Progress(console=console()) as progress:
-        bar = progress.add_task("Recovered", total=None)
-        while (found := recovery.find(engine, recovery_id)) and found.finished_at is None:
-            publish_hints(app, recovery.go_on(engine, lambda _: LEASE, recovery_id, parts().standards) or [])
-            progress.update(bar, total=found.total, completed=found.recovered + found.refused)
-        done = found.recovered if found else 0
-        progress.update(bar, total=done, completed=done)
-    click.echo(f"Recovered {done} notification{'s' * (done != 1)}.")
+    done = 0
+    found = recovery.find(engine, recovery_id)
+    with progress("Recovered", found.total if found else 0) as bar:
+        while found and found.finished_at is None:
+            hints = recovery.go_on(engine, lambda _: LEASE, recovery_id, parts().standards)
+            if hints is None:  # the clock has it in its hands
+                time.sleep(_LOOK_AGAIN)
+            publish_hints(app, hints or [])
+            found = recovery.find(engine, recovery_id)
+            now = found.recovered + found.refused if found else done
+            bar.advance(now - done)
+            done = now
+    say(f"Recovered {found.recovered if found else 0} notification{'s' * (done != 1)}.")
     if found and found.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted((found.refused_reasons or {}).items()))
-        click.echo(f"Left alone {found.refused} that a rule forbids to send: {reasons}.")
+        say(f"Left alone {found.refused} that a rule forbids to send: {reasons}.")

@@ -3,11 +3,11 @@
 from uuid import UUID
 
 import click
-from rich.progress import Progress
 from sqlalchemy import func, select
 
 from deploy.commands.auditing import audited
-from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import progress, say
 from notifier import subscriptions
 from notifier.models import Subscription
 
@@ -25,13 +25,12 @@ def rekey() -> None:
     with wires.engine.connect() as connection:
         total = connection.scalar(select(func.count()).select_from(Subscription)) or 0
     done, after = 0, None
-    with Progress(console=console()) as progress:
-        bar = progress.add_task("Encrypting", total=total)
+    with progress("Encrypting", total) as bar:
         while True:
             last: UUID | None
             count, last = subscriptions.rekey(wires.engine, wires.vault, after)
             if last is None:
                 break
             done, after = done + count, last
-            progress.advance(bar, count)
-    click.echo(f"Encrypted the secrets of {done} subscription{'s' * (done != 1)} with the first key.")
+            bar.advance(count)
+    say(f"Encrypted the secrets of {done} subscription{'s' * (done != 1)} with the first key.")

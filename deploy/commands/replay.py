@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import say
 from notifier import routing
 from notifier.models import Event
 from tasks import app
@@ -26,4 +27,4 @@ def replay(event_ids: tuple[UUID, ...]) -> None:
             raise click.ClickException(f"There is no event {event_id}.")
         hints = routing.replay(parts().engine, vars(event), parts().planner(lambda _: LEASE), parts().listeners)
         publish_hints(app, hints)
-        click.echo(f"Replayed {event_id}: {len(hints)} notification{'s' * (len(hints) != 1)} to be sent now.")
+        say(f"Replayed {event_id}: {len(hints)} notification{'s' * (len(hints) != 1)} to be sent now.")

@@ -13,6 +13,7 @@ from api.problems import flattened
 from api.schemas.routes import RouteSchema
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import is_encodable, printable, say
 from notifier import routes as stored
 from notifier.errors import Invalid
 from notifier.strict_json import check_text
@@ -153,7 +154,7 @@ def load(file: Path, prune: bool, dry_run: bool) -> None:
         if dry_run:
             transaction.rollback()
     for name, outcome in [*outcomes.items(), *((name, "deleted") for name in surplus)]:
-        click.echo(f"{'would be ' if dry_run and outcome != 'unchanged' else ''}{outcome}: {name}")
+        say(f"{'would be ' if dry_run and outcome != 'unchanged' else ''}{outcome}: {name}")
 
 
 @routes.command()
@@ -165,10 +166,12 @@ def export(file: Path | None) -> None:
         found = {name: _said(definition) for name, definition in stored.definitions(connection).items()}
     text = yaml.safe_dump({"routes": found}, sort_keys=False, allow_unicode=True)
     if file is None:
-        click.echo(text, nl=False)
+        # Data for programs, that people see too: where either would not get all of it as it is, in YAML's escapes.
+        plain = printable(text, lines=True) == text and is_encodable(text)
+        click.echo(text if plain else yaml.safe_dump({"routes": found}, sort_keys=False), nl=False)
         return
     file.write_text(text, encoding="utf-8")
-    click.echo(f"Wrote {len(found)} route{'s' * (len(found) != 1)} to {file}.")
+    say(f"Wrote {len(found)} route{'s' * (len(found) != 1)} to {file}.")
 
 
 def _said(definition: dict[str, Any]) -> dict[str, Any]:

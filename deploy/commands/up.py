@@ -19,6 +19,7 @@ from deploy.child import Child, StartError, write_private
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey, make_folder
 from deploy.ports import ADDRESS, free_port, is_free
 from deploy.supervisor import Stopped, Supervisor, stop_left_over
+from deploy.terminal import say
 from notifier.signing import new_secret
 from notifier.vault import new_key
 
@@ -281,4 +282,4 @@ def _ready(port: int) -> bool:
 def _say(line: str) -> None:
     # A terminal that has gone away is no reason to stop, least of all in the middle of stopping.
     with contextlib.suppress(OSError):
-        click.echo(line)
+        say(line, lines=True)

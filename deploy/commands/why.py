@@ -5,13 +5,12 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import click
-from rich.table import Table
-from rich.text import Text
 from sqlalchemy import Engine
 
 from config.providers import make_providers
 from config.settings import Settings
-from deploy.commands.group import console, on_a_stack, parts
+from deploy.commands.group import on_a_stack, parts
+from deploy.terminal import say, show_table
 from notifier import looking
 from notifier.breakers import Standing, standings
 from notifier.channels import Channel, Status
@@ -30,11 +29,11 @@ def _at(moment: datetime) -> str:
 
 def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: str | None) -> None:
     """Say how a channel's providers fare, what waits and why, and what failed; of one recipient where one is named."""
-    click.secho(channel.value, bold=True)
+    say(channel.value, bold=True)
     for sentence in _providers(settings, engine, channel):
-        click.echo(f"  {sentence}")
+        say(f"  {sentence}")
     for hold in looking.holds_on(engine, channel):
-        click.echo(f"  An operator holds {hold}: nothing of it goes out before manage.py release {hold}.")
+        say(f"  An operator holds {hold}: nothing of it goes out before manage.py release {hold}.")
     if recipient is not None:
         _tell_of_recipient(engine, channel, recipient)
         return
@@ -43,7 +42,7 @@ def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: st
         # That of a row which is queued or being sent is the end of a lease, and no delay.
         is_delay = waiting.status not in {Status.QUEUED, Status.SENDING}
         due = f"; the first is due at {_at(waiting.first_due)}" if is_delay else ""
-        click.echo(f"  {waiting.rows:,} wait: {why}{due}.")
+        say(f"  {waiting.rows:,} wait: {why}{due}.")
     _tell_of_attempts(engine, channel)
 
 
@@ -78,26 +77,25 @@ def _standing(name: str, known: Standing | None) -> str:
 def _tell_of_attempts(engine: Engine, channel: Channel) -> None:
     recent = looking.recent_attempts(engine, channel, _RECENTLY)
     if not recent:
-        click.echo("  Nothing was tried within the last hour.")
+        say("  Nothing was tried within the last hour.")
         return
-    table = Table("provider", "outcome", "error", "attempts", "last", title="the last hour", title_justify="left")
-    for each in recent:
-        error = Text(each.error or "")
-        table.add_row(each.provider or "", each.outcome, error, f"{each.attempts:,}", _at(each.last))
-    console().print(table)
+    rows = [
+        (each.provider or "", each.outcome, each.error or "", f"{each.attempts:,}", _at(each.last)) for each in recent
+    ]
+    show_table(("provider", "outcome", "error", "attempts", "last"), rows, title="the last hour")
 
 
 def _tell_of_recipient(engine: Engine, channel: Channel, recipient: str) -> None:
     if (suppressed := looking.suppression(engine, channel, recipient)) is not None:
-        click.echo(f"  The address is on the suppression list, and gets nothing: {suppressed}.")
+        say(f"  The address is on the suppression list, and gets nothing: {suppressed}.")
     found = looking.latest(engine, channel, recipient)
     if not found:
-        click.echo("  No notification to this address is known.")
+        say("  No notification to this address is known.")
     for notification, attempts in found:
-        click.echo(f"  {notification.id}, made at {_at(notification.created_at)}: {explain(notification)}")
+        say(f"  {notification.id}, made at {_at(notification.created_at)}: {explain(notification)}")
         for attempt in attempts:
             what = " ".join(filter(None, (attempt.outcome, attempt.error and f"({attempt.error})")))
-            click.echo(f"    attempt {attempt.number} by {attempt.provider or 'a worker that was lost'}: {what}")
+            say(f"    attempt {attempt.number} by {attempt.provider or 'a worker that was lost'}: {what}")
 
 
 @click.command()
@@ -113,15 +111,10 @@ def why(asked: str) -> None:
     if not found:
         raise click.ClickException("No notification of that id, address, user or request is known.")
     for timeline in found:
-        click.secho(str(timeline.notification_id), bold=True)
+        say(timeline.notification_id, bold=True)
         for moment, sentence in timeline.moments:
             local = moment.astimezone(timeline.zone) if moment else None
             at = f"{local:%Y-%m-%d %H:%M:%S} {timeline.zone.key}" if local else "at a time that nobody recorded"
-            click.echo(f"  {at}: {_plain(sentence)}")
+            say(f"  {at}: {sentence}")
         for sentence in timeline.conclusions:
-            click.echo(f"  {_plain(sentence)}")
-
-
-def _plain(sentence: str) -> str:
-    """A sentence that may quote what servers and callers wrote: without what would steer a terminal."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in sentence)
+            say(f"  {sentence}")

@@ -1,0 +1,212 @@
+"""The terminal: the one way of text, tables and progress to the people who run commands.
+
+Errors, subjects, bodies, names and addresses are other people's text. Here it becomes characters that have a shape of
+their own: none that steers a terminal, turns the direction of writing or means markup. And what a terminal's encoding
+lacks is written another way, since no command may fail for want of a character.
+"""
+
+import codecs
+import io
+import sys
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+import click
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+#: Joiners have no shape, and do no harm: names in Persian and Hindi, and many emoji, are wrong without them.
+_JOINERS: Final = frozenset("\u200c\u200d")
+#: Columns of a cell with several words, below which it is not wrapped.
+_NARROWEST: Final = 24
+#: Wider than any table: what reads a pipe has no width.
+_UNLIMITED: Final = 100_000
+#: What stands for our own characters where the encoding has none of them.
+_IN_ASCII: Final = {
+    **{"…": "...", "–": "-", "—": "-", "→": "->", "✔": "+", "✘": "x", "’": "'", "\u00a0": " "},
+    **dict.fromkeys("│┃", "|"),
+    **dict.fromkeys("─━", "-"),
+}
+_SUBSTITUTING: Final = "notifier-terminal"
+_ASCII: Final = "notifier_ascii"
+
+
+def printable(text: object, *, lines: bool = False) -> str:
+    r"""Return text whose characters all have a shape of their own; others become escapes of JSON, such as `\u001b`.
+
+    `lines`: line breaks stay, and tabs are laid out; else they too are escaped, so that no value begins a line.
+    """
+    shown = str(text)
+    if lines:
+        shown = shown.replace("\r\n", "\n").expandtabs(8)
+    if shown.isprintable():
+        return shown
+    return "".join(each if _is_harmless(each) or (lines and each == "\n") else _escaped(each) for each in shown)
+
+
+def _is_harmless(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def say(*parts: object, lines: bool = False, err: bool = False, **style: Any) -> None:  # noqa: ANN401 -- click.style's
+    """Write a line, of parts of which each may be a (text, colour).
+
+    `lines`: it may be several. `style`: what `click.style` takes for all of it, such as `bold=True`.
+    """
+    shown = "".join(
+        click.style(printable(part[0], lines=lines), **{"fg": part[1], **style})
+        if isinstance(part, tuple)
+        else click.style(printable(part, lines=lines), **style)
+        for part in parts
+    )
+    # click would choose an encoding of its own for a stream that it finds.
+    click.echo(shown, file=sys.stderr if err else sys.stdout)
+
+
+def console() -> Console:
+    """Return the terminal for what rich draws: no markup, no emoji codes, and in a pipe as wide as needed."""
+    width = None if sys.stdout.isatty() else _UNLIMITED
+    return Console(width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
+
+
+def show_table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None, right: Collection[str] = ()
+) -> None:
+    """Write a table; where the terminal is too narrow for its words, each row as a block of lines.
+
+    No word is ever cut, so ids can be copied; in a pipe each row is one line. `right`: headers of columns that are
+    aligned to the right.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    out = console()
+    columns = list(zip(headers, *cells, strict=True))
+    widths = _widths(columns, out.width)
+    if title is not None and (widths is None or not cells):
+        say(title, italic=True)
+    if widths is None:
+        for row in cells:
+            show_fields(dict(zip(headers, row, strict=True)))
+            say()
+        return
+    table = Table(title=None if title is None else Text(printable(title)), title_justify="left")
+    for header, width in zip(headers, widths, strict=True):
+        table.add_column(Text(header), width=width, overflow="fold", justify="right" if header in right else "left")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    out.print(table)
+
+
+def show_fields(fields: Mapping[str, object]) -> None:
+    """Write names and values, one a line. A value that is None is left out."""
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        if value is not None:
+            say(f"{name:<{width}}  {printable(value)}".rstrip())
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """How wide each column is, by its cells; None where words would have to be cut."""
+    full = [max(map(cell_len, cells)) for cells in columns]
+    left = room - 3 * len(columns) - 1  # a line and a blank on both sides of each
+    if sum(full) <= left:
+        return full
+    words = [max((cell_len(word) for cell in cells for word in cell.split()), default=0) for cells in columns]
+    widths = [max(word, min(whole, _NARROWEST)) for word, whole in zip(words, full, strict=True)]
+    left -= sum(widths)
+    if left < 0:
+        return None
+    for at, whole in enumerate(full):
+        more = min(left, whole - widths[at])
+        widths[at], left = widths[at] + more, left - more
+    return widths
+
+
+class Bar:
+    """How far something is, for `progress`."""
+
+    def __init__(self, shown: Progress | None, total: int) -> None:
+        self._shown = shown
+        self._task = shown.add_task("", total=total) if shown else None
+
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+        if self._shown is not None and self._task is not None:
+            self._shown.advance(self._task, count)
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Bar]:
+    """Show how far something is, on a terminal and where there is something to do."""
+    out = console()
+    if not total or not out.is_terminal:
+        yield Bar(None, total)
+        return
+    name = printable(description).replace("{", "{{").replace("}", "}}")
+    columns = (TextColumn(name, markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=out) as shown:
+        yield Bar(shown, total)
+
+
+def in_words(seconds: float) -> str:
+    """Return a span of time as people say it, in its two largest units: `45 s`, `12 min`, `5 h 3 min`, `1 d 3 h`."""
+    left = max(round(seconds), 0)
+    if left < 120:
+        return f"{left} s"
+    if left < 3600:
+        return f"{left // 60} min"
+    larger, unit, smaller, part = (left // 86400, "d", left % 86400 // 3600, "h")
+    if left < 86400:
+        larger, unit, smaller, part = (left // 3600, "h", left % 3600 // 60, "min")
+    return f"{larger} {unit} {smaller} {part}" if smaller else f"{larger} {unit}"
+
+
+def is_encodable(text: str) -> bool:
+    """Tell whether standard output can show all of a text."""
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def fit_encoding() -> None:
+    """Have standard output and error write in another way what their encoding has not, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != _SUBSTITUTING:
+            # Where the codec's own name is ascii, click writes UTF-8 past the stream.
+            is_ascii = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding=_ASCII if is_ascii else None, errors=_SUBSTITUTING)
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(_IN_ASCII.get(each) or ascii(each)[1:-1] for each in missing), error.end
+
+
+def _lookup(name: str) -> codecs.CodecInfo | None:
+    if name != _ASCII:
+        return None
+    known = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        known.encode,
+        known.decode,
+        incrementalencoder=known.incrementalencoder,
+        incrementaldecoder=known.incrementaldecoder,
+        name=_ASCII,
+    )
+
+
+codecs.register_error(_SUBSTITUTING, cast(Any, _substitute))
+codecs.register(_lookup)

@@ -1,0 +1,178 @@
+"""What manage.py shows of other people's text: as it is, and harmless, on every terminal."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from deploy import terminal
+from notifier.ids import new_id
+from notifier.models import ApiKey, AuditLine, DeadLetter, Heartbeat, Hold, OutboxMessage, ProviderState
+from tests.conftest import clean_environment
+from tests.running import ROOT
+
+#: Markup of rich, an emoji code, a colour, a title, a return, a C1 control, a reversed direction, half a character's
+#: pair, and words in three scripts.
+HOSTILE = "[/b][red]:smile: \x1b[31m\x1b]0;gone\x07\r\x9b2J \u202egnp.exe\u2066 Zoë 名前 עברית"
+HARMLESS = r"[/b][red]:smile: \u001b[31m\u001b]0;gone\u0007\u000d\u009b2J \u202egnp.exe\u2066 Zoë 名前 עברית"
+#: What a terminal obeys, beside the colours that are ours.
+STEERING = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+LETTER, NOTIFICATION = new_id(), new_id()
+COMMANDS = (
+    "dlq list",
+    f"dlq show {LETTER}",
+    "outbox",
+    "status",
+    "hold",
+    "api-keys list",
+    "audit",
+    "providers list",
+    "providers status sms",
+    "routes export",
+    "routes load {file} --dry-run",
+    "replay {hostile}",
+    "why {hostile}",
+    "hold {hostile}",
+    "{hostile}",
+)
+
+
+@pytest.fixture
+def environment(engine: Engine, database_url: str) -> dict[str, str]:
+    """A shell's, beside a database with such text in every column that a table shows."""
+    now = datetime.now(UTC)
+    stored = HOSTILE.replace("\x00", "")
+    rows = (
+        DeadLetter(
+            id=LETTER,
+            claims=1,
+            channel=stored,
+            event_type=stored,
+            reason=stored,
+            error=stored,
+            attempts=1,
+            created_at=now,
+        ),
+        OutboxMessage(notification_id=NOTIFICATION, channel="sms", recipient=stored, subject=stored, text=stored),
+        Heartbeat(name=stored, kind="worker", queues=[stored], seen_at=now),
+        Hold(id=new_id(), target=stored, held_by=stored, created_at=now),
+        ApiKey(id=new_id(), name=stored, key_hash=b"1", scopes=[stored], created_at=now),
+        AuditLine(id=new_id(), at=now, actor=stored, action=stored, target=stored, outcome=stored, request_id=stored),
+        ProviderState(channel="sms", name="outbox", failed_at=now - timedelta(minutes=1), error=stored, failures=2),
+    )
+    with Session(engine) as session, session.begin():
+        session.add_all(rows)
+    return {**clean_environment(), "DATABASE_URL": database_url, "NOTIFIER_SMS": "outbox:"}
+
+
+@pytest.fixture
+def commands(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    """Each command, with a file and a word that are as bad."""
+    file = tmp_path_factory.mktemp("routes") / "routes[red].yaml"
+    file.write_text('routes: {"[/b]\\e[31m\\u202e": {}}\n', encoding="utf-8")
+    argument = HOSTILE.split("]0", maxsplit=1)[0]
+    return [[part.format(file=file, hostile=argument) for part in command.split()] for command in COMMANDS]
+
+
+def piped(command: Sequence[str], environment: dict[str, str], encoding: str) -> str:
+    done = subprocess.run(
+        [sys.executable, ROOT / "manage.py", *command],
+        env={**environment, "PYTHONIOENCODING": encoding},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in {0, 1, 2}, command
+    return (done.stdout + done.stderr).decode(encoding)
+
+
+def on_a_terminal(command: Sequence[str], environment: dict[str, str], columns: int) -> str:
+    """What it writes on a terminal of so many columns."""
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {**environment, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+    for name in ("COLUMNS", "LINES", "NO_COLOR"):
+        environment.pop(name, None)
+    with subprocess.Popen(
+        [sys.executable, ROOT / "manage.py", *command],
+        env=environment,
+        cwd=ROOT,
+        stdin=there,
+        stdout=there,
+        stderr=there,
+    ):
+        os.close(there)
+        seen = b""
+        while True:
+            try:
+                chunk = os.read(here, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not chunk:
+                break
+            seen += chunk
+    os.close(here)
+    return seen.decode()
+
+
+def test_no_text_steers_a_terminal_or_ends_a_command(environment: dict[str, str], commands: list[list[str]]) -> None:
+    for command in commands:
+        for seen in (piped(command, environment, "utf-8"), on_a_terminal(command, environment, 72)):
+            assert "Traceback" not in seen, (command, seen)
+            assert not STEERING.search(seen.replace("\r\n", "\n").replace("\x1b[0m", "")), (command, seen)
+            assert "\x1b[31m\x1b" not in seen
+
+
+def test_the_text_is_shown_as_it_is(environment: dict[str, str]) -> None:
+    for command in ("dlq list", f"dlq show {LETTER}", "outbox", "hold", "status", "audit", "api-keys list"):
+        assert HARMLESS in piped(command.split(), environment, "utf-8"), command
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_no_encoding_is_too_small(environment: dict[str, str], commands: list[list[str]], encoding: str) -> None:
+    for command in [*commands, ["--help"], ["doctor"], ["dlq", "--help"]]:
+        seen = piped(command, environment, encoding)
+        assert "Traceback" not in seen, (command, seen)
+        assert "UnicodeEncodeError" not in seen, (command, seen)
+
+
+def test_no_id_is_cut(environment: dict[str, str]) -> None:
+    for columns in (40, 72, 200):
+        assert str(LETTER) in on_a_terminal(["dlq", "list"], environment, columns)
+    assert str(LETTER) in piped(["dlq", "list"], environment, "ascii")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (-3, "0 s"),
+        (119.4, "119 s"),
+        (120, "2 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (18_180, "5 h 3 min"),
+        (97_200, "1 d 3 h"),
+        (86_400, "1 d"),
+    ],
+)
+def test_spans_are_said_as_people_do(seconds: float, words: str) -> None:
+    assert terminal.in_words(seconds) == words
+
+
+def test_each_character_has_a_shape() -> None:
+    for number in [*range(0x3000), *range(0xD800, 0xE000), *range(0xE0000, 0xE0200), 0xFEFF, 0xFFF9]:
+        shown = terminal.printable(chr(number))
+        assert shown.isprintable() or chr(number) in "\u200c\u200d" or shown.isspace(), hex(number)
+        assert shown not in "\n\r\t\x0b\x0c\x85\u2028\u2029", hex(number)
