@@ -156,8 +156,9 @@ def post_batch() -> Response:
         except Invalid as error:
             outcomes.append(error)
     answers = _accept_all(loaded)
-    if answers and all(isinstance(answer, Unavailable) for answer in answers):
-        raise Unavailable("Postgres cannot be reached.")
+    away = [answer for answer in answers if isinstance(answer, Unavailable)]
+    if away and len(away) == len(answers):
+        raise away[0]
     written = iter(answers)
     refused = [outcome for outcome in outcomes if outcome is not None] + list(answers)
     metrics.count(

@@ -11,12 +11,13 @@ import orjson
 import structlog
 from flask import Flask, Response, current_app, request
 from flask_smorest import Api
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api.problem_types import ProblemType, of_status
 from notifier.errors import Conflict, Invalid, KeyReused, NotifierError, Unavailable
+from notifier.isolation import MIGRATE, is_unmigrated
 
 log = structlog.get_logger()
 
@@ -196,6 +197,11 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(Invalid, invalid)
     app.register_error_handler(Unavailable, unavailable)
     app.register_error_handler(Conflict, conflict)
+
+    def not_migrated(error: ProgrammingError) -> Response:
+        return _unavailable(2, MIGRATE) if is_unmigrated(error) else _unexpected(error)
+
+    app.register_error_handler(ProgrammingError, not_migrated)
     for kind in (OperationalError, InterfaceError, PoolTimeout):
         app.register_error_handler(kind, database_away)
     app.register_error_handler(Exception, _unexpected)

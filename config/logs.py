@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final, TextIO, cast
 import orjson
 import structlog
 
-from config.settings import Settings
+from config.settings import Settings, unknown_settings
 
 _CHATTY = ("alembic", "celery.app.trace", "celery.beat", "celery.worker.strategy", "kombu", "tornado.access")
 _TRACE: Final = "celery.app.trace"
@@ -70,6 +70,8 @@ def configure_logs(settings: Settings) -> None:
         # Several lines a task and a tick, beside the one that says what it did.
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+    for said in unknown_settings():
+        log.warning("unknown_setting", detail=said)
 
 
 class _Writer:

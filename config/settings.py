@@ -1,8 +1,8 @@
 """Every setting, parsed once from the environment. Nothing else reads it.
 
-A name beginning with NOTIFIER_ that is not listed here, or a value that does not parse, stops the start with
-one line that names the setting. Durations are seconds or ISO 8601 (`90`, `PT90S`, `P3D`), booleans
-`0|1|true|false`, lists comma-separated.
+A value that does not parse stops the start with one line that names the setting. A name that begins with NOTIFIER_ and
+is not listed here stops nothing, since another release may know it; `unknown_settings` tells of it. Durations are
+seconds or ISO 8601 (`90`, `PT90S`, `P3D`), booleans `0|1|true|false`, lists comma-separated.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -225,6 +226,8 @@ class Settings:
 
 #: Names that begin with NOTIFIER_ and are not fields: where to find a running stack.
 _OTHER_NAMES: Final = frozenset({"NOTIFIER_DATA_DIR"})
+#: How alike names must be for one to be suggested, from 0 to 1.
+_ALIKE: Final = 0.75
 
 
 def _parse(entry: Field[Any], value: str) -> object:
@@ -243,11 +246,30 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     return Settings(**values)  # type: ignore[arg-type]  # each was parsed by its own field's parser
 
 
+def _known() -> dict[str, Field[Any]]:
+    return {entry.metadata["env"]: entry for entry in fields(Settings)}
+
+
+def unknown_settings(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Say of each variable that looks like a setting that this release does not know it, and which is nearest.
+
+    Such a one stops nothing: while releases change, another one may know it.
+    """
+    names = os.environ if environ is None else environ
+    known = [*_known(), *_OTHER_NAMES]
+    unknown = sorted(name for name in names if name.startswith("NOTIFIER_") and name not in known)
+    nearest = [get_close_matches(name, known, 1, _ALIKE) for name in unknown]
+    return [
+        f"{name} is not a setting of this release; "
+        + (f"{alike[0]} is the nearest one" if alike else "docs/settings.md lists those there are")
+        for name, alike in zip(unknown, nearest, strict=True)
+    ]
+
+
 def _read(environ: Mapping[str, str]) -> tuple[dict[str, object], list[SettingsError]]:
     """The values by field, and all that is wrong with them."""
-    known = {entry.metadata["env"]: entry for entry in fields(Settings)}
-    unknown = sorted(name for name in environ if name.startswith("NOTIFIER_") and name not in {*known, *_OTHER_NAMES})
-    faults = [SettingsError(f"{name} is not a setting; docs/settings.md lists those there are") for name in unknown]
+    known = _known()
+    faults: list[SettingsError] = []
     values: dict[str, object] = {}
     for name, entry in known.items():
         if environ.get(name):
@@ -267,7 +289,8 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, object], list[SettingsE
 
 def all_faults() -> list[str]:
     """All that is wrong with the settings of this process, where `load_settings` stops at the first."""
-    return [str(fault) for fault in _read(_environ())[1]]
+    environ = _environ()
+    return [*unknown_settings(environ), *(str(fault) for fault in _read(environ)[1])]
 
 
 def running_stack(environ: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from notifier.attempts import Record, bounced_by, record
 from notifier.channels import Channel, OnAmbiguous, Status
@@ -33,7 +33,7 @@ from notifier.facts import Facts, read
 from notifier.failed_rows import BatchFailed, FailedRow
 from notifier.failover import Providers, Relay
 from notifier.gate import Gate, Passed
-from notifier.isolation import kind_of
+from notifier.isolation import is_away, kind_of
 from notifier.lanes import channel_of
 from notifier.listeners import Listeners
 from notifier.meters import CLAIM, COMPOSE, GATE, RECORD, Meter
@@ -326,8 +326,10 @@ class _Batch:
         try:
             with self._meter.step(COMPOSE):
                 made = self._composition.messages(rows)
-        except (OperationalError, InterfaceError) as error:
-            log.warning("attachments_not_read", error=type(error.orig).__name__, messages=len(rows))
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            log.warning("attachments_not_read", error=kind_of(error), messages=len(rows))
             self._postgres_is_away = True
             return
         took = time.monotonic() - began
@@ -379,7 +381,9 @@ class _Batch:
         try:
             with self._meter.step(RECORD):
                 record(self._transactions, self._unrecorded, finished=self._finished, told=self._told)
-        except (OperationalError, InterfaceError) as error:
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
             log.warning("record_failed", error=kind_of(error), results=len(self._unrecorded))
             self._postgres_is_away = True
             return False

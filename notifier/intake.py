@@ -25,7 +25,7 @@ from notifier import metrics
 from notifier.causes import Cause
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
-from notifier.isolation import is_away, kind_of
+from notifier.isolation import MIGRATE, is_away, is_unmigrated, kind_of
 
 log = structlog.get_logger()
 
@@ -167,7 +167,8 @@ class Intake:
         except Exception as error:
             if is_away(error):
                 log.warning("intake_unavailable", error=kind_of(error), drafts=len(drafts))
-                return [Unavailable("Postgres cannot be reached.")] * len(drafts)
+                why = MIGRATE if is_unmigrated(error) else "Postgres cannot be reached."
+                return [Unavailable(why)] * len(drafts)
             if len(drafts) > 1:
                 # One poisoned row must not fail its neighbours.
                 return [answer for draft in drafts for answer in self._answers([draft])]

@@ -23,10 +23,25 @@ Made = TypeVar("Made")
 #: Classes of SQLSTATE that blame the data, also where psycopg2 calls the error operational: data exception, integrity
 #: constraint, program limit exceeded (a key that is too long for its index).
 _OF_DATA: Final = frozenset({"22", "23", "54"})
+#: SQLSTATEs of a table, a column, a type, a function or an index that the database does not have (undefined_table,
+#: undefined_column, undefined_object, undefined_function, invalid_column_reference).
+_MISSING: Final = frozenset({"42P01", "42703", "42704", "42883", "42P10"})
+#: What is said where the database is older than the release.
+MIGRATE: Final = "The database is not migrated for this release yet; run 'manage.py migrate'."
+
+
+def is_unmigrated(error: BaseException) -> bool:
+    """Return whether an error says that the database lacks what a migration of this release makes."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) in _MISSING
 
 
 def is_away(error: Exception) -> bool:
-    """Return whether an error says that the database cannot do its work now, and nothing of the data."""
+    """Return whether an error says that the database cannot do its work now, and nothing of the data.
+
+    One that is not migrated yet is away, too: what waits for it goes on once it is.
+    """
+    if is_unmigrated(error):
+        return True
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     return (getattr(error.orig, "pgcode", None) or "")[:2] not in _OF_DATA

@@ -12,7 +12,7 @@ import structlog
 from celery import shared_task
 from celery.signals import worker_init, worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError as BrokerError
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from config.wiring import wiring
 from notifier import (
@@ -23,6 +23,7 @@ from notifier import (
     holds,
     letting_go,
     metrics,
+    migrations,
     receipts,
     recovery,
     retention,
@@ -60,10 +61,12 @@ def hand_over_due() -> None:
         with metrics.timed(metrics.TICK_SECONDS):
             _tick(spare_sending=time.monotonic() - _outage_ended < _SPARE_AFTER_OUTAGE)
         heartbeats.sign(wiring().engine, heartbeats.CLOCK, heartbeats.CLOCK)
-    except (OperationalError, InterfaceError) as error:
+    except DBAPIError as error:
+        if not is_away(error):
+            raise
         _outage_ended = time.monotonic()
         metrics.TICKS_FAILED.inc()
-        log.warning("tick_failed", error=type(error.orig).__name__)
+        log.warning("tick_failed", error=kind_of(error))
     except (BrokerError, *app.connection_for_write().recoverable_connection_errors) as error:
         metrics.TICKS_FAILED.inc()
         log.warning("tick_failed", error=type(error).__name__)
@@ -178,15 +181,34 @@ _stopping = threading.Event()
 
 
 @worker_init.connect
-def _hold_if_asked(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+def _begin(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    """Do what comes before the first message is taken."""
+    _wait_for_migrations()
+    _hold_if_asked()
+
+
+def _wait_for_migrations() -> None:
+    """Wait while the database is older than this release: what is sent could not be recorded in it."""
+    while True:
+        try:
+            missing = migrations.pending(wiring().engine)
+        except SQLAlchemyError:
+            return  # Postgres is away: each message finds that out for itself
+        if missing is None:
+            return
+        log.warning("not_migrated", missing=missing, run="manage.py migrate")
+        time.sleep(heartbeats.INTERVAL)
+
+
+def _hold_if_asked() -> None:
     """Place the hold of NOTIFIER_HOLD before the first message is taken, however long Postgres is away."""
     if not wiring().settings.hold:
         return
     while True:
         try:
             is_new = holds.hold(wiring().engine, holds.ALL, "NOTIFIER_HOLD")
-        except (OperationalError, InterfaceError) as error:
-            log.warning("hold_failed", error=type(error.orig).__name__)
+        except SQLAlchemyError as error:
+            log.warning("hold_failed", error=kind_of(error))
             time.sleep(heartbeats.INTERVAL)
         else:
             log.warning("held" if is_new else "held_already", target=holds.ALL, until="manage.py release")
@@ -211,6 +233,6 @@ def _sign_for_ever(name: str, queues: list[str]) -> None:
             if _stopping.is_set():
                 return heartbeats.sign_off(engine, name)
             heartbeats.sign(engine, name, heartbeats.WORKER, queues)
-        except (OperationalError, InterfaceError) as error:
-            log.warning("heartbeat_failed", error=type(error.orig).__name__)
+        except SQLAlchemyError as error:
+            log.warning("heartbeat_failed", error=kind_of(error))
         _stopping.wait(heartbeats.INTERVAL)

@@ -31,7 +31,7 @@ from sqlalchemy import make_url
 
 from api.app import create_app
 from config.queues import WORKERS
-from config.settings import Settings, read_settings
+from config.settings import Settings, read_settings, unknown_settings
 from config.values import parse_duration
 from config.wiring import Wiring
 from deploy.commands.cli import cli
@@ -217,6 +217,7 @@ def test_api_flower_and_grafana_alone_are_published_and_on_this_host_alone() -> 
 
 def test_metrics_ask_for_a_token_and_are_published_nowhere() -> None:
     for service in [*WORKER_SERVICES, "exporter"]:
+        assert unknown_settings(environment_of(service, NEEDED)) == []
         settings = read_settings(environment_of(service, NEEDED))
         assert settings.metrics_token == NEEDED["NOTIFIER_METRICS_TOKEN"]
         assert settings.metrics_address == ("0.0.0.0", 9090)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from config.settings import SettingsError
 from deploy.terminal import printable
 from notifier.errors import NotifierError
+from notifier.isolation import MIGRATE, is_unmigrated
 
 if TYPE_CHECKING:
     from config.wiring import Wiring
@@ -49,6 +50,10 @@ def _one_line() -> Iterator[None]:
         raise
     except (SettingsError, NotifierError) as error:
         raise click.ClickException(printable(error)) from None
+    except ProgrammingError as error:
+        if not is_unmigrated(error):
+            raise
+        raise click.ClickException(MIGRATE) from None
     except OperationalError as error:
         lines = str(error.orig).strip().splitlines() or ["no answer"]
         raise click.ClickException(f"Postgres cannot be reached: {printable(lines[0])}") from None

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from notifier.documents import to_json
 from notifier.isolation import Broken, attempt, in_parts, is_away, kind_of
@@ -29,6 +29,9 @@ class Said(Exception):
         (OperationalError, "53300", True),
         (InterfaceError, None, True),
         (OperationalError, "54000", False),
+        (ProgrammingError, "42P01", True),
+        (ProgrammingError, "42703", True),
+        (ProgrammingError, "42601", False),
         (DataError, "22P05", False),
         (IntegrityError, "23502", False),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import STACK_FILE, Settings, SettingsError, read_settings, running_stack
+from config.settings import STACK_FILE, Settings, SettingsError, read_settings, running_stack, unknown_settings
 from config.values import parse_duration
 from notifier.channels import Channel
 from notifier.signing import new_secret
@@ -75,7 +75,6 @@ def test_values_are_parsed() -> None:
         ("NOTIFIER_PUBLIC_URL", "https://☃.example"),
         ("DATABASE_URL", "mysql://localhost"),
         ("REDIS_URL", "localhost"),
-        ("NOTIFIER_NO_SUCH_THING", "1"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line_without_its_value(name: str, value: str) -> None:
@@ -84,6 +83,20 @@ def test_a_wrong_setting_is_named_in_one_line_without_its_value(name: str, value
     assert name in str(error.value)
     assert "\n" not in str(error.value)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("NOTIFIER_EMAIL_FORM", "NOTIFIER_EMAIL_FROM is the nearest one"),
+        ("NOTIFIER_RETENTION_TIME", "NOTIFIER_RETENTION is the nearest one"),
+        ("NOTIFIER_NO_SUCH_THING", "docs/settings.md lists those there are"),
+    ],
+)
+def test_a_setting_that_nobody_knows_stops_nothing_and_is_named(name: str, nearest: str) -> None:
+    environ = {**URL, name: "hunter2", "NOTIFIER_DATA_DIR": "x"}
+    read_settings(environ)
+    assert unknown_settings(environ) == [f"{name} is not a setting of this release; {nearest}"]
 
 
 @pytest.mark.parametrize(
