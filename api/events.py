@@ -1,13 +1,13 @@
 """Events: something happened."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
 
 from flask import Response, abort
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from api.accepting import (
@@ -43,6 +43,7 @@ from notifier import metrics, routing
 from notifier.drafts import Draft, draft_event
 from notifier.errors import Invalid, NotifierError, Unavailable
 from notifier.explaining import explain_event
+from notifier.finding import is_called_by_provider, was_tried_by
 from notifier.intake import Accepted, Answer
 from notifier.keys import Scope
 from notifier.models import Event, Notification
@@ -203,6 +204,18 @@ _EQUAL: Final = (
 )
 
 
+def _on_notifications(asked: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+    """The conditions that one of an event's notifications must meet, all of them the same one."""
+    by: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+        "notification_id": Notification.id.__eq__,
+        "subscription_id": Notification.subscription_id.__eq__,
+        "reason": Notification.reason.__eq__,
+        "provider": was_tried_by,
+        "message_id": is_called_by_provider,
+    }
+    return [condition(asked[name]) for name, condition in by.items() if asked[name] is not None]
+
+
 @blp.route("")
 @requires(Scope.READ)
 @blp.arguments(EventQuery, location="query", as_kwargs=False)
@@ -210,6 +223,10 @@ _EQUAL: Final = (
 def list_events(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List events, newest first."""
     query = filtered(select(Event), Event, asked, _EQUAL)
+    if asked["event_id"] is not None:
+        query = query.where(Event.id == asked["event_id"])
+    if conditions := _on_notifications(asked):
+        query = query.where(Event.id.in_(select(Notification.event_id).where(*conditions)))
     return page(parts().wiring.engine, query, Event.id, asked)
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 from flask import Response, abort
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from api.accepting import (
@@ -46,10 +46,11 @@ from notifier.channels import FINISHED
 from notifier.drafts import Draft, draft_notifications
 from notifier.errors import Invalid
 from notifier.explaining import explain
+from notifier.finding import ids_of_key, is_called_by_provider, was_tried_by
 from notifier.intake import Accepted
 from notifier.keys import Scope
 from notifier.looking import attempts_of, earlier_sends
-from notifier.models import Attempt, IdempotencyKey, Notification
+from notifier.models import Notification
 from notifier.plans import Plan, shared_fields
 from notifier.rendering import Envelope, as_members
 from notifier.users import people
@@ -179,16 +180,11 @@ def list_notifications(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page'
     """List notifications, newest first."""
     query = filtered(select(Notification), Notification, asked, _EQUAL)
     if asked["message_id"] is not None:
-        query = query.where(
-            Notification.id.in_(select(Attempt.notification_id).where(Attempt.message_id == asked["message_id"]))
-        )
+        query = query.where(is_called_by_provider(asked["message_id"]))
     if asked["provider"] is not None:
-        called = select(Attempt.id).where(
-            Attempt.notification_id == Notification.id, Attempt.provider == asked["provider"]
-        )
-        query = query.where(called.exists())
+        query = query.where(was_tried_by(asked["provider"]))
     if asked["idempotency_key"] is not None:
-        ids = select(func.unnest(IdempotencyKey.ids)).where(IdempotencyKey.key == asked["idempotency_key"])
+        ids = ids_of_key(asked["idempotency_key"])
         query = query.where(or_(Notification.id.in_(ids), Notification.event_id.in_(ids)))
     return page(parts().wiring.engine, query, Notification.id, asked)
 

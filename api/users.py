@@ -10,11 +10,17 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import requires
-from api.pages import page
+from api.pages import filtered, page
 from api.parts import parts
 from api.resources import Resource
-from api.schemas.pages import PageQuery
-from api.schemas.users import PreferencesSchema, UserExportSchema, UserOutSchema, UserPageSchema, UserSchema
+from api.schemas.users import (
+    PreferencesSchema,
+    UserExportSchema,
+    UserOutSchema,
+    UserPageSchema,
+    UserQuery,
+    UserSchema,
+)
 from notifier import users
 from notifier.erasure import erase_user
 from notifier.exporting import export
@@ -37,11 +43,14 @@ def _find(user_id: str) -> User:
 
 @blp.route("")
 @requires(Scope.READ)
-@blp.arguments(PageQuery, location="query", as_kwargs=False)
+@blp.arguments(UserQuery, location="query", as_kwargs=False)
 @blp.response(200, UserPageSchema)
 def list_users(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List users, newest first."""
-    return page(parts().wiring.engine, select(User), User.id, asked)
+    query = filtered(select(User), User, asked, ())
+    if asked["address"] is not None:
+        query = query.where(users.is_reached_at(asked["address"]))
+    return page(parts().wiring.engine, query, User.id, asked)
 
 
 @blp.route("/<name:user_id>", methods=["PUT"])

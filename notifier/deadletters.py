@@ -13,12 +13,13 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Engine, Row, Select, and_, delete, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, delete, or_, select, text
 
 from notifier import metrics
 from notifier.callbacks import tell
 from notifier.channels import Channel, EventStatus, Status
 from notifier.documents import to_json
+from notifier.finding import ids_of_key, is_called_by_provider, was_tried_by
 from notifier.ids import new_id
 from notifier.lanes import BATCH
 from notifier.models import DeadLetter, Event, Notification
@@ -140,6 +141,13 @@ def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
         metrics.count(metrics.DEAD_LETTERS, ((metrics.NONE, row.reason) for row in written))
 
 
+#: What filters find in a notification as in an event.
+_OF_BOTH: Final = (
+    *("user_id", "request_id", "source", "category", "template"),
+    *("cancellation_key", "dedup_key", "recipient"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which dead letters are meant; None does not filter."""
@@ -155,6 +163,16 @@ class Filters:
     source: str | None = None
     category: str | None = None
     template: str | None = None
+    cancellation_key: str | None = None
+    dedup_key: str | None = None
+    #: All forms in which the address may be kept (`addresses.sought`).
+    recipient: tuple[str, ...] | None = None
+    #: As long as the key is kept.
+    idempotency_key: str | None = None
+    #: Of the notification alone: an event has none of these.
+    subscription_id: UUID | None = None
+    provider: str | None = None
+    message_id: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     #: False: those that still stand. True: those that were requeued.
@@ -166,13 +184,10 @@ class Filters:
             value = getattr(self, column)
             if value is not None:
                 query = query.where(getattr(DeadLetter, column) == value)
-        given = {name: getattr(self, name) for name in ("user_id", "request_id", "source", "category", "template")}
-        wanted = {name: value for name, value in given.items() if value is not None}
-        if wanted:
-            notifications = select(Notification.id).filter_by(**wanted)
-            events = select(Event.id).filter_by(**wanted)
-            is_of_event = and_(DeadLetter.notification_id.is_(None), DeadLetter.event_id.in_(events))
-            query = query.where(or_(DeadLetter.notification_id.in_(notifications), is_of_event))
+        query = self._on_what_died(query)
+        if self.idempotency_key is not None:
+            ids = ids_of_key(self.idempotency_key)
+            query = query.where(or_(DeadLetter.notification_id.in_(ids), DeadLetter.event_id.in_(ids)))
         if self.created_after is not None:
             query = query.where(DeadLetter.created_at > self.created_after)
         if self.created_before is not None:
@@ -180,6 +195,29 @@ class Filters:
         if self.requeued is not None:
             query = query.where(DeadLetter.requeued_at.is_not(None) == self.requeued)
         return query
+
+    def _on_what_died(self, query: Select[Any]) -> Select[Any]:
+        """Add the conditions on a letter's notification, or on its event where that broke fan-out."""
+        of_both = [(name, value) for name in _OF_BOTH if (value := getattr(self, name)) is not None]
+        of_notification = [
+            *((Notification.subscription_id == self.subscription_id,) if self.subscription_id is not None else ()),
+            *((was_tried_by(self.provider),) if self.provider is not None else ()),
+            *((is_called_by_provider(self.message_id),) if self.message_id is not None else ()),
+        ]
+        if not of_both and not of_notification:
+            return query
+        notifications = select(Notification.id).where(*_equal(Notification, of_both), *of_notification)
+        is_found = DeadLetter.notification_id.in_(notifications)
+        if of_notification:
+            return query.where(is_found)
+        events = select(Event.id).where(*_equal(Event, of_both))
+        return query.where(or_(is_found, and_(DeadLetter.notification_id.is_(None), DeadLetter.event_id.in_(events))))
+
+
+def _equal(model: type[Event | Notification], given: Sequence[tuple[str, Any]]) -> list[ColumnElement[bool]]:
+    """Conditions on columns; a tuple stands for any of its values."""
+    columns = [(getattr(model, name), value) for name, value in given]
+    return [column.in_(value) if isinstance(value, tuple) else column == value for column, value in columns]
 
 
 def matching(engine: Engine, filters: Filters) -> Iterator[list[UUID]]:

@@ -1,12 +1,12 @@
 """Users: where people can be reached, and what they want to hear of."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, or_, select, text
 from sqlalchemy.orm import Session
 
 from notifier.channels import PENDING_IN_SQL, Channel
@@ -136,6 +136,12 @@ def _move(connection: Connection, channel: Channel, before: Person | None, after
         connection.execute(
             _MOVE, {"user_id": after.user_id, "channel": channel.value, "old": address, "new": successor}
         )
+
+
+def is_reached_at(forms: Collection[str]) -> ColumnElement[bool]:
+    """Tell whether a user is reached at an address, over any channel; `forms` as `addresses.sought` makes them."""
+    single = [getattr(User, name) for name in ADDRESS_FIELDS.values() if name != "push_tokens"]
+    return or_(*(column.in_(forms) for column in single), User.push_tokens.bool_op("&&")(list(forms)))
 
 
 def get(engine: Engine, user_id: str) -> User | None:

@@ -5,7 +5,7 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import ValidationError, fields, post_load, validate
 
-from api.schemas.fields import StrictBoolean, Timestamp, name
+from api.schemas.fields import AddressFilter, StrictBoolean, Timestamp, name
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE
 from notifier.channels import Channel
@@ -49,6 +49,13 @@ class FilterFields(ma.Schema):
     source = name(load_default=None)
     category = name(load_default=None)
     template = name(load_default=None)
+    recipient = AddressFilter(metadata={"description": "In any form in which it may be given."})
+    subscription_id = fields.UUID(load_default=None)
+    cancellation_key = name(load_default=None)
+    dedup_key = name(load_default=None)
+    idempotency_key = name(load_default=None, metadata={"description": "For as long as it is kept."})
+    provider = name(load_default=None, metadata={"description": "One that was called for it."})
+    message_id = name(1024, load_default=None, metadata={"description": "What the provider calls the message."})
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)
 

@@ -6,7 +6,18 @@ from typing import Any, Final
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, post_load, validate, validates_schema
 
-from api.schemas.fields import Address, ByName, JsonText, Matches, StrictBoolean, Timestamp, Zone, user_id
+from api.schemas.fields import (
+    Address,
+    AddressFilter,
+    ByName,
+    JsonText,
+    Matches,
+    StrictBoolean,
+    Timestamp,
+    Zone,
+    user_id,
+)
+from api.schemas.pages import PageQuery
 from api.schemas.scheduling import CATEGORY
 from notifier.channels import Channel
 from notifier.preferences import REST
@@ -61,6 +72,16 @@ class UserOutSchema(ma.Schema):
     attributes = JsonText()
     created_at = Timestamp()
     updated_at = Timestamp()
+
+
+class UserQuery(PageQuery):
+    """Which users."""
+
+    address = AddressFilter(
+        metadata={"description": "One where they can be reached, in any form in which it may be given."}
+    )
+    created_after = Timestamp(load_default=None)
+    created_before = Timestamp(load_default=None)
 
 
 class UserPageSchema(ma.Schema):
