@@ -30,6 +30,7 @@ from api.schemas.notifications import (
     AttemptPageSchema,
     CancelledSchema,
     CancelSchema,
+    ContentSchema,
     DirectNotificationSchema,
     MoveSchema,
     NotificationPageSchema,
@@ -43,6 +44,8 @@ from notifier.attachments import drop, store
 from notifier.callbacks import tell
 from notifier.cancelling import Cancelled, cancel, cancel_by_key, replace_older
 from notifier.channels import FINISHED
+from notifier.composing import CannotCompose
+from notifier.contents import Gone, content_of
 from notifier.drafts import Draft, draft_notifications
 from notifier.errors import Invalid
 from notifier.explaining import explain
@@ -230,6 +233,43 @@ def list_notification_attempts(notification_id: UUID) -> dict[str, Any]:
     with Session(parts().wiring.engine) as session:
         _find(session, notification_id)
         return {"items": attempts_of(session, notification_id), "next_cursor": None}
+
+
+@blp.route("/<uuid:notification_id>/content")
+@requires(Scope.READ)
+@blp.response(200, ContentSchema)
+@blp.alt_response(404, description="There is no such notification, or what it said is not kept any more: which.")
+@blp.alt_response(409, description="No message can be made of it: `detail` says why. It was not sent so.")
+def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response:
+    """Read what a notification says: what was sent, or before that what would be sent now.
+
+    It is made again from what is kept: for as long as `NOTIFIER_RETENTION` keeps it, and not once its user was deleted.
+    """
+    here = parts().wiring
+    with Session(here.engine) as session:
+        notification = _find(session, notification_id)
+    found = content_of(here.engine, here.sandbox, here.vault, here.settings.public_url, notification)
+    if isinstance(found, Gone):
+        return problem(404, found.why)
+    if isinstance(found, CannotCompose):
+        return problem(409, f"No message can be made of it: {found}.")
+    return {
+        "id": notification.id,
+        "channel": notification.channel,
+        "status": notification.status,
+        "attempts": notification.attempts,
+        "pinned_template": notification.pinned_template,
+        "rendered_now": notification.template_id is not None,
+        "subject": found.subject,
+        "text": found.text,
+        "html": found.html,
+        "sender": found.sender,
+        "reply_to": found.reply_to,
+        "attachments": [
+            {"name": each.name, "content_type": each.content_type, "bytes": len(each.content)}
+            for each in found.attachments
+        ],
+    }
 
 
 @blp.route("/<uuid:notification_id>/cancel", methods=["POST"])

@@ -172,6 +172,10 @@ class Composition:
                 return rows[:place]
         return rows
 
+    def has_content(self, row: Claimed) -> bool:
+        """Whether what a row is about is there: its event may have been purged."""
+        return row.id in self._contents
+
     def messages(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
         """The messages of some rows, or why there is none: an answer a row, in order. A row that breaks fails alone.
 

@@ -59,6 +59,17 @@ class Links:
             return None
 
 
+class HiddenLinks(Links):
+    """Links for whoever only looks at a message: they show where one stands, and do nothing."""
+
+    def __init__(self, public_url: str) -> None:
+        super().__init__(b"", public_url)
+
+    def url(self, channel: Channel, category: str, user_id: str | None, address: str) -> str:
+        """The place of the link in a message."""
+        return f"{self._prefix}***"
+
+
 def links(engine: Engine, public_url: str) -> Links:
     """The links of this installation, with the key in its database."""
     with engine.connect() as connection:

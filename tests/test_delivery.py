@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,7 @@ from standardwebhooks import Webhook
 
 from notifier.ids import new_id
 from tests.receivers import HttpReceiver, SmtpReceiver
-from tests.running import Running, wait_for
+from tests.running import Running, reaches, wait_for
 
 
 def test_an_email_arrives(system: Running, smtp: SmtpReceiver) -> None:
@@ -67,6 +68,56 @@ def test_a_webhook_arrives_signed_and_as_it_was_sent(system: Running, http: Http
     assert received.json["timestamp"] == "2026-11-21T09:00:00Z"
     assert received.json["id"] == answer.json()["id"]
     Webhook(system.environment["NOTIFIER_WEBHOOK_SECRET"]).verify(received.body, received.headers)
+
+
+def content_of(system: Running, notification_id: str) -> tuple[int, dict[str, Any]]:
+    answer = system.get(f"/api/v1/notifications/{notification_id}/content")
+    return answer.status_code, answer.json()
+
+
+def test_what_was_sent_can_be_read(system: Running, smtp: SmtpReceiver, http: HttpReceiver) -> None:
+    given = {"channel": "email", "recipient": "content@example.com", "subject": "Hi", "body": "As given"}
+    given |= {"from": "Shop <shop@example.com>", "attachments": [{"name": "a.txt", "content": "aGVsbG8="}]}
+    [made] = system.post("/api/v1/notifications", given).json()["items"]
+    reaches(system, made["id"], "sent")
+    status, found = content_of(system, made["id"])
+    assert status == 200, found
+    assert (found["subject"], found["text"], found["html"]) == ("Hi", "As given", None)
+    assert (found["from"], found["attempts"], found["rendered_now"]) == ("Shop <shop@example.com>", 1, False)
+    assert [(each["name"], each["bytes"]) for each in found["attachments"]] == [("a.txt", 5)]
+    http.answer("/content", 204)
+    hook = system.finished(system.event(recipient=http.url("/content"), channel="webhook", payload={"n": 1}))
+    [received] = http.received("/content")
+    assert content_of(system, hook["id"])[1]["text"].encode() == received.body
+
+
+def test_what_a_template_said_is_in_the_version_that_was_sent(system: Running, smtp: SmtpReceiver) -> None:
+    template = f"{system.url}/api/v1/templates/content"
+    said = {"channel": "email", "subject": "{{ n }}", "html": "<p>{{ n }} {{ unsubscribe_url }}</p>"}
+    assert system.http.put(template, json=said, timeout=20).ok
+    sent = system.finished(
+        system.event(recipient="version@example.com", channel="email", template="content", payload={"n": "one"})
+    )
+    assert system.http.put(template, json={**said, "subject": "changed", "html": "changed"}, timeout=20).ok
+    status, found = content_of(system, sent["id"])
+    assert status == 200, found
+    assert (found["subject"], found["template"]["version"], found["rendered_now"]) == ("one", 1, True)
+    # Whoever reads it gets no key to somebody's preferences.
+    assert found["html"].startswith("<p>one http")
+    assert found["html"].endswith("/u/***</p>")
+
+
+def test_what_an_erased_person_was_sent_is_gone(system: Running, smtp: SmtpReceiver) -> None:
+    user = {"email": "content-gone@example.com"}
+    assert system.http.put(f"{system.url}/api/v1/users/u_content", json=user, timeout=20).ok
+    body = {"user_id": "u_content", "channel": "email", "body": "Dear you"}
+    [made] = system.post("/api/v1/notifications", body).json()["items"]
+    reaches(system, made["id"], "sent")
+    assert content_of(system, made["id"])[1]["text"] == "Dear you"
+    assert system.http.delete(f"{system.url}/api/v1/users/u_content", timeout=20).ok
+    status, found = content_of(system, made["id"])
+    assert (status, "erased" in found["detail"]) == (404, True)
+    assert "Dear" not in str(found)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ OPERATIONS = [
     "listNotifications",
     "getNotification",
     "listNotificationAttempts",
+    "getNotificationContent",
     "cancelNotification",
     "cancelNotifications",
     "moveNotification",

@@ -252,6 +252,44 @@ class NotificationWithAttemptsSchema(NotificationSchema):
     )
 
 
+class AttachedSchema(ma.Schema):
+    """A file that goes along with an email, without its content."""
+
+    name = fields.String()
+    content_type = fields.String()
+    bytes = fields.Integer()
+
+
+class ContentSchema(ma.Schema):
+    """What a notification says."""
+
+    id = fields.UUID()
+    channel = fields.String(validate=validate.OneOf(list(Channel)))
+    status = fields.String(validate=validate.OneOf(list(Status)))
+    attempts = fields.Integer(metadata={"description": "Provider calls so far; 0: nobody was sent this yet."})
+    template = fields.Nested(
+        PinnedTemplateSchema, attribute="pinned_template", allow_none=True, metadata={"description": "Null: built in."}
+    )
+    rendered_now = fields.Boolean(
+        metadata={
+            "description": "True where a template said it: that was rendered now, in the version that the notification"
+            " has, with what is known of the user now. False: nothing in it can have changed."
+        }
+    )
+    subject = fields.String(allow_none=True)
+    text = fields.String(
+        metadata={
+            "description": "The text; of a webhook its body. A link to unsubscribe ends in `***`, since it is a key."
+        }
+    )
+    html = fields.String(allow_none=True)
+    sender = fields.String(
+        data_key="from", allow_none=True, metadata={"description": "Null: the channel's, `NOTIFIER_EMAIL_FROM`."}
+    )
+    reply_to = fields.String(allow_none=True)
+    attachments = fields.List(fields.Nested(AttachedSchema))
+
+
 class NotificationsSchema(ma.Schema):
     """The notifications that a request made."""
 

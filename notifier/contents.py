@@ -1,0 +1,51 @@
+"""What a notification says, made again from what is kept of it.
+
+No copy of a message is kept. Its content, its event and the version of its template are, for as long as their retention
+lasts and nobody has its recipient erased; the same code as at sending makes the message of them. What a template says
+of its user is what is known of them now.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import Engine
+
+from notifier.channels import Channel
+from notifier.claiming import Claimed
+from notifier.composing import CannotCompose, Composer
+from notifier.models import Notification
+from notifier.providers import Message
+from notifier.sandbox import Sandbox
+from notifier.unsubscribing import HiddenLinks
+from notifier.vault import Vault
+
+_FIELDS: Final = frozenset(each.name for each in dataclasses.fields(Claimed)) - {"now"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """There is no content (any more): why, for people."""
+
+    why: str
+
+
+def content_of(
+    engine: Engine, sandbox: Sandbox, vault: Vault, public_url: str, notification: Notification
+) -> Message | Gone | CannotCompose:
+    """The message of a notification, without its link to unsubscribe, which is a key; or why there is none.
+
+    Gone: it is not kept. CannotCompose: it is, but no message can be made of it, and so none was sent.
+    """
+    if notification.channel is None:
+        return Gone("No message was made: nobody could be reached over any channel.")
+    if notification.recipient is None and notification.subscription_id is None:
+        return Gone("Its recipient was erased, or has no address any more, and what it said is not shown.")
+    row = Claimed(**{name: getattr(notification, name) for name in _FIELDS}, now=datetime.now(UTC))
+    composer = Composer(engine, Channel(notification.channel), sandbox, HiddenLinks(public_url), vault)
+    composition = composer.begin([row], {})
+    if not composition.has_content(row):
+        return Gone("Its event is not kept any more: its retention is over.")
+    [message] = composition.messages([row])
+    return message
