@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from config.settings import STACK_FILE
 from deploy.ports import free_port
 from notifier import heartbeats
+from notifier.metrics import VERSION
 from tests.conftest import clean_environment
 from tests.providers import receivers
 from tests.receivers import HttpReceiver, SmtpReceiver
@@ -383,3 +384,29 @@ def test_why_tells_what_happened_in_local_time(system: Running, env: dict[str, s
     assert "It is critical" in said
     assert "\x1b" not in said
     assert "No notification" in manage("why", "nobody-known", environment=env).stderr
+
+
+def test_the_version_is_told() -> None:
+    assert succeed("--version", environment=clean_environment()).strip() == f"notifier {VERSION}"
+
+
+def test_the_api_says_where_it_listens_and_nothing_else(system: Running, env: dict[str, str]) -> None:
+    said = system.api.output().splitlines()
+    assert said[0] == f"Listening on http://127.0.0.1:{system.port}."
+    assert not [line for line in said if "blocking threads" in line]
+    done = manage("api", "--port", str(system.port), environment=env)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"Error: cannot listen on 127.0.0.1, port {system.port}: Address already in use"
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/api/v1/events", "/api/v1/events/1", "/nothing", "/openapi.json"]
+)
+def test_answers_end_with_a_newline(system: Running, path: str) -> None:
+    assert system.get(path).text.endswith("}\n")
+
+
+def test_what_is_accepted_and_refused_ends_with_a_newline(system: Running) -> None:
+    for body in ({"event_type": "newline", "payload": {}}, {}):
+        assert system.post("/api/v1/events", body).text.endswith("}\n")
+    assert system.post("/api/v1/events/batch", {"events": [{"event_type": "newline"}, {}]}).text.endswith("}\n")

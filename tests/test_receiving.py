@@ -446,6 +446,14 @@ def test_listen_lets_a_delayed_answer_go_when_it_stops(listen: Start) -> None:
     assert answers == [204]
 
 
+def test_listen_obeys_an_interrupt_though_its_shell_had_it_ignored(start: Start, tmp_path: Path) -> None:
+    # As a shell without job control starts what stands before an ampersand.
+    command = ["env", "--ignore-signal=INT", sys.executable, ROOT / "manage.py", "listen", "--port", "0"]
+    process = start(command, clean_environment(), tmp_path)
+    process.popen.send_signal(signal.SIGINT)
+    assert ended(process).startswith("Received 0,")
+
+
 def test_listen_says_in_one_line_what_is_wrong(listen: Start, tmp_path: Path) -> None:
     taken = str(listen().port)
     done = manage("listen", "--port", taken, environment=clean_environment(), cwd=tmp_path)
