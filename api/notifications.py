@@ -52,7 +52,7 @@ from notifier.explaining import explain
 from notifier.finding import ids_of_key, is_called_by_provider, was_tried_by
 from notifier.intake import Accepted
 from notifier.keys import Scope
-from notifier.looking import attempts_of, earlier_sends
+from notifier.looking import attempts_of, earlier_sends, receipts_of
 from notifier.models import Notification
 from notifier.plans import Plan, shared_fields
 from notifier.rendering import Envelope, as_members
@@ -207,6 +207,7 @@ def _told(session: Session, notification: Notification) -> dict[str, Any]:
         "explanation": explain(notification),
         "attempt_log": attempts_of(session, notification.id),
         "earlier_sends": earlier_sends(session, notification.id),
+        "receipts": receipts_of(session, notification.id),
     }
 
 

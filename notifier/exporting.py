@@ -46,6 +46,8 @@ _NOTIFICATIONS: Final = f"""
         ) AS dead_letters, (
             SELECT coalesce(json_agg(r ORDER BY id), '[]') FROM resends r WHERE r.notification_id = n.id
         ) AS resends, (
+            SELECT coalesce(json_agg(t ORDER BY happened_at), '[]') FROM taken_receipts t WHERE t.notification_id = n.id
+        ) AS receipts, (
             SELECT coalesce(json_agg(json_build_object('id', id, 'name', name, 'content_type', content_type,
                 'bytes', octet_length(content)) ORDER BY id), '[]')
             FROM attachments WHERE id IN (SELECT {named_in("n.content")})

@@ -13,7 +13,7 @@ from notifier.addresses import folded
 from notifier.channels import Channel
 from notifier.holds import ALL
 from notifier.ids import first_id_of, time_of
-from notifier.models import Attempt, Hold, Notification, Resend, Suppression
+from notifier.models import Attempt, Hold, Notification, Resend, Suppression, TakenReceipt
 
 #: Notifications of one recipient that are shown.
 _LATEST: Final = 5
@@ -117,3 +117,9 @@ def earlier_sends(session: Session, notification_id: UUID) -> list[Resend]:
     """How a notification stood each time that somebody had it sent again, oldest first."""
     query = select(Resend).where(Resend.notification_id == notification_id)
     return list(session.scalars(query.order_by(Resend.id)))
+
+
+def receipts_of(session: Session, notification_id: UUID) -> list[TakenReceipt]:
+    """What providers have said of a notification, in the order in which it happened."""
+    query = select(TakenReceipt).where(TakenReceipt.notification_id == notification_id)
+    return list(session.scalars(query.order_by(TakenReceipt.happened_at, TakenReceipt.id)))

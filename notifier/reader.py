@@ -36,6 +36,7 @@ GRANTED: Final[Mapping[str, frozenset[str]]] = {
     ),
     "attempts": _names("id notification_id number provider outcome status_code fault duration_ms started_at timing"),
     "receipts": _names("id notification_id provider kind happened_at due_at keep_until"),
+    "taken_receipts": _names("id notification_id provider kind happened_at taken_at applied"),
     "resends": _names("id notification_id how asked_at status reason sent_at delivered_at attempts"),
     "dead_letters": _names(
         "id notification_id event_id claims channel event_type reason attempts created_at requeued_at"
@@ -51,6 +52,7 @@ WITHHELD: Final[Mapping[str, frozenset[str]]] = {
     "notifications": _names("recipient user_id content rule cancellation_key dedup_key target_date lead_time timezone"),
     "attempts": _names("message_id error response_excerpt request_headers response_headers"),
     "receipts": _names("message_id error"),
+    "taken_receipts": _names("message_id error"),
     "resends": _names("asked_by explanation"),
     "dead_letters": frozenset({"error"}),
 }

@@ -47,6 +47,9 @@ _OLDER: Final = timedelta(seconds=30)
 _APPLICABLE: Final = (Status.SENT, Status.RETRYING)
 _WAITING: Final = LIVE - {*_APPLICABLE}
 
+#: What is kept of a receipt, in its own words.
+_SAID: Final = ("notification_id", "provider", "kind", "message_id", "error", "happened_at")
+
 _LOCK: Final = text("""
     SELECT id, status, claims, attempts, tries, channel, recipient FROM notifications
     WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
@@ -93,6 +96,15 @@ _KEEP: Final = text("""
     FROM json_to_recordset(CAST(:given AS json)) AS given(id uuid, notification_id uuid, provider text, kind text,
         message_id text, error text, happened_at timestamptz)
     ORDER BY id ON CONFLICT (id) DO NOTHING
+""")
+
+# One that waited before stands there already, and has moved its notification by now.
+_REMEMBER: Final = text("""
+    INSERT INTO taken_receipts (id, notification_id, provider, kind, message_id, error, happened_at, taken_at, applied)
+    SELECT id, notification_id, provider, kind, message_id, error, happened_at, now(), applied
+    FROM json_to_recordset(CAST(:given AS json)) AS given(id uuid, notification_id uuid, provider text, kind text,
+        message_id text, error text, happened_at timestamptz, applied boolean)
+    ORDER BY id ON CONFLICT (id) DO UPDATE SET applied = true WHERE excluded.applied AND NOT taken_receipts.applied
 """)
 
 
@@ -194,9 +206,29 @@ def _apply(connection: Connection, receipts: Collection[Receipt], found: _Found)
             early.add(receipt)
         elif row.status in _APPLICABLE and found.is_of(receipt.provider, row):
             applicable.setdefault(receipt.notification_id, receipt)
+    _remember(connection, receipts, applicable, found)
     _deliver(connection, [each for each in applicable.values() if each.kind is Kind.DELIVERED])
     _bounce(connection, [each for each in applicable.values() if each.kind is not Kind.DELIVERED], found)
     return early
+
+
+def _remember(
+    connection: Connection, receipts: Collection[Receipt], applied: Mapping[UUID, Receipt], found: _Found
+) -> None:
+    """Keep for its story what was said of each notification, by a provider that was called for it."""
+    given: dict[UUID, dict[str, object]] = {}
+    # In the order in which they count: of several of one id the first one stands.
+    for receipt in sorted(set(receipts), key=lambda receipt: receipt.happened_at):
+        row = found.rows.get(receipt.notification_id)
+        if row is None or not found.is_of(receipt.provider, row):
+            continue
+        said = (receipt.provider, receipt.kind, receipt.message_id)
+        receipt_id = derived_id(millisecond_of(row.id), row.id, row.claims, *said)
+        line = {name: getattr(receipt, name) for name in _SAID}
+        kept = given.setdefault(receipt_id, {"id": receipt_id, **line, "applied": False})
+        kept["applied"] = kept["applied"] or applied.get(row.id) == receipt
+    if given:
+        connection.execute(_REMEMBER, {"given": orjson.dumps(list(given.values())).decode()})
 
 
 def _bounce(connection: Connection, bounced: Sequence[Receipt], found: _Found) -> None:

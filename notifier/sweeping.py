@@ -184,6 +184,7 @@ EXPIRING: Final = (
     Expiry("dedup_keys", "channel, address, key", "until <= now()", "until"),
     Expiry("outbox", "id", "created_at < :before", "id"),
     Expiry("resends", "id", "id < :rows", "id"),
+    Expiry("taken_receipts", "id", "id < :rows", "id"),
     Expiry("receipts", "id", "keep_until <= now()", "due_at"),
     Expiry("heartbeats", "name", "seen_at <= now() - interval '1 day'", "name"),
 )

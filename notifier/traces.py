@@ -18,6 +18,7 @@ _WIPE: Final = (
     """),
     text(f"UPDATE dead_letters SET error = {_CLASS} WHERE notification_id = ANY(:ids)"),
     text(f"UPDATE receipts SET error = {_CLASS} WHERE notification_id = ANY(:ids)"),
+    text(f"UPDATE taken_receipts SET error = {_CLASS} WHERE notification_id = ANY(:ids)"),
     text("UPDATE resends SET explanation = NULL WHERE notification_id = ANY(:ids)"),
     text("DELETE FROM outbox WHERE notification_id = ANY(:ids)"),
     text("DELETE FROM dedup_keys WHERE notification_id = ANY(:ids)"),

@@ -904,3 +904,30 @@ def test_a_bounce_brings_the_next_channel(system: Running) -> None:
     push = wait_for(lambda: system.sql("SELECT id, channel FROM notifications WHERE follows = :id", id=sms))[0]
     assert push.channel == "push"
     assert reaches(system, str(push.id), "sent", "delivered")["attempts"] == 1
+
+
+def test_a_notification_tells_its_receipts(system: Running) -> None:
+    engine = system.engine
+    row_id = row(engine, "sent")
+    first = replace(of(row_id, ago=20), message_id="m-1")
+    for _ in range(2):
+        taken(engine, first)
+    taken(engine, bounce(row_id))
+    taken(engine, replace(of(row_id), provider="someone-else"))
+    delivered, late = system.notification(str(row_id))["receipts"]
+    assert (delivered["kind"], delivered["provider"], delivered["message_id"]) == ("delivered", "acme", "m-1")
+    assert datetime.fromisoformat(delivered["happened_at"]) == first.happened_at.replace(
+        microsecond=datetime.fromisoformat(delivered["happened_at"]).microsecond
+    )
+    assert delivered["taken_at"] > delivered["happened_at"]
+    assert (late["kind"], late["error"]) == ("bounced", "acme 5, nobody there")
+    assert (delivered["applied"], late["applied"]) == (True, False)
+
+
+def test_a_receipt_that_waited_is_told_once_and_as_applied(engine: Engine) -> None:
+    row_id = row(engine, "sending")
+    taken(engine, of(row_id))
+    assert not one(engine, "SELECT applied FROM taken_receipts WHERE notification_id = :id", id=row_id).applied
+    move(engine, row_id, "sent")
+    assert hurry(engine) == 1
+    assert one(engine, "SELECT applied FROM taken_receipts WHERE notification_id = :id", id=row_id).applied

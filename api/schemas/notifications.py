@@ -12,6 +12,7 @@ from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.channels import Channel, Status
 from notifier.plans import Strategy
 from notifier.providers import Outcome
+from notifier.providers.receipts import Kind
 from notifier.resending import How
 
 #: The most files that go along with one notification.
@@ -238,11 +239,35 @@ class EarlierSendSchema(ma.Schema):
     attempts = fields.Integer(metadata={"description": "Provider calls until then."})
 
 
+class ReceiptSchema(ma.Schema):
+    """What a provider has said of a message after it took it."""
+
+    provider = fields.String()
+    kind = fields.String(
+        validate=validate.OneOf(list(Kind)),
+        metadata={
+            "description": "`delivered`, `bounced` for good, `bounced_here` (another provider may do better) or"
+            " `bounced_for_now` (a later attempt may arrive)."
+        },
+    )
+    happened_at = Timestamp(metadata={"description": "By the provider's clock, where it says when."})
+    taken_at = Timestamp(metadata={"description": "When we were told, the first time."})
+    error = fields.String(allow_none=True, metadata={"description": "Of a bounce: why."})
+    message_id = fields.String(allow_none=True, metadata={"description": "What the provider calls the message."})
+    applied = fields.Boolean(
+        metadata={"description": "Whether it counted; not where it came too late, too early or said what was known."}
+    )
+
+
 class NotificationWithAttemptsSchema(NotificationSchema):
     """A notification with its attempts, and what it was before it was sent again."""
 
     explanation = fields.String(metadata={"description": "Where it stands and why, in words."})
     attempt_log = fields.List(fields.Nested(AttemptSchema))
+    receipts = fields.List(
+        fields.Nested(ReceiptSchema),
+        metadata={"description": "What its providers have said of it, in order; only of those called for it."},
+    )
     earlier_sends = fields.List(
         fields.Nested(EarlierSendSchema),
         metadata={

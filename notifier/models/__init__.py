@@ -21,6 +21,7 @@ from notifier.models.route import Route
 from notifier.models.signing_key import SigningKey
 from notifier.models.subscription import Endpoint, Listeners, Subscription
 from notifier.models.suppression import OptOut, Suppression
+from notifier.models.taken_receipt import TakenReceipt
 from notifier.models.template import Template
 from notifier.models.user import User
 
@@ -49,6 +50,7 @@ __all__ = [
     "SigningKey",
     "Subscription",
     "Suppression",
+    "TakenReceipt",
     "Template",
     "User",
     "attempt_id",

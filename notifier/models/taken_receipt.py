@@ -1,0 +1,30 @@
+"""What providers have said of a message: the history, where `receipts` holds what waits."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from notifier.models.declarative import Base
+
+
+class TakenReceipt(Base):
+    """A receipt of a notification, from a provider that was called for it."""
+
+    __tablename__ = "taken_receipts"
+
+    #: Of its notification's millisecond, and derived from what it says of which send: it stands here once.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    notification_id: Mapped[UUID] = mapped_column(index=True)
+    provider: Mapped[str]
+    #: One of notifier.providers.receipts.Kind.
+    kind: Mapped[str]
+    #: What the provider calls the message, where it says so.
+    message_id: Mapped[str | None]
+    #: Of a bounce: why.
+    error: Mapped[str | None]
+    happened_at: Mapped[datetime]
+    #: When we were told, the first time.
+    taken_at: Mapped[datetime]
+    #: Whether it has moved the notification; one that came late, twice or too early has not.
+    applied: Mapped[bool]
