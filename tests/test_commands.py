@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, text
@@ -358,6 +360,13 @@ def test_why_an_sms_did_not_go_out(start_system: Callable[..., Running], env: di
     assert f"{stuck}, made at " in told
     assert "attempt 1 by twilio: unsent (refused: connection refused)" in told
     assert "s3cret" not in told
+    told = succeed("why", stuck, environment=here)
+    assert "The provider twilio fails since " in told
+    assert "left alone (refused: connection refused); one message tries it from " in told
+    assert " holds sms since " in told
+    assert "Its address is on the suppression list by now: asked us to." in told
+    assert "It names no user, so nobody's quiet hours hold it up." in told
+    assert "s3cret" not in told
     done = manage("providers", "status", "sms", "Ada", environment=here)
     assert done.returncode == 2
     assert "Not a phone number" in done.stderr
@@ -383,7 +392,107 @@ def test_why_tells_what_happened_in_local_time(system: Running, env: dict[str, s
     assert "It may have arrived 2 times: by attempts 1, 2." in said
     assert "It is critical" in said
     assert "\x1b" not in said
-    assert "No notification" in manage("why", "nobody-known", environment=env).stderr
+    assert "Its user has set no quiet hours." not in said
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "nobody-known",
+        "nobody/known",
+        "",
+        "\x1b[31m\u202e",
+        "\udcff",
+        "%",
+        "[red]",
+        "01a22194-6b9e-7199-8934-ad1d48133d9e",
+    ],
+)
+def test_why_of_what_nobody_knows_is_an_error_of_one_line(env: dict[str, str], asked: str) -> None:
+    done = manage("why", asked, environment=env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: No notification or event of that id, address, user or request is known.\n"
+
+
+def made_nothing(system: Running, event_type: str, payload: dict[str, Any], request: str) -> str:
+    """An event that was fanned out and made no notification."""
+    body = {"event_type": event_type, "payload": payload}
+    event: str = system.post("/api/v1/events", body, headers={"X-Request-Id": request}).json()["id"]
+    wait_for(lambda: system.get(f"/api/v1/events/{event}").json()["status"] == "processed")
+    assert system.notifications(event) == []
+    return event
+
+
+def test_why_tells_why_an_event_made_nothing(system: Running, env: dict[str, str]) -> None:
+    nobody = made_nothing(system, "why.nobody", {}, "why-request-nobody")
+    for asked in (nobody, "why-request-nobody"):
+        said = succeed("why", asked, environment=env)
+        assert f"event {nobody}\n" in said
+        assert "Accepted: why.nobody by anonymous, by request why-request-nobody." in said
+        assert "No route is for why.nobody." in said
+        assert "No subscription is for why.nobody." in said
+    definitions: dict[str, dict[str, Any]] = {
+        "why-filter": {"filter": "payload.total > `100`"},
+        "why-off": {"enabled": False},
+    }
+    for name, fields in definitions.items():
+        route = {"event_type": "why.route", "to": {"user_id": "payload.user_id"}, **fields}
+        system.http.put(f"{system.url}/api/v1/routes/{name}", json=route, timeout=20).raise_for_status()
+    subscription = {"url": "https://why.example/", "event_types": ["why.route"], "filter": "payload.total > `200`"}
+    heard = system.post("/api/v1/subscriptions", subscription).json()["id"]
+    event = made_nothing(system, "why.route", {"total": 5}, "why-request-route")
+    said = succeed("why", event, environment=env)
+    assert "The route why-filter is for its type, and its filter does not want it: payload.total > `100`." in said
+    assert "The route why-off is disabled." in said
+    assert f"The subscription {heard} is for its type, and its filter does not want it: payload.total > `200`." in said
+    route = {"event_type": "why.nobody", "to": {"user_id": "payload.user_id"}}
+    system.http.put(f"{system.url}/api/v1/routes/why-later", json=route, timeout=20).raise_for_status()
+    assert "The route why-later is for it by now" in succeed("why", nobody, environment=env)
+    system.sql("UPDATE routes SET definition = '[]' WHERE name = 'why-later'")
+    assert "The route why-later is for it, and cannot be used: " in succeed("why", nobody, environment=env)
+    for name in (*definitions, "why-later"):
+        system.http.delete(f"{system.url}/api/v1/routes/{name}", timeout=20).raise_for_status()
+    system.http.delete(f"{system.url}/api/v1/subscriptions/{heard}", timeout=20).raise_for_status()
+
+
+def test_why_tells_of_an_event_that_broke_fan_out(system: Running, env: dict[str, str]) -> None:
+    event, letter = str(uuid4()), str(uuid4())
+    system.sql(
+        "INSERT INTO events (id, event_type, source, status, payload, recipient, channel, critical, priority,"
+        " created_at, error)"
+        " VALUES (:id, 'why.broken', 'test', 'failed', '{}', '+4915112340055', 'sms', false, 'normal', now(),"
+        " E'broke \\x1b[31m')",
+        id=event,
+    )
+    system.sql(
+        "INSERT INTO dead_letters (id, event_id, claims, event_type, reason, error, attempts, created_at)"
+        " VALUES (:id, :event, 0, 'why.broken', 'fan_out_failed', 'too bad', 0, now())",
+        id=letter,
+        event=event,
+    )
+    for asked in (event, letter, "+4915112340055", " 4915112340055", "+49 1511 2340055"):
+        said = succeed("why", asked, environment=env)
+        assert "It was given up: fan_out_failed (too bad)." in said, asked
+        assert r"stands in the dead letters: broke \u001b[31m." in said, asked
+    system.sql("DELETE FROM dead_letters WHERE id = :id", id=letter)
+    system.sql("DELETE FROM events WHERE id = :id", id=event)
+
+
+def test_why_knows_addresses_with_a_plus_and_ids_with_a_slash(system: Running, env: dict[str, str]) -> None:
+    posted = {"recipient": "why+tag@example.com", "channel": "email", "send_at": "2040-01-01T00:00:00Z"}
+    event = system.event(event_type="why.plus", **posted)
+    [notification] = wait_for(lambda: system.notifications(event))
+    # As they were accepted once.
+    system.sql("UPDATE notifications SET user_id = 'team/why' WHERE id = :id", id=notification["id"])
+    for asked in ("why+tag@example.com", "why tag@EXAMPLE.com", "team/why"):
+        assert f"{notification['id']}\n" in succeed("why", asked, environment=env), asked
+    system.http.put(f"{system.url}/api/v1/users/why-quiet", json={"email": "q+w@example.com"}, timeout=20)
+    for asked in ("why-quiet", "q+w@example.com"):
+        said = succeed("why", asked, environment=env)
+        assert said == "user why-quiet\n  Nothing was made for it that is still kept.\n"
+    system.post("/api/v1/suppressions", {"address": "gone+w@example.com", "channel": "email", "reason": "asked us to"})
+    said = succeed("why", "Gone+W@example.com", environment=env)
+    assert "It was put on the suppression list: asked us to." in said
 
 
 def test_the_version_is_told() -> None:

@@ -105,16 +105,21 @@ def why(asked: str) -> None:
     """Say why a notification did not arrive, arrived twice, or came at that hour.
 
     Name it by its id or its event's, or name an address, a user or a request: then its newest notifications follow,
-    each with what happened to it in its recipient's local time.
+    each with what happened to it in its recipient's local time. An event that made no notification says why.
     """
-    found = timelines(parts().engine, asked, parts().settings.timezone)
+    found = timelines(parts().engine, asked, parts().settings.timezone) if _is_text(asked) else []
     if not found:
-        raise click.ClickException("No notification of that id, address, user or request is known.")
+        raise click.ClickException("No notification or event of that id, address, user or request is known.")
     for timeline in found:
-        say(timeline.notification_id, bold=True)
+        say(timeline.title, bold=True)
         for moment, sentence in timeline.moments:
             local = moment.astimezone(timeline.zone) if moment else None
             at = f"{local:%Y-%m-%d %H:%M:%S} {timeline.zone.key}" if local else "at a time that nobody recorded"
             say(f"  {at}: {sentence}")
         for sentence in timeline.conclusions:
             say(f"  {sentence}")
+
+
+def _is_text(asked: str) -> bool:
+    """Tell whether an argument is text: bytes that are none in the terminal's encoding come as half characters."""
+    return asked.isascii() or not any("\ud800" <= each <= "\udfff" for each in asked)
