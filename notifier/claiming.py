@@ -104,6 +104,19 @@ def claim(
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """A rule of the recipient's that was judged, on the clock that was theirs then."""
+
+    #: One of notifier.preferences.Rule.
+    rule: str | None
+    #: By the recipient's clock, with its offset from UTC.
+    local_time: datetime
+    timezone: str
+    #: In words.
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Aside:
     """A claimed row that is not sent, or not now: its next state under its claim."""
 
@@ -119,15 +132,17 @@ class Aside:
     needs_next: bool = False
     #: Another queue that it waits for from now on.
     queue: str | None = None
+    judged: Judged | None = None
 
 
 _SET_ASIDE: Final = text(f"""
     UPDATE notifications n SET status = aside.status, reason = aside.reason, rule = aside.rule,
         due_at = aside.due_at, deferred_at = aside.deferred_at, queue = coalesce(aside.queue, n.queue),
+        judged = coalesce(aside.judged, n.judged),
         next_channels = CASE WHEN aside.needs_next OR aside.due_at IS NOT NULL THEN n.next_channels END
     FROM json_to_recordset(CAST(:asides AS json)) AS aside(id uuid, claims integer, status text, reason text,
         rule text, due_at timestamptz, deferred_at timestamptz, needs_next boolean,
-        queue text)
+        queue text, judged json)
     WHERE n.id = ANY(:ids) AND n.id = aside.id AND n.claims = aside.claims AND n.status = '{Status.SENDING}'
     RETURNING n.id
 """)

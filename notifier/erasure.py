@@ -20,8 +20,8 @@ _ATTACHMENTS: Final = text("""
 """)
 # What is being sent loses its address too: a retry then finds nobody.
 _NOTIFICATIONS: Final = text(f"""
-    UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, rule = NULL, next_channels = NULL,
-        cancellation_key = NULL, dedup_key = NULL, dedup_window = NULL,
+    UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, rule = NULL, judged = NULL,
+        next_channels = NULL, cancellation_key = NULL, dedup_key = NULL, dedup_window = NULL,
         status = CASE WHEN status IN {PENDING_IN_SQL} THEN '{Status.CANCELLED}' ELSE status END,
         reason = CASE WHEN status IN {PENDING_IN_SQL} THEN '{USER_DELETED}' ELSE reason END,
         due_at = CASE WHEN status IN {PENDING_IN_SQL} THEN NULL ELSE due_at END

@@ -6,7 +6,7 @@ sentence for whoever asks why.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -19,16 +19,17 @@ from notifier.addresses import folded, hash_of
 from notifier.callbacks import tell
 from notifier.cancelling import REPLACED
 from notifier.channels import Channel, Status
-from notifier.claiming import Aside, Claimed, set_aside, take_dedup_keys
+from notifier.claiming import Aside, Claimed, Judged, set_aside, take_dedup_keys
 from notifier.deadletters import PERMANENT_ERROR, Death, bury
 from notifier.facts import Facts
 from notifier.holds import ALL, HELD, RECHECK
 from notifier.isolation import Broken, attempt, broken, in_parts
 from notifier.plans import NO_ADDRESS
-from notifier.preferences import GENERAL, Circumstances, Rule, decide
+from notifier.preferences import GENERAL, Circumstances, Decision, Rule, decide
 from notifier.provider_gate import ProviderGate
 from notifier.putting_off import of_use_until, put_off
 from notifier.receiver_gate import ReceiverGate, limited, put_aside_for, spare_enabled
+from notifier.zones import first_known
 
 SUPPRESSED: Final = "suppressed"
 OPTED_OUT: Final = "opted_out"
@@ -74,13 +75,23 @@ class Rules:
             )
         if row.id in facts.superseded:
             return Aside(row.id, row.claims, Status.CANCELLED, REPLACED)
-        decision = decide(self._circumstances(row, row.recipient, facts), row.now)
+        about = self._circumstances(row, row.recipient, facts)
+        decision = decide(about, row.now)
         if not decision.allowed:
             reason = SUPPRESSED if decision.rule is Rule.SUPPRESSION else OPTED_OUT
-            return Aside(row.id, row.claims, Status.SKIPPED, reason, decision.explanation, needs_next=True)
+            return Aside(
+                row.id,
+                row.claims,
+                Status.SKIPPED,
+                reason,
+                decision.explanation,
+                needs_next=True,
+                judged=_judged(decision, about, row),
+            )
         if decision.rule is not Rule.QUIET_HOURS:
             return self.receivers.divert(row, facts.slow)
-        return put_off(row, decision.at or row.now + _AGAIN, decision.explanation, QUIET_HOURS, self.max_age)
+        verdict = put_off(row, decision.at or row.now + _AGAIN, decision.explanation, QUIET_HOURS, self.max_age)
+        return replace(verdict, judged=_judged(decision, about, row)) if isinstance(verdict, Aside) else verdict
 
     def _circumstances(self, row: Claimed, recipient: str, facts: Facts) -> Circumstances:
         zone, preferences = facts.users.get(row.user_id or "", (None, None))
@@ -200,6 +211,13 @@ class Passed:
 
     rows: list[Claimed]
     probes: set[int]
+
+
+def _judged(decision: Decision, about: Circumstances, row: Claimed) -> Judged:
+    """What is kept of a decision: later the person may have another zone, and other rules."""
+    zone = decision.zone or first_known((about.user_zone,), about.zone).zone
+    local_time = row.now.astimezone(zone).replace(microsecond=0)
+    return Judged(decision.rule, local_time, zone.key, decision.explanation)
 
 
 def _dead(row: Claimed, why: Broken) -> Death:

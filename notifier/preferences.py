@@ -59,6 +59,8 @@ class Decision:
     at: datetime | None
     rule: Rule | None
     explanation: str
+    #: On whose clock it was judged, where that is a rule's own.
+    zone: ZoneInfo | None = None
 
 
 def decide(about: Circumstances, now: datetime) -> Decision:
@@ -81,7 +83,7 @@ def decide(about: Circumstances, now: datetime) -> Decision:
         # Rules that leave no moment of the week free put off day by day; NOTIFIER_MAX_AGE ends that.
         words = f"until {rfc3339(end)}" if end else "without an end"
         explanation = _with_notes(f"Quiet hours for {channel}, {quiet[0]}, {words}.", quiet[:1])
-        return Decision(True, end, Rule.QUIET_HOURS, explanation)
+        return Decision(True, end, Rule.QUIET_HOURS, explanation, quiet[0].zone)
     return Decision(True, now, None, _with_notes("Nothing stands against it.", rules))
 
 

@@ -49,7 +49,9 @@ WITHHELD: Final[Mapping[str, frozenset[str]]] = {
     "events": _names(
         "payload recipient user_id cancellation_key idempotency_key dedup_key error target_date lead_time timezone"
     ),
-    "notifications": _names("recipient user_id content rule cancellation_key dedup_key target_date lead_time timezone"),
+    "notifications": _names(
+        "recipient user_id content rule judged cancellation_key dedup_key target_date lead_time timezone"
+    ),
     "attempts": _names("message_id error response_excerpt request_headers response_headers"),
     "receipts": _names("message_id error"),
     "taken_receipts": _names("message_id error"),

@@ -319,6 +319,25 @@ def test_quiet_hours_put_off_to_their_end_in_their_zone(
     assert (sent["attempts"], sent["reason"], sent["due_at"]) == (1, None, None)
 
 
+def test_the_clock_by_which_a_rule_was_judged_is_kept(system: Running, user: str) -> None:
+    rule, _ = around("Asia/Tokyo", timezone="Asia/Tokyo")
+    wishes(system, user, quiet_hours=[rule])
+    notification = send(system, user)
+    judged = notification["judged"]
+    assert (judged["rule"], judged["timezone"]) == ("quiet_hours", "Asia/Tokyo")
+    assert "Quiet hours for" in judged["explanation"]
+    assert judged["local_time"].endswith("+09:00")
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(judged["local_time"])) < timedelta(minutes=2)
+    # It stays when the user has other rules by then, and once it was sent.
+    wishes(system, user, quiet_hours=[])
+    hurry(system, notification["id"])
+    sent = wait_for(lambda: (n := system.notification(notification["id"]))["status"] == "sent" and n)
+    assert (sent["judged"], sent["reason"]) == (judged, None)
+    wishes(system, user, channels={"sms": False})
+    skipped = send(system, user)["judged"]
+    assert (skipped["rule"], skipped["timezone"]) == ("channel", "UTC")
+
+
 def hurry(system: Running, notification_id: str, **back: float) -> None:
     """Let a notification be due now, as if so much time had passed."""
     system.sql(

@@ -264,6 +264,21 @@ class NotificationWithAttemptsSchema(NotificationSchema):
 
     explanation = fields.String(metadata={"description": "Where it stands and why, in words."})
     attempt_log = fields.List(fields.Nested(AttemptSchema))
+    judged = JsonText(
+        allow_none=True,
+        metadata={
+            "type": "object",
+            "description": "The last rule of its recipient that put it off or stopped it, also once it was sent: `rule`"
+            " (`quiet_hours`, `category`, `channel`, `suppression`), `local_time` with its offset and `timezone` as"
+            " they were judged then, and an `explanation`. Null: none has.",
+            "example": {
+                "rule": "quiet_hours",
+                "local_time": "2026-11-21T23:10:00+01:00",
+                "timezone": "Europe/Berlin",
+                "explanation": "Quiet hours for sms, 22:00–07:00 Europe/Berlin, until 2026-11-22T06:00:00Z.",
+            },
+        },
+    )
     receipts = fields.List(
         fields.Nested(ReceiptSchema),
         metadata={"description": "What its providers have said of it, in order; only of those called for it."},

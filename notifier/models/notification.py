@@ -122,6 +122,8 @@ class Notification(Base):
     traceparent: Mapped[str | None]
     #: When a rule first put it off, since it last became due.
     deferred_at: Mapped[datetime | None]
+    #: The last rule of its recipient that put it off or stopped it, as notifier.claiming.Judged has it.
+    judged: Mapped[str | None] = mapped_column(JsonText())
 
     @property
     def pinned_template(self) -> dict[str, object] | None:
