@@ -10,7 +10,7 @@ from api.problems import MEDIA_TYPE
 
 Document = dict[str, Any]
 
-#: What every description says of its server: the one that it came from.
+#: The `servers` of every description: the server that serves it.
 SERVERS: Final = [{"url": "/", "description": "Where this description comes from."}]
 INFO: Final = {
     "contact": {"name": "Those who run this server"},

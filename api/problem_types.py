@@ -14,7 +14,7 @@ class _About:
 
 
 class ProblemType(StrEnum):
-    """What is wrong with a request, as a program can tell it: the last part of `type`."""
+    """The kind of a problem with a request, for programs: the last part of `type`."""
 
     BAD_REQUEST = "bad-request"
     INVALID_JSON = "invalid-json"
@@ -45,7 +45,7 @@ class ProblemType(StrEnum):
 
     @property
     def summary(self) -> str:
-        """It in a few words, the same each time."""
+        """Return a short summary of the problem, the same each time."""
         return ABOUT[self].summary
 
 

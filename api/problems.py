@@ -125,7 +125,7 @@ def _missing() -> Response:
 
 
 def _matches_with_ids(segments: list[str]) -> bool:
-    """Whether a path would be one of a route if one or two of its segments were UUIDs, which that route asks for."""
+    """Return whether a path would match a route if UUIDs stood in one or two segments, the ids of that route."""
     adapter = current_app.create_url_adapter(request)
     for first, second in combinations_with_replacement(range(1, len(segments)), 2):
         path = "/".join(str(_ANY_ID) if place in {first, second} else each for place, each in enumerate(segments))

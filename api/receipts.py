@@ -115,7 +115,7 @@ def _query() -> str:
 
 
 def _read(sources: list[ReceiptSource], callback: Callback) -> Report | None:
-    """What the source reads whose signature it is; None where it is nobody's. Raises Malformed and NotNow."""
+    """Return the report of the source that accepts the signature; None if none does. Raises Malformed and NotNow."""
     for source in sources:
         try:
             return source.read(callback)

@@ -1,4 +1,4 @@
-"""How Redis and the message broker are reached: from REDIS_URL and BROKER_URL to what Celery, limits and redis-py take.
+"""Connections to Redis and the broker: turns REDIS_URL and BROKER_URL into options of Celery, limits and redis-py.
 
 Redis comes plain (`redis://`, `unix://`), with TLS (`rediss://`), or behind sentinels (`sentinel://`); the broker may
 be RabbitMQ instead (`amqp://`, `amqps://`). Certificates are always verified, unless the URL says otherwise: kombu's

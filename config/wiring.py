@@ -59,7 +59,7 @@ class Wiring:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        #: What attempts call the providers of each usable channel, in the order of their DSNs.
+        #: The names of each usable channel's providers, as attempts record them, in the order of their DSNs.
         self._names: dict[Channel, tuple[str, ...]] = {}
 
     @functools.cached_property
@@ -124,7 +124,7 @@ class Wiring:
 
     @functools.cached_property
     def receipt_sources(self) -> dict[str, list[ReceiptSource]]:
-        """What reads the receipts of the providers that are set, by the source's name."""
+        """Return the readers of receipts for the configured providers, by the source's name."""
         sources: dict[str, list[ReceiptSource]] = {}
         for found in self._sources.values():
             sources.setdefault(found.name, []).append(found)
@@ -132,7 +132,7 @@ class Wiring:
 
     @functools.cached_property
     def _sources(self) -> dict[str, ReceiptSource]:
-        """What reads the receipts of each DSN that has any."""
+        """Return the reader of receipts for each DSN that has one."""
         dsns = {dsn: None for channel in sorted(self.channels) for dsn in self.settings.providers(channel)}
         return {dsn: found for dsn in dsns if (found := source(dsn)) is not None}
 
@@ -147,7 +147,7 @@ class Wiring:
 
     @functools.cached_property
     def senders(self) -> Senders:
-        """Who sends, and for whom each source of receipts speaks."""
+        """Return the providers in use, and the ones that each source of receipts reports on."""
         by_source: dict[str, set[tuple[str, str]]] = {}
         for channel in self.channels:
             for dsn, name in zip(self.settings.providers(channel), self._names[channel], strict=True):
@@ -163,7 +163,7 @@ class Wiring:
 
     @property
     def standards(self) -> Standards:
-        """How rules are asked about what somebody wants to be sent again."""
+        """Return the settings by which the rules judge a notification that is to be sent again."""
         return Standards(self.settings.timezone, self.settings.max_age)
 
     @property

@@ -26,7 +26,7 @@ _JOINERS: Final = frozenset("\u200c\u200d")
 _NARROWEST: Final = 24
 #: Wider than any table: what reads a pipe has no width.
 _UNLIMITED: Final = 100_000
-#: What stands for our own characters where the encoding has none of them.
+#: ASCII substitutes for our own characters, used where the encoding lacks them.
 _IN_ASCII: Final = {
     **{"…": "...", "–": "-", "—": "-", "→": "->", "✔": "+", "✘": "x", "’": "'", "\u00a0": " "},
     **dict.fromkeys("│┃", "|"),
@@ -115,7 +115,7 @@ def show_fields(fields: Mapping[str, object]) -> None:
 
 
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
-    """How wide each column is, by its cells; None where words would have to be cut."""
+    """Return the width of each column, computed from its cells; None if words would have to be cut."""
     full = [max(map(cell_len, cells)) for cells in columns]
     left = room - 3 * len(columns) - 1  # a line and a blank on both sides of each
     if sum(full) <= left:
@@ -132,14 +132,14 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
 
 
 class Bar:
-    """How far something is, for `progress`."""
+    """The progress bar that `progress` hands out."""
 
     def __init__(self, shown: Progress | None, total: int) -> None:
         self._shown = shown
         self._task = shown.add_task("", total=total) if shown else None
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Move the bar on by `count` items."""
         if self._shown is not None and self._task is not None:
             self._shown.advance(self._task, count)
 

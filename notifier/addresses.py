@@ -124,7 +124,7 @@ def sought(channel: Channel | None, text: str) -> tuple[str, ...]:
 
 
 def _with_plus(text: str) -> tuple[str, ...]:
-    """What a text may have been before its plus was read as a space: a phone number has one in front, if at all."""
+    """Return the texts that `text` may come from, if a plus was read as a space; a phone number has it in front."""
     return (f"+{text[1:]}", text.replace(" ", "+")) if text.startswith(" ") else (text.replace(" ", "+"),)
 
 

@@ -81,9 +81,9 @@ def record(engine: Engine, records: Sequence[Record], *, finished: Status, told:
     """Write attempts and what follows from them for their notifications, in one transaction.
 
     Accepted ones become `finished`: delivered where the provider's yes is a confirmation, else sent; `told` where
-    somebody may want to hear of that. The others stay as they are, their budget spent. Safe to repeat. What cannot be
-    kept of one answer is left out of its attempt, and keeps no other from being recorded. Raises where the database is
-    away.
+    somebody may want to hear of that. The others stay as they are, their budget spent. Safe to repeat. An attempt
+    leaves out the part of its answer that cannot be stored; the others are recorded all the same. Raises where the
+    database is away.
     """
 
     def work(part: Sequence[Record]) -> None:

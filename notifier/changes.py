@@ -138,7 +138,7 @@ def resend(
         recipient = row["recipient"] or _address(connection, row)
         if recipient is None:
             raise Refused(Refusal(NO_ADDRESS, "There is still no address for it."))
-        # What is sent again has no deadline that has passed, and is no reminder any more.
+        # A notification that is sent again drops a deadline that has passed, and is no longer a reminder.
         expires_at = row["expires_at"] if row["expires_at"] and row["expires_at"] > row["now"] else None
         as_resent = {"recipient": recipient, "expires_at": expires_at, "target_date": None, "lead_time": None}
         if refused := refusals(connection, [{**row, **as_resent}], standards):

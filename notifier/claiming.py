@@ -209,7 +209,7 @@ _DOUBLED_KEYS: Final = text(f"""
 
 
 def doubled_dedup_keys(connection: Connection, channel: Channel, wanted: Mapping[UUID, tuple[str, str]]) -> set[UUID]:
-    """Those of some notifications whose (folded address, key) another one has; nothing is taken."""
+    """Return the notifications whose (folded address, key) another one already has; claims no key."""
     rows = [{"address": address, "key": key, "id": row_id} for row_id, (address, key) in wanted.items()]
     values = {"channel": channel.value, "wanted": to_json(rows)}
     return set(connection.scalars(_DOUBLED_KEYS, values)) if rows else set()

@@ -127,7 +127,7 @@ def _contents(connection: Connection, rows: Sequence[Claimed]) -> dict[UUID, Con
 
 
 def _envelopes(contents: Mapping[UUID, Content]) -> dict[UUID, Envelope | Broken]:
-    """What was given for the envelopes of emails, of those rows that were given any; or why that cannot be read."""
+    """Return the envelopes that were given for emails, by row, each or the reason why it cannot be read."""
     found = {each: attempt("content", each, partial(envelope_of, content)) for each, content in contents.items()}
     return {row_id: envelope for row_id, envelope in found.items() if envelope is not None}
 
@@ -173,7 +173,7 @@ class Composition:
         return rows
 
     def has_content(self, row: Claimed) -> bool:
-        """Whether what a row is about is there: its event may have been purged."""
+        """Return whether the content of a row is still stored: its event may have been purged."""
         return row.id in self._contents
 
     def messages(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
@@ -193,7 +193,7 @@ class Composition:
         ]
 
     def _by_itself(self, step: str, row: Claimed, make: Callable[[], Made]) -> Made | CannotCompose:
-        """What is made of one row's data, or why it cannot be: the boundary of everything here that reads such."""
+        """Return the result of `make` for one row, or the reason why it failed. All reading of row data uses it."""
         made = attempt(step, row.id, make)
         return CannotCompose(str(made)) if isinstance(made, Broken) else made
 

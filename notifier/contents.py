@@ -1,8 +1,8 @@
-"""What a notification says, made again from what is kept of it.
+"""The message of a notification, composed again from the stored data.
 
-No copy of a message is kept. Its content, its event and the version of its template are, for as long as their retention
-lasts and nobody has its recipient erased; the same code as at sending makes the message of them. What a template says
-of its user is what is known of them now.
+No copy of a message is kept. Its content, its event and the version of its template are kept until their retention ends
+or its recipient is erased; the code that composes messages for sending composes this one too. A template gets the
+user's data as they are now.
 """
 
 import dataclasses

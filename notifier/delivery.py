@@ -391,7 +391,7 @@ class _Batch:
         self._unrecorded = []
         gone, self._gone = self._gone, set()
         refused, self._refused = self._refused, []
-        # What is known now, whatever else comes of it, must not cost the batch what is still under way.
+        # These reports concern finished calls: if one fails, the calls still under way must not be lost with it.
         for tell in (
             self._watch.report,
             self._relay.report,

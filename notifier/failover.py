@@ -10,8 +10,9 @@
 | rejected                                         | no: no other one would take it                     |
 
 A message goes to the first of those that take its address and are not shut by their breakers (notifier.breakers), or
-by weight where any have one; a provider that has lately had no route to it is left out. What a probe is due for is
-tried out with one message. The last call of a claim is its result; those before it are attempts that were `handed_on`.
+by weight where any have one; a provider that has lately had no route to it is left out. A provider that
+is due for a probe is tried with one message. The last call of a claim is its result; the calls before it are attempts
+that were `handed_on`.
 A message that a provider took, and could not deliver, goes to the others first when it is sent again.
 """
 
@@ -61,7 +62,7 @@ class Choice:
 
 
 def _takes(choice: Choice, recipient: str) -> bool:
-    """Whether a provider takes an address; one that breaks over it does not."""
+    """Return whether a provider takes an address; False if its check raises."""
     try:
         return choice.provider.takes(recipient)
     except Exception:

@@ -49,8 +49,8 @@ def broken() -> list[tuple[str, str]]:
 
 
 def plans(view: Mapping[str, Any]) -> list[Plan]:
-    """What the handlers of an event's type want to be sent. Raises what they raise, TypeError for what is no plan, and
-    ValueError for content that cannot be kept.
+    """Return the plans of the handlers of an event's type. Raises their exceptions, TypeError for a result that is no
+    plan, and ValueError for content that cannot be kept.
     """
     made: list[Plan] = []
     for entry in _registered():

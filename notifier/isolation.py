@@ -26,7 +26,7 @@ _OF_DATA: Final = frozenset({"22", "23", "54"})
 #: SQLSTATEs of a table, a column, a type, a function or an index that the database does not have (undefined_table,
 #: undefined_column, undefined_object, undefined_function, invalid_column_reference).
 _MISSING: Final = frozenset({"42P01", "42703", "42704", "42883", "42P10"})
-#: What is said where the database is older than the release.
+#: The message shown where the database is older than the release.
 MIGRATE: Final = "The database is not migrated for this release yet; run 'manage.py migrate'."
 
 

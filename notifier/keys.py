@@ -47,7 +47,7 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-#: What ADMIN includes, and may be granted alone.
+#: Scopes that ADMIN includes, and that may also be granted alone.
 PARTS_OF_ADMIN: Final = frozenset({Scope.USERS, Scope.TEMPLATES, Scope.REQUEUE})
 
 

@@ -114,12 +114,12 @@ def attempts_of(session: Session, notification_id: UUID) -> list[Attempt]:
 
 
 def earlier_sends(session: Session, notification_id: UUID) -> list[Resend]:
-    """How a notification stood each time that somebody had it sent again, oldest first."""
+    """Return the states in which a notification was each time that it was sent again, oldest first."""
     query = select(Resend).where(Resend.notification_id == notification_id)
     return list(session.scalars(query.order_by(Resend.id)))
 
 
 def receipts_of(session: Session, notification_id: UUID) -> list[TakenReceipt]:
-    """What providers have said of a notification, in the order in which it happened."""
+    """Return the receipts that providers have sent for a notification, in the order in which the events happened."""
     query = select(TakenReceipt).where(TakenReceipt.notification_id == notification_id)
     return list(session.scalars(query.order_by(TakenReceipt.happened_at, TakenReceipt.id)))

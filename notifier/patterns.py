@@ -7,9 +7,9 @@ from notifier.channels import Status
 
 PATTERN: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|[A-Za-z0-9][A-Za-z0-9._:-]{0,126}\*|\*)")
 
-#: What a user may be called: whatever can stand in a path as one segment of it, so that every route can name everybody
-#: who can be written to. No slash and no control character, since servers on the way undo `%2F`; and no `.` and `..`,
-#: which clients resolve. Clients compare with `fullmatch`; the text is understood by ECMA-262 too.
+#: The id of a user: any text that can be one segment of a path, so that every route can name every user. No slash and
+#: no control character, since servers on the way undo `%2F`; and no `.` and `..`, which clients resolve. Match with
+#: `fullmatch`; the pattern is valid in ECMA-262 too.
 USER_ID: Final = re.compile(r"^(?!\.{1,2}$)[^/\x00-\x1f\x7f]{1,255}$")
 
 #: What templates and routes may be called.

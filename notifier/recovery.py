@@ -35,7 +35,7 @@ from notifier.resending import (
 
 Hints = list[tuple[str, UUID]]
 
-#: Who asked for a recovery that an older release began.
+#: The requester of a recovery that an older release began.
 NOBODY: Final = "unknown"
 
 _IS_MISSED: Final = f"""

@@ -123,7 +123,7 @@ def _refused(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who has something sent again, and how."""
+    """The requester of a resend, and the way in which it is sent."""
 
     how: How
     by: str
@@ -146,7 +146,7 @@ def keep(connection: Connection, ids: Sequence[UUID], asked: Asked) -> None:
     connection.execute(_KEEP, values)
 
 
-#: What becomes of a row that somebody wants to be sent again: queued, with its full number of attempts.
+#: The columns of a row that is sent again: queued, with its full number of attempts.
 REVIVED_IN_SQL: Final = f"""
     status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0, lost = 0,
     next_channels = NULL, queue = {LANE_IN_SQL}
@@ -197,7 +197,7 @@ def take_letters_of(connection: Connection, notification_ids: Sequence[UUID]) ->
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """What became of some dead letters; those that do not stand any more are in neither list."""
+    """The result of requeueing dead letters; a letter that no longer stands is in neither list."""
 
     letters: list[UUID]
     #: The letters that a rule forbids to requeue, and why.
@@ -240,5 +240,5 @@ def requeue(
 
 
 def counted(refused: Iterable[Refusal]) -> dict[str, int]:
-    """How often each reason refused something, the most frequent first."""
+    """Return the number of refusals by reason, the most frequent first."""
     return dict(Counter(each.reason for each in refused).most_common())

@@ -133,7 +133,7 @@ def _plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping
     return [_addressed(base, path, found) for path, found in _recipients(route["to"], view)]
 
 
-#: What must be of one type, or it would break the statements of a whole batch.
+#: Fields that must have one type: another would break the statements of a whole batch.
 _TYPES: Final = {"template": str, "category": str, "critical": bool}
 
 

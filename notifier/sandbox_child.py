@@ -73,7 +73,7 @@ class _Generator(CodeGenerator):
 
 
 def _expression(node: nodes.Node) -> str:
-    """What a template has for a value, as far as it is made of names; else an empty text."""
+    """Return the text of an expression in a template, if it consists of names; else an empty text."""
     match node:
         case nodes.Name(name=name):
             return str(name)

@@ -23,7 +23,7 @@ class NotJson(ValueError):
 
 
 class NotKept(ValueError):
-    """It is JSON, but cannot be kept as it is. `errors` maps a dotted path to its messages."""
+    """The text is JSON, but cannot be kept as it is. `errors` maps a dotted path to its messages."""
 
     def __init__(self, errors: dict[str, list[str]]) -> None:
         super().__init__("; ".join(f"{path}: {' '.join(messages)}" for path, messages in errors.items()))

@@ -11,9 +11,9 @@ from notifier.domains import ascii_domain
 # The parts of any URI (RFC 3986, appendix B); of its authority the last @ ends the user, and the last colon the host.
 _PARTS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:(.*)@)?(\[[^\[\]@]*\]|[^\[\]@:]*)(:[0-9]*)?", re.DOTALL)
-#: What ends a URL wherever it stands: nobody means it as a part of one.
+#: Characters that end a URL wherever they stand: nobody means them as a part of one.
 _BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f]")
-#: What has to be percent-encoded, by part; a percent sign only where it does not begin an encoded octet.
+#: Characters to percent-encode, by part; a percent sign only where it does not begin an encoded octet.
 _UNRESERVED: Final = r"A-Za-z0-9._~!$&'()*+,;=\-"
 _STRAY: Final = "%(?![0-9A-Fa-f]{2})"
 _NOT_OF_USER: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:%]")

@@ -38,7 +38,7 @@ class Person:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """Whatever templates want to know. Raises what the stored text raises."""
+        """Return the attributes of the user, for templates. Raises ValueError if the stored text is no JSON."""
         attributes: Mapping[str, Any] = orjson.loads(self.attributes_text)
         return attributes
 

@@ -110,7 +110,7 @@ def _tick(*, spare_sending: bool) -> None:
 
 
 def _step(name: str, work: Callable[[], Done]) -> Done | Literal[0]:
-    """Do one part of a tick. What breaks it, a row's data or an error of ours, keeps no other part from being done."""
+    """Do one part of a tick. An error in it, from a row's data or our code, does not stop the other parts."""
     try:
         return work()
     except Exception as error:

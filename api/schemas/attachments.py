@@ -20,7 +20,7 @@ _CONTENT_TYPE: Final = re.compile(rf"(?!multipart/){_NAME}/{_NAME}", re.IGNORECA
 _PARAMETER: Final = re.compile(
     r'([A-Za-z0-9][A-Za-z0-9_.-]{0,23})=("[ !#-\[\]-~]{0,48}"|[A-Za-z0-9!#$&+.^_`{|}~-]{1,48})'
 )
-#: What says something of the letter that the file goes with.
+#: Parameters that the email itself sets, and that a request may therefore not set.
 _NOT_THEIRS: Final = frozenset({"boundary", "filename", "name", "start", "start-info", "type"})
 _MOST_PARAMETERS: Final = 8
 _UNKNOWN: Final = "application/octet-stream"

@@ -61,7 +61,7 @@ class FilterFields(ma.Schema):
 
 
 class RequeueSchema(FilterFields):
-    """Which dead letters are requeued: those that filters find, or all."""
+    """The dead letters to requeue: all, or the ones that match the filters."""
 
     class Meta(PageQuery.Meta):
         """Refuse unknown fields."""
@@ -93,7 +93,7 @@ class DeadLetterQuery(FilterFields, PageQuery):
 
 
 class RequeuedSchema(ma.Schema):
-    """How many were requeued, and how many were left as they are."""
+    """The number of dead letters that were requeued, and of those that were left as they are."""
 
     requeued = fields.Integer()
     refused = fields.Integer(metadata={"description": "A rule forbids to send them: they stand as before."})

@@ -58,7 +58,7 @@ class BatchSchema(ma.Schema):
 
 
 class BatchItemSchema(ma.Schema):
-    """What became of one item: an id and a word, or the problem that it would have been as a request of its own."""
+    """The result of one item: an id and a word, or the problem that a request with this item alone would get."""
 
     index = fields.Integer(metadata={"description": "Its place in the batch, from 0."})
     id = fields.UUID()

@@ -75,7 +75,7 @@ class UserOutSchema(ma.Schema):
 
 
 class UserQuery(PageQuery):
-    """Which users."""
+    """Filters for a list of users."""
 
     address = AddressFilter(
         metadata={"description": "One where they can be reached, in any form in which it may be given."}

@@ -27,7 +27,7 @@ _MOST_IDS: Final = 5
 _UNCHANGED: Final = "notifier.unchanged"
 #: The longest that an error's words may be, in characters.
 _MOST_WORDS: Final = 200
-#: What may be an address or a phone number: never in the audit log.
+#: Matches text that may be an address or a phone number, which the audit log must not contain.
 _ADDRESS: Final = re.compile(r"\S+@\S+|\+?\d(?:[ ().-]?\d){6,}(?![\w-])")
 
 

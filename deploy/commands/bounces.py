@@ -21,7 +21,7 @@ from notifier.providers.return_paths import ReturnPaths
 
 log = structlog.get_logger()
 
-#: What tells a mail server to try again later (sysexits.h).
+#: EX_TEMPFAIL, the exit status that tells a mail server to try again later (sysexits.h).
 _TRY_LATER = 75
 
 

@@ -1,4 +1,4 @@
-"""What a notification was before somebody had it sent again."""
+"""The state of a notification before it was sent again."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""What providers have said of a message: the history, where `receipts` holds what waits."""
+"""The history of the receipts that providers sent for a message; `receipts` holds the ones still waiting."""
 
 from datetime import datetime
 from uuid import UUID
@@ -19,12 +19,12 @@ class TakenReceipt(Base):
     provider: Mapped[str]
     #: One of notifier.providers.receipts.Kind.
     kind: Mapped[str]
-    #: What the provider calls the message, where it says so.
+    #: The provider's id of the message, if the receipt has one.
     message_id: Mapped[str | None]
     #: Of a bounce: why.
     error: Mapped[str | None]
     happened_at: Mapped[datetime]
     #: When we were told, the first time.
     taken_at: Mapped[datetime]
-    #: Whether it has moved the notification; one that came late, twice or too early has not.
+    #: Whether the receipt changed the notification's status; a late, repeated or early one did not.
     applied: Mapped[bool]

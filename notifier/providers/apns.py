@@ -51,7 +51,7 @@ _RECIPIENT: Final = (Outcome.REJECTED, Fault.RECIPIENT)
 _REJECTED: Final = (Outcome.REJECTED, None)
 _PROVIDER: Final = (Outcome.UNSENT, Fault.PROVIDER)
 _THROTTLED: Final = (Outcome.UNSENT, Fault.THROTTLED)
-#: What a reason means.
+#: The outcome, and the fault, of each reason.
 _REASONS: Final[dict[str, tuple[Outcome, Fault | None]]] = {
     **dict.fromkeys(("BadDeviceToken", "MissingDeviceToken", "Unregistered", "ExpiredToken"), _RECIPIENT),
     **dict.fromkeys(

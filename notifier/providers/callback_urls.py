@@ -1,4 +1,4 @@
-"""Where vendors call back with receipts, where they can be told so for each message."""
+"""The callback URL for receipts, for vendors that take one with each message."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit

@@ -19,15 +19,15 @@ _FOLD: Final = f"{EOL} "
 
 _ATOMS: Final = re.compile(rf"[{ATEXT}]+(?: [{ATEXT}]+)*")
 _PRINTABLE: Final = re.compile(r"[ -~]*")
-#: What begins an encoded word, also to readers that are not strict.
+#: The beginning of an encoded word, also for readers that are not strict.
 _BEGINS_WORD: Final = "=?"
-#: What an encoded word may have in a phrase as it is (RFC 2047, section 5, rule 3).
+#: Bytes that an encoded word in a phrase may contain unencoded (RFC 2047, section 5, rule 3).
 _PLAIN_IN_WORD: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _SPACE: Final = ord(" ")
 _WORD_AROUND: Final = len("=?utf-8?q??=")
 #: A file name that can stand in quotes and means the same to every reader.
 _PLAIN_FILE_NAME: Final = re.compile(r"[A-Za-z0-9 !#$&()+,.@^_`{}~=-]+")
-#: What RFC 2231 leaves as it is (attribute-char).
+#: Characters that RFC 2231 leaves unencoded (attribute-char), besides letters and digits.
 _PLAIN_IN_PARAMETER: Final = "!#$&+-.^_`{|}~"
 _CHARSET: Final = "utf-8''"
 

@@ -35,7 +35,7 @@ _CODE: Final = re.compile(r"[A-Za-z_]{1,64}")
 _TITLE_AT_MOST: Final = 1000
 _BOTH_AT_MOST: Final = 3600
 
-#: What the error of a ticket means, and our words for it.
+#: The outcome and the fault of each error of a ticket, and our words for it.
 _TICKETS: Final[dict[str, tuple[Outcome, Fault | None, str]]] = {
     "DeviceNotRegistered": (Outcome.REJECTED, Fault.RECIPIENT, "the app is not installed any more"),
     "MessageTooBig": (Outcome.REJECTED, None, "too large"),

@@ -183,7 +183,7 @@ class Fcm(HttpApi):
         self._token = token
 
     def takes(self, recipient: str) -> bool:
-        """Whether it may be a registration token: no URL, no browser's subscription, and no token of APNs or Expo."""
+        """Return whether it may be a registration token: no URL, browser's subscription, or token of APNs or Expo."""
         if _INSTALLATION.fullmatch(recipient):
             return True
         is_document = recipient.startswith("{") or (recipient.startswith("ey") and ":" not in recipient)

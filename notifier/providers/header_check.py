@@ -16,7 +16,7 @@ _WORD: Final = re.compile(r"=\?utf-8\?(?:(q)\?([!-<>@-^`-~_=]*)|(b)\?([A-Za-z0-9
 _LONGEST_WORD: Final = 75
 _ADDRESS: Final = re.compile(r'(?:(.*) )?<([^\s<>"()\\,;:@]+@[a-z0-9._-]+)>|([^\s<>"()\\,;:@]+@[a-z0-9._-]+)')
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-#: What a reader that decodes first might take for the end of a field.
+#: Characters that a reader which decodes first might take for the end of a field.
 _BREAKS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PARAMETER: Final = re.compile(r'; ([A-Za-z0-9-]+)(?:\*([0-9]+))?(\*)?=(?:"((?:[ !#-\[\]-~]|\\["\\])*)"|([^\s";]+))')
 

@@ -26,7 +26,7 @@ class MailboxError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a mailbox is."""
+    """The server of a mailbox, and the login."""
 
     host: str
     port: int

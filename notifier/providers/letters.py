@@ -32,7 +32,7 @@ _STRUCTURES: Final = frozenset({"multipart", "message"})
 #: Octets of a value on one line: 998 may stand on it with the field's name (RFC 5322, section 2.1.1).
 _LONGEST_VALUE: Final = 900
 _LINKS: Final = frozenset({"List-Unsubscribe"})
-#: What follows our own fields: of the content alone.
+#: The fields after our own: they describe the content alone.
 _CONTENT_FIELDS: Final = (("Content-Type",), ("Content-Type", "Content-Transfer-Encoding"))
 
 
@@ -55,7 +55,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """Whom a message is from and to, and where answers go."""
+    """The sender and the recipient of a message, and the mailbox for answers."""
 
     sender: Mailbox
     recipient: Mailbox
@@ -63,7 +63,7 @@ class Parties:
 
     @property
     def are_international(self) -> bool:
-        """Whether only what offers SMTPUTF8 can carry all their addresses (RFC 6531)."""
+        """Return whether any of the addresses needs a server that offers SMTPUTF8 (RFC 6531)."""
         parties = (self.sender, self.recipient, self.reply_to)
         return any(each is not None and not each.username.isascii() for each in parties)
 
@@ -78,7 +78,7 @@ def parties_of(message: Message, sender: Mailbox) -> Parties:
 
 
 def is_for_every_server(recipient: str) -> bool:
-    """Whether a recipient's address needs no server that offers SMTPUTF8; true also of what is no mailbox at all."""
+    """Return whether an address needs no server that offers SMTPUTF8. A text that is no mailbox may give True too."""
     return recipient.rpartition("@")[0].isascii()
 
 

@@ -23,7 +23,7 @@ _UNFIT_FOR_NAMES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class NotAMailbox(ValueError):
-    """It is not an address of the form name@domain; the message is a sentence for whoever wrote it."""
+    """A text is not an address of the form name@domain. The message is a sentence for the author of the text."""
 
     def __init__(self, reason: str = _FORM) -> None:
         super().__init__(reason)
@@ -35,7 +35,7 @@ class Mailbox:
 
     #: Text as people read it, without control characters; may be empty.
     display_name: str
-    #: What stands before the @: a dot-atom, which may have characters beyond ASCII.
+    #: The part before the @: a dot-atom, which may have characters beyond ASCII.
     username: str
     #: In ASCII, with A-labels, so that every server takes it.
     domain: str

@@ -32,7 +32,7 @@ _VISIBLE: Final = re.compile(r"[!-~]+")
 
 _PROVIDER: Final = (Outcome.UNSENT, Fault.PROVIDER)
 _REJECTED: Final = (Outcome.REJECTED, None)
-#: What a code means, and our words for it.
+#: The outcome and the fault of each code, and our words for it.
 _CODES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "2": (_PROVIDER, "access key refused"),
     "9": (_REJECTED, "a parameter is missing"),
@@ -43,7 +43,7 @@ _CODES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "98": (_PROVIDER, "no such API"),
     "99": (_PROVIDER, "internal error"),
 }
-#: What a missing or invalid parameter means, where it is not the message's own.
+#: The outcome and the fault of a missing or invalid parameter that is not the message's own.
 _PARAMETERS: Final[dict[str, tuple[Outcome, Fault | None]]] = {
     "recipient": (Outcome.REJECTED, Fault.RECIPIENT),
     "recipients": (Outcome.REJECTED, Fault.RECIPIENT),

@@ -30,7 +30,7 @@ class Malformed(Exception):
 
 
 class NotNow(Exception):
-    """It cannot be read now, for want of something else: the vendor is to repeat it. Its text says of what."""
+    """A callback cannot be read now, because something is missing: the vendor is to repeat it. The text names it."""
 
 
 class Kind(StrEnum):
@@ -121,7 +121,7 @@ class ReceiptSource(Protocol):
     reply: tuple[bytes, str] | None
 
     def read(self, callback: Callback) -> Report:
-        """What a callback says; what is of no interest in it is left out. Raises NotSigned, Malformed and NotNow."""
+        """Return the report of a callback, only the parts that are used. Raises NotSigned, Malformed and NotNow."""
         ...
 
 

@@ -1,8 +1,8 @@
 """Return paths of our own (VERP): where bounces of one email go, by an address that says of which one they are.
 
 `bounce@example.com` becomes `bounce+TOKEN@example.com`. The token is the notification's id and an HMAC of it, in
-base32, since mail systems may write local parts in small letters. Who has seen the email can make it bounce, and nobody
-else. The key stands in the database, since bounces outlive settings.
+base32, since mail systems may write local parts in small letters. Only somebody who has seen the email can make it
+bounce. The key stands in the database, since bounces outlive settings.
 """
 
 import hashlib

@@ -174,7 +174,7 @@ def _meaning(event: Mapping[str, Any]) -> tuple[Kind | None, Reason | None]:
 
 
 def _bounce(event: Mapping[str, Any]) -> tuple[Kind, Reason | None]:
-    """What a bounce means, by its type, SendGrid's classification and the server's enhanced code."""
+    """Return the meaning of a bounce, from its type, SendGrid's classification and the server's enhanced code."""
     kind, status = _text(event, "type"), _text(event, "status")
     classification = _text(event, "bounce_classification").lower()
     nobody_there = classification == _INVALID or _NOBODY_THERE.fullmatch(status) is not None

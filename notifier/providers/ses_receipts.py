@@ -72,7 +72,7 @@ class SesReceipts:
         try:
             event = orjson.loads(text)
         except orjson.JSONDecodeError:
-            # What SNS itself says to try a topic out is a sentence, as is what SES says when it is connected to one.
+            # The test messages of SNS, and of SES when it is connected to a topic, are sentences and not JSON.
             return Report()
         if not isinstance(event, dict):
             raise Malformed("has a Message that is no event")
@@ -80,7 +80,7 @@ class SesReceipts:
 
 
 def _report(event: Mapping[str, Any], received_at: datetime) -> Report:
-    """What an event says."""
+    """Return the report of an event of SES."""
     mail = _part(event, "mail")
     notification_id = _notification_of(mail)
     if notification_id is None:
@@ -112,7 +112,7 @@ _OTHER: Final = (Kind.BOUNCED, None)
 
 
 def _standings(detail: Mapping[str, Any], name: str, reason: Reason, notification_id: UUID) -> tuple[Standing, ...]:
-    """Whose addresses are not to be written to any more; the notification's own where none is named."""
+    """Return a standing for each address to suppress; for the notification's own if none is named."""
     recipients = detail.get(name)
     named = [each for each in recipients if isinstance(each, dict)] if isinstance(recipients, list) else []
     addresses = [address for each in named if (address := _text(each, "emailAddress"))] or [""]
@@ -149,7 +149,7 @@ def _notification_of(mail: Mapping[str, Any]) -> UUID | None:
 
 
 def _moment(detail: Mapping[str, Any], received_at: datetime) -> datetime:
-    """When it happened: what SES says, unless that cannot be."""
+    """Return the time that SES gives, if it is readable and not in the future; else the time of receipt."""
     try:
         moment = datetime.fromisoformat(_text(detail, "timestamp"))
     except ValueError:

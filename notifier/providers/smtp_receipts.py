@@ -1,4 +1,4 @@
-"""What mail servers send back: delivery status notifications (RFC 3464) and complaints (ARF, RFC 5965).
+"""Reports that mail servers send back: delivery status notifications (RFC 3464) and complaints (ARF, RFC 5965).
 
 | report                                               | receipt         | the address is suppressed |
 |------------------------------------------------------|-----------------|---------------------------|
@@ -32,7 +32,7 @@ from notifier.providers.return_paths import ReturnPaths
 
 #: The provider of what is bounced, as attempts record it where it has no name of its own.
 NAME: Final = "smtp"
-#: What of a mail is looked at, in bytes: reports stand at its beginning.
+#: The bytes of a mail that are read: reports stand at its beginning.
 READ_AT_MOST: Final = 1024 * 1024
 #: Parts of a mail that are looked at.
 _PARTS: Final = 50
@@ -47,7 +47,7 @@ _FULL: Final = "5.2.2"
 
 
 def read(raw: bytes, paths: ReturnPaths, received_at: datetime) -> Report:
-    """What a mail says; nothing where it is no report, or not of an email of ours, whatever is in it.
+    """Return the report in a mail; an empty one if the mail is no report, or not about an email of ours.
 
     Raises what the database raises, where the key of the return paths is to be read.
     """
@@ -85,7 +85,7 @@ def _bounce(notification_id: UUID, kind: Kind, code: str, happened_at: datetime)
 
 
 def _outcome(blocks: list[Mail]) -> tuple[Kind, str] | None:
-    """What became of the email, and the enhanced code; None where that is not decided, or not said.
+    """Return the fate of the email, and the enhanced code; None if the report does not decide it.
 
     An email of ours has one recipient; where there are several blocks, the first that decides anything counts.
     """
@@ -114,7 +114,7 @@ def _kind(code: str) -> Kind:
 
 
 def _complained_of(feedback: Mail, parts: list[Mail]) -> Iterator[str]:
-    """Where the return path of what is complained of may stand: in the report, or in the email that it brings along."""
+    """Return the texts that may hold the complained-of email's return path, from the report and its attached email."""
     for block in _blocks(feedback):
         yield from _all(block, "original-mail-from")
     for part in parts:
@@ -161,7 +161,7 @@ def _all(mail: Mail, name: str) -> list[str]:
 
 
 def _moment(mail: Mail, received_at: datetime) -> datetime:
-    """When it was written: what it says, unless that cannot be."""
+    """Return the date of the mail, if it is readable and not in the future; else the time of receipt."""
     try:
         moment = parsedate_to_datetime(_first(mail, "date"))
         return min(moment, received_at) if moment.tzinfo else received_at

@@ -5,8 +5,8 @@ A message is signed with a certificate that it names itself (SigningCertURL): th
 subscription. SignatureVersion 1 is RSA-SHA1, 2 is RSA-SHA256. The signature proves *some* topic, which anybody can
 have: only the topics that are configured count. Raw message delivery has no signature at all, and is not believed.
 
-A message may be a day and an hour old. What is played back within that time changes nothing but a suppression that
-somebody has lifted since.
+A message may be a day and an hour old. A message that is replayed within that time changes nothing, except that
+it may restore a suppression that was lifted since.
 """
 
 import re
@@ -34,7 +34,7 @@ from notifier.providers.receipts import Malformed, NotNow, NotSigned
 ARN: Final = re.compile(r"arn:aws(-[a-z-]+)?:sns:[a-z0-9-]{1,32}:[0-9]{1,20}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
 
 NOTIFICATION: Final = "Notification"
-#: What is signed of each type, in this order; what is not there (a Subject) is left out.
+#: The signed fields of each type, in this order; a field that is absent (a Subject) is left out.
 _SIGNED: Final[Mapping[str, Sequence[str]]] = {
     NOTIFICATION: ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
     **dict.fromkeys(
@@ -52,7 +52,7 @@ _KEPT_FOR: Final = 24 * 3600.0
 _FAILED_FOR: Final = 10.0
 #: Of those that could not be had so many are remembered.
 _FAILURES: Final = 64
-#: Whoever waits longer than this, in seconds, for somebody else's certificate is to come again.
+#: The longest wait, in seconds, for a certificate that another thread is fetching; after it, the vendor must retry.
 _PATIENCE: Final = 5.0
 
 

@@ -236,7 +236,7 @@ class Transfer:
             self._has_own_connection = is_lossy
 
     def begins_again(self) -> bool:
-        """Whether the request is to be begun once more: its connection was closed before any of it went out."""
+        """Return whether to begin the request again: its connection was closed before any of it went out."""
         is_stale, self._stale = self._stale, False
         return is_stale
 

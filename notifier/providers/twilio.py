@@ -41,7 +41,7 @@ _THROTTLED: Final = (Outcome.UNSENT, Fault.THROTTLED)
 _PROVIDER: Final = (Outcome.UNSENT, Fault.PROVIDER)
 _REJECTED: Final = (Outcome.REJECTED, None)
 
-#: What Twilio's codes mean (its error dictionary of 2026), and our words for them: its own messages repeat the number.
+#: The meaning of Twilio's codes (its error dictionary of 2026), and our words: its own messages repeat the number.
 CODES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "21211": (_RECIPIENT, "not a phone number"),
     "21265": (_RECIPIENT, "a short code"),

@@ -57,7 +57,7 @@ _FOR_GOOD: Final = Kind.BOUNCED
 _HERE: Final = Kind.BOUNCED_HERE
 _FOR_NOW: Final = Kind.BOUNCED_FOR_NOW
 
-#: What Twilio's codes mean: our words, whether a later attempt may arrive, and what they mean for the number.
+#: Twilio's codes: our words, whether a later attempt may arrive, and the reason to suppress the number, if any.
 _CODES: Final[dict[str, tuple[str, Kind, Reason | None]]] = {
     "21211": ("not a phone number", _FOR_GOOD, Reason.HARD_BOUNCE),
     "21610": ("opted out", _FOR_GOOD, Reason.STOP),
@@ -203,7 +203,7 @@ def _answers(form: dict[str, str]) -> Iterator[Standing]:
 
 
 def is_key(dsn: Dsn) -> bool:
-    """Whether a DSN has an API key, which signs nothing, in place of the account and its token."""
+    """Return whether a DSN has an API key, which signs nothing, in place of the account and its token."""
     return (dsn.username or "").startswith("SK")
 
 

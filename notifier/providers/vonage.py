@@ -174,6 +174,6 @@ def provider(dsn: Dsn, context: Context) -> Vonage:
 
 
 def _callback(dsn: Dsn, public_url: str) -> Callable[[UUID], str] | None:
-    """Where receipts go, where they can be checked and Vonage can reach that."""
+    """Return the maker of callback URLs for receipts; None if receipts cannot be checked or Vonage cannot reach us."""
     url = callback_url(dsn, public_url, Vonage.name) if source(dsn) is not None else None
     return None if url is None else lambda notification_id: f"{url}?{callback_query(dsn, notification_id)}"

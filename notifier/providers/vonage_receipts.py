@@ -107,7 +107,7 @@ class VonageReceipts:
 
 
 def token_of(key: str, notification_id: str) -> str:
-    """What the address of a message's callback carries, so that nobody else can call it."""
+    """Return the token in a message's callback URL, which keeps others from calling it."""
     return hmac.new(key.encode(), f"vonage receipt {notification_id}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
@@ -153,14 +153,14 @@ _SEPARATORS: Final = str.maketrans("&=", "__")
 
 
 def _signatures(text: bytes, secret: bytes) -> Iterator[bytes]:
-    """What each of the methods makes of it, in small hexadecimal letters."""
+    """Return the signature of a text by each of the methods, in lower-case hexadecimal."""
     yield hashlib.md5(text + secret, usedforsecurity=False).hexdigest().encode()
     for name in ("md5", "sha1", "sha256", "sha512"):
         yield hmac.new(secret, text, name).hexdigest().encode()
 
 
 def _receipt(given: Mapping[str, str], received_at: datetime) -> Report:
-    """What a delivery receipt says."""
+    """Return the report of a delivery receipt."""
     status, code = given.get("status", ""), given.get("err-code", "")
     if status != "delivered" and status not in _FAILED:
         return Report()
@@ -181,7 +181,7 @@ def _receipt(given: Mapping[str, str], received_at: datetime) -> Report:
 
 
 def _answers(given: Mapping[str, str]) -> Iterator[Standing]:
-    """What an incoming message says of its sender."""
+    """Return the suppression, or its lifting, that an incoming message asks for."""
     text = given["text"].strip().upper()
     if text in STOP | START:
         yield Standing(Channel.SMS, _number(given), Reason.STOP, lifted=text in START)
@@ -194,7 +194,7 @@ def _number(given: Mapping[str, str]) -> str:
 
 
 def _moment(given: Mapping[str, str], received_at: datetime) -> datetime:
-    """When it happened: what Vonage says (in UTC), unless that cannot be."""
+    """Return the time that Vonage gives (in UTC), if it is readable and not in the future; else the time of receipt."""
     try:
         moment = datetime.strptime(given.get("message-timestamp", ""), "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which answers of a subscription's receiver are final.
+"""The answers of a subscription's receiver that are final.
 
 Only adds: the release before this one goes on working beside it.
 """

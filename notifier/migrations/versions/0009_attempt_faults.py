@@ -1,4 +1,4 @@
-"""Whose fault it was that an attempt was not accepted.
+"""The party at fault for an attempt that was not accepted.
 
 Only adds: the release before this one goes on working beside it.
 """
