@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from notifier import compacting, retention
 from notifier.holds import free_released
-from notifier.ids import derived_id, new_id
+from notifier.ids import derived_id, first_id_of, new_id
 from notifier.partitions import TABLES, make_day, partition_of
 from notifier.retention import PurgedElsewhere, Retention
 from notifier.routing import replay
@@ -293,11 +293,17 @@ def test_what_has_a_lifetime_of_its_own_goes_by_that(data: Data) -> None:
         message = {"notification_id": new_id(), "channel": "sms", "recipient": "x", "text": "x"}
         data.insert("outbox", **message, created_at=now - timedelta(days=days))
         data.insert("heartbeats", name=f"w{days}", kind="worker", queues=["sms"], seen_at=now - timedelta(days=days))
+        moment = now - timedelta(days=days)
+        its_id = first_id_of(moment)
+        resend = {"how": "resend", "asked_by": "k", "asked_at": moment, "status": "sent", "attempts": 1}
+        data.insert("resends", id=its_id, notification_id=its_id, **resend)
+        said = {"provider": "p", "kind": "delivered", "happened_at": moment, "taken_at": moment, "applied": True}
+        data.insert("taken_receipts", id=its_id, notification_id=its_id, **said)
         data.insert("suppressions", id=new_id(), channel="sms", address=f"{days}", folded=f"{days}", reason="stop",
                     created_at=now - timedelta(days=days))  # fmt: skip
         data.insert("opt_outs", channel="sms", address_hash=b"x", category=f"{days}",
                     created_at=now - timedelta(days=days))  # fmt: skip
-    over = ("idempotency_keys", "dedup_keys", "receipts", "outbox", "heartbeats")
+    over = ("idempotency_keys", "dedup_keys", "receipts", "outbox", "heartbeats", "resends", "taken_receipts")
     assert retention.count_expired(data.engine, SPANS) == {"dead_letters": 0, **dict.fromkeys(over, 1)}
     purge(data.engine)
     assert {table: data.count(table) for table in over} == dict.fromkeys(over, 1)
