@@ -19,7 +19,7 @@ from notifier.channels import Channel, EventStatus
 from notifier.deadletters import BOUNCED
 from notifier.explaining import explain, explain_event
 from notifier.holds import ALL
-from notifier.looking import attempts_of, earlier_sends
+from notifier.looking import attempts_of, earlier_sends, receipts_of
 from notifier.models import (
     Attempt,
     DeadLetter,
@@ -29,6 +29,7 @@ from notifier.models import (
     Notification,
     Resend,
     Suppression,
+    TakenReceipt,
     User,
 )
 from notifier.providers import Outcome
@@ -165,6 +166,7 @@ def _timeline(
         *_of_itself(notification),
         *((each.started_at, _attempt(each)) for each in attempts),
         *(each for letter in letters for each in _letter(letter)),
+        *((each.happened_at, _receipt(each)) for each in receipts_of(session, notification.id)),
         *((each.asked_at, _resend(each)) for each in earlier_sends(session, notification.id)),
     ]
     moments.sort(key=lambda each: (each[0] is None, each[0] or notification.created_at))
@@ -248,6 +250,14 @@ def _attempt(attempt: Attempt) -> str:
     }
     error = f" ({attempt.error})" if attempt.error else ""
     return f"Attempt {attempt.number} by {by}: {words.get(Outcome(attempt.outcome), attempt.outcome)}{error}."
+
+
+def _receipt(receipt: TakenReceipt) -> str:
+    error = f" ({receipt.error})" if receipt.error else ""
+    told = "" if receipt.applied else "; it came late or twice, and changed nothing"
+    return (
+        f"Its provider {receipt.provider} says: {receipt.kind}{error}. We heard of it at {_at(receipt.taken_at)}{told}."
+    )
 
 
 def _resend(resend: Resend) -> str:

@@ -385,6 +385,11 @@ def test_why_tells_what_happened_in_local_time(system: Running, env: dict[str, s
         " VALUES (:id, :id, 2, 'ambiguous', E'worker lost: \\x1b[31m it may have been sent')",
         id=notification,
     )
+    system.sql(
+        "INSERT INTO taken_receipts (id, notification_id, provider, kind, error, happened_at, taken_at, applied)"
+        " VALUES (:id, :id, 'acme', 'bounced', 'nobody there', '2026-11-01T16:30:00Z', '2026-11-01T16:30:05Z', false)",
+        id=notification,
+    )
     for asked in (notification, event, "u-why", "why-request", "why-token"):
         said = succeed("why", asked, environment=env)
         assert notification in said, asked
@@ -392,6 +397,8 @@ def test_why_tells_what_happened_in_local_time(system: Running, env: dict[str, s
     assert "It may have arrived 2 times: by attempts 1, 2." in said
     assert "It is critical" in said
     assert "\x1b" not in said
+    assert "2026-11-02 01:30:00 Asia/Tokyo: Its provider acme says: bounced (nobody there)." in said
+    assert "We heard of it at 2026-11-01T16:30:05Z; it came late or twice, and changed nothing." in said
     assert "Its user has set no quiet hours." not in said
 
 
