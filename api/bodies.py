@@ -124,7 +124,7 @@ class _Whole(msgspec.Struct):
     events: msgspec.Raw
 
 
-#: How a batch begins, up to its events.
+#: The beginning of a batch, up to its events.
 _BEGINNING: Final = re.compile(rb'\s*\{\s*"events"\s*:\s*')
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI description as machines want it: what every operation has in common is said of each."""
+"""Completion of the OpenAPI description for machines: adds to each operation the parts that all have in common."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -49,7 +49,7 @@ def operations(document: Document) -> Iterator[Document]:
 def completed(document: Document) -> Document:
     """A description with all that its operations have in common."""
     for operation in operations(document):
-        # A docstring of one line is all that is to be said.
+        # A docstring of one line serves as the description too.
         operation.setdefault("description", operation["summary"])
         _add_errors(operation)
     _settle(document)

@@ -23,7 +23,7 @@ blp = Resource(
 )
 
 _notify = NotifySchema()
-#: Ours for theirs; errors go the other way.
+#: Our field names for their field names; errors are translated back.
 _NAMES: Final = {"user_id": "userId", "channel": "type", "idempotency_key": "idempotencyKey"}
 
 _REFUSED: Final[dict[str, Any]] = {"description": "Not valid, or an idempotency key reused with another body."}

@@ -116,7 +116,7 @@ def kind_of(error: NotifierError) -> ProblemType:
 
 
 def _missing() -> Response:
-    """404 for a path that no route has. Where it would be one with UUIDs in it, the id is what is wrong."""
+    """Return 404 for a path that matches no route; the problem names the id if a UUID in its place would match."""
     segments = request.path.split("/")
     if len(segments) <= _MOST_SEGMENTS and _matches_with_ids(segments):
         words = "What stands in the path as an id is no UUID, so that there is no such record."

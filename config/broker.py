@@ -45,7 +45,7 @@ _AMQP_OPTIONS: Final[dict[str, Any]] = {
     "write_timeout": 5,
     **RETRY_POLICY,
 }
-#: Of connections to sentinels, in seconds: one that is away is passed over for the next.
+#: Timeouts of connections to sentinels, in seconds: if one is away, the next is tried.
 _SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 0.5}
 
 
@@ -71,10 +71,10 @@ class Sentinels:
     addresses: tuple[tuple[str, int], ...]
     master: str
     database: int
-    #: Of the Redis that they watch.
+    #: Credentials of the Redis server that the sentinels watch.
     username: str | None
     password: str | None
-    #: Of the sentinels themselves.
+    #: The password of the sentinels themselves.
     sentinel_password: str | None
 
     @property

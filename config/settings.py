@@ -226,7 +226,7 @@ class Settings:
 
 #: Names that begin with NOTIFIER_ and are not fields: where to find a running stack.
 _OTHER_NAMES: Final = frozenset({"NOTIFIER_DATA_DIR"})
-#: How alike names must be for one to be suggested, from 0 to 1.
+#: The least similarity of a name that is suggested, from 0 to 1.
 _ALIKE: Final = 0.75
 
 

@@ -1,4 +1,4 @@
-"""The terminal: the one way of text, tables and progress to the people who run commands.
+"""Output on the terminal: text, tables and progress of all commands.
 
 Errors, subjects, bodies, names and addresses are other people's text. Here it becomes characters that have a shape of
 their own: none that steers a terminal, turns the direction of writing or means markup. And what a terminal's encoding
@@ -24,7 +24,7 @@ from rich.text import Text
 _JOINERS: Final = frozenset("\u200c\u200d")
 #: Columns of a cell with several words, below which it is not wrapped.
 _NARROWEST: Final = 24
-#: Wider than any table: what reads a pipe has no width.
+#: Wider than any table: a pipe has no width.
 _UNLIMITED: Final = 100_000
 #: ASCII substitutes for our own characters, used where the encoding lacks them.
 _IN_ASCII: Final = {
@@ -180,7 +180,7 @@ def is_encodable(text: str) -> bool:
 
 
 def fit_encoding() -> None:
-    """Have standard output and error write in another way what their encoding has not, instead of raising."""
+    """Make standard output and error substitute the characters that their encoding lacks, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors != _SUBSTITUTING:
             # Where the codec's own name is ascii, click writes UTF-8 past the stream.

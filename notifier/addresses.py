@@ -19,7 +19,7 @@ from notifier.domains import ascii_domain
 from notifier.uris import ascii_uri, with_ascii_host
 
 _MAX_LENGTH: Final = 2048
-#: Of an email address, in octets (RFC 5321, section 4.5.3.1.1).
+#: The longest local part of an email address, in octets (RFC 5321, section 4.5.3.1.1).
 _LONGEST_LOCAL_PART: Final = 64
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://?[^\s\x00-\x1f\x7f]+")
 

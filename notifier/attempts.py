@@ -145,7 +145,7 @@ def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
     }
 
 
-#: How the error of an attempt begins that was accepted and bounced afterwards, and was followed by another one.
+#: The prefix of the error of an attempt that was accepted, bounced later, and was followed by another attempt.
 BOUNCED_ATTEMPT: Final = "bounced: "
 
 # Attempts are of their notification's millisecond: the bounds leave out the days of others.

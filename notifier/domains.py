@@ -6,7 +6,7 @@ from typing import Final
 
 import idna
 
-#: Of a name's ASCII form, without the dot that may end it (RFC 1035, section 2.3.4).
+#: The longest ASCII form of a name, without the dot that may end it (RFC 1035, section 2.3.4).
 _LONGEST: Final = 253
 #: A label that is not international. Host names have no underscore, but names inside private networks do.
 _LABEL: Final = re.compile(r"(?!xn--)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")

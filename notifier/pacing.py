@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 BREAKER_OPEN: Final = "breaker_open"
 #: Why a notification waits whose receiver takes only so many a second.
 THROTTLED: Final = "throttled"
-#: For so long a provider that has no route to a notification's recipient is not asked again for it.
+#: The time for which a provider without a route to a notification's recipient is not tried for it again.
 ROUTE_PAUSE: Final = timedelta(hours=6)
 #: For a probe to come back, in seconds, before another worker may send one.
 PROBE: Final = 45

@@ -59,7 +59,7 @@ class Decision:
     at: datetime | None
     rule: Rule | None
     explanation: str
-    #: On whose clock it was judged, where that is a rule's own.
+    #: The time zone by which the rule was judged, if it is the rule's own.
     zone: ZoneInfo | None = None
 
 

@@ -27,7 +27,7 @@ _WELL: Final = Health()
 _SOONEST: Final = 1.0
 
 Put = list[Aside | Death]
-#: By the notification's id: names of providers.
+#: The names of providers, by the notification's id.
 Names = Mapping[UUID, Collection[str]]
 NONE: Final[Names] = MappingProxyType({})
 

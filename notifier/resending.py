@@ -44,9 +44,9 @@ class How(StrEnum):
 class Refusal:
     """Why a rule forbids that a notification is sent again."""
 
-    #: For programs, such as `opted_out`.
+    #: The reason for programs, such as `opted_out`.
     reason: str
-    #: For people.
+    #: The reason for people.
     explanation: str
 
 
@@ -66,7 +66,7 @@ class Standards:
     max_age: timedelta = timedelta(hours=72)
 
 
-#: Those of the settings' defaults.
+#: The standards of the default settings.
 DEFAULT: Final = Standards()
 _COLUMNS: Final = ", ".join(each.name for each in dataclasses.fields(Claimed) if each.name not in {"content", "now"})
 _LOCK: Final = text(f"""

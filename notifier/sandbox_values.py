@@ -19,7 +19,7 @@ _TEXT_FILTERS: Final = (
     *("capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "pprint", "replace", "safe"),
     *("string", "striptags", "title", "trim", "truncate", "upper", "urlize", "wordcount", "wordwrap"),
 )
-#: Those whose further arguments go into the text.
+#: Filters whose further arguments go into the text.
 _WHOLE_FILTERS: Final = frozenset({"format", "replace"})
 #: Methods of texts for which None stands for the default.
 _NONE_IS_DEFAULT: Final = frozenset({"split", "rsplit", "strip", "lstrip", "rstrip"})

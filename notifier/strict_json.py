@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-#: How deep the members of a document may be nested.
+#: The deepest nesting of a document's members.
 MAX_DEPTH: Final = 32
 _TOO_DEEP: Final = f"Nested more than {MAX_DEPTH} levels deep."
 _TOO_LARGE: Final = "An integer may have at most 64 bits."
@@ -189,7 +189,7 @@ def _doubled_names(text: str) -> dict[str, list[str]]:
     return {path: [TWICE] for path in found[:_MOST_NAMED]}
 
 
-#: So many of them are named, and each is shown so long.
+#: The most members that an error names, and the longest name that it shows.
 _MOST_NAMED: Final = 20
 _LONGEST_NAME: Final = 128
 

@@ -23,7 +23,7 @@ class ImapServer:
     commands: list[str] = field(default_factory=list)
 
     def answer(self, line: str) -> list[bytes]:
-        """What a command brings; the tagged line is added."""
+        """Return the untagged lines that answer a command; the tagged line is added."""
         words = line.split(" ", 3)
         match [word.upper() for word in words[:2]]:
             case ["CAPABILITY", *_]:

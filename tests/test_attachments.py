@@ -77,7 +77,7 @@ def test_an_email_says_whom_it_is_from(system: Running, smtp: SmtpReceiver) -> N
 
 
 def test_nothing_that_a_caller_gives_is_decoded(system: Running, smtp: SmtpReceiver) -> None:
-    """What looks like an encoded word is a text like any other: it names nobody, and begins no header."""
+    """A text that looks like an encoded word is a text like any other: it names nobody, and begins no header."""
     word = "=?utf-8?q?a=0D=0ABcc=3Ax=40evil.example?="
     invitation = file(name="=?utf-8?q?x?=.txt", content_type="text/calendar;method=REQUEST; charset=utf-8")
     to = somebody()

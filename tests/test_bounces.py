@@ -242,7 +242,7 @@ def test_without_its_key_an_email_waits() -> None:
     assert mailbox.envelopes == []
 
 
-# What reports say.
+# Reports.
 
 
 @pytest.mark.parametrize("report", [postfix, exchange, gmail])

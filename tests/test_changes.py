@@ -263,7 +263,7 @@ def row_of(system: Running, notification_id: str) -> dict[str, Any]:
 
 
 def refused(system: Running, notification_id: str, reason: str) -> str:
-    """What a refused resend says; it must have changed nothing."""
+    """Check that a resend is refused and changes nothing, and return the detail of the refusal."""
     before = row_of(system, notification_id)
     answer = resend(system, notification_id)
     assert (answer.status_code, answer.headers["Content-Type"]) == (409, "application/problem+json")

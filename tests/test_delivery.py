@@ -102,7 +102,7 @@ def test_what_a_template_said_is_in_the_version_that_was_sent(system: Running, s
     status, found = content_of(system, sent["id"])
     assert status == 200, found
     assert (found["subject"], found["template"]["version"], found["rendered_now"]) == ("one", 1, True)
-    # Whoever reads it gets no key to somebody's preferences.
+    # A reader gets no key to somebody's preferences.
     assert found["html"].startswith("<p>one http")
     assert found["html"].endswith("/u/***</p>")
 

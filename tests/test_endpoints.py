@@ -266,9 +266,9 @@ def test_statuses_that_a_subscription_lists_are_permanent(system: Running, http:
     post(system, "ep.lenient", 1)
     [row] = wait_for_states(system, lenient, ("delivered", None))
     assert row["attempts"] == 2
-    # What is not listed fails for now.
+    # A status that is not listed fails for now.
     assert finished(system, system.event(event_type="ep.strict"))["attempts"] == 2
-    # It is what stands there when a webhook is answered that counts.
+    # The list that stands when a webhook is answered counts.
     http.answer("/ep/strict", 404, 204)
     url = f"{system.url}/api/v1/subscriptions/{strict}"
     assert system.http.patch(url, json={"permanent_statuses": []}, timeout=20).json()["permanent_statuses"] == []

@@ -15,7 +15,7 @@ from tests.test_unsubscribing import everywhere
 
 USER: Final = "gone-zq@example.com"
 NEEDLE: Final = "gone-zq"
-#: What goes with a field, where it cannot stand alone.
+#: The fields that a field needs beside it, where it cannot stand alone.
 BESIDE: Final[dict[str, dict[str, Any]]] = {
     "dedup_key": {"dedup_window": "PT1H"},
     "recipient": {"channel": "email"},
@@ -70,7 +70,7 @@ def test_an_address_is_erased_from_every_text_that_a_caller_can_give(
     busy = "SELECT count(*) FROM notifications WHERE status IN ('queued', 'sending') AND user_id = :user"
     wait_for(lambda: system.sql(live)[0][0] == 0, 40, "the events to be fanned out")
     wait_for(lambda: system.sql(busy, user=USER)[0][0] == 0, 40, "the notifications to be tried")
-    # Those that name nobody but an address are not the user's: what is erased is what is known under the user's id.
+    # Events that name only an address are not the user's: data are erased by the user's id.
     system.sql("DELETE FROM events WHERE user_id IS NULL AND recipient = :address", address=USER)
     tables = set(everywhere(system, NEEDLE))
     assert tables >= {"users", "events", "notifications", "idempotency_keys", "dedup_keys", "outbox"}

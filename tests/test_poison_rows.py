@@ -43,7 +43,7 @@ ZONES = (*TEXTS, "'right/Europe/Berlin'", "'Mars/Phobos'", "'../../etc/passwd'")
 DURATIONS = (*TEXTS, "'P1Y'", "'P999999W'", "'PT999999999H'")
 NOTHING = ("NULL",)
 
-#: What a column of each table may hold at worst: SQL expressions. None: it is decided elsewhere, see the reason.
+#: The worst values that a column of each table may hold, as SQL expressions; or the reason why it needs none.
 NOTIFICATIONS: dict[str, Sequence[str] | str] = {
     "id": "the key",
     "status": "the state machine's, which the database itself holds to in tests",
@@ -237,7 +237,7 @@ def test_each_column_is_decided_about(model: type[models.Base]) -> None:
 
 @pytest.fixture(scope="module")
 def wires(new_database: Any) -> Iterator[Wiring]:
-    """What a worker is built of, on a database of this file's own."""
+    """The wiring of a worker, on a database of this file's own."""
     made = Wiring(read_settings({**QUICK, "DATABASE_URL": new_database(), "REDIS_URL": "redis://127.0.0.1:1"}))
     yield made
     made.sandbox.close()
@@ -336,7 +336,7 @@ def deliver(wires: Wiring, channel: Channel, ids: Sequence[UUID]) -> None:
             bury(connection, DeliverTask._deaths(failed.rows))
 
 
-#: What may become of a row that cannot be used; above all it is not still being sent.
+#: The statuses in which an unusable row may end; above all it is not still being sent.
 ENDS = {"failed", "skipped", "sent", "delivered", "expired", "cancelled", "scheduled"}
 
 
@@ -458,12 +458,12 @@ def test_whatever_is_remembered_of_an_endpoint_the_others_are_sent(
     letting_go.let_go(wires.engine)
     batch.sql("DELETE FROM subscriptions")
     assert batch.good_ends() == [("delivered", 1, 1)] * GOOD
-    # What is known to keep callers waiting is queued anew, in the slow lane.
+    # A row whose endpoint is known to keep callers waiting is queued anew, in the slow lane.
     assert {status for _, status, _, _ in batch.bad_ends()} <= ENDS | {"queued"}
 
 
 def fan_out(wires: Wiring, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """What tasks.fan_out does of a message; returns what is said of events that cannot be fanned out."""
+    """Fan out the events of a message as tasks.fan_out does; return the errors of events that cannot be fanned out."""
     failed: dict[UUID, str] = {}
 
     def work(part: Sequence[UUID]) -> None:
@@ -538,7 +538,7 @@ def test_what_a_broken_route_does_not_make_is_on_record(wires: Wiring) -> None:
         assert rule.startswith(f"The route {bad} is broken.")
 
 
-#: What a row may bring to the clock.
+#: The columns of a row that the clock reads, with their worst values.
 CLOCK: Final = {
     **{name: NOTIFICATIONS[name] for name in ("claims", "attempts", "lost", "on_ambiguous", "channel")},
     "due_at": ("'-infinity'", "'0044-03-15 00:00+00 BC'"),
@@ -560,7 +560,7 @@ def test_the_clock_hands_over_the_others(wires: Wiring, column: str, status: str
         assert row.status == "failed" or handed[row.id].tries == row.tries, batch.bad[row.id]
 
 
-#: What a row may bring to its successor.
+#: The columns of a row that its successor depends on.
 SUCCESSORS: Final = {
     name: NOTIFICATIONS[name]
     for name in (

@@ -48,7 +48,7 @@ def _too_often(api: FlaskClient) -> TestResponse:
 
 
 def _raised(api: FlaskClient, error: Exception) -> TestResponse:
-    """What is answered where something raises an error on the way."""
+    """Return the answer to a request whose view raises an error."""
 
     def break_down(*_: object, **__: object) -> None:
         raise error
@@ -64,7 +64,7 @@ def _without_postgres(api: FlaskClient) -> TestResponse:
     return create_app(lost).test_client().get("/api/v1/events")
 
 
-#: What brings each type about.
+#: Requests that provoke each type.
 PROVOKED: dict[ProblemType, list[Callable[[FlaskClient], TestResponse]]] = {
     ProblemType.BAD_REQUEST: [lambda api: _raised(api, BadRequest())],
     ProblemType.INVALID_JSON: [

@@ -287,7 +287,7 @@ def test_many_at_the_same_moment(engine: Engine) -> None:
     assert one(engine, "SELECT count(*) FROM suppressions")[0] == 20
 
 
-# Which of those that sign may say it.
+# Sources may report only on their own providers.
 
 
 ELSEWHERE = Senders(

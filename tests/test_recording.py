@@ -88,7 +88,7 @@ def test_a_recorded_failure_is_not_taken_for_a_lost_worker(engine: Engine, held:
         assert may_be_out(connection, [Held(held, 3, 1)]) == set()
 
 
-#: What a server or a plug-in provider may answer, and Postgres cannot keep.
+#: Answers that a server or a plug-in provider may give, and that Postgres cannot store.
 ANSWERS: list[dict[str, Any]] = [
     {"error": "http 400: \0"},
     {"error": "\ud800", "message_id": "\udfff"},

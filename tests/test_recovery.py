@@ -359,7 +359,7 @@ def test_one_is_sent_again_on_request(system: Running, http: HttpReceiver, since
 
 
 def test_a_recovery_leaves_alone_what_rules_forbid(system: Running, http: HttpReceiver) -> None:
-    """It says how many, and why; and what it left alone is recovered once it may be."""
+    """A recovery counts them, by reason; a later one recovers them once the rules allow it."""
     made = subscribe(system, http.url("/refused"), "refused.some", enabled=False)
     skipped = missed(system, "refused.some", 3)
     system.sql("UPDATE notifications SET expires_at = now() WHERE id = :id", id=skipped[0]["id"])

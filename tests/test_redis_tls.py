@@ -24,7 +24,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> receivers.Certifica
 
 @pytest.fixture(scope="module")
 def port(valkey: EmbeddedValkey, certificate: receivers.Certificate) -> Iterator[int]:
-    """Where the real server is reached over TLS."""
+    """The port on which the real server is reached over TLS."""
 
     def forward(client: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", valkey.port)) as server:

@@ -49,7 +49,7 @@ def test_route_refusals_end_to_end(start_system: Callable[..., Running]) -> None
         assert b"%2B4915112500001" in asked[-1].body
         assert system.sql("SELECT count(*) FROM providers WHERE failures > 0 OR open_until IS NOT NULL")[0][0] == 0
         assert len(taken) == 2 + 30
-        # Who answered STOP is left alone from now on.
+        # A number that answered STOP is left alone from now on.
         gone = made(system, channel="sms", recipient=f"{OPTED_OUT}001")
         assert reaches(system, gone, "failed")["reason"] == "permanent_error"
         kept = "SELECT reason FROM suppressions WHERE address = :address"

@@ -1,4 +1,4 @@
-"""What manage.py shows of other people's text: as it is, and harmless, on every terminal."""
+"""Other people's text in the output of manage.py: unchanged, and harmless on every terminal."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ from tests.running import ROOT
 #: pair, and words in three scripts.
 HOSTILE = "[/b][red]:smile: \x1b[31m\x1b]0;gone\x07\r\x9b2J \u202egnp.exe\u2066 Zoë 名前 עברית"
 HARMLESS = r"[/b][red]:smile: \u001b[31m\u001b]0;gone\u0007\u000d\u009b2J \u202egnp.exe\u2066 Zoë 名前 עברית"
-#: What a terminal obeys, beside the colours that are ours.
+#: Characters that a terminal obeys, besides our own colours.
 STEERING = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 LETTER, NOTIFICATION = new_id(), new_id()
 COMMANDS = (
@@ -98,7 +98,7 @@ def piped(command: Sequence[str], environment: dict[str, str], encoding: str) ->
 
 
 def on_a_terminal(command: Sequence[str], environment: dict[str, str], columns: int) -> str:
-    """What it writes on a terminal of so many columns."""
+    """Return the output of a command on a terminal of `columns` columns."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {**environment, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}

@@ -367,5 +367,5 @@ def test_events_on_their_way_are_erased_too(system: Running) -> None:
     live = "SELECT count(*) FROM events WHERE due_at IS NOT NULL AND event_type = 'racing'"
     wait_for(lambda: system.sql(live)[0][0] == 0, 40, "all events to be fanned out")
     wait_for(lambda: system.sql("SELECT count(*) FROM notifications WHERE status = 'sending'")[0][0] == 0)
-    # What was being sent is wiped right after it was recorded.
+    # A notification that was being sent is wiped right after it was recorded.
     wait_for(lambda: not everywhere(system, "racing-zq") and not everywhere(system, "4915123452098"))

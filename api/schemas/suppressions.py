@@ -12,7 +12,7 @@ from notifier.channels import Channel
 
 
 class _AddressFields(ma.Schema):
-    #: How the address becomes a normal one.
+    #: Converts the address into its normal form.
     normalise = staticmethod(normalised)
 
     class Meta:

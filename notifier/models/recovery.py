@@ -29,7 +29,7 @@ class Recovery(Base):
     #: How many there were when it began, and how many have been sent again.
     total: Mapped[int]
     recovered: Mapped[int]
-    #: How many were left as they are because a rule forbids to send them, and how many for each reason.
+    #: The number of notifications that a rule forbids to send, in all and by reason.
     refused: Mapped[int] = mapped_column(server_default="0")
     refused_reasons: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     #: A key's name, or `shell:USER`.

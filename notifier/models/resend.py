@@ -9,7 +9,7 @@ from notifier.models.declarative import Base
 
 
 class Resend(Base):
-    """One resend, requeue or recovery of a notification, and how the notification stood when somebody asked for it."""
+    """One resend, requeue or recovery of a notification, and the notification's state at the time of the request."""
 
     __tablename__ = "resends"
 

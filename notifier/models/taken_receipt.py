@@ -13,7 +13,7 @@ class TakenReceipt(Base):
 
     __tablename__ = "taken_receipts"
 
-    #: Of its notification's millisecond, and derived from what it says of which send: it stands here once.
+    #: Derived from the receipt and the send, so that a repeated one has the same id. Its time is the notification's.
     id: Mapped[UUID] = mapped_column(primary_key=True)
     notification_id: Mapped[UUID] = mapped_column(index=True)
     provider: Mapped[str]
@@ -21,10 +21,10 @@ class TakenReceipt(Base):
     kind: Mapped[str]
     #: The provider's id of the message, if the receipt has one.
     message_id: Mapped[str | None]
-    #: Of a bounce: why.
+    #: The reason of a bounce.
     error: Mapped[str | None]
     happened_at: Mapped[datetime]
-    #: When we were told, the first time.
+    #: The time when the receipt first reached us.
     taken_at: Mapped[datetime]
     #: Whether the receipt changed the notification's status; a late, repeated or early one did not.
     applied: Mapped[bool]

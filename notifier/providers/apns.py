@@ -41,7 +41,7 @@ _USAGE: Final = "apns:///path/AuthKey.p8?key=KEY_ID&team=TEAM_ID&topic=com.examp
 _DEVICE_TOKEN: Final = re.compile(r"[0-9a-fA-F]{64,200}")
 _ID: Final = re.compile(r"[A-Z0-9]{10}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9.-]{1,255}")
-#: In bytes of JSON; the rest of the 4,096 is for the id.
+#: The largest payload, in bytes of JSON; the rest of the 4,096 is for the id.
 _TITLE_AT_MOST: Final = 1000
 _BOTH_AT_MOST: Final = 3800
 #: Seconds for which a provider token is used: Apple takes none older than an hour, and no new one within 20 minutes.

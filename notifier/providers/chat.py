@@ -66,7 +66,7 @@ _CONCURRENCY: Final = 16
 
 #: The status, in the words of the several plugins.
 _STATUS: Final = re.compile(r"(?:error=|notification failed: |notification, code=)([1-5][0-9]{2})\b")
-#: A 200 that says no.
+#: A response with status 200 that reports a failure.
 _SAYS_NO: Final = re.compile(r"^\w+ rejected our notification: code=", re.MULTILINE)
 #: The connection broke, or what came back was no answer.
 _LOST: Final = re.compile(r"^(?:Socket|Lark|QQ Push|Spike\.sh|SpugPush) Exception", re.MULTILINE)

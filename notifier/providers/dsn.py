@@ -18,7 +18,7 @@ from notifier.channels import Channel
 from notifier.domains import ascii_domain
 
 _DEFAULT_HOST: Final = "default"
-#: Options that may be there several times, since what they are compared with is rotated: in the query as one, with
+#: Options that may be given several times, since their values are rotated: in the query as one, with
 #: commas. (See Dsn.several.)
 _SEVERAL: Final = frozenset({"receipt_token", "webhook_key", "signature_secret", "topic"})
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from notifier.providers.mailboxes import ATEXT, Mailbox, quoted
 
 EOL: Final = "\r\n"
-#: Of a line, without what ends it. (RFC 2047, section 2, allows 75 to an encoded word and 76 to its line.)
+#: The longest line, without its CRLF. (RFC 2047, section 2, allows 75 to an encoded word and 76 to its line.)
 _LINE: Final = 75
 _FOLD: Final = f"{EOL} "
 

@@ -31,7 +31,7 @@ _USAGE: Final = "expo://ACCESS_TOKEN@default"
 _TOKEN: Final = re.compile(r"Expo(nent)?PushToken\[[^\]]+\]")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _CODE: Final = re.compile(r"[A-Za-z_]{1,64}")
-#: In bytes of JSON: Apple and Google take 4,096 in all, and Expo adds its own.
+#: The largest payload, in bytes of JSON: Apple and Google take 4,096 in all, and Expo adds its own data.
 _TITLE_AT_MOST: Final = 1000
 _BOTH_AT_MOST: Final = 3600
 

@@ -20,7 +20,7 @@ _MOST: Final = 64 * 1024
 
 
 class Unreachable(Exception):
-    """There is no answer that is a 200 within its bounds; its text says in a word what there is."""
+    """The server gave no 200 within the bounds; the text names the failure in a word."""
 
 
 class _Socket(socket.socket):
@@ -31,7 +31,7 @@ class _Socket(socket.socket):
 
 
 def fetch(url: str, allowed_networks: Sequence[Network] = ()) -> bytes:
-    """Fetch what stands at a URL. Raises Unreachable."""
+    """Fetch the content at a URL. Raises Unreachable."""
     body = bytearray()
 
     def take(chunk: bytes) -> int:

@@ -1,4 +1,4 @@
-"""A strict reader of the header fields that `email_headers` writes: what it does not know it refuses.
+"""A strict reader of the header fields that `email_headers` writes: it refuses every form that it does not know.
 
 Every letter is read again before it goes out. A field too many, or one that says something else than was meant, would
 be sent in somebody's name; so the letter fails instead. It shares nothing with the writer.
@@ -9,7 +9,7 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-#: Octets of a line, without what ends it (RFC 5322, section 2.1.1).
+#: Octets of a line, without its CRLF (RFC 5322, section 2.1.1).
 _LONGEST_LINE: Final = 998
 _FIELD: Final = re.compile(r"([A-Za-z][A-Za-z0-9-]*): ?(.*)")
 _WORD: Final = re.compile(r"=\?utf-8\?(?:(q)\?([!-<>@-^`-~_=]*)|(b)\?([A-Za-z0-9+/]*={0,2}))\?=")

@@ -21,7 +21,7 @@ _FORM: Final = "imaps://user:password@host/INBOX, or imap:// with tls=starttls o
 
 
 class MailboxError(Exception):
-    """The mailbox cannot be read; its text says why, and nothing of the password."""
+    """The mailbox cannot be read. The text gives the reason, and never the password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Address:
     username: str = field(repr=False)
     password: str = field(repr=False)
     folder: str
-    #: Where mails go once they are read; None: they stay, and are marked as seen.
+    #: The folder for mails that are read; None: they stay, and are marked as seen.
     move_to: str | None
 
 

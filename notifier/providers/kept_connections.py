@@ -14,9 +14,9 @@ import time
 from typing import Final
 from urllib.parse import urlsplit
 
-#: How long an origin gets new connections after a loss, in seconds.
+#: The time for which an origin gets new connections after a loss, in seconds.
 _PERIOD: Final = 60.0
-#: How many origins are remembered; the oldest is forgotten first.
+#: The most origins that are remembered; the oldest is forgotten first.
 _MOST_ORIGINS: Final = 1000
 
 #: The addresses and ports of a connection's two ends.

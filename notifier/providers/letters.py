@@ -37,7 +37,7 @@ _CONTENT_FIELDS: Final = (("Content-Type",), ("Content-Type", "Content-Transfer-
 
 
 class Unwritable(ValueError):
-    """The header of a letter would not say what was meant: it may not go out, now or later."""
+    """A header would not have the intended meaning, so the letter may not go out, now or later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Parties:
 
 
 def parties_of(message: Message, sender: Mailbox) -> Parties:
-    """Read whom a message is from and to; `sender` is from whom it is where it names nobody. Raises NotAMailbox."""
+    """Read the sender and the recipient of a message; `sender` is the default sender. Raises NotAMailbox."""
     return Parties(
         sender if message.sender is None else mailbox(message.sender),
         bare_mailbox(message.recipient),
@@ -108,7 +108,7 @@ def draft(message: Message, sender: Mailbox) -> Letter:
 
 
 def own_fields(message: Message, sender: Mailbox) -> dict[str, str]:
-    """The header fields that are ours to decide: what they say is ASCII, on one line each."""
+    """The header fields that we write ourselves: their values are ASCII, on one line each."""
     fields = {
         "Message-ID": f"<{message.id}@{sender.domain}>",  # the same in every attempt
         "Auto-Submitted": "auto-generated",  # RFC 3834: so that no vacation notice comes back

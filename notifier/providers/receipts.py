@@ -37,7 +37,7 @@ class Kind(StrEnum):
     """What became of a message."""
 
     DELIVERED = "delivered"
-    #: For good: no later attempt would arrive either.
+    #: A permanent bounce: no later attempt would arrive either.
     BOUNCED = "bounced"
     #: Another provider may do better than this one: it is this one's sender or account that is refused.
     BOUNCED_HERE = "bounced_here"

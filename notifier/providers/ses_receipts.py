@@ -174,6 +174,6 @@ def source(dsn: Dsn) -> SesReceipts | None:
     arns = dsn.several("topic")
     if not arns or not all(ARN.fullmatch(arn) for arn in arns):
         raise ValueError("has a topic that is not the ARN of an SNS topic, arn:aws:sns:REGION:ACCOUNT:NAME")
-    # Where a host stands in for Amazon's, the operator says where that is.
+    # A host that stands in for Amazon's was set by the operator, so it may be in any network.
     networks: tuple[Network, ...] = EVERYWHERE if dsn.host is not None else ()
     return SesReceipts(Topics(arns, dsn, networks))

@@ -48,7 +48,7 @@ _RECIPIENTS: Final = frozenset({(1, 1), (1, 2), (1, 3), (1, 6), (1, 10), (2, 1)}
 _SIZES: Final = frozenset({(2, 3), (3, 4)})
 #: The subject of what is wrong with the mail system itself.
 _SYSTEM: Final = 3
-#: Of MAIL, for a letter with an address whose local part is not ASCII (RFC 6531, section 3.4).
+#: Parameters of MAIL for a letter with an address whose local part is not ASCII (RFC 6531, section 3.4).
 _OPTIONS: Final = ("SMTPUTF8", "BODY=8BITMIME")
 #: The longest that one address of the server may take to connect to, in seconds.
 _CONNECT_TIMEOUT: Final = 10.0

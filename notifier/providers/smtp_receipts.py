@@ -37,7 +37,7 @@ READ_AT_MOST: Final = 1024 * 1024
 #: Parts of a mail that are looked at.
 _PARTS: Final = 50
 
-#: Where the address stands that a mail was delivered to: the last of these is the sender's own word.
+#: Fields that may hold the address to which a mail was delivered; the last of them is set by the sender.
 _DELIVERED_TO: Final = ("delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-delivered-to", "to")
 _CODE: Final = re.compile(r"(?<![0-9.])([245]\.[0-9]{1,3}\.[0-9]{1,3})(?![0-9.])")
 _VAGUE: Final = re.compile(r"[245]\.0\.0")

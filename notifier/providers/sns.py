@@ -50,7 +50,7 @@ _SIGNED_FOR: Final = 25 * 3600
 #: Seconds for which a certificate is kept, and for which one that could not be had is not asked for again.
 _KEPT_FOR: Final = 24 * 3600.0
 _FAILED_FOR: Final = 10.0
-#: Of those that could not be had so many are remembered.
+#: The most failed certificates that are remembered.
 _FAILURES: Final = 64
 #: The longest wait, in seconds, for a certificate that another thread is fetching; after it, the vendor must retry.
 _PATIENCE: Final = 5.0

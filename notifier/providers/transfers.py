@@ -56,7 +56,7 @@ _TLS_ERRORS: Final = frozenset(
 _LOST_ERRORS: Final = frozenset(
     {pycurl.E_OK, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_PARTIAL_FILE}
 )
-#: How long a connection may have been idle and still be used again, in seconds. Less than the 5 seconds after which
+#: The longest idle time of a connection that is used again, in seconds. Less than the 5 seconds after which
 #: Node's, Apache's and uvicorn's servers close one by default: a request that crosses with their closing is lost, and
 #: nobody can tell whether it was read.
 _KEEP_ALIVE: Final = 4

@@ -100,7 +100,7 @@ _CODES: Final[dict[str, tuple[str, Kind, Reason | None]]] = {
     "63003": ("not a recipient of that channel", _FOR_GOOD, Reason.HARD_BOUNCE),
     "63024": ("not a recipient of that channel", _FOR_GOOD, Reason.HARD_BOUNCE),
 }
-#: Those of which the first one says too little of the number.
+#: Codes that count against a number only when they are repeated.
 _ON_REPEAT: Final = frozenset({"30006"})
 
 

@@ -19,7 +19,7 @@ Answer = Callable[[Received], tuple[int, dict[str, str], bytes] | None]
 
 @dataclass
 class Http2Server:
-    """What was asked of it, over all connections."""
+    """A server that speaks HTTP/2, and the requests that it received over all connections."""
 
     answer: Answer
     received: list[Received] = field(default_factory=list)

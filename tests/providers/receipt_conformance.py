@@ -1,4 +1,4 @@
-"""What every source of receipts must do, whoever wrote it: see notifier.providers.receipts.ReceiptSource."""
+"""The conformance tests of every source of receipts: see notifier.providers.receipts.ReceiptSource."""
 
 import re
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class Case:
     forged: Iterable[Callback]
     #: Signed, but not as documented.
     malformed: Iterable[Callback]
-    #: What may be shown nowhere.
+    #: A secret that must not be shown anywhere.
     secret: str
 
 

@@ -71,7 +71,7 @@ CERTIFICATE_PATH = "/SimpleNotificationService-0a1b.pem"
 
 @cache
 def amazon_key() -> rsa.RSAPrivateKey:
-    """What stands in for the key that SNS signs with."""
+    """Return a private key that stands in for Amazon's, with which SNS signs."""
     return rsa.generate_private_key(65537, 2048)
 
 

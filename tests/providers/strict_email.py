@@ -12,7 +12,7 @@ HEX = set("0123456789ABCDEF")
 
 
 class NotStrict(AssertionError):
-    """It is not what the RFCs allow."""
+    """An email is not what the RFCs allow."""
 
 
 def demand(holds: object, what: str) -> None:
@@ -121,7 +121,7 @@ def mailbox(value: str) -> tuple[str, str]:
 
 
 def quoted_string(text: str, at: int) -> tuple[str, int]:
-    """What is in the quoted string that begins at a place, and where it has ended."""
+    """Return the content of the quoted string that begins at a place, and the place after its end."""
     said = ""
     at += 1
     while text[at : at + 1] != '"':

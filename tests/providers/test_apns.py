@@ -1,4 +1,4 @@
-"""What is particular to Apple's push service: HTTP/2 over TLS, and a provider token that is kept for a while."""
+"""Particulars of Apple's push service: HTTP/2 over TLS, and a provider token that is kept for a while."""
 
 from contextlib import closing
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What letters say of people, subjects and files, as a strict reader of our own finds it, whatever the text is."""
+"""The headers of emails for people, subjects and files of any text, as a strict reader of our own finds them."""
 
 import re
 from typing import Any
@@ -197,7 +197,7 @@ def test_a_type_that_would_say_something_else_goes_into_no_letter(kind: str) -> 
     ],
 )
 def test_a_header_that_a_strict_reader_refuses_does_not_go_out(field: str, broken: str) -> None:
-    """Whatever is let in by mistake, is not sent in somebody's name."""
+    """A value that was let in by mistake is not sent in somebody's name."""
     values = {"display_name": "Ada", "username": "ada", "domain": "example.org", field: broken}
 
     with pytest.raises(letters.Unwritable):

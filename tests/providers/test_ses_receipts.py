@@ -1,4 +1,4 @@
-"""What Amazon SES says through SNS, and that nobody else can say it."""
+"""Receipts of Amazon SES through SNS, which nobody else can forge."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,7 +154,7 @@ def test_odd_bounces_break_nothing(ses: ReceiptSource) -> None:
         assert receipt.kind is Kind.BOUNCED
 
 
-# Whose it is.
+# The sender of a message.
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_only_a_providers_own_fault_opens_its_breaker(outcome: Outcome, fault: F
     assert note.is_shut == (fault is Fault.PROVIDER)
 
 
-#: What a stranger brings about by choosing an address, by vendor and the label of its case.
+#: Cases that a stranger can bring about by choosing an address, by vendor and by the label of the case.
 BY_ADDRESS: dict[str, set[str]] = {
     "apns": {"BadDeviceToken", "Unregistered", "ExpiredToken", "DeviceTokenNotForTopic", "to one device"},
     "expo": {"not registered", "token", "device's rate", "sender id", "credentials"},
@@ -114,7 +114,7 @@ def test_no_address_is_held_against_a_provider(vendor: str) -> None:
         (454, "MAIL", "4.7.0 rate", Outcome.UNSENT, None),
         (421, "RCPT", "4.3.2 closing", Outcome.UNSENT, Fault.PROVIDER),
         *((code, "MAIL", "5.7.0 log in", Outcome.UNSENT, Fault.PROVIDER) for code in (530, 534, 535, 538)),
-        # What is no enhanced code of this reply says nothing.
+        # A text that is no enhanced code of this reply is ignored.
         (550, "RCPT", "4.3.0 of another class", Outcome.REJECTED, Fault.RECIPIENT),
         (550, "RCPT", "5.1.1.1 is a version", Outcome.REJECTED, Fault.RECIPIENT),
         (554, "the message", "transaction failed", Outcome.REJECTED, None),

@@ -1,4 +1,4 @@
-"""What Vonage's callbacks say, and that nobody else can say it."""
+"""Receipts of Vonage's callbacks, which nobody else can forge."""
 
 import hashlib
 import hmac

@@ -84,7 +84,7 @@ main(process.argv[2]!)
 
 
 def run(command: Sequence[str | Path], **environment: str) -> str:
-    """What a program says, which must end well."""
+    """Run a program, which must succeed, and return its output."""
     known = {**os.environ, **environment}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=known, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

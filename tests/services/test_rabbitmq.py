@@ -88,7 +88,7 @@ def test_a_restart_costs_time_alone(system: Running, rabbitmq: RabbitMQ, http: H
     rabbitmq.start()
     all_delivered(system, http, path, 40, 60)
     assert set(http.times(path).values()) == {1}
-    # What only beat's ticks bring.
+    # These are sent only through beat's ticks.
     reaches(system, reminder, "sent")
     reaches(system, _sms(system, send_at=ahead(seconds=2)), "sent")
     for child in (system.fresh, system.retry, system.clock, system.beat):

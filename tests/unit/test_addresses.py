@@ -119,7 +119,7 @@ def test_numbers_that_vendors_give_for_tests_are_good(number: str) -> None:
         (None, " 49 151 12345678", "+4915112345678"),
         (Channel.WEBHOOK, "https://bücher.example/ü", "https://xn--bcher-kva.example/%C3%BC"),
         (Channel.PUSH, "a b", "a+b"),
-        # What was kept before its form was normalised is found as it was kept.
+        # An address that was stored before its form was normalised is found as it was stored.
         (Channel.SMS, "+441111", "+441111"),
     ],
 )

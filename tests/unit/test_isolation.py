@@ -13,7 +13,7 @@ from tasks import clock
 
 
 class Said(Exception):
-    """What psycopg2 raises, with the server's code."""
+    """An error as psycopg2 raises it, with the server's code."""
 
     def __init__(self, pgcode: str | None) -> None:
         super().__init__("Failing row contains (ada@example.com)")

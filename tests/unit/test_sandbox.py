@@ -144,7 +144,7 @@ def test_methods_are_there_where_no_member_has_their_name(shared: Sandbox) -> No
     assert rendered(shared, text, payload={"items": 1, "b": 2}) == "items=1;b=2;"
 
 
-#: What has no text of its own.
+#: Expressions whose value has no text of its own.
 OBJECTS = [
     *("payload.items", "payload['items']", "payload|attr('items')", "payload.items()", "'x'.upper", "[].count"),
     *("range(3)", "['a']|map('upper')", "['a']|reverse", "namespace(a=1)", "cycler('a')", "joiner()", "made", "loop"),

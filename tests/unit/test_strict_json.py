@@ -17,7 +17,7 @@ from notifier.plans import Plan
 from notifier.strict_json import MAX_DEPTH, TWICE, NotJson, NotKept, items_in, names_twice, parse_object
 
 DEEP = "[" * 60 + "]" * 60
-#: What another parser would see that takes the first of two members, or hands the text on.
+#: Values that another parser would see if it takes the first of two members, or hands the text on.
 HIDDEN = (r'"\ud800"', "1e999", "9" * 400, DEEP, r'"\u0000"', "1", "{}", r'{"\udfff": 1}')
 
 

@@ -58,7 +58,7 @@ def check(request: Received, message: Message) -> None:
 
 
 def check_content(request: Received, message: Message) -> None:
-    """What a request says but for its first line."""
+    """Check the headers and the body of a request."""
     token_of(request)
     headers = {name: value for name, value in request.headers.items() if name.startswith("apns-")}
     assert headers == {

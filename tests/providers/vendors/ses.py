@@ -22,7 +22,7 @@ def refusal(status: int, name: str, *lines: str) -> bytes:
 
 
 def unverified(addresses: str) -> bytes:
-    """What SES says of addresses that are not verified."""
+    """Return the answer of SES for addresses that are not verified."""
     said = "Email address is not verified. The following identities failed the check in region EU-CENTRAL-1: "
     return response(400, orjson.dumps({"message": said + addresses}), "x-amzn-ErrorType: MessageRejected")
 
