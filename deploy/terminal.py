@@ -173,7 +173,7 @@ def in_words(seconds: float) -> str:
 def is_encodable(text: str) -> bool:
     """Tell whether standard output can show all of a text."""
     try:
-        text.encode(sys.stdout.encoding)
+        text.encode(sys.stdout.encoding or "utf-8")  # a stream in memory has none
     except UnicodeEncodeError:
         return False
     return True

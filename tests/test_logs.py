@@ -338,17 +338,17 @@ def test_what_was_asked_of_postgres_does_not_stand_in_its_exceptions(database_ur
 
 
 def test_exceptions_are_told_without_what_they_say(logged: Running) -> None:
-    """A migration is missing, as it were: the API breaks on what it did not foresee."""
-    logged.sql("ALTER TABLE users RENAME COLUMN locale TO unforeseen")
+    """The API breaks on what it did not foresee, and Postgres repeats the row."""
+    logged.sql("ALTER TABLE users ADD CONSTRAINT unforeseen CHECK (user_id NOT LIKE '%-user')")
     try:
         answer = logged.http.put(
             f"{logged.url}/api/v1/users/{SECRET}-user", json={"email": f"{SECRET}@example.com"}, timeout=20
         )
     finally:
-        logged.sql("ALTER TABLE users RENAME COLUMN unforeseen TO locale")
+        logged.sql("ALTER TABLE users DROP CONSTRAINT unforeseen")
     assert answer.status_code == 500
     [line] = wait_for(lambda: lines(logged, "request_failed", request_id=answer.headers["X-Request-Id"]))
-    assert "psycopg2.errors.UndefinedColumn" in line["exception"]
+    assert "psycopg2.errors.CheckViolation" in line["exception"]
     assert str(ROOT / "api") in line["exception"]
     [request] = wait_for(lambda: lines(logged, "request", request_id=line["request_id"]))
     assert (request["status"], request["level"]) == (500, "error")

@@ -98,6 +98,7 @@ NOTIFICATIONS: dict[str, Sequence[str] | str] = {
     "request_id": TEXTS,
     "traceparent": (*TEXTS, "'00-' || repeat('0', 32) || '-' || repeat('0', 16) || '-01'"),
     "deferred_at": TIMES,
+    "judged": (*NOTHING, *DOCUMENTS),
 }
 EVENTS: dict[str, Sequence[str] | str] = {
     "id": "the key",

@@ -136,7 +136,7 @@ def test_two_on_one_folder_are_one_too_many(start_up: Callable[..., Up]) -> None
     assert second.process.wait(30) == 1
     [error] = second.errors()
     assert str(first.folder) in error
-    worker = next(p for p in first.family() if "fresh" in " ".join(p.cmdline()))
+    worker = next(p for p in first.family() if "worker fresh" in " ".join(p.cmdline()))
     worker.kill()
     first.wait_until_it_says("worker-fresh was ended by SIGKILL; again in 1 s")
     event_id = _post(first.url, recipient="+4915112345678", channel="sms")
