@@ -183,6 +183,16 @@ def test_commands_leave_lines(engine: Engine, shell: dict[str, str], tmp_path: P
     assert "no such line" in succeed("audit", "--actor", "nobody", environment=shell)
 
 
+@pytest.mark.parametrize("address", ["ada@example.org", "+491512345678", "0151 234 56789"])
+def test_no_address_comes_into_it_with_an_errors_words(engine: Engine, shell: dict[str, str], address: str) -> None:
+    assert manage("api-keys", "revoke", address, environment=shell).returncode == 1
+    assert manage("replay", LETTER, environment=shell).returncode == 1
+    replayed, revoked = (outcome for *_, outcome in _lines(engine))
+    assert address not in revoked
+    assert "[address]" in revoked
+    assert LETTER in replayed
+
+
 def test_a_line_that_cannot_be_written_is_said(engine: Engine, shell: dict[str, str]) -> None:
     migrations.downgrade(engine, "0004")
     done = manage("hold", "email", environment=shell)

@@ -28,7 +28,7 @@ _UNCHANGED: Final = "notifier.unchanged"
 #: The longest that an error's words may be, in characters.
 _MOST_WORDS: Final = 200
 #: Matches text that may be an address or a phone number, which the audit log must not contain.
-_ADDRESS: Final = re.compile(r"\S+@\S+|\+?\d(?:[ ().-]?\d){6,}(?![\w-])")
+_ADDRESS: Final = re.compile(r"\S+@\S+|(?<![\w-])\+?\d(?:[ ().-]?\d){6,}(?![\w-])")
 
 
 def user() -> str:
