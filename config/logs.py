@@ -47,7 +47,9 @@ def configure_logs(settings: Settings) -> None:
     ]
     as_text: structlog.typing.Processor = structlog.processors.JSONRenderer(_as_json)
     if settings.log_format == "console":
-        as_text = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else _as_words
+        # As Python writes strings: none steers the terminal.
+        colours = structlog.dev.ConsoleRenderer(repr_native_str=True)
+        as_text = colours if sys.stderr.isatty() else _as_words
     writer = _writer_to(sys.stderr.buffer)
     structlog.configure(
         processors=[*shared, as_text],

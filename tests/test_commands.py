@@ -507,7 +507,7 @@ def test_the_version_is_told() -> None:
 
 
 def test_the_api_says_where_it_listens_and_nothing_else(system: Running, env: dict[str, str]) -> None:
-    said = system.api.output().splitlines()
+    said = system.api.log.read_text(encoding="utf-8").splitlines()
     assert said[0] == f"Listening on http://127.0.0.1:{system.port}."
     assert not [line for line in said if "blocking threads" in line]
     done = manage("api", "--port", str(system.port), environment=env)

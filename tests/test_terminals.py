@@ -128,7 +128,8 @@ def on_a_terminal(command: Sequence[str], environment: dict[str, str], columns: 
 
 def test_no_text_steers_a_terminal_or_ends_a_command(environment: dict[str, str], commands: list[list[str]]) -> None:
     for command in commands:
-        for seen in (piped(command, environment, "utf-8"), on_a_terminal(command, environment, 72)):
+        # In the smallest encoding, and on a narrow terminal.
+        for seen in (piped(command, environment, "ascii"), on_a_terminal(command, environment, 72)):
             assert "Traceback" not in seen, (command, seen)
             assert not STEERING.search(seen.replace("\r\n", "\n").replace("\x1b[0m", "")), (command, seen)
             assert "\x1b[31m\x1b" not in seen
@@ -140,15 +141,15 @@ def test_the_text_is_shown_as_it_is(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_no_encoding_is_too_small(environment: dict[str, str], commands: list[list[str]], encoding: str) -> None:
-    for command in [*commands, ["--help"], ["doctor"], ["dlq", "--help"]]:
-        seen = piped(command, environment, encoding)
-        assert "Traceback" not in seen, (command, seen)
-        assert "UnicodeEncodeError" not in seen, (command, seen)
+@pytest.mark.parametrize("command", ["--help", "dlq --help", "doctor", "dlq list"])
+def test_no_encoding_is_too_small(environment: dict[str, str], command: str, encoding: str) -> None:
+    seen = piped(command.split(), environment, encoding)
+    assert "Traceback" not in seen
+    assert "UnicodeEncodeError" not in seen
 
 
 def test_no_id_is_cut(environment: dict[str, str]) -> None:
-    for columns in (40, 72, 200):
+    for columns in (40, 72):
         assert str(LETTER) in on_a_terminal(["dlq", "list"], environment, columns)
     assert str(LETTER) in piped(["dlq", "list"], environment, "ascii")
 

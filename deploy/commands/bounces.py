@@ -15,6 +15,7 @@ from config.wiring import Wiring
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import say
 from notifier import receipts
+from notifier.isolation import MIGRATE, is_unmigrated
 from notifier.providers import imap_mailbox, smtp_receipts
 from notifier.providers.receipts import Report
 from notifier.providers.return_paths import ReturnPaths
@@ -44,7 +45,8 @@ def bounces(message: BinaryIO | None, watch: bool, every: int) -> None:
         try:
             said = _take(wires, paths, [message.read(smtp_receipts.READ_AT_MOST)])
         except SQLAlchemyError as error:
-            say(f"Error: Postgres cannot be reached: {type(error).__name__}", err=True)
+            why = MIGRATE if is_unmigrated(error) else f"Postgres cannot be reached: {type(error).__name__}"
+            say(f"Error: {why}", err=True)
             raise SystemExit(_TRY_LATER) from None
         say(_in_words(said))
         return
