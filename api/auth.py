@@ -16,6 +16,10 @@ from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Scope
 _REMEMBERED: Final = 5.0
 _MOST_REMEMBERED: Final = 10_000
 
+#: Scopes of what the audit log tells of, and methods that change nothing.
+_ACTING: Final = frozenset({Scope.ADMIN, *PARTS_OF_ADMIN})
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -49,11 +53,7 @@ def scope_of(view: Callable[..., Any]) -> Scope | None:
 
 def is_act(view: Callable[..., Any]) -> bool:
     """Whether this request, which `view` serves, is one that the audit log tells of."""
-    return getattr(view, "scope", None) in {Scope.ADMIN, *PARTS_OF_ADMIN} and request.method not in {
-        "GET",
-        "HEAD",
-        "OPTIONS",
-    }
+    return getattr(view, "scope", None) in _ACTING and request.method not in _READING
 
 
 class Gate:

@@ -23,8 +23,9 @@ blp = Resource(
 )
 
 _notify = NotifySchema()
-#: Our field names for their field names; errors are translated back.
-_NAMES: Final = {"user_id": "userId", "channel": "type", "idempotency_key": "idempotencyKey"}
+#: Their names of fields, and ours; errors are translated back.
+_OURS: Final = {"userId": "user_id", "type": "channel", "idempotencyKey": "idempotency_key"}
+_THEIRS: Final = {ours: theirs for theirs, ours in _OURS.items()}
 
 _REFUSED: Final[dict[str, Any]] = {"description": "Not valid, or an idempotency key reused with another body."}
 _AWAY: Final[dict[str, Any]] = {"description": "Postgres cannot be reached; see Retry-After."}
@@ -72,11 +73,10 @@ def notify_user() -> Response:
         _notify.load(body.document)
     except ma.ValidationError as error:
         raise Invalid(flattened(error.messages)) from None
-    theirs = {name: ours for ours, name in _NAMES.items()}
-    document = {theirs.get(name, name): value for name, value in body.document.items()}
+    document = {_OURS.get(name, name): value for name, value in body.document.items()}
     document["channel"] = document["channel"].lower()
     try:
         return take_notification(Body(document, body.raw))
     except Invalid as error:
-        error.errors = {_NAMES.get(name, name): messages for name, messages in error.errors.items()}
+        error.errors = {_THEIRS.get(name, name): messages for name, messages in error.errors.items()}
         raise

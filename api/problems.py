@@ -36,7 +36,7 @@ class Unreadable(Invalid):
 
 
 class ProblemSchema(ma.Schema):
-    """What every error looks like."""
+    """The form of every error."""
 
     type = ma.fields.String(
         required=True,
@@ -188,8 +188,8 @@ def register_problems(app: Flask) -> None:
         return _unavailable(error.retry_after, str(error))
 
     def conflict(error: Conflict) -> Response:
-        reason = getattr(error, "reason", None)  # of a rule that forbids it
-        return problem(409, str(error), **({"reason": reason} if reason else {}))
+        more: dict[str, Any] = {"reason": error.reason} if error.reason else {}
+        return problem(409, str(error), **more)
 
     def database_away(_: Exception) -> Response:
         return _unavailable(2, "Postgres cannot be reached.")

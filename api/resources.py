@@ -15,7 +15,8 @@ from api.bodies import is_empty, read_json
 from api.description import operation_id
 from api.problems import MEDIA_TYPE, ProblemSchema, flattened
 from notifier.errors import Invalid
-from notifier.strict_json import check_text
+from notifier.patterns import USER_ID
+from notifier.strict_json import check_text, shown_name
 
 #: The largest body of a request that is no event, in bytes: a template's three parts fit.
 _MAX_BODY: Final = 1024 * 1024
@@ -55,7 +56,7 @@ def _check_parameters() -> None:
             for text in (name, *values):
                 check_text(text)
         except ValueError as error:
-            errors[name.encode("utf-8", "replace").decode().replace("\0", "")] = [str(error)]
+            errors[shown_name(name)] = [str(error)]
         else:
             if len(values) > 1:
                 errors[name] = ["Given more than once."]
@@ -101,7 +102,7 @@ class Resource(Blueprint):
 class NameConverter(BaseConverter):
     """A name in a path, as callers chose it: what `notifier.patterns.USER_ID` says."""
 
-    regex = r"(?!\.{1,2}$)[^/\x00-\x1f\x7f]{1,255}"
+    regex = USER_ID.pattern.removeprefix("^").removesuffix("$")
     part_isolating = True
 
 

@@ -1,6 +1,7 @@
 """The composition root: what is built with what."""
 
 import functools
+from contextlib import closing
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from notifier.provider_gate import ProviderGate
 from notifier.providers import smtp_receipts
 from notifier.providers.dsn import parse
 from notifier.providers.receipts import ReceiptSource, source
-from notifier.providers.return_paths import ReturnPaths
+from notifier.providers.return_paths import ReturnPaths, bounces_of
 from notifier.receipts import Senders
 from notifier.receiver_gate import ReceiverGate
 from notifier.resending import Standards
@@ -59,8 +60,6 @@ class Wiring:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        #: The names of each usable channel's providers, as attempts record them, in the order of their DSNs.
-        self._names: dict[Channel, tuple[str, ...]] = {}
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -70,12 +69,17 @@ class Wiring:
     @functools.cached_property
     def channels(self) -> frozenset[Channel]:
         """The channels that have a provider. Raises SettingsError where one is malformed."""
-        usable = frozenset(channel for channel in Channel if self.settings.providers(channel))
-        for channel in usable:
-            providers = make_providers(self.settings, channel, self.engine)
-            providers.close()
-            self._names[channel] = tuple(choice.name for choice in providers.choices)
-        return usable
+        return frozenset(self._names)
+
+    @functools.cached_property
+    def _names(self) -> dict[Channel, tuple[str, ...]]:
+        """Return the names of each usable channel's providers, as attempts record them, in the order of their DSNs."""
+        names = {}
+        for channel in Channel:
+            if self.settings.providers(channel):
+                with closing(make_providers(self.settings, channel, self.engine)) as providers:
+                    names[channel] = tuple(choice.name for choice in providers.choices)
+        return names
 
     @functools.cached_property
     def sandbox(self) -> Sandbox:
@@ -140,17 +144,15 @@ class Wiring:
     def return_paths(self) -> list[ReturnPaths]:
         """The mailboxes to which bounces of emails come, as the SMTP servers' DSNs name them."""
         dsns = [parse(dsn) for dsn in self.settings.providers(Channel.EMAIL)]
-        named = dict.fromkeys(
-            dsn.query["bounces"].replace(" ", "+") for dsn in dsns if dsn.scheme in _SMTP and "bounces" in dsn.query
-        )
-        return [ReturnPaths(address, self.engine) for address in named]
+        named = dict.fromkeys(bounces_of(dsn) for dsn in dsns if dsn.scheme in _SMTP)
+        return [ReturnPaths(address, self.engine) for address in named if address is not None]
 
     @functools.cached_property
     def senders(self) -> Senders:
         """Return the providers in use, and the ones that each source of receipts reports on."""
         by_source: dict[str, set[tuple[str, str]]] = {}
-        for channel in self.channels:
-            for dsn, name in zip(self.settings.providers(channel), self._names[channel], strict=True):
+        for channel, names in self._names.items():
+            for dsn, name in zip(self.settings.providers(channel), names, strict=True):
                 if urlsplit(dsn).scheme in _SMTP:
                     by_source.setdefault(smtp_receipts.NAME, set()).add((channel.value, name))
                 elif dsn in self._sources:

@@ -16,14 +16,25 @@ _PORTS: Final = range(20_000, 32_000)
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port of 127.0.0.1 now."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, else old connections count
-        try:
-            listener.bind((ADDRESS, port))
-            listener.listen()
-        except OSError:
-            return False
+    try:
+        try_to_listen(ADDRESS, port)
+    except OSError:
+        return False
     return True
+
+
+def try_to_listen(host: str, port: int) -> None:
+    """Raise OSError where no server could listen there now."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, else old connections count
+        listener.bind(address)
+        listener.listen()
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of a server that listens there."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def free_port() -> int:

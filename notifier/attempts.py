@@ -1,6 +1,6 @@
 """Attempts: every call to a provider leaves one, and its notification's counters follow from it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -166,30 +166,18 @@ def attempts_of(connection: Connection, notification_ids: Collection[UUID]) -> d
     return attempts
 
 
-def bounced_by(connection: Connection, notification_ids: Collection[UUID]) -> dict[UUID, frozenset[str]]:
-    """Look up by which providers some notifications have bounced."""
-    return {
-        notification_id: frozenset(names)
-        for notification_id, attempts in attempts_of(connection, notification_ids).items()
-        if (names := {each.provider for each in attempts if (each.error or "").startswith(BOUNCED_ATTEMPT)})
-    }
+def bounced_by(attempts: Iterable[Row[Any]]) -> frozenset[str]:
+    """Return the providers that took a message and could not deliver it, by its attempts (see `attempts_of`)."""
+    return frozenset(each.provider for each in attempts if (each.error or "").startswith(BOUNCED_ATTEMPT))
 
 
-def without_route(
-    connection: Connection, notification_ids: Collection[UUID], since: datetime
-) -> dict[UUID, frozenset[str]]:
-    """Look up which providers have said since then that they have no route to the recipients of some notifications."""
-    return {
-        notification_id: frozenset(names)
-        for notification_id, attempts in attempts_of(connection, notification_ids).items()
-        if (
-            names := {
-                each.provider
-                for each in attempts
-                if each.fault == Fault.ROUTE and each.started_at is not None and each.started_at > since
-            }
-        )
-    }
+def without_route(attempts: Iterable[Row[Any]], since: datetime) -> frozenset[str]:
+    """Return the providers that have said since then that they have no route to a message's recipient."""
+    return frozenset(
+        each.provider
+        for each in attempts
+        if each.fault == Fault.ROUTE and each.started_at is not None and each.started_at > since
+    )
 
 
 _MAY_BE_OUT: Final = text(f"""

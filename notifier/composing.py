@@ -209,19 +209,17 @@ class Composition:
             return message
         if isinstance(envelope, Broken):
             return CannotCompose(str(envelope))
+        if envelope is not None:
+            if not all(each in files for each in envelope.attachments):
+                return CannotCompose("attachment: it is gone")
+            message = replace(
+                message,
+                sender=envelope.sender or message.sender,
+                reply_to=envelope.reply_to or message.reply_to,
+                attachments=tuple(files[each] for each in envelope.attachments),
+            )
         _check_parts(message)
-        if envelope is None:
-            return message
-        if not all(each in files for each in envelope.attachments):
-            return CannotCompose("attachment: it is gone")
-        enveloped = replace(
-            message,
-            sender=envelope.sender or message.sender,
-            reply_to=envelope.reply_to or message.reply_to,
-            attachments=tuple(files[each] for each in envelope.attachments),
-        )
-        _check_parts(enveloped)
-        return enveloped
+        return message
 
     def _bare(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
         """The messages as their templates and texts make them."""

@@ -141,7 +141,7 @@ def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
         metrics.count(metrics.DEAD_LETTERS, ((metrics.NONE, row.reason) for row in written))
 
 
-#: What filters find in a notification as in an event.
+#: Filters on columns that notifications and events both have.
 _OF_BOTH: Final = (
     *("user_id", "request_id", "source", "category", "template"),
     *("cancellation_key", "dedup_key", "recipient"),

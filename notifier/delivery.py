@@ -23,7 +23,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from notifier.attempts import Record, bounced_by, record
+from notifier.attempts import Record, record
 from notifier.channels import Channel, OnAmbiguous, Status
 from notifier.claiming import COMPOSING, Claimed, claim, give_back
 from notifier.composing import CannotCompose, Composer, Composition
@@ -128,7 +128,8 @@ class Delivery:
             claimed = claim(connection, ids, tries, lease, patient=patient)
             if not claimed:
                 return []
-            facts = read(connection, self._gate.channel, claimed)
+            several = len(self._providers.choices) > 1
+            facts = read(connection, self._gate.channel, claimed, several_providers=several)
         meter.claimed(claimed)
         with meter.step(GATE):
             passed = self._gate.let_through(self._transactions, claimed, facts)
@@ -153,7 +154,7 @@ class Delivery:
             passed.probes,
             start_until=start_until,
             falls_back=falling_back.__contains__,
-            bounced_by=self._bounced_by(rows) if tries else {},
+            bounced_by=facts.bounced_by if tries else {},
             without_route=facts.without_route,
         )
         finished = self._finished
@@ -174,13 +175,6 @@ class Delivery:
                     return failed
                 batch.put_failed(failed)
         return batch.take_failed()
-
-    def _bounced_by(self, rows: Sequence[Claimed]) -> dict[UUID, frozenset[str]]:
-        """Look up which providers took rows before, but could not deliver them; another one is preferred then."""
-        if len(self._providers.choices) == 1:
-            return {}
-        with self._transactions.connect() as connection:
-            return bounced_by(connection, [row.id for row in rows if row.attempts])
 
 
 def _failed(row: Claimed, result: Result) -> FailedRow:

@@ -26,7 +26,7 @@ def storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _storable(value: Any) -> Any:  # noqa: ANN401
+def _storable(value: Any) -> Any:  # noqa: ANN401 -- as above
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, Mapping):

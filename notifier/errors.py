@@ -39,3 +39,6 @@ class Unavailable(NotifierError):
 
 class Conflict(NotifierError):
     """The record is in a state that does not allow what was asked."""
+
+    #: The rule that forbids it, for programs, where it is one.
+    reason: str | None = None

@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from notifier.addresses import folded, hash_of
-from notifier.attempts import without_route
+from notifier.attempts import attempts_of, bounced_by, without_route
 from notifier.breakers import HEALTH_IN_SQL, Health, health_from
 from notifier.cancelling import superseded
 from notifier.channels import Channel
@@ -61,6 +61,8 @@ class Facts:
     health: Mapping[str, Health]
     #: The version of the listeners (notifier.listeners).
     version: int
+    #: Providers that took a row's message before, and could not deliver it.
+    bounced_by: Mapping[UUID, frozenset[str]]
     #: Providers that have said of a row lately that they have no route to its recipient.
     without_route: Mapping[UUID, frozenset[str]]
 
@@ -69,8 +71,10 @@ class Facts:
         return next((target for target in (ALL, self.channel, row.route) if target in self.holds), None)
 
 
-def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> Facts:
-    """Read what must be known of some rows."""
+def read(
+    connection: Connection, channel: Channel, rows: Sequence[Claimed], *, several_providers: bool = False
+) -> Facts:
+    """Read the facts about some rows; about their attempts only where there are `several_providers` to choose from."""
     addresses = {folded(channel, row.recipient) for row in rows if row.recipient is not None}
     values = {
         "channel": channel.value,
@@ -91,11 +95,18 @@ def read(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> F
         frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
         health_from(found.health),
         int(found.version),
-        _without_route(connection, channel, rows),
+        *_of_attempts(connection, [row for row in rows if row.attempts] if several_providers else []),
     )
 
 
-def _without_route(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> Mapping[UUID, frozenset[str]]:
-    """Ask for those rows alone that were tried before: one query, and none in a batch of fresh ones."""
-    tried = [row for row in rows if row.attempts and channel is not Channel.WEBHOOK]
-    return without_route(connection, [row.id for row in tried], tried[0].now - ROUTE_PAUSE) if tried else {}
+def _of_attempts(
+    connection: Connection, tried: Sequence[Claimed]
+) -> tuple[Mapping[UUID, frozenset[str]], Mapping[UUID, frozenset[str]]]:
+    """Return `bounced_by` and `without_route` of rows that were tried before: one query, and none without any."""
+    if not tried:
+        return {}, {}
+    attempts, since = attempts_of(connection, [row.id for row in tried]), tried[0].now - ROUTE_PAUSE
+    return (
+        {row_id: names for row_id, its in attempts.items() if (names := bounced_by(its))},
+        {row_id: names for row_id, its in attempts.items() if (names := without_route(its, since))},
+    )

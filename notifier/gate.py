@@ -43,7 +43,7 @@ _AGAIN: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the rules of one channel say of a row, as far as that row alone is concerned."""
+    """The rules of one channel that concern one row at a time."""
 
     channel: Channel
     #: The time zone of whoever has none.
@@ -54,7 +54,7 @@ class Rules:
     receivers: ReceiverGate
 
     def judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
-        """What becomes of one row; None where it may be sent. A row whose data break the rules is dead alone."""
+        """Judge one row; None where it may be sent. A row whose data breaks the rules becomes a dead letter alone."""
         verdict = attempt("rules", row.id, lambda: self._judge(row, facts))
         return _dead(row, verdict) if isinstance(verdict, Broken) else verdict
 
@@ -104,7 +104,7 @@ class Rules:
             row.critical,
             facts.suppressed.get(folded(self.channel, recipient)),
             opted_out,
-            # What is critical is not asked about them, and goes whatever is wrong with them.
+            # A critical notification ignores preferences, even ones that cannot be read.
             None if preferences is None or row.critical else orjson.loads(preferences),
             self.zone,
             zone,
@@ -214,14 +214,14 @@ class Passed:
 
 
 def _judged(decision: Decision, about: Circumstances, row: Claimed) -> Judged:
-    """What is kept of a decision: later the person may have another zone, and other rules."""
+    """Record a decision as it was made: later the person may have another zone, and other rules."""
     zone = decision.zone or first_known((about.user_zone,), about.zone).zone
     local_time = row.now.astimezone(zone).replace(microsecond=0)
     return Judged(decision.rule, local_time, zone.key, decision.explanation)
 
 
 def _dead(row: Claimed, why: Broken) -> Death:
-    """What becomes of a row whose own data cannot be used: no later attempt would find other data."""
+    """Make the dead letter of a row whose own data cannot be used: no later attempt would find other data."""
     return Death(row.id, row.claims, PERMANENT_ERROR, str(why))
 
 

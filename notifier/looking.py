@@ -1,12 +1,12 @@
 """Looking into a channel, for whoever asks why something did not go out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from notifier.addresses import folded
@@ -82,13 +82,17 @@ def holds_on(engine: Engine, channel: Channel) -> list[str]:
 
 def suppression(engine: Engine, channel: Channel, recipient: str) -> str | None:
     """Why an address is on the suppression list; None where it is not."""
-    now = datetime.now(UTC)
-    query = select(Suppression.reason, Suppression.until).where(
-        Suppression.channel == channel.value, Suppression.folded == folded(channel, recipient)
-    )
     with Session(engine) as session:
-        found = session.execute(query).first()
-    return None if found is None or (found.until is not None and found.until <= now) else found.reason or "by hand"
+        found = suppressions_of(session, channel, [recipient])
+    return found[0].reason or "by hand" if found else None
+
+
+def suppressions_of(session: Session, channel: Channel, addresses: Iterable[str]) -> list[Suppression]:
+    """Return the suppressions of some addresses that stand now."""
+    stands = or_(Suppression.until.is_(None), Suppression.until > func.now())
+    compared = {folded(channel, each) for each in addresses}
+    query = select(Suppression).where(Suppression.channel == channel.value, Suppression.folded.in_(compared), stands)
+    return list(session.scalars(query))
 
 
 def latest(engine: Engine, channel: Channel, recipient: str) -> Sequence[tuple[Notification, Sequence[Attempt]]]:

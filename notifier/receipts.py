@@ -18,15 +18,15 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
 from notifier import metrics, suppressions
 from notifier.addresses import normalised
-from notifier.attempts import BOUNCED_ATTEMPT, attempts_of
+from notifier.attempts import BOUNCED_ATTEMPT, attempts_of, bounced_by
 from notifier.callbacks import tell
 from notifier.channels import LIVE, Channel, Status
 from notifier.deadletters import BOUNCED, Death, bury
+from notifier.documents import to_json
 from notifier.ids import derived_id, millisecond_of
 from notifier.lanes import retry_queue
 from notifier.models import attempt_id
@@ -47,7 +47,7 @@ _OLDER: Final = timedelta(seconds=30)
 _APPLICABLE: Final = (Status.SENT, Status.RETRYING)
 _WAITING: Final = LIVE - {*_APPLICABLE}
 
-#: What is kept of a receipt, in its own words.
+#: The fields of a receipt that are kept.
 _SAID: Final = ("notification_id", "provider", "kind", "message_id", "error", "happened_at")
 
 _LOCK: Final = text("""
@@ -110,7 +110,7 @@ _REMEMBER: Final = text("""
 
 @dataclass(frozen=True, slots=True)
 class Senders:
-    """Who sends: the providers of each channel as attempts record them, and how their failures are retried."""
+    """The providers of each channel as attempts record them, and how their failures are retried."""
 
     #: Channel and recorded name of each provider, by the name of the source that reads its receipts. A source that is
     #: not here speaks for the provider of its own name.
@@ -198,7 +198,8 @@ def _apply(connection: Connection, receipts: Collection[Receipt], found: _Found)
     applicable: dict[UUID, Receipt] = {}
     early: set[Receipt] = set()
     # Of several that say different things the first one stands, as it would if each came alone.
-    for receipt in sorted(set(receipts), key=lambda receipt: receipt.happened_at):
+    in_order = sorted(set(receipts), key=lambda receipt: receipt.happened_at)
+    for receipt in in_order:
         row = found.rows.get(receipt.notification_id)
         if found.is_outdated(receipt):
             continue
@@ -206,19 +207,18 @@ def _apply(connection: Connection, receipts: Collection[Receipt], found: _Found)
             early.add(receipt)
         elif row.status in _APPLICABLE and found.is_of(receipt.provider, row):
             applicable.setdefault(receipt.notification_id, receipt)
-    _remember(connection, receipts, applicable, found)
+    _remember(connection, in_order, applicable, found)
     _deliver(connection, [each for each in applicable.values() if each.kind is Kind.DELIVERED])
     _bounce(connection, [each for each in applicable.values() if each.kind is not Kind.DELIVERED], found)
     return early
 
 
 def _remember(
-    connection: Connection, receipts: Collection[Receipt], applied: Mapping[UUID, Receipt], found: _Found
+    connection: Connection, receipts: Sequence[Receipt], applied: Mapping[UUID, Receipt], found: _Found
 ) -> None:
-    """Keep for its story what was said of each notification, by a provider that was called for it."""
+    """Keep the receipts of each notification, from providers that were called for it; of one id the first stands."""
     given: dict[UUID, dict[str, object]] = {}
-    # In the order in which they count: of several of one id the first one stands.
-    for receipt in sorted(set(receipts), key=lambda receipt: receipt.happened_at):
+    for receipt in receipts:
         row = found.rows.get(receipt.notification_id)
         if row is None or not found.is_of(receipt.provider, row):
             continue
@@ -228,7 +228,7 @@ def _remember(
         kept = given.setdefault(receipt_id, {"id": receipt_id, **line, "applied": False})
         kept["applied"] = kept["applied"] or applied.get(row.id) == receipt
     if given:
-        connection.execute(_REMEMBER, {"given": orjson.dumps(list(given.values())).decode()})
+        connection.execute(_REMEMBER, {"given": to_json(list(given.values()))})
 
 
 def _bounce(connection: Connection, bounced: Sequence[Receipt], found: _Found) -> None:
@@ -251,7 +251,7 @@ def _bounce(connection: Connection, bounced: Sequence[Receipt], found: _Found) -
             {"id": row.id, "claims": row.claims, "queue": retry_queue(Channel(row.channel)), "seconds": seconds}
             for _, row, seconds in again
         ]
-        values = {"given": orjson.dumps(given).decode(), "ids": [row.id for _, row, _ in again]}
+        values = {"given": to_json(given), "ids": [row.id for _, row, _ in again]}
         connection.execute(_SEND_AGAIN, values)
         _mark(connection, [(receipt, row) for receipt, row, _ in again], found)
         for _, row, _ in again:
@@ -264,7 +264,7 @@ def _may_arrive(receipt: Receipt, row: Row[Any], found: _Found) -> bool:
         return False
     if receipt.kind is Kind.BOUNCED_FOR_NOW:
         return True
-    tried = {each.provider for each in found.attempts.get(row.id, ()) if (each.error or "").startswith(BOUNCED_ATTEMPT)}
+    tried = bounced_by(found.attempts.get(row.id, ()))
     return any(
         name not in tried and not found.senders.is_named(receipt.provider, row.channel, name)
         for name in found.senders.by_channel.get(row.channel, ())
@@ -283,7 +283,7 @@ def _mark(connection: Connection, bounced: Sequence[tuple[Receipt, Row[Any]]], f
         named = [each for each in attempts if receipt.message_id and _is_same(receipt.message_id, each.message_id)]
         error = f"{BOUNCED_ATTEMPT}{receipt.error or 'no reason given'}"
         given.append({"attempt_id": (named or attempts)[-1].id, "error": error})
-    values = {"given": orjson.dumps(given).decode(), "ids": [each["attempt_id"] for each in given]}
+    values = {"given": to_json(given), "ids": [each["attempt_id"] for each in given]}
     connection.execute(_MARK_ATTEMPTS, values)
 
 
@@ -291,7 +291,7 @@ def _deliver(connection: Connection, receipts: Sequence[Receipt]) -> None:
     if receipts:
         given = [{"id": receipt.notification_id, "happened_at": receipt.happened_at} for receipt in receipts]
         ids = [receipt.notification_id for receipt in receipts]
-        delivered = connection.execute(_DELIVERED, {"given": orjson.dumps(given).decode(), "ids": ids}).all()
+        delivered = connection.execute(_DELIVERED, {"given": to_json(given), "ids": ids}).all()
         tell(connection, ids)
         metrics.count(metrics.NOTIFICATIONS, ((row.channel, Status.DELIVERED, "") for row in delivered))
         for row in delivered:
@@ -313,7 +313,7 @@ def _keep(connection: Connection, receipts: Collection[Receipt]) -> None:
             }
             for each in receipts
         ]
-        connection.execute(_KEEP, {"given": orjson.dumps(given).decode()})
+        connection.execute(_KEEP, {"given": to_json(given)})
 
 
 def _stand(connection: Connection, standings: Sequence[Standing], found: _Found, source: str) -> None:
@@ -340,12 +340,12 @@ def _counted(
     ]
     repeated: set[UUID] = set()
     if asked:
-        repeated.update(connection.scalars(_REPEATED, {"given": orjson.dumps(asked).decode()}))
+        repeated.update(connection.scalars(_REPEATED, {"given": to_json(asked)}))
     return [(each, address) for each, address in known if each.repeats is None or each.notification_id in repeated]
 
 
 def _address(standing: Standing, found: _Found, source: str) -> str | None:
-    """Whose address is meant; None where that is none of ours (a short code), or another provider's to speak of."""
+    """Return the address to suppress; None for one that is none of ours (a short code) or of another provider."""
     row = found.rows.get(standing.notification_id) if standing.notification_id else None
     # One that has not been sent yet, or that is gone by now, contradicts nobody.
     is_elsewhere = row is not None and row.channel != standing.channel

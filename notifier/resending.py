@@ -9,7 +9,7 @@ the row, and the line still tells of the earlier send.
 import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -30,6 +30,7 @@ from notifier.ids import new_id
 from notifier.lanes import FAN_OUT, LANE_IN_SQL
 from notifier.plans import Lease
 from notifier.receiver_gate import ReceiverGate
+from notifier.zones import UTC_ZONE
 
 
 class How(StrEnum):
@@ -42,7 +43,7 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a rule forbids that a notification is sent again."""
+    """The reason why a rule forbids that a notification is sent again."""
 
     #: The reason for programs, such as `opted_out`.
     reason: str
@@ -62,7 +63,7 @@ class Refused(Conflict):
 class Standards:
     """The settings by which rules are asked: the time zone of people who have none, and how long rules may defer."""
 
-    zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    zone: ZoneInfo = UTC_ZONE
     max_age: timedelta = timedelta(hours=72)
 
 
@@ -85,7 +86,9 @@ def locked(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Mapping[
 def refusals(
     connection: Connection, rows: Iterable[Mapping[str, Any]], standards: Standards = DEFAULT
 ) -> dict[UUID, Refusal]:
-    """Why some of the rows (as `locked` gives them) would not be sent now; a constant number of queries a channel.
+    """Return the reasons why some of the rows (as `locked` gives them) would not be sent now, by id.
+
+    The number of queries is constant for each channel.
 
     What only defers a notification (quiet hours, holds, breakers, limits) refuses nothing.
     """

@@ -99,7 +99,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
             check_text(name)
             check_value(value)
         except ValueError as error:
-            errors[_shown(name)] = [str(error)]
+            errors[shown_name(name)] = [str(error)]
     if errors:
         raise NotKept(errors)
     return document
@@ -111,16 +111,22 @@ def _decoded(raw: bytes) -> Any:  # noqa: ANN401 -- whatever JSON can say
         return _STRICT.decode(text)
     except _Doubled:
         raise NotKept(_doubled_names(text)) from None
-    except UnicodeDecodeError:
-        raise NotJson("The body is not UTF-8.") from None
-    except json.JSONDecodeError as error:
-        raise NotJson(f"The body is not JSON: {error.msg} at character {error.pos}.") from None
-    except RecursionError:
-        raise NotKept({"payload": [_TOO_DEEP]}) from None
-    except NotJson:
-        raise
-    except ValueError:  # Python parses no integer of more than 4,300 digits
-        raise NotKept({"payload": [_TOO_LARGE]}) from None
+    except (ValueError, RecursionError) as error:
+        raise _refusal(error, "payload") from None
+
+
+def _refusal(error: ValueError | RecursionError, where: str) -> NotJson | NotKept:
+    """Return what is said of a text on which the parser raised; `where` names the member that is too deep or large."""
+    match error:
+        case NotJson() | NotKept():
+            return error
+        case UnicodeDecodeError():
+            return NotJson("The body is not UTF-8.")
+        case json.JSONDecodeError():
+            return NotJson(f"The body is not JSON: {error.msg} at character {error.pos}.")
+        case RecursionError():
+            return NotKept({where: [_TOO_DEEP]})
+    return NotKept({where: [_TOO_LARGE]})  # Python parses no integer of more than 4,300 digits
 
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
@@ -138,14 +144,8 @@ def items_in(text: str, name: str) -> list[str]:
             _, end = _PAIRS.raw_decode(text, at)
             items.append(text[at:end])
             at = _past_space(text, end) + 1
-    except json.JSONDecodeError as error:
-        raise NotJson(f"The body is not JSON: {error.msg} at character {error.pos}.") from None
-    except RecursionError:
-        raise NotKept({name: [_TOO_DEEP]}) from None
-    except (NotJson, NotKept):
-        raise
-    except ValueError:
-        raise NotKept({name: [_TOO_LARGE]}) from None
+    except (ValueError, RecursionError) as error:
+        raise _refusal(error, name) from None
     return items
 
 
@@ -166,7 +166,7 @@ def _past_space(text: str, at: int) -> int:
 
 
 def names_twice(raw: bytes) -> bool:
-    """Return whether the outermost object of a JSON text has a name twice, as far as can be told; else that it has."""
+    """Return whether the outermost object of a JSON text has a name twice; True also where the text cannot be read."""
     try:
         pairs = _PAIRS.decode(raw.decode())
     except (ValueError, RecursionError):
@@ -178,14 +178,8 @@ def _doubled_names(text: str) -> dict[str, list[str]]:
     """The paths of the first names that stand in one object twice. The text parses, but for those, up to there."""
     try:
         found = list(_paths(_PAIRS.decode(text), ""))
-    except json.JSONDecodeError as error:
-        raise NotJson(f"The body is not JSON: {error.msg} at character {error.pos}.") from None
-    except RecursionError:
-        return {"payload": [_TOO_DEEP]}
-    except NotJson:
-        raise
-    except ValueError:
-        return {"payload": [_TOO_LARGE]}
+    except (ValueError, RecursionError) as error:
+        raise _refusal(error, "payload") from None
     return {path: [TWICE] for path in found[:_MOST_NAMED]}
 
 
@@ -196,9 +190,9 @@ _LONGEST_NAME: Final = 128
 
 def _paths(value: object, path: str) -> Iterator[str]:
     if isinstance(value, _Pairs):
-        yield from (f"{path}{_shown(name)}" for name in _twice(value))
+        yield from (f"{path}{shown_name(name)}" for name in _twice(value))
         for name, inner in value:
-            yield from _paths(inner, f"{path}{_shown(name)}.")
+            yield from _paths(inner, f"{path}{shown_name(name)}.")
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             yield from _paths(inner, f"{path}{place}.")
@@ -213,5 +207,6 @@ def _twice(pairs: _Pairs) -> Iterator[str]:
         seen.add(name)
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
+    """Return the name of a member or a parameter as an error can show it."""
     return name[:_LONGEST_NAME].encode("utf-8", "replace").decode().replace("\0", "")

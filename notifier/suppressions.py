@@ -6,18 +6,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-import orjson
-import structlog
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from notifier.addresses import folded
 from notifier.channels import Channel
+from notifier.documents import to_json
 from notifier.ids import new_id
 from notifier.models import Suppression
-
-log = structlog.get_logger()
 
 _ADD: Final = text("""
     INSERT INTO suppressions (id, channel, address, folded, reason, until, created_at)
@@ -69,21 +65,17 @@ def add_new(connection: Connection, addresses: Sequence[Address]) -> None:
     }
     if given:
         rows = [{"id": new_id(), "channel": key[0], "folded": key[1], **row} for key, row in given.items()]
-        connection.execute(_ADD_NEW, {"given": orjson.dumps(rows).decode()})
+        connection.execute(_ADD_NEW, {"given": to_json(rows)})
 
 
 def suppress(engine: Engine, addresses: Sequence[Address]) -> None:
-    """Suppress addresses for ever, as a provider's answers say. Raises nothing for the database's sake.
+    """Suppress addresses for ever, as a provider's answers say. Raises what the database raises.
 
     An address that is not kept is refused by the provider again, and kept then.
     """
-    if not addresses:
-        return
-    try:
+    if addresses:
         with engine.begin() as connection:
             add_new(connection, addresses)
-    except SQLAlchemyError as error:
-        log.warning("not_suppressed", error=type(error).__name__, addresses=len(addresses))
 
 
 def lift(connection: Connection, addresses: Sequence[Address]) -> None:
@@ -93,7 +85,7 @@ def lift(connection: Connection, addresses: Sequence[Address]) -> None:
             {"channel": each.channel, "folded": folded(each.channel, each.address), "reason": each.reason}
             for each in addresses
         ]
-        connection.execute(_LIFT, {"given": orjson.dumps(rows).decode()})
+        connection.execute(_LIFT, {"given": to_json(rows)})
 
 
 def remove(engine: Engine, channel: Channel, address: str) -> bool:

@@ -10,16 +10,16 @@ from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Engine, and_, or_, select, union_all
 from sqlalchemy.orm import Session
 
-from notifier.addresses import folded, sought
+from notifier.addresses import sought
 from notifier.breakers import Standing, standings
 from notifier.channels import Channel, EventStatus
 from notifier.deadletters import BOUNCED
 from notifier.explaining import explain, explain_event
 from notifier.holds import ALL
-from notifier.looking import attempts_of, earlier_sends, receipts_of
+from notifier.looking import attempts_of, earlier_sends, receipts_of, suppressions_of
 from notifier.models import (
     Attempt,
     DeadLetter,
@@ -44,7 +44,7 @@ MOST: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What happened to one notification, or to an event that made none."""
+    """The story of one notification, or of an event that made none."""
 
     #: The notification's id, or what else it is about.
     title: str
@@ -117,17 +117,12 @@ def _newest(
 
 
 def _known(session: Session, asked: str, default: ZoneInfo) -> Iterator[Timeline]:
-    """What is known of a user or an address that nothing was made for."""
+    """Tell that a user or an address is known for which nothing was made."""
     nothing = "Nothing was made for it that is still kept."
     for user in session.scalars(select(User).where(or_(User.user_id == asked, is_reached_at(sought(None, asked))))):
         yield Timeline(f"user {user.user_id}", default, [], [nothing])
     for channel in Channel:
-        compared = {folded(channel, each) for each in sought(channel, asked)}
-        stands = or_(Suppression.until.is_(None), Suppression.until > func.now())
-        query = select(Suppression).where(
-            Suppression.channel == channel.value, Suppression.folded.in_(compared), stands
-        )
-        for each in session.scalars(query):
+        for each in suppressions_of(session, channel, sought(channel, asked)):
             yield Timeline(f"{channel} address", default, [(each.created_at, _suppressed(each))], [nothing])
 
 
@@ -192,7 +187,7 @@ def _at(moment: datetime) -> str:
 
 
 def _in_the_way(session: Session, notification: Notification, standing: Sequence[Standing]) -> Iterator[str]:
-    """What keeps a notification that waits from going out by now."""
+    """Tell what keeps a waiting notification from going out now."""
     if notification.due_at is None:
         return
     targets = [each for each in (ALL, notification.channel, notification.route) if each]
@@ -218,7 +213,7 @@ def _in_the_way(session: Session, notification: Notification, standing: Sequence
 
 
 def _hours(notification: Notification, user: User | None, zone: ZoneInfo) -> Iterator[str]:
-    """Why it may come at an hour that nobody likes."""
+    """Tell why a notification may come at night."""
     if notification.critical:
         yield "It is critical: preferences and quiet hours do not hold it up."
     elif notification.user_id is None and notification.subscription_id is None:
@@ -271,12 +266,5 @@ def _conclusions(session: Session, notification: Notification, attempts: Sequenc
         yield f"It may have arrived {len(may_have_arrived)} times: by attempts {numbers}."
     if notification.recipient is None or notification.channel is None:
         return
-    reasons = session.scalars(
-        select(Suppression.reason).where(
-            Suppression.channel == notification.channel,
-            Suppression.folded == folded(Channel(notification.channel), notification.recipient),
-            or_(Suppression.until.is_(None), Suppression.until > func.now()),
-        )
-    )
-    for reason in reasons:
-        yield f"Its address is on the suppression list by now: {reason}."
+    for each in suppressions_of(session, Channel(notification.channel), [notification.recipient]):
+        yield f"Its address is on the suppression list by now: {each.reason or 'by hand'}."

@@ -1,6 +1,7 @@
 """Unheard events: why one made no notification, asked of the routes and subscriptions as they are by now."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -62,7 +63,7 @@ def _subscriptions(session: Session, event: Event, view: Mapping[str, Any]) -> I
     if not meant:
         yield f"No subscription is for {event.event_type}."
     for each in meant[:_MOST]:
-        wants = attempt("subscription", each.id, lambda each=each: each.wants(view))  # type: ignore[misc]
+        wants = attempt("subscription", each.id, partial(each.wants, view))
         if isinstance(wants, Broken):
             says = f"is for its type, and its filter cannot be used. {wants}".removesuffix(".")
         elif wants:

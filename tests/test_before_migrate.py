@@ -1,16 +1,30 @@
 """Before 'manage.py migrate', and with a release newer than its database: everything waits, and goes on by itself."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import Engine, create_engine, make_url
 
 from notifier import migrations
-from tests.running import Running, made, reaches, wait_for
+from tests.conftest import clean_environment
+from tests.receivers import HttpReceiver
+from tests.running import ROOT, Running, made, reaches, wait_for
 from tests.test_commands import manage
 
 SAYS_WHAT_TO_DO = "manage.py migrate"
 NOTIFICATION = {"channel": "sms", "recipient": "+14155550100", "body": "x"}
+REPORT = """MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary=x
+
+--x
+Content-Type: message/delivery-status
+
+Action: failed
+Status: 5.1.1
+--x--
+"""
 PATHS = ("/api/v1/notifications", "/api/v1/events", "/api/v1/dead-letters", "/api/v1/subscriptions", "/api/v1/users")
 COMMANDS = ("status", "dlq list", "outbox", "hold", "hold sms", "api-keys list", "audit", "why ada", "alive clock")
 
@@ -74,6 +88,43 @@ def test_everything_waits_for_the_migrations_and_goes_on_by_itself(
     finally:
         system.stop()
         engine.dispose()
+
+
+def test_what_went_out_is_recorded_once_the_database_can_take_it(breakable: Running, http: HttpReceiver) -> None:
+    """A release that records more than its database knows: nothing is sent a second time for that."""
+    breakable.sql("ALTER TABLE attempts RENAME COLUMN fault TO unforeseen")
+    try:
+        notification_id = made(breakable, channel="webhook", recipient=http.url("/before-migrate"))
+        wait_for(lambda: "record_failed" in breakable.fresh.output(), 30, "a worker that waits for the column")
+        assert (
+            breakable.sql("SELECT status FROM notifications WHERE id = :id", id=notification_id)[0].status == "sending"
+        )
+    finally:
+        breakable.sql("ALTER TABLE attempts RENAME COLUMN unforeseen TO fault")
+    told = reaches(breakable, notification_id, "delivered")
+    assert [each["outcome"] for each in told["attempt_log"]] == ["accepted"]
+    assert len(http.received("/before-migrate")) == 1
+
+
+def test_bounces_are_left_to_the_mail_server_until_then(engine: Engine, database_url: str) -> None:
+    migrations.downgrade(engine, "base")
+    environment = {
+        **clean_environment(),
+        "DATABASE_URL": database_url,
+        "NOTIFIER_EMAIL": "smtp://127.0.0.1?tls=none&bounces=bounce@example.com",
+    }
+    done = subprocess.run(
+        [sys.executable, ROOT / "manage.py", "bounces", "-"],
+        env=environment,
+        cwd=ROOT,
+        input=f"To: bounce+{'a' * 42}@example.com\n{REPORT}",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (75, "")
+    assert SAYS_WHAT_TO_DO in done.stderr
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])

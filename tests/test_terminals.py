@@ -97,15 +97,17 @@ def piped(command: Sequence[str], environment: dict[str, str], encoding: str) ->
     return (done.stdout + done.stderr).decode(encoding)
 
 
-def on_a_terminal(command: Sequence[str], environment: dict[str, str], columns: int) -> str:
-    """Return the output of a command on a terminal of `columns` columns."""
+def on_a_terminal(
+    command: Sequence[str], environment: dict[str, str], columns: int, program: Sequence[str] = ("manage.py",)
+) -> str:
+    """Return the output of a command on a terminal of `columns` columns; `program`: what Python runs."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {**environment, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
     for name in ("COLUMNS", "LINES", "NO_COLOR"):
         environment.pop(name, None)
     with subprocess.Popen(
-        [sys.executable, ROOT / "manage.py", *command],
+        [sys.executable, *program, *command],
         env=environment,
         cwd=ROOT,
         stdin=there,
@@ -177,3 +179,22 @@ def test_each_character_has_a_shape() -> None:
         shown = terminal.printable(chr(number))
         assert shown.isprintable() or chr(number) in "\u200c\u200d" or shown.isspace(), hex(number)
         assert shown not in "\n\r\t\x0b\x0c\x85\u2028\u2029", hex(number)
+
+
+LOGS = """
+import sys
+from config.logs import configure_logs
+from config.settings import read_settings
+configure_logs(read_settings({"DATABASE_URL": "postgresql://localhost/x", "NOTIFIER_LOG_FORMAT": "console"}))
+import structlog
+structlog.get_logger().warning("heard", of=sys.argv[1], word="\\x1b]0;gone\\x07")
+"""
+
+
+def test_no_value_in_a_log_steers_a_terminal() -> None:
+    seen = on_a_terminal([HOSTILE], clean_environment(), 200, ("-c", LOGS))
+    assert "heard" in seen
+    assert "gone" in seen
+    # Colours, and what ends them, are the log's own.
+    assert not STEERING.search(seen.replace("\r\n", "\n"))
+    assert "\x1b[31m\x1b" not in seen

@@ -33,7 +33,7 @@ class Base64(fields.Field[bytes]):
         kwargs["metadata"] = {"type": "string", "format": "byte", **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bytes:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bytes:  # noqa: ANN401 -- marshmallow's
         del attr, data, kwargs
         try:
             decoded = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
@@ -54,7 +54,7 @@ def _check_name(name: str) -> None:
 class ContentType(fields.String):
     """A media type and its parameters, which come out in one form: `text/calendar; method=REQUEST`."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
         text = str(super()._deserialize(value, attr, data, **kwargs))
         kind, *parameters = (each.strip(" ") for each in text.split(";"))
         if not _CONTENT_TYPE.fullmatch(kind):

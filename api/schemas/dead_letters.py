@@ -73,7 +73,7 @@ class RequeueSchema(FilterFields):
     )
 
     @post_load
-    def _check_that_all_are_meant(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
+    def _check_that_all_are_meant(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401 -- marshmallow's
         everything = data.pop("everything")
         has_filter = any(value is not None for value in data.values())
         if everything and has_filter:

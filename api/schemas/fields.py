@@ -28,7 +28,7 @@ class Timestamp(fields.Field[datetime]):
         del attr, obj, kwargs
         return None if value is None else rfc3339(value)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:  # noqa: ANN401 -- marshmallow's
         del attr, data, kwargs
         try:
             return parse_rfc3339(value)
@@ -43,7 +43,7 @@ class DurationText(fields.Field[str]):
         kwargs["metadata"] = {"type": "string", "format": "duration", "example": "P7D", **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
         del attr, data, kwargs
         try:
             parse_iso(value if isinstance(value, str) else "")
@@ -63,7 +63,7 @@ class LeadTimes(fields.Field[list[str]]):
         kwargs["metadata"] = {"anyOf": either, "example": ["P7D", "P1D"], **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 -- marshmallow's
         del attr, data, kwargs
         values = value if isinstance(value, list) else [value]
         if not 1 <= len(values) <= self._MOST:
@@ -74,7 +74,7 @@ class LeadTimes(fields.Field[list[str]]):
 class Zone(fields.String):
     """The exact name of an IANA time zone."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
             return zone(text).key
@@ -89,7 +89,7 @@ class Address(fields.String):
         super().__init__(**kwargs)
         self._channel = channel
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
             return normalised(self._channel, text)
@@ -107,7 +107,7 @@ class AddressFilter(fields.String):
         super().__init__(**{"load_default": None, "validate": validate.Length(1, 2048), **kwargs})
         self._channel_field = channel
 
-    def deserialize(self, value: Any, attr: str | None = None, data: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401
+    def deserialize(self, value: Any, attr: str | None = None, data: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401 -- marshmallow's
         text = super().deserialize(value, attr, data, **kwargs)
         if not isinstance(text, str):
             return text
@@ -118,7 +118,7 @@ class AddressFilter(fields.String):
 class Mailbox(fields.String):
     """`name@domain` or `Name <name@domain>`."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
             mailbox(text)
@@ -130,7 +130,7 @@ class Mailbox(fields.String):
 class ByName(fields.Dict):
     """A JSON object with members of one kind; what is wrong with one stands under its name."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- marshmallow's
         try:
             return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
         except ValidationError as error:
@@ -149,7 +149,7 @@ class ByName(fields.Dict):
 class StrictBoolean(fields.Boolean):
     """true or false, and nothing that merely looks like it."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:  # noqa: ANN401 -- marshmallow's
         if not isinstance(value, bool):
             raise self.make_error("invalid", input=value)
         return value
@@ -158,7 +158,7 @@ class StrictBoolean(fields.Boolean):
 class StrictNumber(fields.Float):
     """A number, and no text that looks like one."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:  # noqa: ANN401 -- marshmallow's
         if isinstance(value, bool | str):
             raise self.make_error("invalid", input=value)
         return float(super()._deserialize(value, attr, data, **kwargs))

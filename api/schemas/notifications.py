@@ -226,7 +226,7 @@ class NotificationSchema(ma.Schema):
 
 
 class EarlierSendSchema(ma.Schema):
-    """How a notification stood when somebody had it sent again, and who that was."""
+    """The state of a notification when somebody had it sent again, and who that was."""
 
     how = fields.String(validate=validate.OneOf(list(How)))
     asked_by = fields.String(metadata={"description": "The name of a key, or `shell:` and a user."})
@@ -240,7 +240,7 @@ class EarlierSendSchema(ma.Schema):
 
 
 class ReceiptSchema(ma.Schema):
-    """What a provider has said of a message after it took it."""
+    """A receipt from a provider, after it accepted a message."""
 
     provider = fields.String()
     kind = fields.String(
@@ -260,7 +260,7 @@ class ReceiptSchema(ma.Schema):
 
 
 class NotificationWithAttemptsSchema(NotificationSchema):
-    """A notification with its attempts, and what it was before it was sent again."""
+    """A notification with its attempts, and its state each time that it was sent again."""
 
     explanation = fields.String(metadata={"description": "Where it stands and why, in words."})
     attempt_log = fields.List(fields.Nested(AttemptSchema))
@@ -301,7 +301,7 @@ class AttachedSchema(ma.Schema):
 
 
 class ContentSchema(ma.Schema):
-    """What a notification says."""
+    """The content of a notification."""
 
     id = fields.UUID()
     channel = fields.String(validate=validate.OneOf(list(Channel)))

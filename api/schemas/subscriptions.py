@@ -37,7 +37,7 @@ class Headers(fields.Dict):
 
     _MOST = 20
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:  # noqa: ANN401 -- marshmallow's
         headers: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
         if len(headers) > self._MOST:
             raise ValidationError(f"More than {self._MOST} headers.")
@@ -65,7 +65,7 @@ class PermanentStatus(fields.Integer):
     def __init__(self) -> None:
         super().__init__(strict=True, validate=validate.Range(400, 499), metadata={"example": 422})
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:  # noqa: ANN401 -- marshmallow's
         status: int | None = super()._deserialize(value, attr, data, **kwargs)
         if status in _NEVER_PERMANENT:
             raise ValidationError(f"{status} asks for another attempt, so that it is never permanent.")

@@ -1,7 +1,7 @@
 """Dead letters from the shell."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -113,7 +113,7 @@ def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **
     return count, [list(ids)] if ids else deadletters.matching(parts().engine, Filters(**filters, **more))
 
 
-def _run(what: str, count: int, batches: Any, act: Callable[[list[UUID]], int]) -> None:  # noqa: ANN401
+def _run(what: str, count: int, batches: Iterable[list[UUID]], act: Callable[[list[UUID]], int]) -> None:
     done = 0
     with progress(what.capitalize(), count) as bar:
         for ids in batches:
@@ -125,6 +125,13 @@ def _run(what: str, count: int, batches: Any, act: Callable[[list[UUID]], int]) 
 
 def _letters(count: int) -> str:
     return f"{count} dead letter{'s' * (count != 1)}"
+
+
+def say_refused(refused: Mapping[str, int]) -> None:
+    """Say how many were left alone, by the reason, the most frequent first; nothing where there are none."""
+    if refused:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(refused).most_common())
+        say(f"Left alone {sum(refused.values())} that a rule forbids to send: {reasons}.")
 
 
 class _Requeueing:
@@ -145,9 +152,7 @@ class _Requeueing:
 
     def tell(self) -> None:
         """Say what was left alone, and why."""
-        if self.refused:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.refused.most_common())
-            say(f"Left alone {self.refused.total()} that a rule forbids to send: {reasons}.")
+        say_refused(self.refused)
 
 
 @dlq.command()

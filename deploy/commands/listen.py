@@ -18,6 +18,7 @@ import msgspec
 
 from config.settings import load_webhook_secret
 from deploy.commands.group import on_a_stack
+from deploy.ports import url_of
 from deploy.terminal import printable, say
 from notifier import signing
 from notifier.times import rfc3339
@@ -83,8 +84,7 @@ def listen(
         signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
-        shown = f"[{host}]" if ":" in host else host
-        say(f"Listening on http://{shown}:{server.server_port}, any path. Ctrl-C stops.")
+        say(f"Listening on {url_of(host, server.server_port)}, any path. Ctrl-C stops.")
         if not keys:
             say("There is no secret (--secret, NOTIFIER_WEBHOOK_SECRET, a running stack): nothing is verified.")
         listener.finished.wait()

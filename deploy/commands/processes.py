@@ -1,11 +1,10 @@
 """The commands that become another program: granian and Flower."""
 
-import socket
-
 import click
 
 from config.settings import load_settings
 from deploy.commands.group import become, on_a_stack
+from deploy.ports import try_to_listen, url_of
 from deploy.terminal import say
 
 
@@ -21,8 +20,11 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
     Of several processes each answers /metrics for itself: where that is scraped, run more of one process each instead.
     """
     load_settings()  # a wrong setting stops here, in one line
-    _stop_if_taken(host, port)
-    say(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}.")
+    try:
+        try_to_listen(host, port)  # granian would say in a traceback that it cannot
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    say(f"Listening on {url_of(host, port)}.")
     become(
         "granian",
         *("--interface", "wsgi", "--factory", "--host", host, "--port", str(port)),
@@ -31,17 +33,6 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
         *("--workers-kill-timeout", "10", "--log-level", "error"),
         "api.app:create_app",
     )
-
-
-def _stop_if_taken(host: str, port: int) -> None:
-    """Raise ClickException where nothing can listen there: granian would say so in a traceback."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as trying:
-            trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trying.bind(address)
-    except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
 
 
 @click.command()

@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from deploy.commands.auditing import audited, user
-from deploy.commands.dlq import Moment
+from deploy.commands.dlq import Moment, say_refused
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import progress, say
 from notifier import recovery, subscriptions
@@ -51,7 +51,6 @@ def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
             now = found.recovered + found.refused if found else done
             bar.advance(now - done)
             done = now
-    say(f"Recovered {found.recovered if found else 0} notification{'s' * (done != 1)}.")
-    if found and found.refused:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted((found.refused_reasons or {}).items()))
-        say(f"Left alone {found.refused} that a rule forbids to send: {reasons}.")
+    recovered = found.recovered if found else 0
+    say(f"Recovered {recovered} notification{'s' * (recovered != 1)}.")
+    say_refused((found.refused_reasons if found else None) or {})

@@ -1,4 +1,4 @@
-"""Why did it not go out (`manage.py providers status`), and what happened to one message (`manage.py why`)?"""
+"""Explanations: why a channel does not send (`providers status`), and the story of one message (`why`)."""
 
 from collections.abc import Iterator
 from contextlib import closing

@@ -99,7 +99,7 @@ class Result:
     status_code: int | None = None
     #: Whose fault it is, where it was not accepted and that is known.
     fault: Fault | None = None
-    #: Why the recipient is to be suppressed, where the provider says that its owner wants no messages: `stop`.
+    #: The reason to suppress the recipient (`stop`), where the provider says that its owner wants no messages.
     suppress: str | None = None
     #: Another provider takes the message over at once: this is not the last word on it.
     handed_on: bool = False

@@ -261,7 +261,7 @@ class Chat:
         if scheme not in self._services:
             raise CannotSend("address: not of a chat service that is allowed here")
         try:
-            parts = url_to_dict(with_ascii_host(url))  # type: ignore[no-untyped-call]
+            parts = url_to_dict(with_ascii_host(url))  # type: ignore[no-untyped-call]  # Apprise has no types
         except Exception:  # plugins' parsers have many ways to say no
             parts = None
         # What Apprise has read counts, not what stands before the colon.

@@ -18,6 +18,8 @@ from notifier.channels import Channel
 from notifier.domains import ascii_domain
 
 _DEFAULT_HOST: Final = "default"
+#: Text that can stand in a header as it is.
+VISIBLE: Final = re.compile(r"[!-~]+")
 #: Options that may be given several times, since their values are rotated: in the query as one, with
 #: commas. (See Dsn.several.)
 _SEVERAL: Final = frozenset({"receipt_token", "webhook_key", "signature_secret", "topic"})
@@ -60,6 +62,12 @@ class Dsn:
         if self.query.get("tls", "none") != "none":
             raise ValueError("has a tls that is not none")
         return dict(self.query)
+
+    def key(self, form: str) -> str:
+        """The key, where that is all the credentials there are; else raises ValueError. `form` is how it should be."""
+        if not self.username or self.password or not VISIBLE.fullmatch(self.username):
+            raise ValueError(f"has no key of visible ASCII characters: {form}")
+        return self.username
 
     def several(self, option: str) -> list[str]:
         """The values of an option that may be there several times, or once with commas between them."""

@@ -22,14 +22,13 @@ from typing import Final
 import orjson
 
 from notifier.providers import Fault, Message, Outcome
-from notifier.providers.dsn import Context, Dsn
+from notifier.providers.dsn import VISIBLE, Context, Dsn
 from notifier.providers.http_api import Answer, HttpApi, Verdict, accepted_as, by_status, shortened
 from notifier.providers.transfers import Request
 
 _URL: Final = "https://exp.host"
 _USAGE: Final = "expo://ACCESS_TOKEN@default"
 _TOKEN: Final = re.compile(r"Expo(nent)?PushToken\[[^\]]+\]")
-_VISIBLE: Final = re.compile(r"[!-~]+")
 _CODE: Final = re.compile(r"[A-Za-z_]{1,64}")
 #: The largest payload, in bytes of JSON: Apple and Google take 4,096 in all, and Expo adds its own data.
 _TITLE_AT_MOST: Final = 1000
@@ -99,6 +98,6 @@ def provider(dsn: Dsn, context: Context) -> Expo:
     """Make the provider of `expo:`. Raises ValueError."""
     dsn.options()
     dsn.refuse_more_than_a_host(_USAGE)
-    if dsn.password or (dsn.username and not _VISIBLE.fullmatch(dsn.username)):
+    if dsn.password or (dsn.username and not VISIBLE.fullmatch(dsn.username)):
         raise ValueError(f"has more than an access token of visible ASCII characters: {_USAGE}")
     return Expo(url=dsn.base_url(_URL), token=dsn.username, timeout=context.timeout)

@@ -95,7 +95,8 @@ def mailbox_of(value: str) -> tuple[str, str]:
 
 def parameters_of(value: str) -> tuple[str, dict[str, str]]:
     """The first word of a value and its parameters (RFC 2045, RFC 2231). Raises Malformed."""
-    main, rest = value.partition(";")[0], value[len(value.partition(";")[0]) :]
+    main, semicolon, rest = value.partition(";")
+    rest = semicolon + rest
     pieces: dict[str, list[tuple[str, bool]]] = {}
     while rest:
         found = _PARAMETER.match(rest)

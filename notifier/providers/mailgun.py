@@ -23,15 +23,14 @@ from uuid import uuid4
 
 from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
-from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, accepted_as, by_status
-from notifier.providers.letters import draft, is_for_every_server
-from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
+from notifier.providers.email_api import EmailApi, default_sender
+from notifier.providers.http_api import Answer, Verdict, accepted_as, by_status
+from notifier.providers.mailboxes import Mailbox
 from notifier.providers.transfers import Request
 
 _URLS: Final = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
 _USAGE: Final = "mailgun://KEY@default/mg.example.com?region=eu"
 _DOMAIN: Final = re.compile(r"/([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)/?")
-_VISIBLE: Final = re.compile(r"[!-~]+")
 
 _OF_RECIPIENT: Final = re.compile(r"(?i)\bto['\"`]? parameter")
 _OF_SENDER: Final = re.compile(r"(?i)\bfrom['\"`]? parameter|\bsender\b")
@@ -39,16 +38,15 @@ _OF_ROUTE: Final = re.compile(r"(?i)authorized recipients")
 _OURS: Final = {402: "payment required", 404: "no such domain", 405: "no such endpoint"}
 
 
-class Mailgun(HttpApi):
+class Mailgun(EmailApi):
     """Hands each email to one domain at Mailgun."""
 
     name = "mailgun"
 
     def __init__(self, *, url: str, key: str, domain: str, sender: Mailbox, timeout: float) -> None:
         """`url`: where the API is. `domain`: the sending domain. `sender`: whom an email is from that names nobody."""
-        super().__init__(timeout=timeout)
+        super().__init__(sender=sender, timeout=timeout)
         self._url = f"{url}/v3/{domain}/messages.mime"
-        self._sender = sender
         self._headers = (
             f"authorization: Basic {b64encode(f'api:{key}'.encode()).decode()}",
             "accept: application/json",
@@ -56,18 +54,9 @@ class Mailgun(HttpApi):
             "expect:",
         )
 
-    def takes(self, recipient: str) -> bool:
-        """See Provider."""
-        return is_for_every_server(recipient)
-
     def request(self, message: Message) -> Request:
         """See HttpApi."""
-        try:
-            letter = draft(message, self._sender)
-        except NotAMailbox:
-            raise CannotSend("address: not a mailbox") from None
-        if letter.international:
-            raise CannotSend(f"address: international, and {self.name} does not offer SMTPUTF8")
+        letter = self.letter(message)
         boundary = uuid4().hex  # nobody who writes a message can know it
         parts = (
             (b'name="to"', letter.recipient.encode()),
@@ -102,8 +91,7 @@ class Mailgun(HttpApi):
 def provider(dsn: Dsn, context: Context) -> Mailgun:
     """Make the provider of `mailgun://`. Raises ValueError."""
     options = dsn.options("region")
-    if not dsn.username or dsn.password or not _VISIBLE.fullmatch(dsn.username):
-        raise ValueError(f"has no key of visible ASCII characters: {_USAGE}")
+    key = dsn.key(_USAGE)
     domain = _DOMAIN.fullmatch(dsn.path)
     if domain is None:
         raise ValueError(f"names no domain to send from: {_USAGE}")
@@ -112,9 +100,5 @@ def provider(dsn: Dsn, context: Context) -> Mailgun:
     region = options.get("region", "us")
     if region not in _URLS:
         raise ValueError(f"has a region that is not one of {', '.join(sorted(_URLS))}")
-    try:
-        sender = mailbox(context.sender)
-    except NotAMailbox:
-        raise ValueError("has no sender: NOTIFIER_EMAIL_FROM is not a mailbox") from None
-    url = dsn.base_url(_URLS[region])
-    return Mailgun(url=url, key=dsn.username, domain=domain[1], sender=sender, timeout=context.timeout)
+    url, sender = dsn.base_url(_URLS[region]), default_sender(context)
+    return Mailgun(url=url, key=key, domain=domain[1], sender=sender, timeout=context.timeout)

@@ -28,7 +28,6 @@ from notifier.providers.transfers import Request
 
 _URL: Final = "https://rest.messagebird.com"
 _USAGE: Final = "messagebird://KEY@default?from=Acme"
-_VISIBLE: Final = re.compile(r"[!-~]+")
 
 _PROVIDER: Final = (Outcome.UNSENT, Fault.PROVIDER)
 _REJECTED: Final = (Outcome.REJECTED, None)
@@ -104,10 +103,9 @@ class MessageBird(HttpApi):
 def provider(dsn: Dsn, context: Context) -> MessageBird:
     """Make the provider of `messagebird://`. Raises ValueError."""
     options = dsn.options("from")
-    if not dsn.username or dsn.password or not _VISIBLE.fullmatch(dsn.username):
-        raise ValueError(f"has no key of visible ASCII characters: {_USAGE}")
+    key = dsn.key(_USAGE)
     dsn.refuse_more_than_a_host(_USAGE)
     if "from" not in options:
         raise ValueError(f"needs a from: {_USAGE}")
     sender = sender_of(options["from"])
-    return MessageBird(url=dsn.base_url(_URL), key=dsn.username, sender=sender, timeout=context.timeout)
+    return MessageBird(url=dsn.base_url(_URL), key=key, sender=sender, timeout=context.timeout)

@@ -26,16 +26,16 @@ import orjson
 
 from notifier.providers import Fault, Message, Outcome
 from notifier.providers.dsn import Context, Dsn
+from notifier.providers.email_api import EmailApi, default_sender
 from notifier.providers.email_headers import subject_text
-from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, accepted_as, by_status
-from notifier.providers.letters import is_for_every_server, own_fields, parties_of
-from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
+from notifier.providers.http_api import Answer, Verdict, accepted_as, by_status
+from notifier.providers.letters import own_fields
+from notifier.providers.mailboxes import Mailbox
 from notifier.providers.transfers import Request
 
 _URL: Final = "https://api.resend.com"
 _USAGE: Final = "resend://KEY@default"
 _NO_SUBJECT: Final = "(no subject)"
-_VISIBLE: Final = re.compile(r"[!-~]+")
 _NAME: Final = re.compile(r"[a-zA-Z_]{1,64}")
 _OF_RECIPIENT: Final = re.compile(r"(?i)\binvalid [`'\"]?to[`'\"]? field|[`'\"]to[`'\"]")
 _OF_KEY: Final = re.compile(r"(?i)\bAPI key\b")
@@ -53,16 +53,15 @@ _ERRORS: Final[dict[str, tuple[Outcome, Fault | None, str]]] = {
 }
 
 
-class Resend(HttpApi):
+class Resend(EmailApi):
     """Hands each email to Resend."""
 
     name = "resend"
 
     def __init__(self, *, url: str, key: str, sender: Mailbox, timeout: float) -> None:
         """`url`: where the API is. `sender`: whom an email is from that names nobody."""
-        super().__init__(timeout=timeout)
+        super().__init__(sender=sender, timeout=timeout)
         self._url = f"{url}/emails"
-        self._sender = sender
         self._headers = (
             f"authorization: Bearer {key}",
             "content-type: application/json",
@@ -71,18 +70,9 @@ class Resend(HttpApi):
             "expect:",
         )
 
-    def takes(self, recipient: str) -> bool:
-        """See Provider."""
-        return is_for_every_server(recipient)
-
     def request(self, message: Message) -> Request:
         """See HttpApi."""
-        try:
-            parties = parties_of(message, self._sender)
-        except NotAMailbox:
-            raise CannotSend("address: not a mailbox") from None
-        if parties.are_international:
-            raise CannotSend(f"address: international, and {self.name} does not offer SMTPUTF8")
+        parties = self.parties(message)
         sender, recipient, reply_to = parties.sender, parties.recipient, parties.reply_to
         mail: dict[str, object] = {
             "from": str(sender),
@@ -129,10 +119,5 @@ def provider(dsn: Dsn, context: Context) -> Resend:
     """Make the provider of `resend://`. Raises ValueError."""
     dsn.options()
     dsn.refuse_more_than_a_host(_USAGE)
-    if not dsn.username or dsn.password or not _VISIBLE.fullmatch(dsn.username):
-        raise ValueError(f"has no key of visible ASCII characters: {_USAGE}")
-    try:
-        sender = mailbox(context.sender)
-    except NotAMailbox:
-        raise ValueError("has no sender: NOTIFIER_EMAIL_FROM is not a mailbox") from None
-    return Resend(url=dsn.base_url(_URL), key=dsn.username, sender=sender, timeout=context.timeout)
+    key = dsn.key(_USAGE)
+    return Resend(url=dsn.base_url(_URL), key=key, sender=default_sender(context), timeout=context.timeout)

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
+from notifier.providers.dsn import Dsn
 from notifier.providers.mailboxes import NotAMailbox, bare_mailbox
 
 PURPOSE: Final = "bounces"
@@ -72,6 +73,12 @@ class ReturnPaths:
         if self._key is None:
             self._key = _read_key(self._engine)
         return hmac.new(self._key, data, hashlib.sha256).digest()[:_MAC]
+
+
+def bounces_of(dsn: Dsn) -> str | None:
+    """Return the mailbox to which the bounces of an SMTP server's emails go, where its DSN names one."""
+    named = dsn.query.get("bounces")
+    return None if named is None else named.replace(" ", "+")  # a plus that a query turned into a space
 
 
 def _read_key(engine: Engine) -> bytes:

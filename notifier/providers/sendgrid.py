@@ -25,11 +25,12 @@ from typing import Final
 import orjson
 
 from notifier.providers import Fault, Message, Outcome
-from notifier.providers.dsn import Context, Dsn
+from notifier.providers.dsn import VISIBLE, Context, Dsn
+from notifier.providers.email_api import EmailApi, default_sender
 from notifier.providers.email_headers import subject_text
-from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, by_status
-from notifier.providers.letters import is_for_every_server, own_fields, parties_of
-from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
+from notifier.providers.http_api import Answer, Verdict, by_status
+from notifier.providers.letters import own_fields
+from notifier.providers.mailboxes import Mailbox
 from notifier.providers.sendgrid_receipts import source
 from notifier.providers.transfers import Request
 
@@ -39,7 +40,6 @@ _FORM: Final = "sendgrid://KEY@default?region=eu"
 _NO_SUBJECT: Final = "(no subject)"
 
 #: What a header can carry: a line break would begin another one.
-_VISIBLE: Final = re.compile(r"[!-~]+")
 #: The names of fields that the API gives in its complaints; whatever else stands there may be an address.
 _FIELD: Final = re.compile(r"[a-z_]+(\.([a-z_]+|[0-9]+))*")
 _SENDER: Final = re.compile(r"from\b.*")
@@ -48,16 +48,15 @@ _RECIPIENT: Final = re.compile(r"personalizations\.[0-9]+\.to\b.*")
 _WAIT_AT_MOST: Final = 24 * 3600.0
 
 
-class SendGrid(HttpApi):
+class SendGrid(EmailApi):
     """Hands each email to SendGrid."""
 
     name = "sendgrid"
 
     def __init__(self, *, url: str, key: str, sender: Mailbox, timeout: float) -> None:
         """`url`: where the API is. `sender`: whom email is from that names nobody."""
-        super().__init__(timeout=timeout)
+        super().__init__(sender=sender, timeout=timeout)
         self._url = f"{url}/v3/mail/send"
-        self._sender = sender
         self._headers = [
             f"authorization: Bearer {key}",
             "content-type: application/json",
@@ -66,18 +65,9 @@ class SendGrid(HttpApi):
             "expect:",  # libcurl would ask first whether a large body is welcome, and wait a second for the answer
         ]
 
-    def takes(self, recipient: str) -> bool:
-        """See Provider."""
-        return is_for_every_server(recipient)
-
     def request(self, message: Message) -> Request:
         """See HttpApi."""
-        try:
-            parties = parties_of(message, self._sender)
-        except NotAMailbox:
-            raise CannotSend("address: not a mailbox") from None
-        if parties.are_international:
-            raise CannotSend(f"address: international, and {self.name} does not offer SMTPUTF8")
+        parties = self.parties(message)
         sender, recipient, reply_to = parties.sender, parties.recipient, parties.reply_to
         mail: dict[str, object] = {
             "personalizations": [{"to": [_person(recipient)]}],
@@ -153,7 +143,7 @@ def provider(dsn: Dsn, context: Context) -> SendGrid:
         raise ValueError(f"has no key: {_FORM}")
     if dsn.password:
         raise ValueError(f"has a password, but a key is all there is: {_FORM}")
-    if not _VISIBLE.fullmatch(dsn.username):
+    if not VISIBLE.fullmatch(dsn.username):
         raise ValueError("has a key with other than visible ASCII characters")
     if dsn.path not in {"", "/"}:
         raise ValueError(f"has a path: {_FORM}")
@@ -161,9 +151,5 @@ def provider(dsn: Dsn, context: Context) -> SendGrid:
     if region not in _URLS:
         raise ValueError(f"has a region that is not one of {', '.join(sorted(_URLS))}")
     source(dsn)  # which looks at the webhook_key
-    try:
-        sender = mailbox(context.sender)
-    except NotAMailbox:
-        raise ValueError("has no sender: NOTIFIER_EMAIL_FROM is not a mailbox") from None
-    url = dsn.base_url(_URLS[region])
+    url, sender = dsn.base_url(_URLS[region]), default_sender(context)
     return SendGrid(url=url, key=dsn.username, sender=sender, timeout=context.timeout)

@@ -36,10 +36,10 @@ from botocore.exceptions import (  # type: ignore[import-untyped, import-not-fou
 from botocore.session import Session  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from notifier.providers import Fault, Message, Outcome
-from notifier.providers.dsn import Context, Dsn
-from notifier.providers.http_api import Answer, CannotSend, HttpApi, Verdict, accepted_as, by_status
-from notifier.providers.letters import draft, is_for_every_server
-from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
+from notifier.providers.dsn import VISIBLE, Context, Dsn
+from notifier.providers.email_api import EmailApi, default_sender
+from notifier.providers.http_api import Answer, Verdict, accepted_as, by_status
+from notifier.providers.mailboxes import Mailbox
 from notifier.providers.ses_receipts import TAG, source
 from notifier.providers.transfers import Request
 
@@ -49,7 +49,6 @@ logging.getLogger("botocore").setLevel(logging.INFO)
 _FORM: Final = "ses://ACCESS_KEY:SECRET@default?region=eu-central-1"
 _PATH: Final = "/v2/email/outbound-emails"
 _REGION: Final = re.compile(r"[a-z]{2,8}(-[a-z]+)+-[0-9]{1,2}")
-_VISIBLE: Final = re.compile(r"[!-~]+")
 _ERROR: Final = re.compile(r"[A-Za-z]{1,64}")
 
 _UNVERIFIED: Final = re.compile(r"(?i)address(es)? (is|are) not verified")
@@ -97,7 +96,7 @@ class CredentialSource(Protocol):
         ...
 
 
-class Ses(HttpApi):
+class Ses(EmailApi):
     """Hands each email to SES, as the MIME message that SMTP would carry."""
 
     name = "ses"
@@ -113,25 +112,15 @@ class Ses(HttpApi):
         configuration_set: str | None = None,
     ) -> None:
         """`url`: where the API is. `sender`: whom email is from that names nobody."""
-        super().__init__(timeout=timeout)
+        super().__init__(sender=sender, timeout=timeout)
         self._url = f"{url}{_PATH}"
         self._region = region
         self._credentials = credentials
-        self._sender = sender
         self._configuration_set = configuration_set
-
-    def takes(self, recipient: str) -> bool:
-        """See Provider."""
-        return is_for_every_server(recipient)
 
     def request(self, message: Message) -> Request:
         """See HttpApi."""
-        try:
-            letter = draft(message, self._sender)
-        except NotAMailbox:
-            raise CannotSend("address: not a mailbox") from None
-        if letter.international:
-            raise CannotSend(f"address: international, and {self.name} does not offer SMTPUTF8")
+        letter = self.letter(message)
         mail: dict[str, object] = {
             "FromEmailAddress": letter.sender,
             "Destination": {"ToAddresses": [letter.recipient]},
@@ -213,10 +202,7 @@ def provider(dsn: Dsn, context: Context) -> Ses:
     credentials, region = _account(dsn, options)
     if not _REGION.fullmatch(region):
         raise ValueError(f"has no region, or one like no other: {_FORM}")
-    try:
-        sender = mailbox(context.sender)
-    except NotAMailbox:
-        raise ValueError("has no sender: NOTIFIER_EMAIL_FROM is not a mailbox") from None
+    sender = default_sender(context)
     return Ses(
         url=dsn.base_url(f"https://email.{region}.amazonaws.com"),
         region=region,
@@ -233,7 +219,7 @@ def _account(dsn: Dsn, options: dict[str, str]) -> tuple[CredentialSource, str]:
     if dsn.username is not None:
         # A token is base64; where its plus signs are not percent-encoded, they have become spaces.
         token = options.get("session_token", "").replace(" ", "+") or None
-        if not all(_VISIBLE.fullmatch(part) for part in (dsn.username, dsn.password or "", token or "-")):
+        if not all(VISIBLE.fullmatch(part) for part in (dsn.username, dsn.password or "", token or "-")):
             raise ValueError("has credentials with other than visible ASCII characters")
         credentials: CredentialSource = Credentials(dsn.username, dsn.password, token)
         return credentials, region

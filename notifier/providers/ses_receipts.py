@@ -120,7 +120,7 @@ def _standings(detail: Mapping[str, Any], name: str, reason: Reason, notificatio
 
 
 def _error(bounce: Mapping[str, Any]) -> str:
-    """Why it bounced: of SES's own words those that cannot be an address, and the server's enhanced code."""
+    """Return the reason of a bounce: SES's words that cannot be an address, and the server's enhanced code."""
     words = [_text(bounce, "bounceType"), _text(bounce, "bounceSubType")]
     details = [word for word in words if _WORD.fullmatch(word)]
     recipients = bounce.get("bouncedRecipients")

@@ -17,7 +17,7 @@ from notifier.providers import Fault, Message, Outcome, Result
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.letters import Letter, write
 from notifier.providers.mailboxes import NotAMailbox, mailbox
-from notifier.providers.return_paths import ReturnPaths
+from notifier.providers.return_paths import ReturnPaths, bounces_of
 from notifier.providers.smtp_connection import Connection, Server, Tls, Verdict
 
 _SUBMISSION_PORT: Final = 587  # RFC 6409
@@ -257,7 +257,8 @@ def provider(dsn: Dsn, context: Context) -> Smtp:
     """
     options = dict(dsn.query)
     tls = options.pop("tls", "starttls") if dsn.scheme == "smtp" else "implicit"
-    bounces = options.pop("bounces", None)
+    options.pop("bounces", None)
+    bounces = bounces_of(dsn)
     if not dsn.host or dsn.path not in {"", "/"} or options:
         raise ValueError(_NO_DSN)
     if dsn.scheme == "smtp" and tls not in {"none", "starttls", "required"}:
@@ -272,5 +273,5 @@ def provider(dsn: Dsn, context: Context) -> Smtp:
         tls=cast(Tls, tls),
         sender=context.sender,
         timeout=context.timeout,
-        return_paths=None if bounces is None else ReturnPaths(bounces.replace(" ", "+"), context.engine),
+        return_paths=None if bounces is None else ReturnPaths(bounces, context.engine),
     )

@@ -81,13 +81,14 @@ _NO_URL: Final = (Failure.URL, "not a URL that begins with http:// or https://")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One POST."""
+    """One request: a POST, or a GET without a body."""
 
     id: UUID
     url: str
     #: Lines, "name: value".
     headers: list[str]
     body: bytes
+    method: Literal["POST", "GET"] = "POST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,6 @@ class Transfer:
             pycurl.PIPEWAIT: int(limits.http2),
             pycurl.FOLLOWLOCATION: 0,
             pycurl.PROXY: "",  # not unset: without this libcurl looks for a proxy in the environment
-            pycurl.POST: 1,
             pycurl.HEADERFUNCTION: self._head.append,
             pycurl.WRITEFUNCTION: self._take,
             pycurl.OPENSOCKETFUNCTION: self._open_socket,
@@ -218,18 +218,21 @@ class Transfer:
         if not request.url.lower().startswith(("http://", "https://")):
             return False
         try:
-            url = ascii_uri(request.url)
-            self.curl.setopt(pycurl.URL, url)
+            self._url = ascii_uri(request.url)
+            self.curl.setopt(pycurl.URL, self._url)
             self.curl.setopt(pycurl.HTTPHEADER, request.headers)
-            self.curl.setopt(pycurl.POSTFIELDS, request.body)
-            self._choose_connection(url)
+            if request.method == "GET":
+                self.curl.setopt(pycurl.HTTPGET, 1)
+            else:  # which makes it a POST
+                self.curl.setopt(pycurl.POSTFIELDS, request.body)
+            self._choose_connection()
         except (ValueError, pycurl.error):  # a host that is no name, a NUL
             return False
         return True
 
-    def _choose_connection(self, url: str) -> None:
+    def _choose_connection(self) -> None:
         """Have libcurl make a new connection, used once, for an origin that loses requests on kept ones."""
-        is_lossy = self._lossy.has(url)
+        is_lossy = self._lossy.has(self._url)
         if is_lossy != self._has_own_connection:
             self.curl.setopt(pycurl.FRESH_CONNECT, is_lossy)
             self.curl.setopt(pycurl.FORBID_REUSE, is_lossy)
@@ -253,7 +256,7 @@ class Transfer:
         sent = int(self.curl.getinfo(pycurl.REQUEST_SIZE)) > 0
         failure, detail = self._failure_to_answer(code) if sent else self._failure_to_send(code, message)
         if failure is Failure.RESET and not self._sought:
-            self._lossy.add(self._request.url)
+            self._lossy.add(self._url)
         timing = self._timing(sent=sent and not self._lost)  # libcurl's first byte would be that of the repeat
         return self._exchange(sent=sent, failure=failure, detail=detail, timing=timing)
 

@@ -99,7 +99,7 @@ CODES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "21626": (_REJECTED, "callback event refused"),
     "21627": (_REJECTED, "highest price refused"),
 }
-#: Why a recipient is suppressed whom a code speaks of.
+#: The reason to suppress the recipient, by code.
 SUPPRESSES: Final = {"21610": "stop"}
 
 
@@ -121,7 +121,8 @@ class Twilio(HttpApi):
     ) -> None:
         """`user`: the account too, or an API key.
 
-        `sender`: the field that names it, From or MessagingServiceSid, and its value. `callback`: for receipts."""
+        `sender`: the field that names it, From or MessagingServiceSid, and its value. `callback`: for receipts.
+        """
         super().__init__(timeout=timeout)
         self._url = f"{url}/2010-04-01/Accounts/{quote(account, safe='')}/Messages.json"
         self._sender = sender

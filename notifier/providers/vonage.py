@@ -79,7 +79,7 @@ STATUSES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "34": (_RECIPIENT, "no phone number"),
     "101": (_RECIPIENT, "opted out"),
 }
-#: Why a recipient is suppressed whom a status speaks of.
+#: The reason to suppress the recipient, by status.
 SUPPRESSES: Final = {"101": "stop"}
 _OTHER: Final = (_REJECTED, "unknown status")
 

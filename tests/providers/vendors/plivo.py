@@ -9,7 +9,7 @@ from notifier.providers import Fault, Message, Outcome
 from tests.providers.receivers import Received, response
 from tests.providers.vendors import Case, Vendor
 
-AUTH_ID = "MAXXXXXXXXXXXXXXXXXX"
+AUTH_ID = "MAOTDMYTAYMTK0ZGIYNT"
 TOKEN = "t0ken/with:signs"
 MESSAGE_ID = "db3ce55a-7f1d-11e1-8ea7-1231380bc196"
 
