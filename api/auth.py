@@ -1,20 +1,15 @@
 """Who calls, and whether they may: API keys as bearer tokens, a scope for every route, a limit for some keys."""
 
-import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 
+from api.known_keys import KnownKeys, TooManyUnknown
 from api.problems import problem
 from config.scraping import brings
 from config.wiring import Wiring
-from notifier import keys
 from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Scope
-
-#: A key that was found is not looked up again for this long, in seconds: so long a revoked one may still work.
-_REMEMBERED: Final = 5.0
-_MOST_REMEMBERED: Final = 10_000
 
 #: Scopes of what the audit log tells of, and methods that change nothing.
 _ACTING: Final = frozenset({Scope.ADMIN, *PARTS_OF_ADMIN})
@@ -62,7 +57,7 @@ class Gate:
     def __init__(self, wires: Wiring) -> None:
         self._wires = wires
         self._required = wires.settings.auth == "required"
-        self._known: dict[bytes, tuple[Caller, float]] = {}
+        self._known = KnownKeys(lambda: wires.engine)
 
     def check(self) -> Response | None:
         """Let the request pass, with its caller as `g.caller` (none brings the metrics token), or answer it."""
@@ -77,7 +72,11 @@ class Gate:
         if token is not None and getattr(view, "takes_metrics_token", False) and brings(header, token):
             return None
         kind, _, key = header.partition(" ")
-        caller = self._find(key.strip()) if kind.lower() == "bearer" else None
+        try:
+            caller = self._known.find(key.strip(), request.remote_addr or "") if kind.lower() == "bearer" else None
+        except TooManyUnknown as error:
+            words = "Too many keys that are unknown came from this address."
+            return problem(429, words, headers={"Retry-After": str(error.retry_after)})
         if caller is None:
             return problem(
                 401, "Send a valid API key: 'Authorization: Bearer …'.", headers={"WWW-Authenticate": "Bearer"}
@@ -90,21 +89,6 @@ class Gate:
             return problem(403, f"This key may not do that: it lacks the scope '{scope}'.")
         g.caller = caller
         return None
-
-    def _find(self, key: str) -> Caller | None:
-        hashed = keys.hash_of(key)
-        now = time.monotonic()
-        caller, until = self._known.get(hashed, (None, 0.0))
-        if caller and now < until:
-            return caller
-        caller = keys.find(self._wires.engine, key)
-        if len(self._known) >= _MOST_REMEMBERED:
-            self._known.clear()
-        if caller:
-            self._known[hashed] = (caller, now + min(_REMEMBERED, caller.good_for))
-        else:
-            self._known.pop(hashed, None)
-        return caller
 
 
 def caller() -> Caller:

@@ -125,7 +125,7 @@ ABOUT: Final = {
     ProblemType.RATE_LIMITED: _About(
         429,
         "Rate limited",
-        "The key makes more requests a second than it may.",
+        "The key makes more requests a second than it may, or too many unknown keys came from the address.",
         "Wait as long as `Retry-After` says, in seconds, and repeat the request.",
     ),
     ProblemType.INTERNAL_ERROR: _About(

@@ -1,7 +1,9 @@
 """API keys and scopes: every route declares what it wants, and gets it."""
 
 import re
+import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -9,7 +11,8 @@ from uuid import UUID
 
 import pytest
 import requests
-from sqlalchemy import Engine, text
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, event, text
 
 from api import operating
 from api.app import create_app
@@ -202,6 +205,95 @@ def test_names_are_not_used_twice(engine: Engine) -> None:
     keys.create(engine, "once", ["send"])
     with pytest.raises(Conflict):
         keys.create(engine, "once", ["read"])
+
+
+# --- unknown keys
+
+
+@pytest.fixture
+def counted(database_url: str) -> Iterator[tuple[FlaskClient, Engine, list[str]]]:
+    """The API within this process, its Postgres, and the statements that it sends there."""
+    wires = Wiring(read_settings({"DATABASE_URL": database_url, "NOTIFIER_AUTH": "required"}))
+    client = create_app(wires).test_client()
+    statements: list[str] = []
+    event.listen(wires.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    yield client, wires.engine, statements
+    wires.engine.dispose()
+
+
+def _made_up() -> str:
+    return keys.PREFIX + secrets.token_urlsafe(32)
+
+
+def _status(client: FlaskClient, key: str, address: str = "203.0.113.1") -> int:
+    answer = client.get("/api/v1/users", headers=bearer(key), environ_base={"REMOTE_ADDR": address})
+    if answer.status_code == 429:
+        assert 1 <= int(answer.headers["Retry-After"]) <= 2
+        assert answer.get_json()["type"] == "/problems/rate-limited"
+    return answer.status_code
+
+
+def test_a_flood_of_unknown_keys_costs_few_look_ups(counted: tuple[FlaskClient, Engine, list[str]]) -> None:
+    client, engine, statements = counted
+    known = keys.create(engine, "known", ["read"])
+    assert _status(client, known) == 200
+    began, before = time.monotonic(), len(statements)
+    answers = Counter(_status(client, _made_up()) for _ in range(200))
+    looked_up, most = len(statements) - before, 10 + time.monotonic() - began
+    assert 0 < looked_up <= most + 1
+    assert answers == {401: looked_up, 429: 200 - looked_up}
+    # Nobody else hears of it: a key that is known, one that is new from another address, and soon one from this.
+    assert _status(client, known) == 200
+    assert _status(client, keys.create(engine, "new", ["read"]), "203.0.113.2") == 200
+    newer = keys.create(engine, "newer", ["read"])
+    wait_for(lambda: _status(client, newer) == 200, 5)
+
+
+def test_many_addresses_have_no_more_than_all_may(counted: tuple[FlaskClient, Engine, list[str]]) -> None:
+    client, engine, statements = counted
+    began = time.monotonic()
+    answers = Counter(_status(client, _made_up(), f"198.51.100.{number}") for number in range(200))
+    assert len(statements) <= 50 + 10 * (time.monotonic() - began) + 1
+    assert answers[401] == len(statements)
+    # Addresses of one network of IPv6 are one.
+    wait_for(lambda: _status(client, keys.create(engine, f"k{time.monotonic()}", ["read"])) == 200, 5)
+    time_left = [_status(client, _made_up(), f"2001:db8::{number:x}") for number in range(40)]
+    assert time_left.count(401) <= 12
+
+
+def test_one_unknown_key_is_looked_up_once_in_a_while(counted: tuple[FlaskClient, Engine, list[str]]) -> None:
+    client, _, statements = counted
+    key = _made_up()
+    began = time.monotonic()
+    assert {_status(client, key) for _ in range(100)} == {401}
+    assert len(statements) <= 1 + (time.monotonic() - began) / 2
+
+
+@pytest.mark.parametrize(
+    "header", ["Bearer", "Bearer ", "Bearer x", "Bearer ntf_", f"Bearer ntf_{'é' * 43}", "Basic x"]
+)
+def test_what_cannot_be_a_key_is_not_looked_up(counted: tuple[FlaskClient, Engine, list[str]], header: str) -> None:
+    client, _, statements = counted
+    for _ in range(20):
+        assert client.get("/api/v1/users", headers={"Authorization": header}).status_code == 401
+    assert statements == []
+
+
+def test_a_key_that_is_made_after_it_was_tried_works_within_seconds(
+    counted: tuple[FlaskClient, Engine, list[str]],
+) -> None:
+    client, engine, _ = counted
+    key = _made_up()
+    assert _status(client, key) == 401
+    keys.create(engine, "late", ["read"])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE api_keys SET key_hash = :hash"), {"hash": keys.hash_of(key)})
+    wait_for(lambda: _status(client, key) == 200, 4)
+
+
+def test_a_key_s_look_ups_count_for_nothing(counted: tuple[FlaskClient, Engine, list[str]]) -> None:
+    client, engine, _ = counted
+    assert {_status(client, keys.create(engine, f"service-{number}", ["read"])) for number in range(60)} == {200}
 
 
 # --- rotation, expiry, limits
