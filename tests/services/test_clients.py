@@ -94,10 +94,12 @@ def run(command: Sequence[str | Path], **environment: str) -> str:
 @pytest.fixture(scope="module")
 def python_packages() -> Path:
     """A folder with the packages of tests/data/openapi/requirements.txt, which are not for our own environment."""
-    listed = CLIENT_MAKERS / "requirements.txt"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    listed = CLIENT_MAKERS.parents[2] / "locks" / python / "openapi.txt"
     folder = Path(sys.prefix) / "share" / "notifier-openapi" / hashlib.sha256(listed.read_bytes()).hexdigest()[:16]
     if not (folder / "complete").exists():
-        run([sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", folder, "-r", listed])
+        hashed = ["--require-hashes", "-r", listed]
+        run([sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", folder, *hashed])
         (folder / "complete").touch()
     return folder
 
