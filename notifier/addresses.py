@@ -4,6 +4,7 @@ import functools
 import hashlib
 import re
 import string
+import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -16,12 +17,27 @@ from phonenumbers import ValidationResult
 
 from notifier.channels import Channel
 from notifier.domains import ascii_domain
-from notifier.uris import ascii_uri, with_ascii_host
+from notifier.uris import ascii_uri, has_port_zero, with_ascii_host
 
 _MAX_LENGTH: Final = 2048
 #: The longest local part of an email address, in octets (RFC 5321, section 4.5.3.1.1).
 _LONGEST_LOCAL_PART: Final = 64
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://?[^\s\x00-\x1f\x7f]+")
+#: Categories of characters that no address has: controls, half surrogate pairs, separators of lines and paragraphs.
+_UNFIT: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+#: They turn the direction of all that follows, where an address is shown.
+_DIRECTIONS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+#: RFC 2047. It stands for other text to whoever decodes it, such as the header of an email.
+_ENCODED_WORD: Final = re.compile(r"=\?[^?\s]*\?[bq]\?[^?\s]*\?=", re.IGNORECASE)
+
+
+def _check_characters(address: str) -> None:
+    if not (address.isascii() and address.isprintable()):
+        for character in address:
+            if character in _DIRECTIONS or unicodedata.category(character) in _UNFIT:
+                raise ValueError(f"An address may not contain the character U+{ord(character):04X}.")
+    if _ENCODED_WORD.search(address):
+        raise ValueError("An address may not contain an encoded word (RFC 2047).")
 
 
 def _email(address: str) -> str:
@@ -56,7 +72,7 @@ def _phone(address: str) -> str:
 def _url(address: str) -> str:
     try:
         parts = urlsplit(address)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 80) > 0
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable or re.search(r"[\s\x00-\x1f\x7f]", address):
@@ -67,6 +83,8 @@ def _url(address: str) -> str:
 def _chat(address: str) -> str:
     if not _SCHEME.fullmatch(address):
         raise ValueError("Not the address of a chat service, such as slack://TOKEN/CHANNEL.")
+    if has_port_zero(address):
+        raise ValueError("Not the address of a chat service: nothing listens on port 0.")
     return with_ascii_host(address)
 
 
@@ -92,6 +110,7 @@ def normalised(channel: Channel, address: str) -> str:
     """
     if len(address) > _MAX_LENGTH:
         raise ValueError(f"Longer than {_MAX_LENGTH} characters.")
+    _check_characters(address)
     normal = _CHECKS[channel](address)
     if len(normal) > _MAX_LENGTH:  # percent-encoded
         raise ValueError(f"Longer than {_MAX_LENGTH} characters in its ASCII form.")

@@ -11,6 +11,8 @@ from notifier.domains import ascii_domain
 # The parts of any URI (RFC 3986, appendix B); of its authority the last @ ends the user, and the last colon the host.
 _PARTS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:(.*)@)?(\[[^\[\]@]*\]|[^\[\]@:]*)(:[0-9]*)?", re.DOTALL)
+#: The port of one host; the last part of an IPv6 address stands in brackets.
+_PORT_ZERO: Final = re.compile(r":0+$")
 #: Characters that end a URL wherever they stand: nobody means them as a part of one.
 _BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 #: Characters to percent-encode, by part; a percent sign only where it does not begin an encoded octet.
@@ -56,6 +58,13 @@ def with_ascii_host(url: str) -> str:
         return url
     begins = parts.start(2) + authority.start(2)
     return f"{url[:begins]}{ascii_domain(authority[2])}{url[begins + len(authority[2]) :]}"
+
+
+def has_port_zero(url: str) -> bool:
+    """Tell whether a URL names port 0, on which nothing can listen, for one of its hosts (see Redis' sentinels)."""
+    parts = _PARTS.match(url)
+    hosts = parts[2].rpartition("@")[2] if parts else ""
+    return any(_PORT_ZERO.search(each) for each in hosts.split(","))
 
 
 def _ascii_host(host: str) -> str:

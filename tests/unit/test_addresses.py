@@ -78,6 +78,11 @@ def test_good_ones(channel: Channel, address: str, kept: str) -> None:
         (Channel.WEBHOOK, "file:///etc/passwd"),
         (Channel.WEBHOOK, "https://"),
         (Channel.WEBHOOK, "https://example.com:99999/"),
+        (Channel.WEBHOOK, "https://example.com:0/"),
+        (Channel.WEBHOOK, "http://[::1]:000/"),
+        (Channel.WEBHOOK, "https://example.com/=?utf-8?q?a=0D=0ABcc=3Ax=40evil.example?="),
+        (Channel.CHAT, "mattermost://chat.example:0/Tok"),
+        (Channel.CHAT, "mailto://u:p@example.com?from==?utf-8?B?YQ==?="),
         (Channel.WEBHOOK, "https://example.com/\r\nX: y"),
         (Channel.WEBHOOK, "http://[::1"),
         (Channel.WEBHOOK, "https://example.com/" + "x" * 2048),
@@ -102,6 +107,24 @@ def test_good_ones(channel: Channel, address: str, kept: str) -> None:
 def test_bad_ones(channel: Channel, address: str) -> None:
     with pytest.raises(ValueError, match=r"\.$"):
         normalised(channel, address)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("email a{}da@example.com", "email {}ada@example.com", "email ada@exa{}mple.com", "email ada@example.com{}"),
+        *("sms +49151{}12345678", "sms +4915112345678{}", "push to{}ken", "push token{}"),
+        *("chat slack://tok{}en/c", "chat slack://token/c{}", "chat slack://token/c?a={}b", "chat {}slack://token/c"),
+        *("webhook https://exa{}mple.com/", "webhook https://example.com/{}", "webhook https://example.com/?a={}b"),
+        *("webhook https://u{}:p@example.com/", "webhook https://example.com/#{}", "webhook {}https://example.com/"),
+    ],
+)
+def test_no_address_has_controls_breaks_or_turns_of_direction(form: str) -> None:
+    channel, _, address = form.partition(" ")
+    unfit = [*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+    for character in map(chr, [*unfit, 0xD800]):
+        with pytest.raises(ValueError, match=r"\.$"):
+            normalised(Channel(channel), address.format(character))
 
 
 @pytest.mark.parametrize("number", ["+15005550006", "+15005550009", "+447700900000", "+14155552671", "+4915112345678"])
