@@ -9,7 +9,7 @@ from config.broker import RETRY_POLICY, celery_settings, is_amqp
 from config.queues import ALL, CLOCK
 from config.settings import load_settings
 
-_settings = load_settings()
+_settings = load_settings(database=False)  # beat and Flower have none
 _is_rabbitmq = is_amqp(_settings.broker)
 
 # `broker_url`, `broker_transport_options` and, with TLS, `broker_use_ssl`.

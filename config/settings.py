@@ -32,6 +32,11 @@ class SettingsError(Exception):
     """A setting is missing, unknown or malformed. The message names it, in one line."""
 
 
+def no_database() -> SettingsError:
+    """The error of whatever needs Postgres and was not told where it is."""
+    return SettingsError("DATABASE_URL is not set, and no stack started by 'manage.py up' is running here")
+
+
 def _setting(env: str, parse: Callable[[str], Any], default: Any = MISSING) -> Any:  # noqa: ANN401 -- of any type
     metadata = {"env": env, "parse": parse}
     return field(metadata=metadata) if default is MISSING else field(metadata=metadata, default=default)
@@ -41,8 +46,8 @@ def _setting(env: str, parse: Callable[[str], Any], default: Any = MISSING) -> A
 class Settings:
     """Notifier's settings; the comment over each is its documentation."""
 
-    #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`.
-    database_url: str = _setting("DATABASE_URL", values.url("postgresql", "postgres"))
+    #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`. Beat and Flower do without.
+    database_url: str | None = _setting("DATABASE_URL", values.url("postgresql", "postgres"), None)
     #: Redis, the doorbell: `redis://:password@host:6379/0`, `rediss://…` with TLS, or sentinels that know where it is:
     #: `sentinel://:password@host:26379,host:26379/0`.
     redis_url: str = _setting(
@@ -238,9 +243,12 @@ def _parse(entry: Field[Any], value: str) -> object:
         raise SettingsError(f"{entry.metadata['env']} {error}") from None
 
 
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Parse the settings of an environment; an empty value counts as unset. Raises SettingsError."""
-    values, faults = _read(environ)
+def read_settings(environ: Mapping[str, str], *, database: bool = True) -> Settings:
+    """Parse the settings of an environment; an empty value counts as unset. Raises SettingsError.
+
+    `database`: whether they must say where it is. What does without it, or may turn out to, is told of it when it asks.
+    """
+    values, faults = _read(environ, database=database)
     if faults:
         raise faults[0]
     return Settings(**values)  # type: ignore[arg-type]  # each was parsed by its own field's parser
@@ -266,7 +274,7 @@ def unknown_settings(environ: Mapping[str, str] | None = None) -> list[str]:
     ]
 
 
-def _read(environ: Mapping[str, str]) -> tuple[dict[str, object], list[SettingsError]]:
+def _read(environ: Mapping[str, str], *, database: bool = True) -> tuple[dict[str, object], list[SettingsError]]:
     """The values by field, and all that is wrong with them."""
     known = _known()
     faults: list[SettingsError] = []
@@ -277,9 +285,8 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, object], list[SettingsE
                 values[entry.name] = _parse(entry, environ[name])
             except SettingsError as error:
                 faults.append(error)
-    if not environ.get("DATABASE_URL"):
-        unset = "DATABASE_URL is not set, and no stack started by 'manage.py up' is running here"
-        faults.append(SettingsError(unset))
+    if database and not environ.get("DATABASE_URL"):
+        faults.append(no_database())
     urls = (str(values.get(name) or "") for name in ("redis_url", "broker_url"))
     if not values.get("redis_master") and any(url.startswith("sentinel:") for url in urls):
         unset = "NOTIFIER_REDIS_MASTER is not set: sentinels must be told which Redis is meant"
@@ -309,12 +316,21 @@ def running_stack(environ: Mapping[str, str]) -> dict[str, str]:
     return {str(name): str(value) for name, value in stack["environment"].items()}
 
 
-def load_settings() -> Settings:
+def load_settings(*, database: bool = True) -> Settings:
     """The settings of this process: its environment and, where it names no database, the running stack's.
 
-    Raises SettingsError.
+    `database`: as in `read_settings`. Raises SettingsError.
     """
-    return read_settings(_environ())
+    return read_settings(_environ(), database=database)
+
+
+def load_broker_settings() -> Settings:
+    """The settings of a process that needs the broker alone, as beat and Flower do. Raises SettingsError."""
+    environ = _environ()
+    if not any(environ.get(name) for name in ("BROKER_URL", "REDIS_URL", "DATABASE_URL")):
+        unset = "REDIS_URL and BROKER_URL are not set, and no stack started by 'manage.py up' is running here"
+        raise SettingsError(unset)
+    return read_settings(environ, database=False)
 
 
 def load_webhook_secret() -> str | None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Engine, create_engine, make_url
 
 from config.providers import make_key_limits, make_limits, make_providers
-from config.settings import Settings, load_settings
+from config.settings import Settings, load_settings, no_database
 from notifier.channels import Channel
 from notifier.composing import Composer
 from notifier.delivery import Delivery
@@ -36,7 +36,12 @@ _SMTP: Final = frozenset({"smtp", "smtps"})
 
 
 def make_engine(settings: Settings) -> Engine:
-    """An engine over a small pool. Connections are tested before use, so that a restart of Postgres is survived."""
+    """An engine over a small pool. Connections are tested before use, so that a restart of Postgres is survived.
+
+    Raises SettingsError where there is no DATABASE_URL.
+    """
+    if settings.database_url is None:
+        raise no_database()
     engine = create_engine(
         make_url(settings.database_url).set(drivername="postgresql+psycopg2"),
         pool_size=5,
@@ -80,6 +85,11 @@ class Wiring:
                 with closing(make_providers(self.settings, channel, self.engine)) as providers:
                     names[channel] = tuple(choice.name for choice in providers.choices)
         return names
+
+    @functools.cached_property
+    def provider_names(self) -> list[tuple[str, str]]:
+        """(channel, name) of each provider that is set. Raises SettingsError where one is malformed."""
+        return [(channel.value, name) for channel, names in self._names.items() for name in names]
 
     @functools.cached_property
     def sandbox(self) -> Sandbox:
@@ -184,5 +194,8 @@ class Wiring:
 
 @functools.cache
 def wiring() -> Wiring:
-    """This process's parts, from its settings. Raises SettingsError."""
-    return Wiring(load_settings())
+    """This process's parts, from its settings. Raises SettingsError.
+
+    Not every process has a DATABASE_URL: one that asks for a part which needs it is told so.
+    """
+    return Wiring(load_settings(database=False))

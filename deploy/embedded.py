@@ -79,6 +79,8 @@ class _Embedded(Child, ABC):
         self.data = self.folder / name
         self.settings = settings
         self.adopted = False
+        # Nothing of ours, least of all secrets; and PG… and locale variables would change what it does.
+        self.environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
         self._say = say
         self._state_file = self.folder / f"{name}.json"
         self._port: int | None = None
@@ -192,8 +194,6 @@ class EmbeddedPostgres(_Embedded):
         self.stop_signal = signal.SIGINT
         self._user: User | None = None
         self._installation = Path()
-        # Nothing of ours: PG… and locale variables would change what it does, and others may read it under root.
-        self.environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
     def url(self, database: str = "postgres") -> str:
         """A URL for psycopg2 and SQLAlchemy."""

@@ -6,7 +6,7 @@ long, so that no more than a twentieth of the time goes into it. Once a minute i
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import structlog
@@ -17,7 +17,6 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.providers import make_providers
 from config.queues import ALL, WORKERS
 from config.wiring import Wiring
 from notifier import gauges, metrics
@@ -35,7 +34,7 @@ _TIMES: Final = 20
 #: The values of labels, as a tuple → a gauge's value.
 Values = Mapping[Any, float]
 
-_NOTHING: Final = Standing({}, {}, 0, {}, {}, [], None, {}, 0)
+_NOTHING: Final = Standing({}, {}, 0, {}, {}, frozenset(), [], None, {}, 0)
 
 
 def _gauge(name: str, words: str, labels: tuple[str, ...], values: Values) -> GaugeMetricFamily:
@@ -53,10 +52,8 @@ class Standings(Collector):
     """Collects the gauges; one that cannot be read now is left out, and `_up` says so."""
 
     def __init__(self, wires: Wiring) -> None:
-        """Raises SettingsError where a provider's setting is malformed."""
+        """Raises SettingsError where there is no database."""
         self._engine: Engine = wires.engine
-        #: Every provider that is set: one that does well has no row, and one that is set no longer may have one.
-        self._providers = [pair for channel in Channel for pair in _names(wires, channel)]
         self._reading = threading.Lock()
         self._kept: list[GaugeMetricFamily] = []
         self._good_until = 0.0
@@ -75,7 +72,7 @@ class Standings(Collector):
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """The gauges, whatever their values are."""
-        yield from (*_postgres_gauges(_NOTHING, ()), *_broker_gauges({}))
+        yield from (*_postgres_gauges(_NOTHING), *_broker_gauges({}))
 
     def _of_postgres(self) -> Iterator[GaugeMetricFamily]:
         began = time.monotonic()
@@ -86,7 +83,7 @@ class Standings(Collector):
             yield _up("postgres", is_up=False)
             return
         self._pause = max(_FRESH, _TIMES * (time.monotonic() - began))
-        yield from _postgres_gauges(standing, self._providers)
+        yield from _postgres_gauges(standing)
 
     def _of_the_broker(self) -> Iterator[GaugeMetricFamily]:
         try:
@@ -99,15 +96,6 @@ class Standings(Collector):
         yield from _broker_gauges(depths)
 
 
-def _names(wires: Wiring, channel: Channel) -> list[tuple[str, str]]:
-    """(channel, provider) of the providers that are set for a channel."""
-    if channel not in wires.channels:
-        return []
-    providers = make_providers(wires.settings, channel, wires.engine)
-    providers.close()
-    return [(channel.value, choice.name) for choice in providers.choices]
-
-
 def _up(what: str, *, is_up: bool) -> GaugeMetricFamily:
     return _single(f"notifier_{what}_up", f"Whether the exporter could read {what}.", is_up)
 
@@ -117,8 +105,7 @@ def _broker_gauges(depths: Values) -> Iterator[GaugeMetricFamily]:
     yield _gauge("notifier_queue_messages", "Messages in a queue of the broker; 64 at the most.", ("queue",), depths)
 
 
-def _postgres_gauges(found: Standing, providers: Collection[tuple[str, str]]) -> Iterator[GaugeMetricFamily]:
-    """`providers`: (channel, name) of those that are set."""
+def _postgres_gauges(found: Standing) -> Iterator[GaugeMetricFamily]:
     yield _up("postgres", is_up=True)
     yield _gauge(
         "notifier_queue_oldest_due_seconds",
@@ -146,7 +133,8 @@ def _postgres_gauges(found: Standing, providers: Collection[tuple[str, str]]) ->
         "notifier_breaker_state",
         "0 closed, 1 half open, 2 open.",
         ("channel", "provider"),
-        {pair: found.breakers.get(pair, 0) for pair in providers},
+        # One that does well has no row, and one that is set no longer may have one: the workers know which are set.
+        {pair: found.breakers.get(pair, 0) for pair in found.providers},
     )
     yield _single("notifier_holds", "Holds that stand.", found.holds)
     yield from _signs_of_life(found)
@@ -174,7 +162,7 @@ def _signs_of_life(found: Standing) -> Iterator[GaugeMetricFamily]:
 
 
 def registry_of(wires: Wiring) -> CollectorRegistry:
-    """All that the exporter serves. Raises SettingsError where a provider's setting is malformed."""
+    """All that the exporter serves. Raises SettingsError where there is no database."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics.build_info(registry)

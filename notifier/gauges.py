@@ -31,8 +31,8 @@ _READ: Final = text(f"""
         (SELECT CAST(json_agg(json_build_array(channel, name,
             CASE WHEN open_until IS NULL THEN 0 WHEN open_until <= now() THEN 1 ELSE 2 END)) AS text)
             FROM providers) AS breakers,
-        (SELECT CAST(json_agg(json_build_array(kind, name, queues, extract(epoch FROM now() - seen_at))) AS text)
-            FROM heartbeats) AS heartbeats,
+        (SELECT CAST(json_agg(json_build_array(kind, name, queues, providers, extract(epoch FROM now() - seen_at)))
+            AS text) FROM heartbeats) AS heartbeats,
         (SELECT count(*) FROM holds) AS holds
 """)
 
@@ -51,6 +51,8 @@ class Standing:
     letters: dict[tuple[str, str], int]
     #: (channel, provider) → 0 closed, 1 half open, 2 open, of those that had trouble.
     breakers: dict[tuple[str, str], int]
+    #: (channel, provider) of all that workers can send by.
+    providers: frozenset[tuple[str, str]]
     #: The queues of each worker that was seen lately.
     workers: list[frozenset[str]]
     #: Seconds since a clock ticked last; None where that was never, or is long ago.
@@ -71,9 +73,15 @@ def read(engine: Engine) -> Standing:
         events=found.events,
         letters=_pairs(found.letters),
         breakers=_pairs(found.breakers),
-        workers=[frozenset(queues) for kind, _, queues, age in heartbeats if kind == WORKER and age < GONE_AFTER],
-        tick_age=min((age for kind, _, _, age in heartbeats if kind == CLOCK), default=None),
-        canaries={name.partition(":")[2]: age for kind, name, _, age in heartbeats if kind == CANARY},
+        providers=frozenset(
+            (channel, name)
+            for kind, _, _, known, age in heartbeats
+            if kind == WORKER and age < GONE_AFTER
+            for channel, _, name in (each.partition(":") for each in known)
+        ),
+        workers=[frozenset(queues) for kind, _, queues, _, age in heartbeats if kind == WORKER and age < GONE_AFTER],
+        tick_age=min((age for kind, _, _, _, age in heartbeats if kind == CLOCK), default=None),
+        canaries={name.partition(":")[2]: age for kind, name, _, _, age in heartbeats if kind == CANARY},
         holds=found.holds,
     )
 

@@ -1,6 +1,6 @@
 """Who is alive: workers and the clock sign a table, which `/ready` and `manage.py status` read."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from sqlalchemy import Engine, func, select, text
@@ -18,8 +18,9 @@ INTERVAL: Final = 5.0
 GONE_AFTER: Final = 20.0
 
 _SIGN: Final = text("""
-    INSERT INTO heartbeats (name, kind, queues, seen_at) VALUES (:name, :kind, :queues, now())
-    ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, queues = excluded.queues, seen_at = excluded.seen_at
+    INSERT INTO heartbeats (name, kind, queues, providers, seen_at) VALUES (:name, :kind, :queues, :providers, now())
+    ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, queues = excluded.queues, providers = excluded.providers,
+        seen_at = excluded.seen_at
 """)
 _FORGET: Final = text("DELETE FROM heartbeats WHERE name = :name OR seen_at < now() - interval '1 hour'")
 
@@ -29,10 +30,17 @@ def canary(queue: str) -> str:
     return f"{CANARY}:{queue}"
 
 
-def sign(engine: Engine, name: str, kind: str, queues: Sequence[str] = ()) -> None:
-    """Say that `name` is alive."""
+def sign(
+    engine: Engine,
+    name: str,
+    kind: str,
+    queues: Sequence[str] = (),
+    providers: Collection[tuple[str, str]] = (),
+) -> None:
+    """Say that `name` is alive, which queues it serves, and which providers (channel, name) it can send by."""
+    known = [f"{channel}:{provider}" for channel, provider in providers]
     with engine.begin() as connection:
-        connection.execute(_SIGN, {"name": name, "kind": kind, "queues": list(queues)})
+        connection.execute(_SIGN, {"name": name, "kind": kind, "queues": list(queues), "providers": known})
 
 
 def sign_off(engine: Engine, name: str) -> None:

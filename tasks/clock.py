@@ -227,12 +227,12 @@ def _stop_heartbeat(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
 
 
 def _sign_for_ever(name: str, queues: list[str]) -> None:
-    engine = wiring().engine
+    engine, providers = wiring().engine, wiring().provider_names
     while True:
         try:
             if _stopping.is_set():
                 return heartbeats.sign_off(engine, name)
-            heartbeats.sign(engine, name, heartbeats.WORKER, queues)
+            heartbeats.sign(engine, name, heartbeats.WORKER, queues, providers)
         except SQLAlchemyError as error:
             log.warning("heartbeat_failed", error=kind_of(error))
         _stopping.wait(heartbeats.INTERVAL)

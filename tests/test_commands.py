@@ -12,9 +12,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import redis
+import requests
 from sqlalchemy import Engine, text
 
 from config.settings import STACK_FILE
+from deploy.child import Child
 from deploy.ports import free_port
 from notifier import heartbeats
 from notifier.metrics import VERSION
@@ -85,7 +88,7 @@ def test_every_command_has_help(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "outbox", "migrate", "worker fresh", "beat", "api", "flower", "exporter", "dlq list"]
+    "command", ["status", "outbox", "migrate", "worker fresh", "api", "exporter", "dlq list", "alive clock"]
 )
 def test_without_a_database_each_says_so_in_one_line(command: str, tmp_path: Path) -> None:
     done = manage(*command.split(), environment=clean_environment(), cwd=tmp_path)
@@ -93,6 +96,64 @@ def test_without_a_database_each_says_so_in_one_line(command: str, tmp_path: Pat
     assert (
         done.stderr.strip() == "Error: DATABASE_URL is not set, and no stack started by 'manage.py up' is running here"
     )
+
+
+@pytest.mark.parametrize("command", ["beat", "flower"])
+def test_beat_and_flower_want_a_broker_and_no_database(command: str, tmp_path: Path) -> None:
+    done = manage(command, environment=clean_environment(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: REDIS_URL and BROKER_URL are not set")
+
+
+@pytest.mark.parametrize(("name", "command"), [("beat", ["beat", "--sign-file", "FILE"]), ("flower", ["flower"])])
+def test_beat_and_flower_work_without_a_database(
+    name: str, command: list[str], new_redis: Callable[[], str], tmp_path: Path
+) -> None:
+    url, file, port = new_redis(), tmp_path / "beat", free_port()
+    arguments = [str(file) if each == "FILE" else each for each in command]
+    if name == "flower":
+        arguments.append(f"--port={port}")
+    child = Child(
+        name,
+        [sys.executable, ROOT / "manage.py", *arguments],
+        log=tmp_path / "log",
+        environment={**clean_environment(), "REDIS_URL": url},
+        cwd=tmp_path,
+    )
+    child.launch()
+    try:
+        if name == "beat":
+            with redis.Redis.from_url(url) as client:
+                wait_for(lambda: client.llen("clock"), 30, "a tick")
+            alive = ("alive", "--sign-file", str(file))
+            assert "alive" in succeed(*alive, environment=clean_environment())
+            os.utime(file, (0, 0))
+            wait_for(lambda: file.stat().st_mtime, 20, "the file to be touched again")
+        else:
+            wait_for(lambda: _answers(f"http://127.0.0.1:{port}/healthcheck"), 30, "Flower")
+        assert child.alive(), child.output()
+    finally:
+        child.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def test_alive_by_a_file_that_nobody_touches(tmp_path: Path) -> None:
+    file = tmp_path / "beat"
+    missing = manage("alive", "--sign-file", str(file), environment=clean_environment())
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "No such file" in missing.stderr
+    file.touch()
+    os.utime(file, (0, 0))
+    stale = manage("alive", "--sign-file", str(file), environment=clean_environment())
+    assert "has not been touched for 20 seconds" in stale.stderr
+    for both in ((), ("clock", "--sign-file", str(file))):
+        assert manage("alive", *both, environment=clean_environment()).returncode == 2
 
 
 def test_a_wrong_setting_stops_each_process_in_one_line(env: dict[str, str]) -> None:

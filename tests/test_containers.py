@@ -21,7 +21,9 @@ from urllib.parse import urlsplit
 
 import click
 import jsonschema
+import psutil
 import pytest
+import redis
 import yaml
 from flower.options import options as flower_options
 from flower.urls import handlers as flower_handlers
@@ -33,16 +35,21 @@ from config.queues import WORKERS
 from config.settings import Settings, read_settings, unknown_settings
 from config.values import parse_duration
 from config.wiring import Wiring
+from deploy.child import Child
 from deploy.commands.cli import cli
 from deploy.dashboards import FOLDER
+from deploy.embedded import EmbeddedValkey
+from deploy.ports import free_port
 from notifier import heartbeats
 from notifier.reader import CONNECTIONS, ROLE
+from tests.running import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 
 #: What an operator must fill in, with values that would do.
 NEEDED = {
-    "POSTGRES_PASSWORD": "0123456789abcdef",
+    "POSTGRES_PASSWORD": "aaaabbbbccccdddd",
+    "REDIS_PASSWORD": "89abcdef01234567",
     "NOTIFIER_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     "FLOWER_BASIC_AUTH": "operator:secret",
     "NOTIFIER_METRICS_TOKEN": "0123456789abcdef",
@@ -53,10 +60,47 @@ NEEDED = {
 STORAGE = {"postgres", "redis"}
 FOREIGN = {*STORAGE, "prometheus", "grafana"}
 #: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
-ONCE = {"migrate", "reader"}
+ONCE = {"migrate", "reader", "bounces"}
 PUBLISHED = {"api", "flower", "grafana"}
 
 SETTINGS = {entry.metadata["env"] for entry in fields(Settings)}
+
+#: Variables that are a credential, or have one in them.
+BROKER_SECRETS = {"REDIS_URL", "BROKER_URL", "NOTIFIER_SENTINEL_PASSWORD"}
+PROVIDER_SECRETS = {"NOTIFIER_EMAIL", "NOTIFIER_SMS", "NOTIFIER_PUSH", "NOTIFIER_CHAT"}
+OUR_SECRETS = {
+    *{"DATABASE_URL", "NOTIFIER_BOUNCES", "NOTIFIER_WEBHOOK_SECRET", "NOTIFIER_SECRET_KEY"},
+    *{"NOTIFIER_METRICS_TOKEN", "NOTIFIER_READER_PASSWORD"},
+    *BROKER_SECRETS,
+    *PROVIDER_SECRETS,
+}
+SENDING = {
+    *{"DATABASE_URL", "NOTIFIER_WEBHOOK_SECRET", "NOTIFIER_SECRET_KEY", "NOTIFIER_METRICS_TOKEN"},
+    *BROKER_SECRETS,
+    *PROVIDER_SECRETS,
+}
+#: What each service needs of them, and of the variables that others' programs have their secrets by.
+ALLOWED: dict[str, set[str]] = {
+    "postgres": {"POSTGRES_PASSWORD"},
+    "redis": {"REDISCLI_AUTH"},
+    "migrate": {"DATABASE_URL"},
+    "reader": {"DATABASE_URL", "NOTIFIER_READER_PASSWORD"},
+    "api": SENDING,
+    "worker-fresh": SENDING,
+    "worker-retry": SENDING,
+    "worker-clock": SENDING,
+    "bounces": {"DATABASE_URL", "NOTIFIER_BOUNCES", "NOTIFIER_EMAIL"},
+    "beat-1": BROKER_SECRETS,
+    "beat-2": BROKER_SECRETS,
+    "exporter": {"DATABASE_URL", "NOTIFIER_METRICS_TOKEN", *BROKER_SECRETS},
+    "flower": {"FLOWER_BASIC_AUTH", *BROKER_SECRETS},
+    "prometheus": {"NOTIFIER_METRICS_TOKEN"},
+    "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "NOTIFIER_READER_PASSWORD"},
+}
+#: Names that look like a secret's, wherever they come from.
+SECRETIVE = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH$|_KEY$|_URL$|DSN")
+#: What looks like it and is none.
+HARMLESS = {"NOTIFIER_PUBLIC_URL", "NOTIFIER_AUTH"}
 
 
 class MissingVariableError(Exception):
@@ -178,19 +222,44 @@ def test_variables_are_settings(service: str) -> None:
     environment = environment_of(service, NEEDED)
     unknown = {name for name in environment if not name.startswith("FLOWER_")} - SETTINGS
     assert not unknown
-    settings = read_settings(environment)
-    database = make_url(settings.database_url)
-    postgres = SERVICES["postgres"]["environment"]
-    assert database.host == "postgres"
-    assert (database.username, database.password) == (postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"])
-    assert database.database == postgres["POSTGRES_DB"]
-    assert urlsplit(settings.broker).hostname == "redis"
+    settings = read_settings(environment, database="DATABASE_URL" in ALLOWED[service])
+    if settings.database_url is not None:
+        database = make_url(settings.database_url)
+        postgres = SERVICES["postgres"]["environment"]
+        assert database.host == "postgres"
+        assert (database.username, database.password) == (postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"])
+        assert database.database == postgres["POSTGRES_DB"]
+    if "REDIS_URL" in environment:
+        redis = urlsplit(settings.broker)
+        assert (redis.hostname, redis.password) == ("redis", NEEDED["REDIS_PASSWORD"])
     assert settings.log_format == "json"
 
 
-@pytest.mark.parametrize("service", ["api", "exporter", *WORKER_SERVICES])
+def test_there_is_a_row_for_each_service() -> None:
+    assert ALLOWED.keys() == SERVICES.keys()
+
+
+@pytest.mark.parametrize("service", ALLOWED)
+def test_a_service_has_the_secrets_that_it_needs_and_no_others(service: str) -> None:
+    everything = {**dict.fromkeys(SETTINGS, "x"), **NEEDED, "NOTIFIER_METRICS_ADDRESS": "0.0.0.0:9090"}
+    environment = environment_of(service, everything)
+    secret = {name for name in environment if name in OUR_SECRETS or SECRETIVE.search(name)} - HARMLESS
+    assert secret == ALLOWED[service]
+    # By whatever name: each secret is looked for in all that the service is told.
+    theirs = {name for name, value in NEEDED.items() if value in json.dumps(environment)}
+    by_name = {"REDIS_URL": "REDIS_PASSWORD", "REDISCLI_AUTH": "REDIS_PASSWORD", "DATABASE_URL": "POSTGRES_PASSWORD"}
+    by_name |= {"GF_SECURITY_ADMIN_PASSWORD": "GRAFANA_PASSWORD"}
+    assert theirs == {by_name.get(name, name) for name in ALLOWED[service]} & NEEDED.keys()
+    assert not any(value in json.dumps(SERVICES[service].get("command")) for value in NEEDED.values())
+
+
+def test_whatever_looks_like_a_secret_among_the_settings_is_in_the_table() -> None:
+    assert {name for name in SETTINGS if SECRETIVE.search(name)} - HARMLESS <= OUR_SECRETS
+
+
+@pytest.mark.parametrize("service", ["api", *WORKER_SERVICES])
 def test_every_setting_can_be_given(service: str) -> None:
-    missing = SETTINGS - FILE["services"][service]["environment"].keys()
+    missing = SETTINGS - (OUR_SECRETS - ALLOWED[service]) - FILE["services"][service]["environment"].keys()
     assert not missing, "add it to x-settings in docker-compose.yml"
     given = environment_of(service, {**NEEDED, "NOTIFIER_EMAIL": "smtp://mail", "NOTIFIER_LOG_FORMAT": "console"})
     settings = read_settings(given)
@@ -219,7 +288,8 @@ def test_metrics_ask_for_a_token_and_are_published_nowhere() -> None:
         assert unknown_settings(environment_of(service, NEEDED)) == []
         settings = read_settings(environment_of(service, NEEDED))
         assert settings.metrics_token == NEEDED["NOTIFIER_METRICS_TOKEN"]
-        assert settings.metrics_address == ("0.0.0.0", 9090)
+        if service in WORKER_SERVICES:
+            assert settings.metrics_address == ("0.0.0.0", 9090)
         assert "ports" not in SERVICES[service]
     options = parsed(SERVICES["exporter"]["command"]).options
     assert (options["host"], options["port"]) == ("0.0.0.0", 9090)
@@ -309,7 +379,9 @@ def test_workers_and_beats_are_healthy_where_they_were_seen(service: str) -> Non
     check = parsed(arguments)
     assert check.command == "alive"
     if service in BEAT_SERVICES:
-        assert check.options["name"] == heartbeats.CLOCK
+        file = parsed(SERVICES[service]["command"]).options["sign_file"]
+        assert check.options == {"name": None, "sign_file": file}
+        assert str(file.parent) in SERVICES[service]["tmpfs"]
     else:
         assert check.options["name"] == parsed(SERVICES[service]["command"]).options["name"] != heartbeats.CLOCK
 
@@ -351,15 +423,59 @@ def test_postgres_is_healthy_where_it_takes_connections_by_tcp() -> None:
 
 
 def test_redis_is_durable_and_forgets_nothing() -> None:
-    program, *arguments = SERVICES["redis"]["command"]
+    [script] = SERVICES["redis"]["command"]
+    program, _, *arguments = shlex.split(script.partition("exec ")[2].replace("\\\n", ""))
     assert program == "valkey-server"
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert SERVICES["redis"]["volumes"] == [f"redis:{given['--dir']}"]
     assert given["--appendonly"] == "yes"
     assert given["--appendfsync"] == "everysec"
     assert given["--maxmemory-policy"] == "noeviction"
     # noeviction means something only under a limit, which must be reached before the container's own.
     assert 0 < _megabytes(given["--maxmemory"]) < _megabytes(SERVICES["redis"]["mem_limit"])
     assert health_check("redis") == ["valkey-cli", "-e", "ping"]
+
+
+def test_redis_asks_for_its_password_which_no_command_line_shows(tmp_path: Path) -> None:
+    """Run what the container runs, with the program of the embedded stack."""
+    server = EmbeddedValkey(tmp_path / "other")._find_program()
+    port = free_port()
+    (tmp_path / "valkey-server").write_text(
+        f'#!/bin/sh\nexec {server} "$1" --port {port} --bind 127.0.0.1 --appendonly no --dir {tmp_path}\n'
+    )
+    (tmp_path / "valkey-server").chmod(0o700)
+    [script] = SERVICES["redis"]["command"]
+    environment = environment_of("redis", NEEDED)
+    child = Child(
+        "redis",
+        [*SERVICES["redis"]["entrypoint"], script.replace("/tmp/", f"{tmp_path}/")],
+        log=tmp_path / "log",
+        environment={**environment, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    child.start()
+    try:
+        with redis.Redis(port=port, retry=None) as stranger:
+            wait_for(lambda: _says_no(stranger), what="an answer")
+        with redis.Redis(port=port, password=NEEDED["REDIS_PASSWORD"]) as client:
+            assert client.ping()
+        process = psutil.Process(child.pid)
+        assert not any(value in word for value in NEEDED.values() for word in process.cmdline())
+        assert not set(NEEDED.values()) & set(process.environ().values())
+        assert (tmp_path / "password.conf").stat().st_mode & 0o077 == 0
+    finally:
+        child.stop()
+    assert "valkey-cli" in health_check("redis")
+    assert environment["REDISCLI_AUTH"] == NEEDED["REDIS_PASSWORD"]
+
+
+def _says_no(client: redis.Redis) -> bool:
+    try:
+        client.ping()
+    except redis.AuthenticationError:
+        return True
+    except redis.ConnectionError:
+        return False
+    raise AssertionError("it took one without a password")
 
 
 def _megabytes(size: str) -> int:

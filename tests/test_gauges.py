@@ -45,7 +45,11 @@ def test_gauges_of_postgres(engine: Engine) -> None:
     row(engine, "queued", queue="sms.retry", late=7)
     row(engine, "sent")
     holds.hold(engine, "sms", "test")
-    heartbeats.sign(engine, "all@here", heartbeats.WORKER, ALL)
+    known = [("email", "primary"), ("webhook", "a:b")]
+    heartbeats.sign(engine, "all@here", heartbeats.WORKER, ALL, known)
+    heartbeats.sign(engine, "gone@here", heartbeats.WORKER, ALL, [("email", "old")])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE heartbeats SET seen_at = now() - interval '1 min' WHERE name = 'gone@here'"))
     heartbeats.sign(engine, "clock", heartbeats.CLOCK)
     heartbeats.sign(engine, heartbeats.canary("sms.low"), heartbeats.CANARY)
     with engine.begin() as connection:
@@ -74,6 +78,7 @@ def test_gauges_of_postgres(engine: Engine) -> None:
     assert found.live == {("email", "scheduled"): 1, ("email", "queued"): 1, ("sms", "queued"): 1}
     assert found.letters == {("email", "bounced"): 2, ("email", "too_old"): 1}
     assert found.breakers == {("email", "well"): 0, ("email", "half"): 1, ("sms", "down"): 2}
+    assert found.providers == frozenset(known)
     assert found.workers == [frozenset(ALL)]
     assert all(frozenset(ALL) >= set(queues) for queues in WORKERS.values())
     assert found.tick_age is not None

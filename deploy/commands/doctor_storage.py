@@ -30,7 +30,7 @@ _CONNECT: Final = 2
 
 def doctors_engine(settings: Settings) -> Engine:
     """An engine that gives up sooner than others do."""
-    url = make_url(settings.database_url).set(drivername="postgresql+psycopg2")
+    url = make_url(settings.database_url or "").set(drivername="postgresql+psycopg2")
     return create_engine(url, connect_args={"connect_timeout": _CONNECT, "application_name": "notifier-doctor"})
 
 

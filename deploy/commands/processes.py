@@ -2,7 +2,7 @@
 
 import click
 
-from config.settings import load_settings
+from config.settings import load_broker_settings, load_settings
 from deploy.commands.group import become, on_a_stack
 from deploy.ports import try_to_listen, url_of
 from deploy.terminal import say
@@ -44,5 +44,5 @@ def flower(address: str, port: int) -> None:
 
     FLOWER_BASIC_AUTH=USER:PASSWORD in the environment asks for a password.
     """
-    load_settings()
+    load_broker_settings()
     become("deploy.flower", "--app", "tasks", "flower", f"--address={address}", f"--port={port}")

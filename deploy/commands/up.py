@@ -31,6 +31,24 @@ _NEXT_PORTS: Final = 50
 _DATABASE: Final = "notifier"
 _READY_TIMEOUT: Final = 60.0
 
+#: Settings that are a credential or have one in them, and the processes that need them.
+_BROKER_ALONE: Final = frozenset({"REDIS_URL", "BROKER_URL", "NOTIFIER_SENTINEL_PASSWORD"})
+_GAUGES: Final = _BROKER_ALONE | {"DATABASE_URL", "NOTIFIER_METRICS_TOKEN"}
+_SENDING: Final = _GAUGES | {
+    *("NOTIFIER_EMAIL", "NOTIFIER_SMS", "NOTIFIER_PUSH", "NOTIFIER_CHAT"),
+    *("NOTIFIER_WEBHOOK_SECRET", "NOTIFIER_SECRET_KEY"),
+}
+_SECRETS: Final = _SENDING | {"NOTIFIER_BOUNCES", "NOTIFIER_READER_PASSWORD", "FLOWER_BASIC_AUTH"}
+#: By the command that a process runs.
+_NEEDED_SECRETS: Final[Mapping[str, frozenset[str]]] = {
+    "migrate": frozenset({"DATABASE_URL"}),
+    "api": _SENDING,
+    "worker": _SENDING,
+    "beat": _BROKER_ALONE,
+    "exporter": _GAUGES,
+    "flower": _BROKER_ALONE | {"FLOWER_BASIC_AUTH"},
+}
+
 #: What a first look needs, where the user set nothing: it binds to this machine only, and sends nothing out.
 _DEFAULTS: Final = {
     "NOTIFIER_AUTH": "off",
@@ -179,7 +197,7 @@ class _Stack:
             name,
             [sys.executable, "manage.py", *arguments],
             log=self._folder / "logs" / f"{name}.log",
-            environment=environment,
+            environment=_only_needed(environment, arguments[0]),
             cwd=_PROJECT,
             ready=ready,
         )
@@ -225,6 +243,14 @@ class _Stack:
 def _with_defaults(environ: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
     """An environment in which what is unset or empty has its default."""
     return {**environ, **{name: value for name, value in defaults.items() if not environ.get(name)}}
+
+
+def _only_needed(environment: Mapping[str, str], command: str) -> dict[str, str]:
+    """The environment of a process, without the secrets that are none of its business."""
+    withheld = _SECRETS - _NEEDED_SECRETS[command]
+    kept = {name: value for name, value in environment.items() if name not in withheld}
+    # They are told all that they need: in the stack's file, which is for people, stands the rest.
+    return {**kept, "NOTIFIER_DATA_DIR": os.devnull}
 
 
 @contextlib.contextmanager

@@ -7,12 +7,15 @@ Celery's commands and Flower's, and all of ours once more, which together is hal
 import os
 import socket
 import sys
+from pathlib import Path
 
 import click
 
 from config.queues import WORKERS
+from config.settings import load_broker_settings, load_settings
 from deploy.commands.group import on_a_stack, parts
 from tasks import app
+from tasks.beat import TickScheduler
 
 
 @click.command()
@@ -34,6 +37,7 @@ def worker(lane: str, name: str | None, concurrency: int | None, metrics_port: i
     """
     if metrics_port is not None:
         os.environ["NOTIFIER_METRICS_ADDRESS"] = f"127.0.0.1:{metrics_port}"
+    load_settings()
     # A malformed provider stops the start; and what alerts watch of each begins at 0 before its first call.
     parts().channels  # noqa: B018
     node = app.Worker(
@@ -51,6 +55,16 @@ def worker(lane: str, name: str | None, concurrency: int | None, metrics_port: i
 
 @click.command()
 @on_a_stack
-def beat() -> None:
-    """Run Celery's beat, which keeps time. Run two, on different machines: ticks are idempotent."""
+@click.option(
+    "--sign-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that it touches each time that it has asked the broker, for 'alive'.",
+)
+def beat(sign_file: Path | None) -> None:
+    """Run Celery's beat, which keeps time. Run two, on different machines: ticks are idempotent.
+
+    It needs the broker alone, and no DATABASE_URL.
+    """
+    load_broker_settings()
+    TickScheduler.sign_file = sign_file
     app.Beat().run()

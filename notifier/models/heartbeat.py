@@ -18,4 +18,6 @@ class Heartbeat(Base):
     #: `worker` or `clock`.
     kind: Mapped[str]
     queues: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    #: The providers that a worker can send by: `channel:name`.
+    providers: Mapped[list[str]] = mapped_column(ARRAY(Text()), server_default="{}")
     seen_at: Mapped[datetime]

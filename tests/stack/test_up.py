@@ -25,14 +25,14 @@ from tests.running import ROOT, wait_for
 class Up:
     """One run of `manage.py up`."""
 
-    def __init__(self, folder: Path, port: int, *options: str) -> None:
+    def __init__(self, folder: Path, port: int, *options: str, **settings: str) -> None:
         self.folder = folder
         self.url = f"http://127.0.0.1:{port}"
         self.output = folder.parent / f"{folder.name}-{time.monotonic_ns()}.out"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, ROOT / "manage.py", "up", "--port", str(port), "--data-dir", folder, *options],
-                env=clean_environment(),
+                env={**clean_environment(), **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -71,8 +71,8 @@ def start_up() -> Iterator[Callable[..., Up]]:
     # Not below pytest's own folder: see tests.conftest.new_postgres.
     with tempfile.TemporaryDirectory(prefix="notifier-") as folder:
 
-        def start(port: int, *options: str) -> Up:
-            run = Up(Path(folder) / "data", port, *options)
+        def start(port: int, *options: str, **settings: str) -> Up:
+            run = Up(Path(folder) / "data", port, *options, **settings)
             runs.append(run)
             return run
 
@@ -129,9 +129,45 @@ def test_a_stack_from_nothing_and_again_after_a_kill(start_up: Callable[..., Up]
     wait_for(lambda: not [p for p in family if is_running(p)], 20, "everything to be stopped")
 
 
+#: The secrets that each kind of process is told, by a word of its command line.
+TOLD = {
+    "postgres": set(),
+    "valkey-server": set(),
+    "granian": {"database", "broker", "own", "providers"},
+    "worker": {"database", "broker", "own", "providers"},
+    "beat": {"broker"},
+    "exporter": {"database", "broker"},
+    "deploy.flower": {"broker"},
+}
+SECRETS = {
+    "DATABASE_URL": "database",
+    "REDIS_URL": "broker",
+    "NOTIFIER_WEBHOOK_SECRET": "own",
+    "NOTIFIER_SECRET_KEY": "own",
+    "NOTIFIER_EMAIL": "providers",
+    "NOTIFIER_SMS": "providers",
+    "NOTIFIER_BOUNCES": "mailbox",
+    "NOTIFIER_READER_PASSWORD": "reader",
+}
+
+
+def _each_is_told_what_it_needs(run: Up) -> None:
+    seen = set()
+    for process in run.family():
+        words = process.cmdline()
+        kind = next((kind for kind in TOLD if any(Path(word).name == kind for word in words)), None)
+        if kind is None or (kind == "postgres" and "-D" not in words):
+            continue  # a process of one of those
+        assert {what for name, what in SECRETS.items() if name in process.environ()} == TOLD[kind], words
+        seen.add(kind)
+    assert seen == TOLD.keys()
+
+
 def test_two_on_one_folder_are_one_too_many(start_up: Callable[..., Up]) -> None:
-    first = start_up(free_port(), "--no-flower")
+    others = {"NOTIFIER_BOUNCES": "imap://user:secret@127.0.0.1/INBOX", "NOTIFIER_READER_PASSWORD": "secret"}
+    first = start_up(free_port(), "--flower-port", str(free_port()), **others)
     first.wait_until_it_says("Notifier is up")
+    _each_is_told_what_it_needs(first)
     second = start_up(free_port(), "--no-flower")
     assert second.process.wait(30) == 1
     [error] = second.errors()
