@@ -1,7 +1,7 @@
 """Dead letters: what failed for good, and its way back."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from flask import abort
@@ -23,18 +23,31 @@ from notifier import deadletters, resending
 from notifier.deadletters import Filters
 from notifier.errors import Conflict
 from notifier.keys import Scope
-from notifier.models import DeadLetter
+from notifier.models import DeadLetter, Event, Notification
 from notifier.resending import Refused, Requeued, counted
 
 blp = Resource("dead letters", __name__, url_prefix="/api/v1/dead-letters", description="What failed for good.")
+
+_MISSING: Final = "There is no such dead letter."
 
 
 def _find(letter_id: UUID) -> DeadLetter:
     with Session(parts().wiring.engine) as session:
         letter = session.get(DeadLetter, letter_id)
     if letter is None:
-        abort(404, "There is no such dead letter.")
+        abort(404, _MISSING)
     return letter
+
+
+def _own(letter_id: UUID) -> None:
+    """Make sure that the caller may act on a dead letter. Answers 404, as for an unknown id, where it may not."""
+    letter = _find(letter_id)
+    if caller().bounds is None:
+        return
+    model, died = (Notification, letter.notification_id) if letter.notification_id else (Event, letter.event_id)
+    with Session(parts().wiring.engine) as session:
+        if not caller().owns(session.scalar(select(model.source).where(model.id == died))):
+            abort(404, _MISSING)
 
 
 def _requeue(ids: list[UUID]) -> Requeued:
@@ -73,8 +86,11 @@ def get_dead_letter(letter_id: UUID) -> DeadLetter:
     " …). Nothing was changed.",
 )
 def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
-    """Send it once more: the same notification and id, with its full number of attempts."""
-    _find(letter_id)
+    """Send it once more: the same notification and id, with its full number of attempts.
+
+    One of another source is unknown (404) to a key without the scope `admin`.
+    """
+    _own(letter_id)
     done = _requeue([letter_id])
     if done.refused:
         raise Refused(done.refused[letter_id])
@@ -90,8 +106,13 @@ def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
 def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
     """Requeue all that match and still stand; for all of them say `"all": true`.
 
-    What a rule forbids to send is left as it is, and counted as `refused`.
+    A key without the scope `admin` requeues those of its own source alone. What a rule forbids to send is left as it
+    is, and counted as `refused`.
     """
+    if (bounds := caller().bounds) is not None:
+        if asked["source"] not in {None, bounds}:
+            return {"requeued": 0, "refused": 0, "refused_reasons": {}}
+        asked = {**asked, "source": bounds}
     filters = Filters(**asked, requeued=False)
     requeued, reasons = 0, Counter[str]()
     for ids in deadletters.matching(parts().wiring.engine, filters):
@@ -108,4 +129,4 @@ def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
 def delete_dead_letter(letter_id: UUID) -> None:
     """Delete it for good; its notification stays, as failed."""
     if not deadletters.purge(parts().wiring.engine, [letter_id]):
-        abort(404, "There is no such dead letter.")
+        abort(404, _MISSING)

@@ -80,7 +80,7 @@ def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft
     wires = parts().wiring
     directory = wires.listeners.recent(wires.engine)
     return draft_event(
-        caller().name, columns, payload, body.fingerprint("event"), planner(), templates, directory, cause()
+        caller().source, columns, payload, body.fingerprint("event"), planner(), templates, directory, cause()
     )
 
 

@@ -68,6 +68,7 @@ NOTIFICATION_BODY_DOC: Final[dict[str, Any]] = {
 }
 _direct = DirectNotificationSchema()
 _out = NotificationsSchema()
+_MISSING: Final = "There is no such notification."
 #: Bytes of JSON that stand around an attachment's content at the most.
 _AROUND: Final = 4096
 
@@ -106,7 +107,7 @@ def take_notification(body: Body) -> Response:
         person = people(connection, [fields["user_id"]]).get(fields["user_id"] or "")
     files = store(engine, fields["attachments"] or ())
     draft = draft_notifications(
-        caller().name,
+        caller().source,
         _plan(fields, body, files),
         fields["idempotency_key"],
         body.fingerprint("notification"),
@@ -195,8 +196,15 @@ def list_notifications(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page'
 def _find(session: Session, notification_id: UUID) -> Notification:
     notification = session.get(Notification, notification_id)
     if notification is None:
-        abort(404, "There is no such notification.")
+        abort(404, _MISSING)
     return notification
+
+
+def _own(notification_id: UUID) -> None:
+    """Make sure that the caller may act on a notification. Answers 404, as for an unknown id, where it may not."""
+    with Session(parts().wiring.engine) as session:
+        if not caller().owns(_find(session, notification_id).source):
+            abort(404, _MISSING)
 
 
 def _told(session: Session, notification: Notification) -> dict[str, Any]:
@@ -279,8 +287,11 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
 @blp.alt_response(404, description="There is no such notification.")
 @blp.alt_response(409, description="It was or is being sent, or has ended otherwise; `notification` is its record.")
 def cancel_notification(notification_id: UUID) -> dict[str, Any] | Response:
-    """Cancel a notification that was not sent yet. One that was cancelled before stays so."""
-    _read(notification_id)
+    """Cancel a notification that was not sent yet. One that was cancelled before stays so.
+
+    One of another source is unknown (404) to a key without the scope `admin`.
+    """
+    _own(notification_id)
     if cancel(parts().wiring.engine, notification_id):
         return _read(notification_id)
     found = _read(notification_id)
@@ -293,8 +304,11 @@ def cancel_notification(notification_id: UUID) -> dict[str, Any] | Response:
 @blp.arguments(CancelSchema)
 @blp.response(200, CancelledSchema)
 def cancel_notifications(asked: dict[str, Any]) -> Cancelled:
-    """Cancel all with a cancellation key that still can be; the key may be used again."""
-    return cancel_by_key(parts().wiring.engine, asked["cancellation_key"])
+    """Cancel all with a cancellation key that still can be; the key may be used again.
+
+    It counts and cancels those of the key's own source; with the scope `admin` those of all sources.
+    """
+    return cancel_by_key(parts().wiring.engine, asked["cancellation_key"], caller().bounds)
 
 
 @blp.route("/<uuid:notification_id>", methods=["PATCH"])
@@ -305,7 +319,7 @@ def cancel_notifications(asked: dict[str, Any]) -> Cancelled:
 @blp.alt_response(409, description="It is not scheduled.")
 def move_notification(changes: dict[str, Any], notification_id: UUID) -> dict[str, Any]:
     """Move a scheduled notification to another time."""
-    _read(notification_id)
+    _own(notification_id)
     here = parts().wiring
     changing.move(here.engine, notification_id, changes, zone=here.settings.timezone)
     return _read(notification_id)
@@ -324,10 +338,11 @@ def resend_notification(notification_id: UUID) -> dict[str, Any]:
     """Send a finished notification again, or a retrying one now: the same id, its full number of attempts.
 
     The rules are asked first, as they would be asked at the moment of sending. Expiry forbids nothing here: somebody
-    asks for it. `earlier_sends` of the notification tells how it stood before.
+    asks for it. `earlier_sends` of the notification tells how it stood before. One of another source is unknown (404)
+    to a key without the scope `admin`.
     """
     here = parts()
-    _read(notification_id)
+    _own(notification_id)
     wires, publisher = here.wiring, here.publisher
     publisher.hint([changing.resend(wires.engine, notification_id, publisher.lease, caller().name, wires.standards)])
     return _read(notification_id)

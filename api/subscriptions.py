@@ -161,7 +161,7 @@ def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recove
 
     The first some hundreds at once, so that most recoveries are finished with the answer; the rest batch by batch, as
     the recovery says. What a rule forbids to send (it has expired, or the subscription is disabled) is left as it is,
-    and counted as `refused`.
+    and counted as `refused`. A key without the scope `admin` recovers the notifications of its own source alone.
     """
     _find(subscription_id)
     return _recover(subscription_id, asked["since"])
@@ -170,7 +170,7 @@ def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recove
 def _recover(subscription_id: UUID, since: datetime) -> Recovery:
     here = parts()
     wires, publisher = here.wiring, here.publisher
-    recovery_id = recovery.begin(wires.engine, subscription_id, since, caller().name)
+    recovery_id = recovery.begin(wires.engine, subscription_id, since, caller().name, caller().bounds)
     publisher.hint(recovery.go_on(wires.engine, publisher.lease, recovery_id, wires.standards) or [])
     return recovery.find(here.wiring.engine, recovery_id) or abort(404, "There is no such subscription.")
 

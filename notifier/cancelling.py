@@ -33,10 +33,12 @@ _CANCELLED: Final = f"""
     due_at = CASE WHEN n.status IN {PENDING_IN_SQL} THEN NULL ELSE n.due_at END
 """
 _CANCEL: Final = text(f"UPDATE notifications n SET {_CANCELLED} WHERE n.id = ANY(:ids) RETURNING n.status")
+#: A source, or null for all of them.
+_IS_OWN: Final = "(CAST(:source AS text) IS NULL OR source = :source)"
 # The events first: this waits for a fan-out that holds them, whose notifications the next statement then sees.
 _CANCEL_EVENTS: Final = text(f"""
     WITH locked AS MATERIALIZED (
-        SELECT id FROM events WHERE cancellation_key = :key AND status = '{EventStatus.ACCEPTED}'
+        SELECT id FROM events WHERE cancellation_key = :key AND {_IS_OWN} AND status = '{EventStatus.ACCEPTED}'
             AND cancelled_at IS NULL ORDER BY id FOR UPDATE
     )
     UPDATE events e SET cancelled_at = now() FROM locked WHERE e.id = locked.id
@@ -44,10 +46,11 @@ _CANCEL_EVENTS: Final = text(f"""
 """)
 _LOCK_BY_KEY: Final = text(f"""
     SELECT id FROM notifications
-    WHERE cancellation_key = :key AND (status IN {PENDING_IN_SQL} OR next_channels IS NOT NULL) ORDER BY id FOR UPDATE
+    WHERE cancellation_key = :key AND {_IS_OWN} AND (status IN {PENDING_IN_SQL} OR next_channels IS NOT NULL)
+    ORDER BY id FOR UPDATE
 """)
 _TOO_LATE: Final = text(f"""
-    SELECT count(*) FROM notifications WHERE cancellation_key = :key
+    SELECT count(*) FROM notifications WHERE cancellation_key = :key AND {_IS_OWN}
         AND status IN ('{Status.SENDING}', '{Status.SENT}', '{Status.DELIVERED}')
 """)
 
@@ -73,21 +76,25 @@ class Cancelled:
     too_late: int
 
 
-def cancel_by_key(engine: Engine, key: str) -> Cancelled:
-    """Cancel all with a cancellation key that still can be. The key may be used again for what comes later."""
+def cancel_by_key(engine: Engine, key: str, source: str | None = None) -> Cancelled:
+    """Cancel all of a source (None: of all sources) with a cancellation key that still can be cancelled.
+
+    The key may be used again for what comes later.
+    """
+    values = {"key": key, "source": source}
     with engine.begin() as connection:
         # An event that has notifications already is counted by them.
-        events = sum(connection.scalars(_CANCEL_EVENTS, {"key": key}))
-        ids = list(connection.scalars(_LOCK_BY_KEY, {"key": key}))
+        events = sum(connection.scalars(_CANCEL_EVENTS, values))
+        ids = list(connection.scalars(_LOCK_BY_KEY, values))
         statuses = connection.scalars(_CANCEL, {"ids": ids}).all()
-        too_late = connection.scalar(_TOO_LATE, {"key": key}) or 0
+        too_late = connection.scalar(_TOO_LATE, values) or 0
     return Cancelled(events + sum(status == Status.CANCELLED for status in statuses), too_late)
 
 
-# There is a later reminder for the same recipient, of the same type, under the same key.
+# There is a later reminder of the same source for the same recipient, of the same type, under the same key.
 _LATER: Final = """
     (n.cancellation_key IS NOT NULL AND n.target_date IS NOT NULL AND EXISTS (
-        SELECT FROM notifications later WHERE later.cancellation_key = n.cancellation_key
+        SELECT FROM notifications later WHERE later.cancellation_key = n.cancellation_key AND later.source = n.source
             AND later.target_date IS NOT NULL AND later.origin_id > n.origin_id
             AND later.event_type IS NOT DISTINCT FROM n.event_type AND later.channel = n.channel
             AND later.recipient = n.recipient

@@ -32,6 +32,15 @@ class OnAmbiguous(StrEnum):
     HOLD = "hold"
 
 
+class DedupScope(StrEnum):
+    """The notifications among which a `dedup_key` counts."""
+
+    #: Those of one source.
+    SOURCE = "source"
+    #: Those of all sources that say so.
+    EVERYONE = "everyone"
+
+
 class Status(StrEnum):
     """The states of a notification. Those in FINISHED have no `due_at`, every other has one."""
 

@@ -3,7 +3,7 @@
 Each is one statement a batch, and matches the claim: who comes late changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -11,8 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from notifier.addresses import endpoint_of
-from notifier.channels import Channel, Status
+from notifier.addresses import endpoint_of, folded
+from notifier.channels import Channel, DedupScope, Status
 from notifier.documents import to_json
 from notifier.lanes import SLOW
 from notifier.reminders import deadline_of
@@ -25,6 +25,7 @@ class Claimed:
     id: UUID
     event_id: UUID | None
     event_type: str | None
+    source: str
     user_id: str | None
     recipient: str | None
     category: str | None
@@ -40,6 +41,7 @@ class Claimed:
     cancellation_key: str | None
     dedup_key: str | None
     dedup_window: str | None
+    dedup_scope: str | None
     deferred_at: datetime | None
     created_at: datetime
     subscription_id: UUID | None
@@ -61,10 +63,40 @@ class Claimed:
         return self.subscription_id
 
     @property
+    def dedup_claim(self) -> "DedupClaim | None":
+        """The key that it must have to be sent, where it has a `dedup_key` and somebody to be sent to."""
+        if self.dedup_key is None or self.recipient is None or self.channel is None:
+            return None
+        scope = EVERYONE if self.dedup_scope == DedupScope.EVERYONE else self.source
+        return DedupClaim(folded(Channel(self.channel), self.recipient), scope, self.dedup_key)
+
+    @property
     def deadline(self) -> datetime | None:
         """From when on it is of no use."""
         return deadline_of(self.expires_at, self.target_date, self.lead_time)
 
+
+@dataclass(frozen=True, slots=True)
+class DedupClaim:
+    """A deduplication key within its scope, for an address of one channel."""
+
+    #: Folded.
+    address: str
+    #: A source, or EVERYONE.
+    scope: str
+    key: str
+
+    def named(self, row: Claimed) -> dict[str, object]:
+        """Return the values by which the statements below know it, for the row that wants it."""
+        kept = f"{self.scope}/{self.key}"  # no source has a slash in it
+        return {
+            **{"address": self.address, "scope": self.scope, "key": kept, "bare": self.key},
+            **{"source": row.source, "id": row.id, "span": row.dedup_window},
+        }
+
+
+#: The scope of keys that all sources share which ask for it.
+EVERYONE: Final = "*"
 
 #: A row with a template has so many seconds more than the lease: as long as one rendering may take by the clock.
 COMPOSING: Final = 10
@@ -84,10 +116,11 @@ _CLAIM: Final = text(f"""
     UPDATE notifications n SET status = '{Status.SENDING}', claims = {NEXT_CLAIM_IN_SQL},
         due_at = now() + (:lease + CASE WHEN template_id IS NULL THEN 0 ELSE {COMPOSING} END) * interval '1 second'
     FROM locked WHERE n.id = locked.id AND n.id = ANY(:ids)
-    RETURNING n.id, n.event_id, n.event_type, n.user_id, n.recipient, n.category, n.critical, n.route,
+    RETURNING n.id, n.event_id, n.event_type, n.source, n.user_id, n.recipient, n.category, n.critical, n.route,
         CAST(n.content AS text), n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
-        n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.deferred_at, n.created_at,
-        n.subscription_id, n.queue, n.on_ambiguous, n.send_at, n.request_id, n.traceparent, n.channel, now()
+        n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.dedup_scope, n.deferred_at,
+        n.created_at, n.subscription_id, n.queue, n.on_ambiguous, n.send_at, n.request_id, n.traceparent, n.channel,
+        now()
 """)
 
 
@@ -174,42 +207,58 @@ def give_back(connection: Connection, rows: Sequence[Claimed]) -> None:
 
 #: A notification in one of these states never arrived: its key goes to the next.
 _NEVER_ARRIVED: Final = f"('{Status.FAILED}', '{Status.CANCELLED}', '{Status.EXPIRED}', '{Status.SKIPPED}')"
+_WANTED: Final = """
+    json_to_recordset(CAST(:wanted AS json))
+        AS wanted(address text, scope text, key text, bare text, source text, id uuid, span text)
+"""
+# A release without scopes kept the bare key, for all sources: it holds for the source of the one that has it.
+_HAD_BEFORE_SCOPES: Final = f"""
+    EXISTS (
+        SELECT FROM dedup_keys older JOIN notifications owner ON owner.id = older.notification_id
+        WHERE older.channel = :channel AND older.address = wanted.address AND older.key = wanted.bare
+            AND older.scope IS NULL AND older.until > now() AND wanted.scope = owner.source AND owner.id <> wanted.id
+            AND owner.status NOT IN {_NEVER_ARRIVED}
+    )
+"""
 # A key belongs to whom it was given, until its window ends; one whose owner never arrived goes to the next.
 _TAKE_KEYS: Final = text(f"""
-    INSERT INTO dedup_keys AS known (channel, address, key, notification_id, until)
-    SELECT :channel, address, key, id, now() + CAST(span AS interval)
-    FROM json_to_recordset(CAST(:wanted AS json)) AS wanted(address text, key text, id uuid, span text)
+    INSERT INTO dedup_keys AS known (channel, address, key, notification_id, until, scope)
+    SELECT :channel, address, key, id, now() + CAST(span AS interval), scope
+    FROM {_WANTED} WHERE NOT {_HAD_BEFORE_SCOPES}
     ORDER BY address, key
     ON CONFLICT (channel, address, key) DO UPDATE SET notification_id = excluded.notification_id,
-        until = CASE WHEN known.notification_id = excluded.notification_id THEN known.until ELSE excluded.until END
-        WHERE known.until <= now() OR known.notification_id = excluded.notification_id
+        until = CASE WHEN known.notification_id = excluded.notification_id THEN known.until ELSE excluded.until END,
+        scope = excluded.scope
+        WHERE known.until <= now() OR known.notification_id = excluded.notification_id OR known.scope IS NULL
             OR EXISTS (SELECT FROM notifications owner WHERE owner.id = known.notification_id
                 AND owner.status IN {_NEVER_ARRIVED})
     RETURNING notification_id
 """)
 
 
-def take_dedup_keys(connection: Connection, channel: Channel, wanted: Mapping[tuple[str, str], Claimed]) -> set[UUID]:
-    """Take (folded address, key) for one notification each; returns the ids of those that have theirs."""
-    rows = [
-        {"address": address, "key": key, "id": row.id, "span": row.dedup_window}
-        for (address, key), row in wanted.items()
-    ]
-    values = {"channel": channel.value, "wanted": to_json(rows)}
-    return set(connection.scalars(_TAKE_KEYS, values)) if rows else set()
+def take_dedup_keys(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> set[UUID]:
+    """Take the dedup keys of some rows, each for one of them; returns the ids of those that have theirs."""
+    wanted: dict[DedupClaim, Claimed] = {}
+    for row in rows:  # in id order: of two in one batch the older one goes
+        if claimed := row.dedup_claim:
+            wanted.setdefault(claimed, row)
+    values = {"channel": channel.value, "wanted": to_json([each.named(row) for each, row in wanted.items()])}
+    return set(connection.scalars(_TAKE_KEYS, values)) if wanted else set()
 
 
 _DOUBLED_KEYS: Final = text(f"""
-    SELECT wanted.id FROM json_to_recordset(CAST(:wanted AS json)) AS wanted(address text, key text, id uuid)
-        JOIN dedup_keys known ON known.channel = :channel AND known.address = wanted.address AND known.key = wanted.key
-    WHERE known.until > now() AND known.notification_id <> wanted.id AND NOT EXISTS (
-        SELECT FROM notifications owner WHERE owner.id = known.notification_id AND owner.status IN {_NEVER_ARRIVED}
+    SELECT wanted.id FROM {_WANTED} WHERE {_HAD_BEFORE_SCOPES} OR EXISTS (
+        SELECT FROM dedup_keys known
+        WHERE known.channel = :channel AND known.address = wanted.address AND known.key = wanted.key
+            AND known.scope = wanted.scope AND known.until > now() AND known.notification_id <> wanted.id
+            AND NOT EXISTS (SELECT FROM notifications owner WHERE owner.id = known.notification_id
+                AND owner.status IN {_NEVER_ARRIVED})
     )
 """)
 
 
-def doubled_dedup_keys(connection: Connection, channel: Channel, wanted: Mapping[UUID, tuple[str, str]]) -> set[UUID]:
-    """Return the notifications whose (folded address, key) another one already has; claims no key."""
-    rows = [{"address": address, "key": key, "id": row_id} for row_id, (address, key) in wanted.items()]
-    values = {"channel": channel.value, "wanted": to_json(rows)}
-    return set(connection.scalars(_DOUBLED_KEYS, values)) if rows else set()
+def doubled_dedup_keys(connection: Connection, channel: Channel, rows: Sequence[Claimed]) -> set[UUID]:
+    """Return the ids of those rows whose dedup key another notification already has; takes no key."""
+    named = [claimed.named(row) for row in rows if (claimed := row.dedup_claim)]
+    values = {"channel": channel.value, "wanted": to_json(named)}
+    return set(connection.scalars(_DOUBLED_KEYS, values)) if named else set()

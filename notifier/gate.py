@@ -164,7 +164,7 @@ class Gate(Rules):
         facts: Facts,
     ) -> list[Claimed]:
         """Put aside what the verdicts say, and what must wait its turn; returns what is left of `passed`."""
-        keyed = [row for row in passed if row.dedup_key is not None]
+        keyed = [row for row in passed if row.dedup_claim is not None]
         paced = limited(passed, facts.receivers)
         if not (put or keyed or paced or (passed and self.providers.is_paced)):
             return list(passed)
@@ -196,10 +196,7 @@ class Gate(Rules):
 
     def _duplicates(self, connection: Connection, rows: Sequence[Claimed]) -> list[Aside]:
         """Those of some rows whose key another notification has."""
-        wanted: dict[tuple[str, str], Claimed] = {}
-        for row in rows:  # in id order: of two in one batch the older one goes
-            wanted.setdefault((folded(self.channel, row.recipient or ""), row.dedup_key or ""), row)
-        taken = take_dedup_keys(connection, self.channel, wanted)
+        taken = take_dedup_keys(connection, self.channel, rows)
         return [
             Aside(row.id, row.claims, Status.SKIPPED, DUPLICATE, DUPLICATE_WORDS) for row in rows if row.id not in taken
         ]

@@ -53,10 +53,12 @@ PARTS_OF_ADMIN: Final = frozenset({Scope.USERS, Scope.TEMPLATES, Scope.REQUEUE})
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling: a key's name, and what it may."""
+    """Who is calling: a key's name, the source that it posts as, and what it may."""
 
     name: str
     scopes: frozenset[Scope]
+    #: The `source` of what it posts, and the owner of what it names by keys and ids. Several keys may share one.
+    source: str
     #: Requests a second at the most.
     rate: int | None = None
     #: Seconds for which the secret that was shown is good, unless it is revoked or rotated.
@@ -66,9 +68,23 @@ class Caller:
         """Return whether the caller may do what needs a scope."""
         return scope in self.scopes or (scope in PARTS_OF_ADMIN and Scope.ADMIN in self.scopes)
 
+    @property
+    def bounds(self) -> str | None:
+        """The source whose events and notifications it may act on; None for those of all sources."""
+        return None if Scope.ADMIN in self.scopes else self.source
+
+    def owns(self, source: str | None) -> bool:
+        """Return whether it may act on an event or notification of that source."""
+        return self.bounds is None or self.bounds == source
+
 
 #: Who calls where no key is asked for.
-ANONYMOUS: Final = Caller("anonymous", frozenset(Scope))
+ANONYMOUS: Final = Caller("anonymous", frozenset(Scope), "anonymous")
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: The sources of what is posted without a key, and of events of our own.
+_RESERVED: Final = (ANONYMOUS.source, "notifier")
+_RESERVED_WORDS: Final = " or ".join(map(repr, _RESERVED))
 
 
 def hash_of(key: str) -> bytes:
@@ -86,14 +102,24 @@ def _check_expiry(expires_at: datetime | None) -> None:
 
 
 def create(
-    engine: Engine, name: str, scopes: Sequence[str], *, expires_at: datetime | None = None, rate: int | None = None
+    engine: Engine,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    source: str | None = None,
+    expires_at: datetime | None = None,
+    rate: int | None = None,
 ) -> str:
-    """Make a key and return it; it is not shown again. Raises Invalid, or Conflict where the name is taken.
+    """Make a key and return it; it is not shown again.
 
-    `rate`: requests a second at the most, of all API processes together.
+    `source`: the source that it shares with other keys; None: one of its own, by its name. `rate`: requests a second at
+    the most, of all API processes together. Raises Invalid, or Conflict where the name is taken: by a key, or as the
+    source of another key, which it would otherwise share without being told to.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name == ANONYMOUS.name:
-        raise Invalid({"name": ["1 to 64 letters, digits, dots, dashes and underscores, and not 'anonymous'."]})
+    for field, given in (("name", name), ("source", source)):
+        if given is not None and (not _NAME.fullmatch(given) or given in _RESERVED):
+            words = f"1 to 64 letters, digits, dots, dashes and underscores, and not {_RESERVED_WORDS}."
+            raise Invalid({field: [words]})
     unknown = sorted(set(scopes) - set(Scope))
     if unknown or not scopes:
         known = f"known are {', '.join(Scope)}"
@@ -107,6 +133,7 @@ def create(
     row = ApiKey(
         id=new_id(),
         name=name,
+        source=source,
         key_hash=hash_of(key),
         scopes=sorted(set(scopes)),
         created_at=datetime.now(UTC),
@@ -115,10 +142,21 @@ def create(
     )
     try:
         with Session(engine) as session, session.begin():
+            if source is None:
+                _check_source(session, name)
             session.add(row)
     except IntegrityError:
         raise Conflict(f"There is a key named {name!r} already; names are not used again.") from None
     return key
+
+
+def _check_source(session: Session, name: str) -> None:
+    """Raise Conflict where a key's own name is the source of another key."""
+    other = session.scalar(select(ApiKey.name).where(ApiKey.source == name, ApiKey.name != name).limit(1))
+    if other is not None:
+        raise Conflict(
+            f"{name!r} is the source of the key {other!r}: --source {name} shares it, another name does not."
+        )
 
 
 def rotate(
@@ -160,7 +198,8 @@ def listed(engine: Engine) -> list[ApiKey]:
 
 
 _FIND: Final = text("""
-    SELECT id, name, scopes, rate, coalesce(last_used_at < now() - interval '1 hour', true) AS newly_used,
+    SELECT id, name, coalesce(source, name) AS source, scopes, rate,
+        coalesce(last_used_at < now() - interval '1 hour', true) AS newly_used,
         extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :hash THEN previous_until END) - now()) AS good_for
     FROM api_keys
     WHERE (key_hash = :hash OR previous_hash = :hash AND previous_until > now())
@@ -187,4 +226,4 @@ def find(engine: Engine, key: str) -> Caller | None:
     good_for = math.inf if row.good_for is None else float(row.good_for)
     # A scope that a newer release grants means nothing here.
     scopes = frozenset(scope for scope in Scope if scope.value in row.scopes)
-    return Caller(row.name, scopes, row.rate, good_for)
+    return Caller(row.name, scopes, row.source, row.rate, good_for)

@@ -75,6 +75,8 @@ class Plan:
     cancellation_key: str | None = None
     dedup_key: str | None = None
     dedup_window: str | None = None
+    #: `everyone`: among all sources that say so; else within the source of the event or request.
+    dedup_scope: str | None = None
     on_ambiguous: str | None = None
     #: The route that made it.
     route: str | None = None
@@ -246,6 +248,7 @@ class _Maker:
             "cancellation_key": plan.cancellation_key,
             "dedup_key": plan.dedup_key,
             "dedup_window": plan.dedup_window,
+            "dedup_scope": plan.dedup_scope,
             "on_ambiguous": plan.on_ambiguous,
             "template": plan.template,
             "template_id": template.id if template else None,
@@ -278,7 +281,7 @@ class _Maker:
 #: What a plan takes over from the event that it is made of.
 _SHARED: Final = (
     *("template", "category", "critical", "send_at", "expires_at", "target_date", "timezone"),
-    *("cancellation_key", "dedup_key", "dedup_window", "on_ambiguous"),
+    *("cancellation_key", "dedup_key", "dedup_window", "dedup_scope", "on_ambiguous"),
 )
 
 

@@ -25,14 +25,14 @@ def _names(words: str) -> frozenset[str]:
 #: Table → the columns that it may read. One that the database does not have yet is left out until it has.
 GRANTED: Final[Mapping[str, frozenset[str]]] = {
     "events": _names(
-        "id event_type source status channel category critical priority template on_ambiguous dedup_window send_at"
-        " expires_at occurred_at created_at cancelled_at due_at handovers fan_out_after request_id traceparent"
+        "id event_type source status channel category critical priority template on_ambiguous dedup_window dedup_scope"
+        " send_at expires_at occurred_at created_at cancelled_at due_at handovers fan_out_after request_id traceparent"
     ),
     "notifications": _names(
         "id event_id event_type source channel category critical priority queue status reason due_at send_at"
         " expires_at claims attempts tries lost created_at sent_at delivered_at deferred_at origin_id route template"
-        " template_id template_version on_ambiguous dedup_window next_channels siblings follows subscription_id"
-        " request_id traceparent"
+        " template_id template_version on_ambiguous dedup_window dedup_scope next_channels siblings follows"
+        " subscription_id request_id traceparent"
     ),
     "attempts": _names("id notification_id number provider outcome status_code fault duration_ms started_at timing"),
     "receipts": _names("id notification_id provider kind happened_at due_at keep_until"),

@@ -39,14 +39,14 @@ Hints = list[tuple[str, UUID]]
 NOBODY: Final = "unknown"
 
 _IS_MISSED: Final = f"""
-    subscription_id = :subscription_id AND id < :id
+    subscription_id = :subscription_id AND id < :id AND (CAST(:source AS text) IS NULL OR source = :source)
         AND (status = '{Status.FAILED}' OR status = '{Status.SKIPPED}' AND reason = '{SUBSCRIPTION_DISABLED}')
         AND status IN ('{Status.FAILED}', '{Status.SKIPPED}')  -- as the index of them has it
 """
 _COUNT: Final = text(f"SELECT count(*) FROM notifications WHERE {_IS_MISSED} AND id >= :place")
 _BEGIN: Final = text("""
-    INSERT INTO recoveries (id, subscription_id, since, place, total, recovered, created_at, asked_by)
-    VALUES (:id, :subscription_id, :since, :place, :total, 0, now(), :by)
+    INSERT INTO recoveries (id, subscription_id, since, place, total, recovered, created_at, asked_by, source)
+    VALUES (:id, :subscription_id, :since, :place, :total, 0, now(), :by, :source)
 """)
 _UNFINISHED: Final = text("""
     SELECT * FROM recoveries WHERE finished_at IS NULL AND (:id IS NULL OR id = :id)
@@ -61,15 +61,16 @@ _KEEP_PLACE: Final = text("""
 """)
 
 
-def begin(engine: Engine, subscription_id: UUID, since: datetime, by: str = NOBODY) -> UUID:
+def begin(engine: Engine, subscription_id: UUID, since: datetime, by: str = NOBODY, source: str | None = None) -> UUID:
     """Begin to send again what failed for a subscription since then, or was skipped while it was disabled.
 
-    `by`: a key's name, or `shell:USER`.
+    `by`: a key's name, or `shell:USER`. `source`: whose notifications are meant; None: those of all sources.
 
     Returns the recovery's id; `go_on` does the work.
     """
     recovery_id = new_id()
-    values = {"id": recovery_id, "subscription_id": subscription_id, "since": since, "place": first_id_of(since)}
+    place = first_id_of(since)
+    values = {"id": recovery_id, "subscription_id": subscription_id, "since": since, "place": place, "source": source}
     with engine.begin() as connection:
         total = connection.scalar(_COUNT, values)
         connection.execute(_BEGIN, {**values, "total": total, "by": by})
@@ -78,7 +79,7 @@ def begin(engine: Engine, subscription_id: UUID, since: datetime, by: str = NOBO
 
 def count_missed(engine: Engine, subscription_id: UUID, since: datetime) -> int:
     """How many notifications a recovery would send again now."""
-    values = {"id": new_id(), "subscription_id": subscription_id, "place": first_id_of(since)}
+    values = {"id": new_id(), "subscription_id": subscription_id, "place": first_id_of(since), "source": None}
     with engine.connect() as connection:
         return int(connection.scalar(_COUNT, values) or 0)
 
@@ -102,7 +103,7 @@ def go_on(
         found = connection.execute(_UNFINISHED, {"id": recovery_id}).mappings().one_or_none()
         if found is None:
             return None
-        values = {name: found[name] for name in ("id", "subscription_id", "place")}
+        values = {name: found[name] for name in ("id", "subscription_id", "place", "source")}
         ids = list(connection.scalars(_MISSED, values))
         lock_letters_of(connection, ids)
         rows = locked(connection, ids)

@@ -18,7 +18,6 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine, text
 
-from notifier.addresses import folded
 from notifier.channels import Channel, EventStatus, Status
 from notifier.claiming import Aside, Claimed, doubled_dedup_keys
 from notifier.deadletters import Death
@@ -118,9 +117,7 @@ def _refused(
         elif isinstance(verdict, Aside) and verdict.due_at is None:
             reason = verdict.reason or verdict.status.value
             found[row.id] = Refusal(reason, verdict.rule or f"A later reminder took its place ({reason}).")
-    keyed = [row for row in rows if row.dedup_key is not None and row.recipient is not None and row.id not in found]
-    keys = {row.id: (folded(channel, row.recipient or ""), row.dedup_key or "") for row in keyed}
-    doubled = doubled_dedup_keys(connection, channel, keys)
+    doubled = doubled_dedup_keys(connection, channel, [row for row in rows if row.id not in found])
     return found | {row_id: Refusal(DUPLICATE, DUPLICATE_WORDS) for row_id in doubled}
 
 

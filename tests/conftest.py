@@ -16,6 +16,7 @@ from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from notifier import migrations
 from notifier.signing import new_secret
 from notifier.vault import new_key
+from tests.callers import Callers
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running
 
@@ -238,6 +239,12 @@ def system(new_system: Callable[..., Running], smtp: SmtpReceiver) -> Iterator[R
     # Megabytes of attachments take their time on a busy machine.
     with new_system(NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none", NOTIFIER_EMAIL_TIMEOUT="30") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def callers(system: Running) -> Callers:
+    """Callers with keys and sources of their own, on the shared system."""
+    return Callers(system)
 
 
 @pytest.fixture(scope="session")

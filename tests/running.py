@@ -86,21 +86,23 @@ class Running:
         url = make_url(self.environment["DATABASE_URL"]).set(drivername="postgresql+psycopg2")
         self.engine: Engine = create_engine(url, pool_pre_ping=True)
 
-    def add(self, name: str, *arguments: str, ready: Callable[[], bool] | None = None) -> Child:
-        """A further process, not started."""
+    def add(
+        self, name: str, *arguments: str, ready: Callable[[], bool] | None = None, settings: Mapping[str, str] = {}
+    ) -> Child:
+        """A further process, not started; `settings` are its own."""
         child = Child(
             name,
             [sys.executable, self.root / "manage.py", *arguments],
             log=self.folder / f"{name}.log",
-            environment=self.environment,
+            environment={**self.environment, **settings},
             cwd=self.root,
             ready=ready,
         )
         self.children.append(child)
         return child
 
-    def add_api(self, port: int) -> Child:
-        """A further API process, not started."""
+    def add_api(self, port: int, **settings: str) -> Child:
+        """A further API process, not started; `settings` are its own."""
         url = f"http://127.0.0.1:{port}/health"
 
         def answers() -> bool:
@@ -109,7 +111,7 @@ class Running:
             except requests.RequestException:
                 return False
 
-        return self.add(f"api-{port}", "api", "--port", str(port), ready=answers)
+        return self.add(f"api-{port}", "api", "--port", str(port), ready=answers, settings=settings)
 
     def add_worker(self, lane: str, name: str | None = None) -> Child:
         """A further worker, not started."""

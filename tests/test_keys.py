@@ -445,7 +445,7 @@ def test_every_route_that_wants_a_key_says_that_it_may_be_called_too_often(guard
 
 def test_keys_are_rotated_from_the_shell(guarded: Running) -> None:
     env = guarded.environment
-    create = ("api-keys", "create", "--name", "shell-turn", "--scope", "read")
+    create = ("api-keys", "create", "--name", "shell-turn", "--scope", "read", "--source", "shell")
     old = succeed(*create, "--expires", "P90D", "--rate", "100", environment=env).strip()
     new = succeed("api-keys", "rotate", "shell-turn", "--overlap", "PT1H", environment=env).strip()
     for key in (old, new):
@@ -453,8 +453,8 @@ def test_keys_are_rotated_from_the_shell(guarded: Running) -> None:
     listed = succeed("api-keys", "list", environment=env)
     [row] = [line for line in listed.splitlines() if "shell-turn" in line]
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    _, scopes, limit, _, expires, last_used, state = (cell.strip() for cell in row.strip("│ ").split("│"))
-    assert (scopes, limit, last_used) == ("read", "100/s", day)
+    _, source, scopes, limit, _, expires, last_used, state = (cell.strip() for cell in row.strip("│ ").split("│"))
+    assert (source, scopes, limit, last_used) == ("shell", "read", "100/s", day)
     assert expires.startswith(f"{datetime.now(UTC) + timedelta(days=90):%Y-%m-}")
     assert state.startswith(f"in use; the secret before until {day[:4]}")
     last = succeed("api-keys", "rotate", "shell-turn", "--overlap", "0", environment=env).strip()

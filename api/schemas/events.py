@@ -89,7 +89,7 @@ class EventOutSchema(ma.Schema):
 
     id = fields.UUID()
     event_type = fields.String()
-    source = fields.String(metadata={"description": "The name of the key that posted it."})
+    source = fields.String(metadata={"description": "The source of the key that posted it: by default the key's name."})
     status = fields.String(validate=validate.OneOf(list(EventStatus)))
     payload = JsonText()
     recipient = fields.String(allow_none=True)
@@ -107,6 +107,7 @@ class EventOutSchema(ma.Schema):
     template = fields.String(allow_none=True)
     dedup_key = fields.String(allow_none=True)
     dedup_window = fields.String(allow_none=True)
+    dedup_scope = fields.String(allow_none=True)
     on_ambiguous = fields.String(allow_none=True)
     idempotency_key = fields.String(allow_none=True)
     request_id = fields.String(allow_none=True, metadata={"description": "The request that brought it."})

@@ -7,7 +7,7 @@ from marshmallow import RAISE, ValidationError, fields, post_load, validate, val
 
 from api.schemas.fields import DurationText, LeadTimes, Matches, StrictBoolean, Timestamp, Zone, name, user_id
 from notifier.addresses import normalised
-from notifier.channels import Channel, OnAmbiguous, Priority
+from notifier.channels import Channel, DedupScope, OnAmbiguous, Priority
 from notifier.patterns import NAME
 
 EVENT_TYPE: Final = Matches(
@@ -76,9 +76,21 @@ class SchedulingFields(ma.Schema):
     dedup_key = name(
         load_default=None,
         allow_none=True,
-        metadata={"description": "Within `dedup_window` the same recipient, channel and key is sent once."},
+        metadata={
+            "description": "Within `dedup_window` the same recipient, channel and key is sent once. See `dedup_scope`."
+        },
     )
     dedup_window = DurationText(load_default=None, allow_none=True, metadata={"example": "PT1H"})
+    dedup_scope = fields.Enum(
+        DedupScope,
+        by_value=True,
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "description": "Among which notifications `dedup_key` counts: those of the key's own source (`source`, the"
+            " default), or those of all sources that say `everyone`."
+        },
+    )
     on_ambiguous = fields.Enum(
         OnAmbiguous,
         by_value=True,
@@ -106,6 +118,8 @@ class SchedulingFields(ma.Schema):
         if (data["dedup_key"] is None) != (data["dedup_window"] is None):
             missing = "dedup_window" if data["dedup_window"] is None else "dedup_key"
             raise ValidationError("dedup_key and dedup_window go together.", missing)
+        if data["dedup_scope"] is not None and data["dedup_key"] is None:
+            raise ValidationError("A dedup_scope needs a dedup_key.", "dedup_scope")
 
     @post_load
     def _unite_lead_times(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401

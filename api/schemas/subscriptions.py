@@ -240,6 +240,9 @@ class RecoverySchema(ma.Schema):
         metadata={"description": "Reason → how many.", "example": {"subscription_disabled": 3}},
     )
     asked_by = fields.String(allow_none=True, metadata={"description": "The name of a key, or `shell:` and a user."})
+    source = fields.String(
+        allow_none=True, metadata={"description": "The source whose notifications are meant; null: those of all."}
+    )
     created_at = Timestamp()
     finished_at = Timestamp(allow_none=True)
 

@@ -26,17 +26,22 @@ def _show(key: str) -> None:
 
 @api_keys.command()
 @on_a_stack
-@click.option("--name", required=True, help="Who it is for; the 'source' of what it posts.")
+@click.option("--name", required=True, help="Who it is for; also the source, where --source gives no other.")
+@click.option("--source", help="A source that keys of one service share.  [default: the name]")
 @click.option("--scope", required=True, help=f"Comma-separated: {', '.join(Scope)}.")
 @click.option("--expires", type=When(), help="When it ends by itself: P90D, or 2027-01-01.  [default: never]")
 @click.option(
     "--rate", type=click.IntRange(1, 100_000), help="Requests a second at the most; beyond, a 429.  [default: no limit]"
 )
-@audited("name", "scope", "expires", "rate")
-def create(name: str, scope: str, expires: datetime | None, rate: int | None) -> None:
-    """Make a key and show it, once: only its hash is kept."""
+@audited("name", "source", "scope", "expires", "rate")
+def create(name: str, source: str | None, scope: str, expires: datetime | None, rate: int | None) -> None:
+    """Make a key and show it, once: only its hash is kept.
+
+    Idempotency, cancellation and deduplication keys are a source's own, and only keys of a source act on its
+    notifications: keys with one --source share them all.
+    """
     scopes = [part.strip() for part in scope.split(",") if part.strip()]
-    _show(keys.create(parts().engine, name, scopes, expires_at=expires, rate=rate))
+    _show(keys.create(parts().engine, name, scopes, source=source, expires_at=expires, rate=rate))
 
 
 @api_keys.command()
@@ -82,6 +87,7 @@ def list_keys() -> None:
     rows = [
         (
             key.name,
+            key.posts_as,
             ", ".join(key.scopes),
             "" if key.rate is None else f"{key.rate}/s",
             rfc3339(key.created_at),
@@ -92,7 +98,7 @@ def list_keys() -> None:
         for key in keys.listed(parts().engine)
     ]
     if rows:
-        show_table(("name", "scopes", "limit", "created", "expires", "last used", "state"), rows)
+        show_table(("name", "source", "scopes", "limit", "created", "expires", "last used", "state"), rows)
     else:
         say("There are no keys.")
 

@@ -10,12 +10,14 @@ from notifier.models.declarative import Base
 
 
 class ApiKey(Base):
-    """A key, of which only the hash is kept. Its name is the `source` of what it posts."""
+    """A key, of which only the hash is kept."""
 
     __tablename__ = "api_keys"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
+    #: The `source` of what it posts, which several keys may share; null: its name.
+    source: Mapped[str | None]
     #: SHA-256 of the key; keys are 256 random bits, so nothing slower is needed.
     key_hash: Mapped[bytes] = mapped_column(unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text()))
@@ -30,3 +32,8 @@ class ApiKey(Base):
     #: The secret before the last rotation, which works until `previous_until`.
     previous_hash: Mapped[bytes | None] = mapped_column(index=True)
     previous_until: Mapped[datetime | None]
+
+    @property
+    def posts_as(self) -> str:
+        """The `source` of what it posts."""
+        return self.source or self.name

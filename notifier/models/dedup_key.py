@@ -16,6 +16,9 @@ class DedupKey(Base):
     channel: Mapped[str] = mapped_column(primary_key=True)
     #: Folded.
     address: Mapped[str] = mapped_column(primary_key=True)
+    #: `scope/key`; the bare key where there is no scope.
     key: Mapped[str] = mapped_column(primary_key=True)
     notification_id: Mapped[UUID]
     until: Mapped[datetime] = mapped_column(index=True)
+    #: The source within which it counts, or `*` among all that ask for it; null: a release without scopes wrote it.
+    scope: Mapped[str | None]

@@ -57,6 +57,8 @@ class Event(Base):
     dedup_key: Mapped[str | None]
     #: An ISO 8601 duration.
     dedup_window: Mapped[str | None]
+    #: One of notifier.channels.DedupScope; null is `source`.
+    dedup_scope: Mapped[str | None]
     #: See Notification.
     on_ambiguous: Mapped[str | None]
     #: The request that brought it, and its place in a trace (W3C's traceparent).

@@ -105,6 +105,8 @@ class Notification(Base):
     dedup_key: Mapped[str | None]
     #: An ISO 8601 duration.
     dedup_window: Mapped[str | None]
+    #: One of notifier.channels.DedupScope; null is `source`.
+    dedup_scope: Mapped[str | None]
     #: Strategy `first`: the channels that are tried in turn once this one is dead or cannot be used.
     next_channels: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
     #: Those beside it on the same channel (push tokens): only when all are dead the next channel comes.

@@ -32,6 +32,8 @@ class Recovery(Base):
     #: The number of notifications that a rule forbids to send, in all and by reason.
     refused: Mapped[int] = mapped_column(server_default="0")
     refused_reasons: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    #: The source to whose notifications it is limited; null: those of all sources.
+    source: Mapped[str | None]
     #: A key's name, or `shell:USER`.
     asked_by: Mapped[str | None]
     created_at: Mapped[datetime]

@@ -17,7 +17,16 @@ AT = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 def event(payload: Any = None, **fields: Any) -> dict[str, Any]:
     """An event as its row has it."""
     names = ["user_id", "category", "recipient", "channel", "cancellation_key", "timezone", "occurred_at", "template"]
-    times = ["send_at", "expires_at", "target_date", "lead_time", "dedup_key", "dedup_window", "on_ambiguous"]
+    times = [
+        "send_at",
+        "expires_at",
+        "target_date",
+        "lead_time",
+        "dedup_key",
+        "dedup_window",
+        "dedup_scope",
+        "on_ambiguous",
+    ]
     base = {"id": UUID(int=1), "event_type": "order.paid", "source": "shop", "critical": False, "priority": "normal"}
     return {**dict.fromkeys(names + times), **base, "payload": payload or {}, "created_at": AT, **fields}
 
