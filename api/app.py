@@ -26,6 +26,7 @@ from api import (
 from api.auditing import record_acts
 from api.auth import is_open, require_keys
 from api.bodies import read_the_rest
+from api.browsers import guard_browsers
 from api.description import INFO, SERVERS, completed
 from api.measuring import measure
 from api.parts import Parts, keep
@@ -102,6 +103,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
         name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()
     }
     app.after_request(read_the_rest)
+    guard_browsers(app, wires.settings)
     require_keys(app, wires)
     check_queries(app)
     record_acts(app, wires)

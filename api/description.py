@@ -21,7 +21,7 @@ _METHODS: Final = frozenset({"get", "put", "post", "patch", "delete"})
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _WITH_KEY: Final = {
     401: "No API key, or none that is in use.",
-    403: "The key lacks the scope that is needed (`x-required-scope`).",
+    403: "The key lacks the scope that is needed (`x-required-scope`), or a page of another site sent it.",
     503: "Postgres cannot be reached; see Retry-After.",
 }
 _WITH_BODY: Final = {
@@ -31,7 +31,10 @@ _WITH_BODY: Final = {
     422: "Not valid; see `errors`.",
 }
 _WITH_QUERY: Final = {422: "A query parameter is not valid; see `errors`."}
-_ALWAYS: Final = {500: "Something went wrong here; it has been logged."}
+_ALWAYS: Final = {
+    421: "No key is asked for, and the server does not go by the name in `Host`.",
+    500: "Something went wrong here; it has been logged.",
+}
 
 
 def operation_id(view_name: str) -> str:

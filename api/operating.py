@@ -7,11 +7,11 @@ from typing import Any, Final
 import flask_swagger_ui
 import structlog
 from flask import Blueprint, Response, abort, current_app, jsonify, request, send_from_directory
-from jinja2 import Environment
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import is_open, requires, takes_metrics_token
+from api.browsers import STATIC, Page, policy
 from api.parts import parts
 from api.problem_types import ABOUT, ProblemType
 from api.resources import Resource
@@ -29,8 +29,13 @@ pages = Blueprint("pages", __name__)
 
 #: Swagger UI's files, as the flask-swagger-ui package ships them; and ours.
 _DIST: Final = Path(flask_swagger_ui.__file__).parent / "dist"
-_STATIC: Final = Path(__file__).parent / "static"
-_PROBLEMS: Final = Environment(autoescape=True).from_string((_STATIC / "problems.html").read_text(encoding="utf-8"))
+#: The files of it that the page loads; others are pages of their own, with scripts in them.
+_LOADED: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-16x16.png", "favicon-32x32.png"})
+#: Of the interactive description: it loads what is ours, and asks this server alone.
+_DOCS_POLICY: Final = policy(
+    "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'", "form-action 'none'"
+)
+_PROBLEMS: Final = Page("problems.html")
 
 
 @blp.route("/health")
@@ -130,7 +135,7 @@ def index() -> Response:
 @is_open
 def problem_types() -> Response:
     """All types of problems."""
-    return Response(_PROBLEMS.render(kinds=list(ProblemType), about=ABOUT), mimetype="text/html")
+    return _PROBLEMS.response(kinds=list(ProblemType), about=ABOUT)
 
 
 @pages.get("/problems/<kind>")
@@ -139,21 +144,25 @@ def problem_type(kind: str) -> Response:
     """The page that a problem's `type` leads to."""
     if kind not in list(ProblemType):
         abort(404, "There is no such type of problem.")
-    return Response(_PROBLEMS.render(kinds=[ProblemType(kind)], about=ABOUT), mimetype="text/html")
+    return _PROBLEMS.response(kinds=[ProblemType(kind)], about=ABOUT)
 
 
 @pages.get("/docs")
 @is_open
 def docs() -> Response:
     """The interactive description; everything it loads comes from here."""
-    return send_from_directory(_STATIC, "docs.html", conditional=False)
+    page = send_from_directory(STATIC, "docs.html", conditional=False)
+    page.headers["Content-Security-Policy"] = _DOCS_POLICY
+    return page
 
 
 @pages.get("/docs/<path:name>")
 @is_open
 def docs_file(name: str) -> Response:
     """Its scripts and styles."""
-    folder = _STATIC if name == "docs.js" else _DIST
+    if name != "docs.js" and name not in _LOADED:
+        abort(404)
+    folder = STATIC if name == "docs.js" else _DIST
     return send_from_directory(folder, name, max_age=3600, conditional=False)
 
 

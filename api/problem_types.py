@@ -21,12 +21,14 @@ class ProblemType(StrEnum):
     INVALID_API_KEY = "invalid-api-key"
     INVALID_SIGNATURE = "invalid-signature"
     MISSING_SCOPE = "missing-scope"
+    CROSS_SITE = "cross-site"
     NOT_FOUND = "not-found"
     INVALID_ID = "invalid-id"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     CONFLICT = "conflict"
     BODY_TOO_LARGE = "body-too-large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
+    MISDIRECTED_REQUEST = "misdirected-request"
     VALIDATION_FAILED = "validation-failed"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     RATE_LIMITED = "rate-limited"
@@ -77,6 +79,12 @@ ABOUT: Final = {
         "The key is in use, but lacks the scope that this operation needs.",
         "`detail` names the scope; make a key that has it.",
     ),
+    ProblemType.CROSS_SITE: _About(
+        403,
+        "Cross-site request",
+        "No API key is asked for (`NOTIFIER_AUTH=off`), and a page of another site asks for a change.",
+        "Send it from a program, or from a page of this server; or have keys asked for.",
+    ),
     ProblemType.NOT_FOUND: _About(
         404,
         "Not found",
@@ -109,6 +117,12 @@ ABOUT: Final = {
         "Unsupported media type",
         "The body is not declared to be JSON.",
         "Send `Content-Type: application/json`; for batches `application/x-ndjson` too.",
+    ),
+    ProblemType.MISDIRECTED_REQUEST: _About(
+        421,
+        "Misdirected request",
+        "No API key is asked for (`NOTIFIER_AUTH=off`): then only this machine is answered, by names of the server.",
+        "Use the host of `NOTIFIER_PUBLIC_URL` or `localhost`, or name the host in `NOTIFIER_ALLOWED_HOSTS`.",
     ),
     ProblemType.VALIDATION_FAILED: _About(
         422,

@@ -1,12 +1,11 @@
 """The pages behind unsubscribe links (RFC 8058): GET shows, POST switches. Whoever has the link may."""
 
-from pathlib import Path
 from typing import Final
 
 from flask import Response, request
-from jinja2 import Environment
 
 from api.auth import is_open
+from api.browsers import Page
 from api.parts import parts
 from api.resources import Resource
 from notifier.preferences import GENERAL
@@ -14,21 +13,13 @@ from notifier.unsubscribing import Subscription, switch
 
 blp = Resource("unsubscribing", __name__, url_prefix="/u", description="Links in messages; no key is needed.")
 
-_PAGE: Final = Environment(autoescape=True).from_string(
-    (Path(__file__).parent / "static" / "unsubscribe.html").read_text()
-)
+_PAGE: Final = Page("unsubscribe.html")
 #: What a form sends to come back; anything else that is posted ends the messages, as mail programs' one click does.
 _SUBSCRIBE: Final = "subscribe"
-_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 def _page(status: int, title: str, text: str, *, action: str = "", button: str = "") -> Response:
-    html = _PAGE.render(title=title, text=text, action=action, button=button)
-    return Response(html, status, _HEADERS, content_type="text/html; charset=utf-8")
+    return _PAGE.response(status, title=title, text=text, action=action, button=button)
 
 
 def _read(token: str) -> Subscription | None:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from config.hosts import KnownHosts, is_loopback
+
 #: A caller that says nothing for so many seconds is hung up on.
 _PATIENCE: Final = 10
 
@@ -29,6 +31,8 @@ class MetricsServer(ThreadingTCPServer):
         super().__init__(address, _Handler)
         self.registry = registry
         self.token = token
+        #: Where no token keeps a browser out, and no other machine may ask (see config.hosts).
+        self.knows = KnownHosts() if token is None and is_loopback(str(self.server_address[0])) else None
 
     def start(self) -> None:
         """Serve from a thread that ends with the process."""
@@ -41,6 +45,9 @@ class MetricsServer(ThreadingTCPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE
+    # Of methods that are not here; the library's own page is HTML.
+    error_message_format = "%(message)s\n"
+    error_content_type = "text/plain; charset=utf-8"
 
     def do_GET(self) -> None:
         """Answer a scrape, or a look whether we are alive."""
@@ -50,6 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path != "/metrics":
             return self._answer(HTTPStatus.NOT_FOUND, b"Only /metrics and /health are here.\n")
         server = cast(MetricsServer, self.server)
+        if server.knows is not None and not server.knows.serves(self.headers.get("Host")):
+            return self._answer(HTTPStatus.MISDIRECTED_REQUEST, b"This server does not go by the name in Host.\n")
         if server.token is not None and not brings(self.headers.get("Authorization", ""), server.token):
             return self._answer(HTTPStatus.UNAUTHORIZED, b"Send NOTIFIER_METRICS_TOKEN as a bearer token.\n")
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
@@ -61,6 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("WWW-Authenticate", "Bearer")
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         self.wfile.write(body)
 

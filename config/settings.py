@@ -12,12 +12,13 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from zoneinfo import ZoneInfo
 
 from limits import RateLimitItem
 
 from config import values
+from config.hosts import Host, KnownHosts
 from config.values import Network
 from notifier.channels import Channel
 from notifier.providers.imap_mailbox import Address
@@ -65,6 +66,9 @@ class Settings:
 
     #: `required`: every route but the open ones wants an API key. `off`: none does (the embedded stack's default).
     auth: str = _setting("NOTIFIER_AUTH", values.one_of("required", "off"), "required")
+    #: Hosts by which the API may be addressed where it asks for no key, besides that of NOTIFIER_PUBLIC_URL and the
+    #: names of this machine itself: `notifier.test, notifier.test:8443`. Without a port any port.
+    allowed_hosts: tuple[Host, ...] = _setting("NOTIFIER_ALLOWED_HOSTS", values.hosts, ())
     #: How long an idempotency key is remembered.
     idempotency_ttl: timedelta = _setting("NOTIFIER_IDEMPOTENCY_TTL", values.duration(1), timedelta(hours=24))
     #: The largest event or notification, in bytes of JSON.
@@ -341,6 +345,17 @@ def load_webhook_secret() -> str | None:
     [entry] = (each for each in fields(Settings) if each.name == "webhook_secret")
     value = _environ().get(entry.metadata["env"])
     return str(_parse(entry, value)) if value else None
+
+
+def load_known_hosts() -> KnownHosts:
+    """The hosts of this process or else of the running stack, for what needs no database. Raises SettingsError."""
+    environ = _environ()
+    named = {entry.name: (entry, environ.get(entry.metadata["env"])) for entry in fields(Settings)}
+    public_url, allowed = (
+        _parse(entry, value) if value else entry.default
+        for entry, value in (named["public_url"], named["allowed_hosts"])
+    )
+    return KnownHosts(str(public_url), cast(tuple[Host, ...], allowed))
 
 
 def _environ() -> dict[str, str]:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from limits import RateLimitItem, parse_many
 
+from config.hosts import Host, parse_host
 from notifier import zones
 from notifier.durations import parse_iso
 from notifier.providers import imap_mailbox
@@ -155,6 +156,16 @@ def public_url(value: str) -> str:
         return ascii_uri(checked)
     except ValueError:
         raise ValueError("is not a URL of a host with a name that IDNA 2008 allows, or an address") from None
+
+
+def hosts(value: str) -> tuple[Host, ...]:
+    """Names or addresses of hosts, with commas between them; each may have a port."""
+    try:
+        return tuple(
+            parse_host(f"[{part}]" if part.count(":") > 1 and part[0] != "[" else part) for part in texts(value)
+        )
+    except ValueError:
+        raise ValueError("is not a list of hosts, such as notifier.internal, 10.1.2.3:8000") from None
 
 
 def sender(value: str) -> str:

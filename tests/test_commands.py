@@ -163,6 +163,16 @@ def test_a_wrong_setting_stops_each_process_in_one_line(env: dict[str, str]) -> 
         assert done.stderr.strip() == "Error: NOTIFIER_RETRY_JITTER is neither 0, 1, true nor false"
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_without_keys_or_a_password_only_this_machine_is_listened_to(env: dict[str, str], host: str) -> None:
+    for command in (f"api --host {host}", f"flower --address {host}"):
+        done = manage(*command.split(), "--port", str(free_port()), environment=env)
+        assert (done.returncode, done.stdout) == (1, ""), done.stdout
+        [line] = done.stderr.splitlines()
+        for name in ("NOTIFIER_AUTH=off", f"--host {host}") if "api" in command else ("FLOWER_BASIC_AUTH", host):
+            assert name in line
+
+
 def test_postgres_that_is_away_is_said_in_one_line(env: dict[str, str]) -> None:
     done = manage("status", environment={**env, "DATABASE_URL": "postgresql://127.0.0.1:9/x"})
     assert done.returncode == 1

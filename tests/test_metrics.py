@@ -341,7 +341,12 @@ def test_where_no_token_is_set_none_is_taken(database_url: str, monkeypatch: pyt
 
 def test_without_auth_and_token_both_are_open(system: Running) -> None:
     assert system.get("/metrics").status_code == 200
-    assert requests.get(f"http://127.0.0.1:{system.metrics_ports['fresh']}/metrics", timeout=10).status_code == 200
+    url = f"http://127.0.0.1:{system.metrics_ports['fresh']}/metrics"
+    assert requests.get(url, timeout=10).status_code == 200
+    # But to no page of another site, which has its own name lead here.
+    assert requests.get(url, headers={"Host": "evil.example"}, timeout=10).status_code == 421
+    refused = requests.post(url, timeout=10)
+    assert (refused.status_code, refused.headers["Content-Type"]) == (501, "text/plain; charset=utf-8")
 
 
 def test_flower_shows_its_own_metrics_to_nobody_without_its_password(measured: Measured, tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ def _without_postgres(api: FlaskClient) -> TestResponse:
     return create_app(lost).test_client().get("/api/v1/events")
 
 
+def _without_keys(api: FlaskClient, **headers: str) -> TestResponse:
+    url = str(api.application.extensions["notifier"].wiring.settings.database_url)
+    off = Wiring(read_settings({"DATABASE_URL": url, "NOTIFIER_AUTH": "off"}))
+    return create_app(off).test_client().post(f"/api/v1/events/{NOTHING}/replay", headers=headers)
+
+
 #: Requests that provoke each type.
 PROVOKED: dict[ProblemType, list[Callable[[FlaskClient], TestResponse]]] = {
     ProblemType.BAD_REQUEST: [lambda api: _raised(api, BadRequest())],
@@ -79,6 +85,8 @@ PROVOKED: dict[ProblemType, list[Callable[[FlaskClient], TestResponse]]] = {
             "/api/v1/events", json={}, headers={"Authorization": f"Bearer {api.environ_base['HTTP_X_LIMITED']}"}
         )
     ],
+    ProblemType.CROSS_SITE: [lambda api: _without_keys(api, Origin="https://evil.example")],
+    ProblemType.MISDIRECTED_REQUEST: [lambda api: _without_keys(api, Host="evil.example")],
     ProblemType.NOT_FOUND: [
         lambda api: api.get("/nothing"),
         lambda api: api.get("/api/v1/nothing"),

@@ -4,6 +4,7 @@ window.ui = SwaggerUIBundle({
   dom_id: "#docs",
   deepLinking: true,
   docExpansion: "list",
-  persistAuthorization: true,
+  // A key that stayed in the browser would be there for whoever comes after.
+  persistAuthorization: false,
   validatorUrl: null,
 });

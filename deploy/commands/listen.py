@@ -220,6 +220,9 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    # Of methods that are not here; the library's own page is HTML.
+    error_message_format = "%(message)s\n"
+    error_content_type = "text/plain; charset=utf-8"
     #: Seconds without a byte after which a connection is closed.
     timeout = 60
 

@@ -1,7 +1,10 @@
 """The commands that become another program: granian and Flower."""
 
+import os
+
 import click
 
+from config.hosts import listens_on_loopback
 from config.settings import load_broker_settings, load_settings
 from deploy.commands.group import become, on_a_stack
 from deploy.ports import try_to_listen, url_of
@@ -19,8 +22,13 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 
     Of several processes each answers /metrics for itself: where that is scraped, run more of one process each instead.
     """
-    load_settings()  # a wrong setting stops here, in one line
+    settings = load_settings()  # a wrong setting stops here, in one line
     try:
+        if settings.auth == "off" and not listens_on_loopback(host):
+            raise click.ClickException(
+                f"NOTIFIER_AUTH=off and --host {host} exclude one another: without keys, whoever reaches the API may do"
+                " everything, so that it listens on 127.0.0.1 or another address of this machine alone"
+            )
         try_to_listen(host, port)  # granian would say in a traceback that it cannot
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
@@ -42,7 +50,18 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 def flower(address: str, port: int) -> None:
     """Watch workers and tasks in the browser, with Flower.
 
-    FLOWER_BASIC_AUTH=USER:PASSWORD in the environment asks for a password.
+    FLOWER_BASIC_AUTH=USER:PASSWORD in the environment asks for a password. Without one it listens on this
+    machine alone.
     """
     load_broker_settings()
+    has_password = any(os.environ.get(name) for name in ("FLOWER_BASIC_AUTH", "FLOWER_AUTH"))
+    try:
+        is_safe = has_password or listens_on_loopback(address)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {address}: {error.strerror or error}") from None
+    if not is_safe:
+        raise click.ClickException(
+            f"--address {address} wants FLOWER_BASIC_AUTH=USER:PASSWORD: without a password, whoever reaches it sees"
+            " everything, so that it listens on 127.0.0.1 or another address of this machine alone"
+        )
     become("deploy.flower", "--app", "tasks", "flower", f"--address={address}", f"--port={port}")

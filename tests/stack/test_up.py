@@ -103,6 +103,14 @@ def test_a_stack_from_nothing_and_again_after_a_kill(start_up: Callable[..., Up]
         assert expected in said, said
     wait_for(lambda: requests.get(f"{first.url}/ready", timeout=5).json()["status"] == "ok")
     wait_for(lambda: _answers(f"http://127.0.0.1:{flower}/"), 40, "Flower")
+    for method, forged, status in (
+        ("GET", {"Host": "evil.example"}, 421),
+        ("GET", {"Host": f"localhost:{flower}"}, 200),
+        ("POST", {"Origin": "https://evil.example"}, 403),
+    ):
+        for path in ("/", "/tasks", "/static/css/flower.css"):
+            found = requests.request(method, f"http://127.0.0.1:{flower}{path}", headers=forged, timeout=10)
+            assert found.status_code == status, (path, forged)
     scraped = json.loads((first.folder / STACK_FILE).read_text())["metrics"]
     assert scraped.keys() == {"api", "worker-fresh", "worker-retry", "worker-clock", "exporter"}
     assert scraped["exporter"] in said

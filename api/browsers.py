@@ -1,0 +1,94 @@
+"""Browsers: the headers that keep our pages to themselves, and whose pages are served where no key is asked for."""
+
+import base64
+import hashlib
+import re
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Flask, Response, current_app, request
+from jinja2 import Environment
+
+from api.problem_types import ProblemType
+from api.problems import problem
+from config.hosts import KnownHosts, address_of
+from config.settings import Settings
+
+#: Our own files.
+STATIC: Final = Path(__file__).parent / "static"
+_HTML: Final = "text/html"
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_POLICY: Final = "Content-Security-Policy"
+_NOTHING_ELSE: Final = "base-uri 'none'; frame-ancestors 'none'"
+#: Paths below it have a token in them, with which anybody may act for its owner.
+_TOKENS: Final = "/u/"
+_STYLE: Final = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+
+
+def policy(*sources: str) -> str:
+    """A Content-Security-Policy that allows nothing but some sources, such as `img-src 'self'`."""
+    return "; ".join(("default-src 'none'", *sources, _NOTHING_ELSE))
+
+
+class Page:
+    """A page of ours: a template whose styles are in it, each allowed by its hash. It has no scripts."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: of a file in `static`."""
+        text = (STATIC / name).read_text(encoding="utf-8")
+        self._template = Environment(autoescape=True).from_string(text)
+        digests = (hashlib.sha256(style.encode()).digest() for style in _STYLE.findall(text))
+        styles = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+        self._policy = policy(f"style-src {styles}", "form-action 'self'")
+
+    def response(self, status: int = HTTPStatus.OK, **values: Any) -> Response:  # noqa: ANN401 -- of any type
+        """Render the page."""
+        html = self._template.render(**values)
+        return Response(html, status, {_POLICY: self._policy}, content_type=f"{_HTML}; charset=utf-8")
+
+
+def _add_headers(response: Response) -> Response:
+    headers = response.headers
+    headers["X-Content-Type-Options"] = "nosniff"
+    if response.mimetype == _HTML:
+        headers.setdefault(_POLICY, policy())
+        headers["X-Frame-Options"] = "DENY"  # to browsers that do not know frame-ancestors
+        headers["Referrer-Policy"] = "no-referrer"
+    if request.path.startswith(_TOKENS):
+        headers["Cache-Control"] = "no-store"
+        headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+class _Guard:
+    """Refuses, where no key is asked for, what another site's page may have a browser send (see config.hosts)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._known = KnownHosts(settings.public_url, settings.allowed_hosts)
+
+    def check(self) -> Response | None:
+        """Let the request pass, or answer it."""
+        host = request.environ.get("HTTP_HOST")
+        if not self._known.serves(host):
+            words = "This server does not go by the name in Host; NOTIFIER_ALLOWED_HOSTS can add it."
+            return problem(HTTPStatus.MISDIRECTED_REQUEST, words, kind=ProblemType.MISDIRECTED_REQUEST)
+        peer = address_of(request.remote_addr or "")  # none with a Unix socket
+        if peer is not None and not peer.is_loopback:
+            words = "With NOTIFIER_AUTH=off only this machine itself is served."
+            return problem(HTTPStatus.MISDIRECTED_REQUEST, words, kind=ProblemType.MISDIRECTED_REQUEST)
+        view = current_app.view_functions.get(request.endpoint or "")
+        if request.method in _READING or view is None or getattr(view, "scope", None) is None:
+            return None
+        origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+        if not self._known.is_own_page(host, origin, site):
+            words = "A page of another site may change nothing here while no API key is asked for."
+            return problem(HTTPStatus.FORBIDDEN, words, kind=ProblemType.CROSS_SITE)
+        return None
+
+
+def guard_browsers(app: Flask, settings: Settings) -> None:
+    """Add the headers to every answer and, where no key is asked for, guard every route."""
+    app.after_request(_add_headers)
+    if settings.auth == "off":
+        app.before_request(_Guard(settings).check)
