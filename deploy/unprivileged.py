@@ -1,7 +1,8 @@
 """Under root, run Postgres as somebody else: it refuses to be root.
 
-That somebody must be able to reach the data and the program. Folders above the data are opened for passage,
-one by one and no further than needed; a program out of reach (a virtual environment below /root) is copied.
+That somebody gets the folder of the cluster and nothing above it: root enters it on the way to the program, and the
+program is told that its data are where it stands. So no folder on the way is opened to anybody. A program out of reach
+(a virtual environment below /root) is copied to where everybody may read; it is no secret.
 """
 
 import contextlib
@@ -10,7 +11,8 @@ import pwd
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypedDict
@@ -19,6 +21,10 @@ from deploy.child import StartError
 
 #: The first of these that exists is taken. None owns a file that matters, as a user of its own name would.
 _NAMES: Final = ("nobody", "postgres", "daemon")
+#: For data of programs that can be made anew; of root, and readable for everybody.
+_CACHE: Final = Path("/var/cache")
+#: The folder in which a process stands, by no path from the root: no folder above it is asked whether it may be passed.
+HERE: Final = Path("/proc/self/cwd")
 
 
 class Credentials(TypedDict, total=False):
@@ -40,6 +46,8 @@ class User:
     @classmethod
     def for_data(cls, data: Path) -> Self:
         """The owner of the data where that is not root, else somebody without privileges. Raises StartError."""
+        if not HERE.exists():
+            raise StartError("Postgres refuses to run as root: start as an ordinary user, or set DATABASE_URL")
         with contextlib.suppress(FileNotFoundError, KeyError):
             if owner := data.stat().st_uid:
                 return cls._of(pwd.getpwuid(owner))
@@ -65,18 +73,6 @@ class User:
         for path in paths:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
-    def grant_passage(self, path: Path, say: Callable[[str], None]) -> None:
-        """Let this user through the folders above a path: x, and nothing else, on those that bar the way."""
-        for folder in reversed(path.parents):
-            found = folder.stat()
-            if found.st_uid == self.uid:
-                passage = stat.S_IXUSR
-            else:
-                passage = stat.S_IXGRP if found.st_gid == self.gid else stat.S_IXOTH
-            if not found.st_mode & passage:
-                folder.chmod(stat.S_IMODE(found.st_mode) | passage)
-                say(f"{folder} may now be passed through (x for others): Postgres runs as {self.name}, not as root")
-
     def can_run(self, program: Path) -> bool:
         """Whether this user can reach and execute a program."""
         try:
@@ -86,20 +82,46 @@ class User:
             return False
 
 
-def copy_installation(package: Path, target: Path) -> None:
-    """Copy what runs a server: two programs and their libraries, laid out as they look for one another."""
+def copies_of(package: Path, name: str) -> Iterator[Path]:
+    """Copies of what runs a server, laid out as its parts look for one another, in places that anybody can read.
+
+    `name`: that of the copy, which is taken as it is where it is there. It is root's, so that nobody else changes it.
+    """
+    for place in (_CACHE, Path(tempfile.gettempdir())):
+        folder = place / "notifier"
+        copy = folder / name
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not _is_roots(folder):
+                continue
+            folder.chmod(0o755)  # whatever the umask is
+            if not copy.exists():
+                _copy(package, copy)
+            if _is_roots(copy):
+                yield copy / package.name / "pginstall"
+
+
+def _is_roots(folder: Path) -> bool:
+    """Tell whether root alone can change what is in a folder."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _copy(package: Path, target: Path) -> None:
+    """Copy two programs and their libraries, in one step as others see it."""
 
     def unneeded(folder: str, names: Sequence[str]) -> list[str]:
         if Path(folder).name == "bin":
             return [name for name in names if name not in {"postgres", "initdb"}]
         return [name for name in names if name in {"include", "pgxs", "pkgconfig", "doc"} or name.endswith(".a")]
 
-    draft = target.with_name(f"{target.name}.new")
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(package / "pginstall", draft / package.name / "pginstall", ignore=unneeded)
-    libraries = package.with_name(f"{package.name}.libs")
-    if libraries.exists():
-        shutil.copytree(libraries, draft / libraries.name)
-    for path in (draft, *draft.rglob("*")):
-        path.chmod(0o755)
-    draft.rename(target)
+    with tempfile.TemporaryDirectory(dir=target.parent) as draft:
+        made = Path(draft) / target.name
+        shutil.copytree(package / "pginstall", made / package.name / "pginstall", ignore=unneeded)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, made / libraries.name)
+        for path in (made, *made.rglob("*")):
+            path.chmod(0o755)
+        with contextlib.suppress(FileExistsError):  # another run was quicker
+            made.rename(target)

@@ -16,7 +16,8 @@ import click
 from config.settings import STACK_FILE, SettingsError, read_settings
 from deploy import demo
 from deploy.child import Child, StartError, write_private
-from deploy.embedded import EmbeddedPostgres, EmbeddedValkey, make_folder
+from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
+from deploy.folder import make_folder
 from deploy.ports import ADDRESS, free_port, is_free
 from deploy.supervisor import Stopped, Supervisor, stop_left_over
 from deploy.terminal import say
@@ -114,6 +115,7 @@ def up(data_dir: Path, port: int | None, flower_port: int | None, flower: bool, 
     try:
         # Whatever is wrong with the settings is said before anything starts.
         read_settings(_with_defaults(os.environ, {**_DEFAULTS, "DATABASE_URL": "postgresql://"}))
+        os.umask(0o077)  # what is written is for its owner alone
         folder = make_folder(options.data_dir)
         with _locked(folder):
             _Stack(folder, options).run()

@@ -8,7 +8,7 @@ from typing import Any
 import requests
 
 from deploy.child import Child
-from deploy.embedded import make_folder
+from deploy.folder import make_folder
 from deploy.ports import free_port
 from tests.conftest import clean_environment
 

@@ -292,28 +292,81 @@ def test_a_setting_that_postgres_refuses_is_named(postgres: Make) -> None:
 
 
 @as_root
-def test_under_root_only_the_passage_that_is_needed_is_granted(postgres: Make, tmp_path: Path) -> None:
-    closed, inner = tmp_path / "closed", tmp_path / "closed" / "inner"
-    inner.mkdir(parents=True)
-    closed.chmod(0o700)
-    inner.chmod(0o750)
-    said: list[str] = []
-    server = postgres(inner / "data", say=said.append)
+def test_under_root_no_folder_is_opened_to_the_user_of_postgres(postgres: Make, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    server = postgres(closed / "data")
     server.start()
     assert psutil.Process(server.pid).uids().effective != 0
-    assert stat.S_IMODE(closed.stat().st_mode) == 0o701
-    assert stat.S_IMODE(inner.stat().st_mode) == 0o751
-    assert [line.split(" may now be passed")[0] for line in said[-2:]] == [str(closed), str(inner)]
-    assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
+    for folder in (tmp_path, closed, closed / "data", closed / "data" / "postgres"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+    # Its user may change its own data, and nothing beside them.
+    assert [path.name for path in server.folder.iterdir() if path.stat().st_uid] == ["postgres"]
+    query(server, "SELECT pg_reload_conf()")
+    query(server, "CREATE TABLE kept AS SELECT 42")
+    query(server, "CHECKPOINT")
+    assert query(server, "TABLE kept") == [(42,)]
+    # It is found by its folder: another object holds on to it.
+    again = postgres(closed / "data")
+    again.start()
+    assert (again.adopted, again.pid) == (True, server.pid)
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey"])
+def test_all_that_is_kept_is_for_its_owner_alone(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        server = request.getfixturevalue(name)()
+        server.start()
+        server.stop()
+    finally:
+        os.umask(before)
+    assert not open_to_others(tmp_path / "data")
+
+    for path in (tmp_path / "data", *(tmp_path / "data").iterdir(), server.log):
+        path.chmod(0o755)  # as an earlier release left it
+    server.start()
+    assert not open_to_others(tmp_path / "data")
+
+
+def open_to_others(folder: Path) -> list[Path]:
+    return [path for path in (folder, *folder.rglob("*")) if path.lstat().st_mode & 0o077]
+
+
+def test_a_folder_for_everybody_is_closed_to_nobody(postgres: Make, tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(StartError, match="name a folder of their own"):
+        postgres(tmp_path).start()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
 
 
 @as_root
-def test_a_program_out_of_reach_is_copied(postgres: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(User, "can_run", lambda _self, _program: False)
+def test_a_program_out_of_reach_is_copied(postgres: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reaches, cache = User.can_run, tmp_path / "cache"
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr("deploy.unprivileged._CACHE", cache)
+    monkeypatch.setattr(User, "can_run", lambda user, to: to.is_relative_to(cache) and reaches(user, to))
     server = postgres()
     server.start()
-    assert Path(psutil.Process(server.pid).exe()).is_relative_to(server.folder)
+    assert Path(psutil.Process(server.pid).exe()).is_relative_to(cache / "notifier")
     assert query(server, "SELECT name FROM pg_timezone_names WHERE name = 'Europe/Zurich'") == [("Europe/Zurich",)]
+    assert {path.lstat().st_uid for path in cache.rglob("*")} == {0}
+    assert stat.S_IMODE(server.folder.stat().st_mode) == 0o700
+
+
+@as_root
+def test_a_copy_that_others_can_change_is_not_run(
+    postgres: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    for name in ("cache", "tmp"):
+        (tmp_path / name / "notifier").mkdir(parents=True)
+        (tmp_path / name / "notifier").chmod(0o777)
+    monkeypatch.setattr("deploy.unprivileged._CACHE", tmp_path / "cache")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(User, "can_run", lambda _user, to: to.is_relative_to(tmp_path))
+    with pytest.raises(StartError, match="cannot read"):
+        postgres().start()
 
 
 @as_root
@@ -353,9 +406,8 @@ finally:
 def test_an_ordinary_user_needs_nobody_else(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    nobody = User.for_data(home / "none")
-    nobody.own(home)
-    nobody.grant_passage(home, lambda _: None)
+    tmp_path.chmod(0o711)
+    User.for_data(home / "none").own(home)
     ran = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, home / "data"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -366,4 +418,4 @@ def test_an_ordinary_user_needs_nobody_else(tmp_path: Path) -> None:
         timeout=30,
     )
     assert (ran.stdout, ran.returncode) == ("started\n", 0), ran.stderr
-    assert stat.S_IMODE((home / "data").stat().st_mode) == 0o700
+    assert not open_to_others(home / "data")

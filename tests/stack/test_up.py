@@ -119,6 +119,7 @@ def test_a_stack_from_nothing_and_again_after_a_kill(start_up: Callable[..., Up]
     event_id = _post(first.url, recipient="+4915112345678", channel="sms")
     wait_for(lambda: _status(first.url, event_id) == "sent")
 
+    assert not [path for path in (first.folder, *first.folder.rglob("*")) if path.lstat().st_mode & 0o077]
     family = first.family()
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait(10)
