@@ -32,6 +32,7 @@ from api.measuring import measure
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
 from api.resources import NameConverter, check_queries
+from api.revealing import mask_answers
 from api.tracking import track
 from config.logs import configure_logs
 from config.tracing import start_tracing
@@ -106,6 +107,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     guard_browsers(app, wires.settings)
     require_keys(app, wires)
     check_queries(app)
+    mask_answers(app)
     record_acts(app, wires)
     wires.channels  # noqa: B018 -- a malformed provider stops the start, not the first request
     return app

@@ -35,6 +35,11 @@ def _target(arguments: dict[str, Any]) -> str | None:
     return " ".join(shown) or None
 
 
+def put_on_record(action: str, target: str | None) -> None:
+    """Have a line written for this request, though it changes nothing."""
+    g.on_record = (action, target)
+
+
 def record_acts(app: Flask, wires: Wiring) -> None:
     """Write a line for each act once it is over.
 
@@ -45,12 +50,14 @@ def record_acts(app: Flask, wires: Wiring) -> None:
     def record(response: Response) -> Response:
         # A caller is known only where the request was let through: what is refused has done nothing.
         view = current_app.view_functions.get(request.endpoint or "")
-        if view is None or not is_act(view) or "caller" not in g or request.url_rule is None:
+        noted = getattr(g, "on_record", None)
+        if view is None or not (noted or is_act(view)) or "caller" not in g or request.url_rule is None:
             return response
+        action, target = noted or (_action(request.url_rule.rule), _target(request.view_args or {}))
         line: dict[str, Any] = {
             "actor": caller().name,
-            "action": _action(request.url_rule.rule),
-            "target": _target(request.view_args or {}),
+            "action": action,
+            "target": target,
             "outcome": str(response.status_code),
             "request_id": cause().request_id,
         }

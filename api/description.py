@@ -17,6 +17,16 @@ INFO: Final = {
     "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
 }
 
+#: The mark on operations that take `reveal`.
+TAKES_REVEAL: Final = "x-takes-reveal"
+_REVEAL: Final = {
+    "in": "query",
+    "name": "reveal",
+    "required": False,
+    "schema": {"type": "boolean"},
+    "description": "`1` shows the credentials in URLs, chat URLs and headers, which are `***` otherwise. It needs the"
+    " scope `admin`, and the audit log tells of it.",
+}
 _METHODS: Final = frozenset({"get", "put", "post", "patch", "delete"})
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _WITH_KEY: Final = {
@@ -54,6 +64,8 @@ def completed(document: Document) -> Document:
     for operation in operations(document):
         # A docstring of one line serves as the description too.
         operation.setdefault("description", operation["summary"])
+        if operation.pop(TAKES_REVEAL, False):
+            operation["parameters"] = [*operation.get("parameters", ()), _REVEAL]
         _add_errors(operation)
     _settle(document)
     _drop_unused(document)

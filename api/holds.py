@@ -12,7 +12,9 @@ from notifier import holds
 from notifier.keys import Scope
 from notifier.models import Hold
 
-blp = Resource("holds", __name__, url_prefix="/api/v1/holds", description="What an operator holds back.")
+blp = Resource(
+    "holds", __name__, url_prefix="/api/v1/holds", description="What an operator holds back.", shows_credentials=False
+)
 
 
 def _find(target: str) -> Hold:

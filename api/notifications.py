@@ -38,12 +38,13 @@ from api.schemas.notifications import (
     NotificationsSchema,
     NotificationWithAttemptsSchema,
 )
+from api.showing import remember_given, reveals
 from api.tracking import cause, note
 from notifier import changes as changing
 from notifier.attachments import drop, store
 from notifier.callbacks import tell
 from notifier.cancelling import Cancelled, cancel, cancel_by_key, replace_older
-from notifier.channels import FINISHED
+from notifier.channels import FINISHED, Channel
 from notifier.composing import CannotCompose
 from notifier.contents import Gone, content_of
 from notifier.drafts import Draft, draft_notifications
@@ -55,8 +56,10 @@ from notifier.keys import Scope
 from notifier.looking import attempts_of, earlier_sends, receipts_of
 from notifier.models import Notification
 from notifier.plans import Plan, shared_fields
+from notifier.providers import Message
+from notifier.redaction import secrets_of, without
 from notifier.rendering import Envelope, as_members
-from notifier.users import people
+from notifier.users import Person, people
 
 blp = Resource(
     "notifications", __name__, url_prefix="/api/v1/notifications", description="One message to one recipient."
@@ -99,6 +102,7 @@ def take_notification(body: Body) -> Response:
     """Accept a notification without an event. Raises Invalid or Unavailable."""
     settings = parts().wiring.settings
     fields = with_key_header(load(_direct, body))
+    remember_given({"recipient": fields["recipient"], "key": fields["cancellation_key"]})
     _check_attachments(fields, settings.max_attachment_bytes)
     templates = templates_of([fields])
     check_template(fields, templates)
@@ -262,6 +266,9 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
         return problem(404, found.why)
     if isinstance(found, CannotCompose):
         return problem(409, f"No message can be made of it: {found}.")
+    with here.engine.connect() as connection:
+        person = people(connection, [notification.user_id]).get(notification.user_id or "")
+    secrets = frozenset[str]() if reveals() else _secrets_in(found, person)
     return {
         "id": notification.id,
         "channel": notification.channel,
@@ -269,9 +276,9 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
         "attempts": notification.attempts,
         "pinned_template": notification.pinned_template,
         "rendered_now": notification.template_id is not None,
-        "subject": found.subject,
-        "text": found.text,
-        "html": found.html,
+        "subject": found.subject and without(secrets, found.subject),
+        "text": without(secrets, found.text),
+        "html": found.html and without(secrets, found.html),
         "sender": found.sender,
         "reply_to": found.reply_to,
         "attachments": [
@@ -279,6 +286,12 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
             for each in found.attachments
         ],
     }
+
+
+def _secrets_in(message: Message, person: Person | None) -> frozenset[str]:
+    """Return the credentials that a message may show: of where it goes, and of its user, whom a template knows."""
+    own = [address for channel in Channel for address in person.addresses(channel)] if person else []
+    return secrets_of(message.recipient, message.headers).union(*map(secrets_of, own))
 
 
 @blp.route("/<uuid:notification_id>/cancel", methods=["POST"])

@@ -24,7 +24,12 @@ from tasks.hints import depth
 
 log = structlog.get_logger()
 
-blp = Resource("operating", __name__, description="For operators and load balancers; only /metrics wants a key.")
+blp = Resource(
+    "operating",
+    __name__,
+    description="For operators and load balancers; only /metrics wants a key.",
+    shows_credentials=False,
+)
 pages = Blueprint("pages", __name__)
 
 #: Swagger UI's files, as the flask-swagger-ui package ships them; and ours.

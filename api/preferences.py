@@ -14,7 +14,13 @@ from notifier.keys import Scope
 from notifier.plans import NO_ADDRESS
 from notifier.preferences import Decision
 
-blp = Resource("preferences", __name__, url_prefix="/api/v1/preferences", description="What preferences decide.")
+blp = Resource(
+    "preferences",
+    __name__,
+    url_prefix="/api/v1/preferences",
+    description="What preferences decide.",
+    shows_credentials=False,
+)
 
 
 @blp.route("/check", methods=["POST"])

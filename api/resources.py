@@ -9,11 +9,13 @@ from flask import Flask, g, request
 from flask_smorest import Blueprint
 from marshmallow import RAISE
 from webargs.flaskparser import FlaskParser
+from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
 from api.bodies import is_empty, read_json
-from api.description import operation_id
+from api.description import TAKES_REVEAL, operation_id
 from api.problems import MEDIA_TYPE, ProblemSchema, flattened
+from api.showing import REVEAL, remember_given
 from notifier.errors import Invalid
 from notifier.patterns import USER_ID
 from notifier.strict_json import check_text, shown_name
@@ -40,6 +42,18 @@ class _StrictParser(FlaskParser):
     """Bodies through our own strict parser, and nothing unknown anywhere: no parameter is ignored or clamped."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}  # noqa: RUF012 -- webargs reads it from the class
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- webargs' signature
+        """The arguments of a request, which its answer may show."""
+        arguments = super().parse(*args, **kwargs)
+        if isinstance(arguments, dict):
+            remember_given(arguments)
+        return arguments
+
+    def load_querystring(self, req: Any, schema: ma.Schema) -> Any:  # noqa: ANN401 -- webargs' signature
+        """The query's parameters, but for the one that every reading route takes."""
+        given = MultiDict((name, value) for name, value in req.args.items(multi=True) if name != REVEAL)
+        return self._makeproxy(given, schema)
 
     def load_json(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
         """The request's body, as parsed."""
@@ -82,6 +96,11 @@ class Resource(Blueprint):
 
     ARGUMENTS_PARSER = _StrictParser()
 
+    def __init__(self, *args: Any, shows_credentials: bool = True, **kwargs: Any) -> None:  # noqa: ANN401 -- flask-smorest's
+        """`shows_credentials`: its reading routes take `reveal=1`, since they have credentials to show."""
+        super().__init__(*args, **kwargs)
+        self._shows_credentials = shows_credentials
+
     def route(self, rule: str, **options: Any) -> Callable[[View], View]:  # noqa: ANN401 -- flask-smorest's
         """Serve a view at a path. Every view that wants a key can be called too often."""
         if _ENDS_IN_NAME.search(rule):
@@ -94,6 +113,9 @@ class Resource(Blueprint):
             if scope is None:
                 return cast(View, add(view))
             view = self.doc(**{"x-required-scope": str(scope)})(view)
+            if self._shows_credentials and "GET" in options.get("methods", ["GET"]):
+                view.takes_reveal = True  # type: ignore[attr-defined]
+                view = self.doc(**{TAKES_REVEAL: True})(view)
             return cast(View, add(self.alt_response(429, schema=ProblemSchema, **_TOO_OFTEN)(view)))
 
         return declare

@@ -21,6 +21,7 @@ from api.schemas.users import (
     UserQuery,
     UserSchema,
 )
+from api.showing import reveals
 from notifier import users
 from notifier.erasure import erase_user
 from notifier.exporting import export
@@ -90,7 +91,7 @@ def delete_user(user_id: str) -> None:
 @blp.alt_response(404, description="There is no such user.")
 def export_user(user_id: str) -> Response:
     """Export all that is known of a person, as one document that is made while it is read."""
-    pieces = export(parts().wiring.engine, user_id)
+    pieces = export(parts().wiring.engine, user_id, reveals=reveals())
     if pieces is None:
         abort(404, "There is no such user.")
     return Response(_until_it_breaks(pieces), mimetype="application/json", headers={"Cache-Control": "no-store"})

@@ -11,6 +11,7 @@ import sys
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import click
@@ -19,6 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from notifier.masking import masked
+from notifier.redaction import masked_text
 
 #: Joiners have no shape, and do no harm: names in Persian and Hindi, and many emoji, are wrong without them.
 _JOINERS: Final = frozenset("\u200c\u200d")
@@ -36,12 +40,37 @@ _SUBSTITUTING: Final = "notifier-terminal"
 _ASCII: Final = "notifier_ascii"
 
 
+_reveals: Final = ContextVar("reveals", default=False)
+
+
+@contextmanager
+def reveal_credentials() -> Iterator[None]:
+    """Show the credentials in URLs within this context; elsewhere they are `***`."""
+    token = _reveals.set(True)
+    try:
+        yield
+    finally:
+        _reveals.reset(token)
+
+
+def shown_address(address: str) -> str:
+    """Return an address as it may be shown here."""
+    return address if _reveals.get() else masked(address)
+
+
+def reveals_credentials() -> bool:
+    """Tell whether credentials are to be shown."""
+    return _reveals.get()
+
+
 def printable(text: object, *, lines: bool = False) -> str:
     r"""Return text whose characters all have a shape of their own; others become escapes of JSON, such as `\u001b`.
 
+    Credentials in URLs are masked.
+
     `lines`: line breaks stay, and tabs are laid out; else they too are escaped, so that no value begins a line.
     """
-    shown = str(text)
+    shown = str(text) if _reveals.get() else masked_text(str(text))
     if lines:
         shown = shown.replace("\r\n", "\n").expandtabs(8)
     if shown.isprintable():

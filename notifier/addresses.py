@@ -17,6 +17,7 @@ from phonenumbers import ValidationResult
 
 from notifier.channels import Channel
 from notifier.domains import ascii_domain
+from notifier.masking import MASK, is_masked
 from notifier.uris import ascii_uri, has_port_zero, with_ascii_host
 
 _MAX_LENGTH: Final = 2048
@@ -103,6 +104,9 @@ _CHECKS: Final[dict[Channel, Callable[[str], str]]] = {
 }
 
 
+_WITH_CREDENTIALS: Final = frozenset({Channel.PUSH, Channel.CHAT, Channel.WEBHOOK})
+
+
 def normalised(channel: Channel, address: str) -> str:
     """The address in the one form in which it is kept and compared.
 
@@ -111,6 +115,8 @@ def normalised(channel: Channel, address: str) -> str:
     if len(address) > _MAX_LENGTH:
         raise ValueError(f"Longer than {_MAX_LENGTH} characters.")
     _check_characters(address)
+    if channel in _WITH_CREDENTIALS and is_masked(address):
+        raise ValueError(f"This is how an address is shown, with {MASK} for the credentials in it: give it whole.")
     normal = _CHECKS[channel](address)
     if len(normal) > _MAX_LENGTH:  # percent-encoded
         raise ValueError(f"Longer than {_MAX_LENGTH} characters in its ASCII form.")

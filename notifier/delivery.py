@@ -40,6 +40,7 @@ from notifier.meters import CLAIM, COMPOSE, GATE, RECORD, Meter
 from notifier.patterns import told_as
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.pruning import prune_tokens
+from notifier.redaction import secrets_of, without_secrets
 from notifier.suppressions import Address, suppress
 
 log = structlog.get_logger()
@@ -226,6 +227,8 @@ class _Batch:
         self._begun: dict[UUID, tuple[Claimed, float]] = {}
         #: How many calls those have behind them that went on to another provider.
         self._calls: dict[UUID, int] = {}
+        #: The credentials that they were sent with, which answers may repeat.
+        self._secrets: dict[UUID, frozenset[str]] = {}
         #: What was taken, but nobody could begin.
         self._returned: list[Claimed] = []
         self._unrecorded: list[Record] = []
@@ -342,11 +345,16 @@ class _Batch:
             self._waiting.popleft()
             self._begun[row.id] = (row, time.monotonic())
             self._carried += sum(len(each.content) for each in message.attachments)
+            if secrets := secrets_of(message.recipient, message.headers):
+                self._secrets[row.id] = secrets
             yield self._meter.begin(row, message)
 
     def _note(self, results: Sequence[Result]) -> None:
-        for result in results:
-            row, _ = self._begun.pop(result.id)
+        for found in results:
+            row, _ = self._begun.pop(found.id)
+            # Of what goes on to another provider they are needed again.
+            secrets = self._secrets.get(row.id) if found.handed_on else self._secrets.pop(row.id, None)
+            result = without_secrets(found, secrets) if secrets else found
             call = self._calls.pop(result.id, 0)
             self._watch.add(row, result)
             self._unrecorded.append(Record(result, row.claims, row.attempts + call + 1, self._tries + 1, call))

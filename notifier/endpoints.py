@@ -24,9 +24,9 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from notifier import own_events
-from notifier.addresses import without_password
 from notifier.causes import UNKNOWN
 from notifier.claiming import Claimed
+from notifier.masking import masked
 from notifier.pacing import lock
 from notifier.providers import Outcome, Result
 from notifier.receivers import Receiver
@@ -167,7 +167,7 @@ def _warn(connection: Connection, subscription_ids: Sequence[UUID]) -> None:
 
 def _tell(connection: Connection, subscription_ids: Sequence[UUID], what: str, reason: str) -> None:
     rows = connection.execute(_URLS, {"ids": list(subscription_ids)}).all() if subscription_ids else []
-    told = [{"subscription_id": str(row.id), "url": without_password(row.url), "reason": reason} for row in rows]
+    told = [{"subscription_id": str(row.id), "url": masked(row.url), "reason": reason} for row in rows]
     own_events.emit(connection, [(f"notifier.subscription.{what}", payload, UNKNOWN) for payload in told])
 
 

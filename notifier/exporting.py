@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from notifier.addresses import folded, hash_of
 from notifier.channels import Channel
+from notifier.redaction import masked_json, secrets_of
 from notifier.times import rfc3339
 from notifier.traces import named_in
 from notifier.users import Person, people
@@ -22,6 +23,8 @@ from notifier.users import Person, people
 #: Rows that are read at once, and ids that are remembered.
 _PAGE: Final = 500
 _IDS: Final = 20_000
+#: The length from which on a text stands nowhere by chance.
+_NO_CHANCE: Final = 8
 
 _USER: Final = "SELECT CAST(row_to_json(u) AS text) FROM users u WHERE user_id = :user_id"
 _SUPPRESSIONS: Final = """
@@ -72,8 +75,8 @@ _FIND: Final = {
 }
 
 
-def export(engine: Engine, user_id: str) -> Iterator[bytes] | None:
-    """A user's data as JSON, in pieces; None where there is no such user.
+def export(engine: Engine, user_id: str, *, reveals: bool = False) -> Iterator[bytes] | None:
+    """A user's data as JSON, in pieces; None where there is no such user. `reveals`: with the credentials in addresses.
 
     An object: `exported_at`, `user` (with preferences), `suppressions` and `opt_outs` of their addresses,
     `notifications` (each with `attempt_log`, `dead_letters` and `attachments`), `events` that name them, messages in
@@ -81,7 +84,19 @@ def export(engine: Engine, user_id: str) -> Iterator[bytes] | None:
     """
     with engine.connect() as connection:
         person = people(connection, [user_id]).get(user_id)
-    return None if person is None else _pieces(engine, person)
+    if person is None:
+        return None
+    pieces = _pieces(engine, person)
+    # Each row is one piece.
+    return pieces if reveals else _masked(pieces, person)
+
+
+def _masked(pieces: Iterator[bytes], person: Person) -> Iterator[bytes]:
+    """Return the pieces of a document with the credentials of a person's addresses masked, wherever they stand."""
+    addresses = [address for channel in Channel for address in person.addresses(channel)]
+    # A short one would be found in ids.
+    secrets = {each for address in addresses for each in secrets_of(address) if len(each) >= _NO_CHANCE}
+    return (masked_json(piece.decode(), secrets).encode() for piece in pieces)
 
 
 def _pieces(engine: Engine, person: Person) -> Iterator[bytes]:

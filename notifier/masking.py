@@ -21,6 +21,7 @@ MASK: Final = "***"
 # A scheme with one slash is taken for a chat service's too (`notifier.addresses`).
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://?)([^/?#\\]*)(.*)", re.DOTALL)
 _WEB: Final = frozenset({"http", "https"})
+_HOST: Final = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 _MASKED_PART: Final = re.compile(r"""(?:^|[/:@=\["])\*\*\*(?:$|[/:@?&;#\]"])""")
 _QUERY: Final = re.compile(r"(?=[?#])")
 _BETWEEN_PARAMETERS: Final = re.compile(r"([&;#])")
@@ -84,7 +85,10 @@ def is_masked(address: str) -> bool:
 
 def masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers that somebody set with their values masked, but for a few whose values are surely no secret."""
-    return {name: value if name.strip().lower() in _HARMLESS_HEADERS else MASK for name, value in headers.items()}
+    return {
+        name: MASK if value.strip() and name.strip().lower() not in _HARMLESS_HEADERS else value
+        for name, value in headers.items()
+    }
 
 
 @lru_cache(maxsize=4096)
@@ -97,7 +101,7 @@ def _masked_url(url: str) -> str:
         return f"{scheme}://{MASK}"
     _, at, host = authority.rpartition("@")
     # Some readers take a backslash for a slash, or a single one for two: to them the host is another.
-    if slashes == ":/" or "\\" in rest:
+    if slashes == ":/" or "\\" in rest or not _HOST.fullmatch(host):
         return f"{scheme}://{MASK}"
     shown = f"{scheme}://{MASK}@{host}" if at else f"{scheme}://{host}"
     path, *query = _QUERY.split(rest, maxsplit=1)

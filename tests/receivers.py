@@ -49,6 +49,7 @@ class HttpReceiver:
         self._answers: dict[str, list[Answer]] = {}
         self._requests: dict[str, list[Received]] = defaultdict(list)
         self._lock = threading.Lock()
+        self._echoing: set[str] = set()
         #: Paths whose requests are left without an answer until `release`.
         self._held: dict[str, threading.Event] = {}
         receiver = self
@@ -69,8 +70,12 @@ class HttpReceiver:
                 self.send_response(code)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("content-length", "0")
+                said = b""
+                if self.path in receiver._echoing:
+                    said = f"{self.requestline}\n{self.headers}".encode()
+                self.send_header("content-length", str(len(said)))
                 self.end_headers()
+                self.wfile.write(said)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -104,6 +109,11 @@ class HttpReceiver:
         """Answer the requests to a path with these, one after the other; the last one stays."""
         with self._lock:
             self._answers[path] = [each if isinstance(each, tuple) else (each, {}) for each in answers]
+
+    def echo(self, path: str, status: int) -> None:
+        """Answer the requests to a path with what they were: their first line and their headers."""
+        self._echoing.add(path)
+        self.answer(path, status)
 
     def hold(self, path: str) -> Callable[[], None]:
         """Leave requests to a path without an answer; returns what lets them go."""

@@ -1,5 +1,6 @@
 """An event that is posted is delivered: over real wires, on every channel."""
 
+import base64
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from standardwebhooks import Webhook
 
 from notifier.ids import new_id
 from tests.receivers import HttpReceiver, SmtpReceiver
-from tests.running import Running, reaches, wait_for
+from tests.running import Running, made_of, reaches, wait_for
 
 
 def test_an_email_arrives(system: Running, smtp: SmtpReceiver) -> None:
@@ -68,6 +69,45 @@ def test_a_webhook_arrives_signed_and_as_it_was_sent(system: Running, http: Http
     assert received.json["timestamp"] == "2026-11-21T09:00:00Z"
     assert received.json["id"] == answer.json()["id"]
     Webhook(system.environment["NOTIFIER_WEBHOOK_SECRET"]).verify(received.body, received.headers)
+
+
+def test_an_answer_that_repeats_credentials_is_kept_without_them(system: Running, http: HttpReceiver) -> None:
+    direct = "/repeats-direct?token=s3crettok&page=2"
+    basic = base64.b64encode(b"ada:s3cretpw").decode()
+    http.echo(direct, 410)
+    url = http.url(direct).replace("http://", "http://ada:s3cretpw@")
+    found = system.finished(system.event(recipient=url, channel="webhook"))
+    [received] = http.received(direct)
+    assert received.headers["authorization"] == f"Basic {basic}"
+    excerpt = found["attempt_log"][0]["response_excerpt"]
+    assert excerpt.startswith("POST /repeats-direct?token=***&page=2 HTTP/1.1")
+    assert "authorization: Basic ***" in excerpt.replace("Authorization", "authorization")
+    assert found["recipient"] == http.url(direct).replace("http://", "http://***@").replace("s3crettok", "***")
+
+    http.echo("/repeats-own", 422)
+    subscription = {
+        "url": http.url("/repeats-own").replace("http://", "http://ada:s3cretpw@"),
+        "event_types": ["repeats.it"],
+    }
+    subscription |= {"headers": {"X-Key": "s3cretkey", "Accept": "text/plain"}, "permanent_statuses": [422]}
+    made = system.post("/api/v1/subscriptions", subscription)
+    assert made.status_code == 201, made.text
+    own = reaches(system, made_of(system, "repeats.it", {})[0]["id"], "failed")
+    [received] = http.received("/repeats-own")
+    assert received.headers["x-key"] == "s3cretkey"
+    assert "Key: ***" in own["attempt_log"][0]["response_excerpt"].replace("key: ***", "Key: ***")
+    assert "text/plain" in own["attempt_log"][0]["response_excerpt"]
+    revealed = system.get(f"/api/v1/notifications/{found['id']}?reveal=1").json()
+    assert revealed["recipient"] == url
+    said = [system.get(f"/api/v1/notifications/{each['id']}").text for each in (found, own)]
+    said += [str(system.dead_letter(each["event_id"])) for each in (found, own)]
+    said += [made.text, str(revealed["attempt_log"])]
+    for each in said:
+        for secret in ("s3cret", basic):
+            assert secret not in each
+    kept = system.sql("SELECT CAST(row_to_json(a) AS text) FROM attempts a WHERE response_excerpt LIKE '%/repeats-%'")
+    assert len(kept) == 2
+    assert "s3cret" not in str(kept)
 
 
 def content_of(system: Running, notification_id: str) -> tuple[int, dict[str, Any]]:

@@ -8,10 +8,11 @@ from marshmallow import ValidationError, fields, post_load, validate
 from api.schemas.fields import AddressFilter, StrictBoolean, Timestamp, name
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE
+from api.schemas.shown import Shown, for_readers
 from notifier.channels import Channel
 
 
-class DeadLetterSchema(ma.Schema):
+class DeadLetterSchema(Shown):
     """What failed for good, and why."""
 
     id = fields.UUID()
@@ -20,7 +21,7 @@ class DeadLetterSchema(ma.Schema):
     channel = fields.String(allow_none=True)
     event_type = fields.String(allow_none=True)
     reason = fields.String(metadata={"example": "retries_exhausted"})
-    error = fields.String(allow_none=True)
+    error = fields.String(allow_none=True, metadata=for_readers())
     attempts = fields.Integer()
     created_at = Timestamp()
     requeued_at = Timestamp(allow_none=True)

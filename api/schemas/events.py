@@ -8,6 +8,7 @@ from api.schemas.fields import AddressFilter, JsonText, Timestamp, name
 from api.schemas.notifications import NotificationSchema
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
+from api.schemas.shown import Shown, for_readers
 from notifier.channels import EventStatus
 from notifier.patterns import OURS
 
@@ -84,15 +85,15 @@ class BatchAnswerSchema(ma.Schema):
     items = fields.List(fields.Nested(BatchItemSchema))
 
 
-class EventOutSchema(ma.Schema):
+class EventOutSchema(Shown):
     """An event as it was accepted."""
 
     id = fields.UUID()
     event_type = fields.String()
     source = fields.String(metadata={"description": "The source of the key that posted it: by default the key's name."})
     status = fields.String(validate=validate.OneOf(list(EventStatus)))
-    payload = JsonText()
-    recipient = fields.String(allow_none=True)
+    payload = JsonText(allow_none=True, metadata=for_readers("As it was written.", type="object"))
+    recipient = fields.String(allow_none=True, metadata=for_readers())
     channel = fields.String(allow_none=True)
     user_id = fields.String(allow_none=True)
     category = fields.String(allow_none=True)
@@ -100,16 +101,16 @@ class EventOutSchema(ma.Schema):
     priority = fields.String()
     send_at = Timestamp(allow_none=True)
     expires_at = Timestamp(allow_none=True)
-    cancellation_key = fields.String(allow_none=True)
+    cancellation_key = fields.String(allow_none=True, metadata=for_readers())
     target_date = Timestamp(allow_none=True)
     lead_time = fields.List(fields.String(), allow_none=True)
     timezone = fields.String(allow_none=True)
     template = fields.String(allow_none=True)
-    dedup_key = fields.String(allow_none=True)
+    dedup_key = fields.String(allow_none=True, metadata=for_readers())
     dedup_window = fields.String(allow_none=True)
     dedup_scope = fields.String(allow_none=True)
     on_ambiguous = fields.String(allow_none=True)
-    idempotency_key = fields.String(allow_none=True)
+    idempotency_key = fields.String(allow_none=True, metadata=for_readers())
     request_id = fields.String(allow_none=True, metadata={"description": "The request that brought it."})
     occurred_at = Timestamp(allow_none=True)
     created_at = Timestamp()

@@ -10,10 +10,18 @@ from marshmallow import ValidationError, fields, validate
 from notifier.addresses import normalised, sought
 from notifier.channels import Channel
 from notifier.durations import parse_iso
+from notifier.masking import MASK
 from notifier.patterns import USER_ID
 from notifier.providers.mailboxes import NotAMailbox, mailbox
+from notifier.redaction import holds_mask
 from notifier.times import parse_rfc3339, rfc3339
 from notifier.zones import zone
+
+
+def check_for_masks(value: object, name: str) -> None:
+    """Raise ValidationError where a text shows `***` for the credentials in a URL: so we showed it."""
+    if holds_mask(value):
+        raise ValidationError(f"A URL in it is as it was shown, with {MASK} for the credentials: give it whole.", name)
 
 
 class Timestamp(fields.Field[datetime]):

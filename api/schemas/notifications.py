@@ -9,6 +9,7 @@ from api.schemas.attachments import AttachmentSchema
 from api.schemas.fields import AddressFilter, JsonText, Mailbox, Timestamp, name, user_id
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
+from api.schemas.shown import Shown, for_readers
 from notifier.channels import Channel, Status
 from notifier.plans import Strategy
 from notifier.providers import Outcome
@@ -141,13 +142,12 @@ class PinnedTemplateSchema(ma.Schema):
     version = fields.Integer()
 
 
-def _by_name(values: dict[str, Any], description: str, example: dict[str, Any]) -> JsonText:
+def _by_name(values: dict[str, Any], metadata: dict[str, Any]) -> JsonText:
     """An object of an HTTP call, null where there was none."""
-    metadata = {"type": "object", "additionalProperties": values, "description": description, "example": example}
-    return JsonText(allow_none=True, metadata=metadata)
+    return JsonText(allow_none=True, metadata={"type": "object", "additionalProperties": values, **metadata})
 
 
-class AttemptSchema(ma.Schema):
+class AttemptSchema(Shown):
     """One call to a provider."""
 
     number = fields.Integer(metadata={"description": "From 1."})
@@ -156,40 +156,45 @@ class AttemptSchema(ma.Schema):
     status_code = fields.Integer(allow_none=True)
     message_id = fields.String(
         allow_none=True,
-        metadata={
-            "description": "What the provider calls the message, where it says so: its support knows it by that."
-        },
+        metadata=for_readers("What the provider calls the message, where it says so: its support knows it by that."),
     )
-    error = fields.String(allow_none=True)
-    response_excerpt = fields.String(allow_none=True)
+    error = fields.String(allow_none=True, metadata=for_readers())
+    response_excerpt = fields.String(allow_none=True, metadata=for_readers("The beginning of the answer's body."))
     duration_ms = fields.Float(allow_none=True)
     started_at = Timestamp(allow_none=True)
     request_headers = _by_name(
         {"type": "string"},
-        "The headers that we set, of a webhook; whatever may be a secret is `***`.",
-        {"content-type": "application/json", "webhook-signature": "v1,***"},
+        for_readers(
+            "The headers that we set, of a webhook; whatever may be a secret is `***`.",
+            example={"content-type": "application/json", "webhook-signature": "v1,***"},
+        ),
     )
     response_headers = _by_name(
         {"type": "string"},
-        "The headers of the answer: the first 30 lines, values cut to 256 characters, 4 KiB in all; cookies and what"
-        " else may be a secret are `***`. Null where there was no answer.",
-        {"server": "nginx", "set-cookie": "***"},
+        for_readers(
+            "The headers of the answer: the first 30 lines, values cut to 256 characters, 4 KiB in all; cookies and"
+            " what else may be a secret are `***`. Null where there was no answer.",
+            example={"server": "nginx", "set-cookie": "***"},
+        ),
     )
     timing = _by_name(
         {"type": "number", "nullable": True},
-        "Milliseconds from the beginning of the call to the end of each phase; null for one that was not reached or did"
-        " not happen: a connection that was kept has no `dns_ms`, `connect_ms` and `tls_ms`, http no `tls_ms`.",
-        {"dns_ms": 1.2, "connect_ms": 20.5, "tls_ms": 61.0, "first_byte_ms": 95.3, "total_ms": 95.4},
+        {
+            "description": "Milliseconds from the beginning of the call to the end of each phase; null for one that was"
+            " not reached or did not happen: a connection that was kept has no `dns_ms`, `connect_ms` and `tls_ms`,"
+            " http no `tls_ms`.",
+            "example": {"dns_ms": 1.2, "connect_ms": 20.5, "tls_ms": 61.0, "first_byte_ms": 95.3, "total_ms": 95.4},
+        },
     )
 
 
-class NotificationSchema(ma.Schema):
+class NotificationSchema(Shown):
     """A notification and where it stands."""
 
     id = fields.UUID()
     event_id = fields.UUID(allow_none=True)
     user_id = fields.String(allow_none=True)
-    recipient = fields.String(allow_none=True)
+    recipient = fields.String(allow_none=True, metadata=for_readers("The address that it goes to."))
     channel = fields.String(allow_none=True, validate=validate.OneOf(list(Channel)))
     category = fields.String(allow_none=True)
     critical = fields.Boolean()
@@ -219,13 +224,13 @@ class NotificationSchema(ma.Schema):
     lead_time = fields.String(allow_none=True)
     send_at = Timestamp(allow_none=True)
     expires_at = Timestamp(allow_none=True)
-    cancellation_key = fields.String(allow_none=True)
+    cancellation_key = fields.String(allow_none=True, metadata=for_readers())
     follows = fields.UUID(
         allow_none=True, metadata={"description": "The notification on the channel before, which was of no use."}
     )
 
 
-class EarlierSendSchema(ma.Schema):
+class EarlierSendSchema(Shown):
     """The state of a notification when somebody had it sent again, and who that was."""
 
     how = fields.String(validate=validate.OneOf(list(How)))
@@ -233,13 +238,13 @@ class EarlierSendSchema(ma.Schema):
     asked_at = Timestamp()
     status = fields.String(validate=validate.OneOf(list(Status)))
     reason = fields.String(allow_none=True)
-    explanation = fields.String(allow_none=True)
+    explanation = fields.String(allow_none=True, metadata=for_readers())
     sent_at = Timestamp(allow_none=True)
     delivered_at = Timestamp(allow_none=True)
     attempts = fields.Integer(metadata={"description": "Provider calls until then."})
 
 
-class ReceiptSchema(ma.Schema):
+class ReceiptSchema(Shown):
     """A receipt from a provider, after it accepted a message."""
 
     provider = fields.String()
@@ -252,8 +257,8 @@ class ReceiptSchema(ma.Schema):
     )
     happened_at = Timestamp(metadata={"description": "By the provider's clock, where it says when."})
     taken_at = Timestamp(metadata={"description": "When we were told, the first time."})
-    error = fields.String(allow_none=True, metadata={"description": "Of a bounce: why."})
-    message_id = fields.String(allow_none=True, metadata={"description": "What the provider calls the message."})
+    error = fields.String(allow_none=True, metadata=for_readers("Of a bounce: why."))
+    message_id = fields.String(allow_none=True, metadata=for_readers("What the provider calls the message."))
     applied = fields.Boolean(
         metadata={"description": "Whether it counted; not where it came too late, too early or said what was known."}
     )
@@ -262,22 +267,22 @@ class ReceiptSchema(ma.Schema):
 class NotificationWithAttemptsSchema(NotificationSchema):
     """A notification with its attempts, and its state each time that it was sent again."""
 
-    explanation = fields.String(metadata={"description": "Where it stands and why, in words."})
+    explanation = fields.String(allow_none=True, metadata=for_readers("Where it stands and why, in words."))
     attempt_log = fields.List(fields.Nested(AttemptSchema))
     judged = JsonText(
         allow_none=True,
-        metadata={
-            "type": "object",
-            "description": "The last rule of its recipient that put it off or stopped it, also once it was sent: `rule`"
+        metadata=for_readers(
+            "The last rule of its recipient that put it off or stopped it, also once it was sent: `rule`"
             " (`quiet_hours`, `category`, `channel`, `suppression`), `local_time` with its offset and `timezone` as"
             " they were judged then, and an `explanation`. Null: none has.",
-            "example": {
+            type="object",
+            example={
                 "rule": "quiet_hours",
                 "local_time": "2026-11-21T23:10:00+01:00",
                 "timezone": "Europe/Berlin",
                 "explanation": "Quiet hours for sms, 22:00–07:00 Europe/Berlin, until 2026-11-22T06:00:00Z.",
             },
-        },
+        ),
     )
     receipts = fields.List(
         fields.Nested(ReceiptSchema),

@@ -5,7 +5,7 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import LeadTimes, StrictBoolean, Timestamp
+from api.schemas.fields import LeadTimes, StrictBoolean, Timestamp, check_for_masks
 from api.schemas.scheduling import CATEGORY, TEMPLATE_NAME
 from notifier.channels import Channel, Priority
 from notifier.paths import compiled
@@ -18,6 +18,7 @@ class Path(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
         text = str(super()._deserialize(value, attr, data, **kwargs))
+        check_for_masks(text, "_schema")
         try:
             compiled(text)
         except ValueError as error:

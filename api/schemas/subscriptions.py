@@ -7,15 +7,14 @@ import marshmallow as ma
 import orjson
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.auth import caller
 from api.resources import OptionalBody
 from api.schemas.fields import Address, StrictBoolean, StrictNumber, Timestamp
 from api.schemas.pages import PageQuery
 from api.schemas.routes import Path, Pattern
-from notifier.addresses import without_password
+from api.schemas.shown import Shown, for_readers
+from api.showing import reveals
 from notifier.channels import Channel, Status
-from notifier.keys import Scope
-from notifier.providers.headers import MASK
+from notifier.masking import MASK, masked_headers
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
@@ -56,6 +55,8 @@ def _wrong_with_header(name: str, value: object) -> str | None:
         return "This header is ours."
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
         return "Not the value of a header: at most 1024 printable ASCII characters."
+    if value.strip() == MASK:
+        return f"This is how its value is shown ({MASK}): give the value itself."
     return None
 
 
@@ -123,35 +124,30 @@ class SubscriptionChanges(SubscriptionFields):
             raise ValidationError("Give something to change.")
 
 
-def _shown_url(row: Any) -> str:  # noqa: ANN401 -- a Subscription
-    return str(row.url) if Scope.ADMIN in caller().scopes else without_password(row.url)
-
-
 def _shown_headers(row: Any) -> dict[str, str]:  # noqa: ANN401 -- a Subscription
     try:
         headers: dict[str, str] = dict(orjson.loads(row.headers))
     except (ValueError, TypeError):  # stored by somebody else: it costs no page, and its webhooks say why they fail
         return {}
-    return headers if Scope.ADMIN in caller().scopes else dict.fromkeys(headers, MASK)
+    return headers if reveals() else masked_headers(headers)
 
 
-class SubscriptionSchema(ma.Schema):
+class SubscriptionSchema(Shown):
     """A subscription. Its secret is shown when it is made and when it is rotated only."""
 
     id = fields.UUID()
-    url = fields.Function(
-        _shown_url, metadata={"type": "string", "description": "Without its user and password but for `admin`."}
-    )
+    url = fields.String(allow_none=True, metadata=for_readers())
     event_types = fields.List(fields.String())
-    filter = fields.String(allow_none=True)
-    description = fields.String(allow_none=True)
+    filter = fields.String(allow_none=True, metadata=for_readers())
+    description = fields.String(allow_none=True, metadata=for_readers())
     headers = fields.Function(
         _shown_headers,
-        metadata={
-            "type": "object",
-            "additionalProperties": {"type": "string"},
-            "description": "Their values are `***` but for `admin`.",
-        },
+        metadata=for_readers(
+            "Their values are `***`, but for a few that are surely no secret.",
+            type="object",
+            additionalProperties={"type": "string"},
+            nullable=True,
+        ),
     )
     rate_limit_per_second = fields.Float(allow_none=True)
     permanent_statuses = fields.List(

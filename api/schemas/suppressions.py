@@ -7,6 +7,7 @@ from marshmallow import RAISE, ValidationError, fields, validate, validates_sche
 
 from api.schemas.fields import AddressFilter, Timestamp, name
 from api.schemas.pages import PageQuery
+from api.schemas.shown import Shown, for_readers
 from notifier.addresses import normalised, normalised_from_query
 from notifier.channels import Channel
 
@@ -50,13 +51,13 @@ class LiftSchema(_AddressFields):
     normalise = staticmethod(normalised_from_query)
 
 
-class SuppressionOutSchema(ma.Schema):
+class SuppressionOutSchema(Shown):
     """An address on the suppression list."""
 
     id = fields.UUID()
     channel = fields.String()
-    address = fields.String()
-    reason = fields.String()
+    address = fields.String(allow_none=True, metadata=for_readers())
+    reason = fields.String(allow_none=True, metadata=for_readers())
     until = Timestamp(allow_none=True)
     created_at = Timestamp()
 

@@ -5,7 +5,7 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import Mailbox, Timestamp
+from api.schemas.fields import Mailbox, Timestamp, check_for_masks
 from api.schemas.pages import PageQuery
 from api.schemas.users import Locale
 from notifier.channels import Channel
@@ -46,6 +46,8 @@ class TemplateSchema(ma.Schema):
     @validates_schema(skip_on_field_errors=True)
     def _check_parts(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
         data["locale"] = data["locale"] or DEFAULT
+        for name in ("subject", "text", "html"):
+            check_for_masks(data[name], name)
         if data["channel"] is not Channel.EMAIL:
             for attribute, field in (("html", "html"), ("sender", "from"), ("reply_to", "reply_to")):
                 if data[attribute] is not None:

@@ -15,10 +15,12 @@ from api.schemas.fields import (
     StrictBoolean,
     Timestamp,
     Zone,
+    check_for_masks,
     user_id,
 )
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import CATEGORY
+from api.schemas.shown import Shown, for_readers
 from notifier.channels import Channel
 from notifier.preferences import REST
 
@@ -53,20 +55,24 @@ class UserSchema(ma.Schema):
     locale = Locale(load_default=None, allow_none=True, metadata={"example": "pt-BR"})
     attributes = fields.Dict(load_default=dict, metadata={"description": "Whatever templates want to know."})
 
+    @validates_schema(skip_on_field_errors=True)
+    def _check_attributes(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        check_for_masks(data["attributes"], "attributes")
+
     @post_load
     def _each_token_once(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
         return {**data, "push_tokens": list(dict.fromkeys(data["push_tokens"]))}
 
 
-class UserOutSchema(ma.Schema):
+class UserOutSchema(Shown):
     """A user."""
 
     user_id = fields.String()
-    email = fields.String(allow_none=True)
-    phone = fields.String(allow_none=True)
-    push_tokens = fields.List(fields.String())
-    webhook_url = fields.String(allow_none=True)
-    chat_url = fields.String(allow_none=True)
+    email = fields.String(allow_none=True, metadata=for_readers())
+    phone = fields.String(allow_none=True, metadata=for_readers())
+    push_tokens = fields.List(fields.String(), metadata=for_readers())
+    webhook_url = fields.String(allow_none=True, metadata=for_readers())
+    chat_url = fields.String(allow_none=True, metadata=for_readers())
     timezone = fields.String(allow_none=True)
     locale = fields.String(allow_none=True)
     attributes = JsonText()

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from deploy.commands.auditing import audited, user
 from deploy.commands.group import Command, on_a_stack, parts
+from deploy.commands.revealing import revealing
 from deploy.terminal import progress, say, show_fields, show_table
 from notifier import deadletters, resending
 from notifier.channels import Channel
@@ -64,6 +65,7 @@ def dlq() -> None:
 
 @dlq.command("list")
 @on_a_stack
+@revealing()
 @filtering
 @click.option("--requeued", is_flag=True, help="Those that were requeued, instead of those that stand.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
@@ -89,6 +91,7 @@ def list_letters(limit: int, requeued: bool, **filters: Any) -> None:  # noqa: A
 
 @dlq.command()
 @on_a_stack
+@revealing("letter_id")
 @click.argument("letter_id", type=click.UUID)
 def show(letter_id: UUID) -> None:
     """Show one dead letter, with all that is known of it."""

@@ -7,7 +7,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from deploy.commands.group import on_a_stack, parts
-from deploy.terminal import printable, say
+from deploy.commands.revealing import revealing
+from deploy.terminal import printable, say, shown_address
 from notifier.addresses import sought
 from notifier.channels import Channel
 from notifier.models import OutboxMessage
@@ -16,6 +17,7 @@ from notifier.times import rfc3339
 
 @click.command()
 @on_a_stack
+@revealing("recipient")
 @click.option("--channel", type=click.Choice([channel.value for channel in Channel]), help="Only this channel.")
 @click.option("--recipient", help="Only this recipient.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
@@ -31,7 +33,7 @@ def outbox(channel: str | None, recipient: str | None, limit: int) -> None:
     if not messages:
         say("The outbox is empty.")
     for message in reversed(messages):
-        say(f"{message.channel} to {message.recipient}, {rfc3339(message.created_at)}", bold=True)
+        say(f"{message.channel} to {shown_address(message.recipient)}, {rfc3339(message.created_at)}", bold=True)
         say(f"notification {message.notification_id}")
         text = "\n\n".join(filter(None, (message.subject and printable(message.subject), message.text)))
         # Set in, so that no text passes for the head of another message.

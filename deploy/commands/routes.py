@@ -1,5 +1,6 @@
 """Routes from a file: `manage.py routes load|export`."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from api.problems import flattened
 from api.schemas.routes import RouteSchema
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
-from deploy.terminal import is_encodable, printable, say
+from deploy.commands.revealing import revealing
+from deploy.terminal import is_encodable, printable, reveals_credentials, say
 from notifier import routes as stored
 from notifier.errors import Invalid
+from notifier.redaction import masked_json
 from notifier.strict_json import check_text
 
 #: The largest file of routes, in bytes.
@@ -159,11 +162,17 @@ def load(file: Path, prune: bool, dry_run: bool) -> None:
 
 @routes.command()
 @on_a_stack
+@revealing()
 @click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path), required=False)
 def export(file: Path | None) -> None:
-    """Write all routes as YAML, to a file or to standard output; 'load' reads it."""
+    """Write all routes as YAML, to a file or to standard output; 'load' reads it.
+
+    A route that names a chat URL or another with credentials is loaded again only as --reveal writes it.
+    """
     with parts().engine.connect() as connection:
         found = {name: _said(definition) for name, definition in stored.definitions(connection).items()}
+    if not reveals_credentials():
+        found = json.loads(masked_json(json.dumps(found)))
     text = yaml.safe_dump({"routes": found}, sort_keys=False, allow_unicode=True)
     if file is None:
         # Data for programs, that people see too: where either would not get all of it as it is, in YAML's escapes.

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from config.providers import make_providers
 from config.settings import Settings
 from deploy.commands.group import on_a_stack, parts
+from deploy.commands.revealing import revealing
 from deploy.terminal import say, show_table
 from notifier import looking
 from notifier.breakers import Standing, standings
@@ -100,6 +101,7 @@ def _tell_of_recipient(engine: Engine, channel: Channel, recipient: str) -> None
 
 @click.command()
 @on_a_stack
+@revealing("asked")
 @click.argument("asked", metavar="ID|ADDRESS|USER|REQUEST")
 def why(asked: str) -> None:
     """Say why a notification did not arrive, arrived twice, or came at that hour.

@@ -20,6 +20,7 @@ _MASKED = {
     "http://a:s3c@ret:x@example.com/?a=1": "http://***@example.com/?a=1",
     "HTTPS://a:s3cret@EXAMPLE.com/": "HTTPS://***@EXAMPLE.com/",
     "https://a:s3cret@[2001:db8::1]:8443/x": "https://***@[2001:db8::1]:8443/x",
+    "https://a:s3cret/b@example.com": "https://***",
     "https:/a:s3cret@example.com": "https://***",
     "https://example.com\\@s3cret/": "https://***",
     # Parameters with names of secrets, however written.

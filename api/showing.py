@@ -1,0 +1,44 @@
+"""What an answer shows to its caller: addresses to those who may read, and to others what they gave themselves."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from flask import g
+
+from api.auth import caller
+from notifier.keys import Scope
+
+#: The query parameter by which an administrator asks to see credentials.
+REVEAL: Final = "reveal"
+
+
+def shows_addresses() -> bool:
+    """Return whether the caller may see the addresses and texts of what it did not give itself."""
+    return Scope.READ in caller().scopes
+
+
+def reveals() -> bool:
+    """Return whether an administrator asks to see credentials too."""
+    return getattr(g, "reveals", False) is True
+
+
+def remember_given(fields: Mapping[str, Any]) -> None:
+    """Remember the fields that this request brought, in the form in which they are kept: it may have them back."""
+    g.given = frozenset(_texts(fields)) | getattr(g, "given", frozenset())
+
+
+def was_given(value: object) -> bool:
+    """Return whether this request brought a value itself."""
+    return value in getattr(g, "given", frozenset())
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Return every text within some fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
