@@ -372,6 +372,15 @@ def mailbox_at(port: int, more: str = "", password: str = "secret") -> imap_mail
     return imap_mailbox.parse(f"imap://reader:{password}@127.0.0.1:{port}/Bounces?tls=none{more}")
 
 
+def test_no_login_is_sent_to_a_mailbox_where_others_can_read_it() -> None:
+    with imap({7: b"x"}) as server:
+        address = imap_mailbox.parse(f"imap://reader:hunter2@127.0.0.1:{server.port}/Bounces")
+        with pytest.raises(imap_mailbox.MailboxError, match="offers no TLS") as refused:
+            imap_mailbox.read_new(address, lambda _: None)
+        assert "hunter2" not in str(refused.value)
+        assert not [command for command in server.commands if "LOGIN" in command or "hunter2" in command]
+
+
 def test_mails_are_marked_once_they_are_taken() -> None:
     mails = {uid: b"mail %d" % uid for uid in range(1, 121)}
     with imap(mails) as server:

@@ -236,8 +236,8 @@ def test_a_mail_server_is_logged_in_to(engine: Engine) -> None:
     with receivers.listening(refusing.talk) as one, receivers.listening(willing.talk) as other:
         wrong, right, away = _email(
             engine,
-            f"smtp://u:s3cret@127.0.0.1:{one.port}",
-            f"smtp://u:s3cret@127.0.0.1:{other.port}?name=ok",
+            f"smtp://u:s3cret@127.0.0.1:{one.port}?tls=none",
+            f"smtp://u:s3cret@127.0.0.1:{other.port}?tls=none&name=ok",
             f"smtp://{NOBODY}?name=away",
         )
         wait_for(lambda: "QUIT" in willing.heard)

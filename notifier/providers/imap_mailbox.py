@@ -17,6 +17,7 @@ _DEADLINE: Final = 120.0
 #: Seconds that one answer may keep us waiting.
 _TIMEOUT: Final = 30.0
 _BATCH: Final = 50
+_NO_TLS: Final = "offers no TLS, so that no login is sent to it; tls=none in NOTIFIER_BOUNCES would send it unencrypted"
 _FORM: Final = "imaps://user:password@host/INBOX, or imap:// with tls=starttls or tls=none"
 
 
@@ -115,6 +116,8 @@ def _connected(address: Address, deadline: float) -> Iterator[imaplib.IMAP4]:
     watchdog.start()
     try:
         if address.tls == "starttls":
+            if "STARTTLS" not in imap.capabilities:
+                raise MailboxError(f"{address.host} {_NO_TLS}")
             imap.starttls(context)
         imap.login(address.username, address.password)
         _expect(imap.select(f'"{address.folder}"'))

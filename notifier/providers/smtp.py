@@ -52,8 +52,8 @@ class Smtp:
         """`sender`: `name@domain` or `Name <name@domain>`. `timeout`: seconds that one email may take in all.
         `connections`: emails in flight in each `send`.
 
-        `tls`: "starttls" where the server offers it (unencrypted, the password too, where it does not), "required"
-        or not at all, "implicit" from the first byte, "none". Raises ValueError.
+        `tls`: "starttls" where the server offers it (unencrypted where it does not, and then without a login, which
+        fails), "required" or not at all, "implicit" from the first byte, "none". Raises ValueError.
         """
         if not f"{username or ''}{password or ''}".isascii():
             raise ValueError("has a user or password with other than ASCII characters")  # smtplib sends no others

@@ -5,6 +5,7 @@
 | 2xx to the end of DATA                                      | accepted                                         |
 | 530, 534, 535, 538 anywhere (we are to log in)              | unsent, the provider's fault                     |
 | any refusal before MAIL: banner (521, 554 too), EHLO, TLS, AUTH | unsent, the provider's fault                 |
+| no TLS, where there is a login and no `tls=none`            | unsent, the provider's fault; no login is sent   |
 | 421, which ends the connection                              | unsent, the provider's fault                     |
 | X.1.7, X.1.8 (the sender's address)                         | 5xx: rejected; 4xx: unsent                       |
 | X.2.3, X.3.4 (too large)                                    | 5xx: rejected; 4xx: unsent                       |
@@ -52,6 +53,10 @@ _SYSTEM: Final = 3
 _OPTIONS: Final = ("SMTPUTF8", "BODY=8BITMIME")
 #: The longest that one address of the server may take to connect to, in seconds.
 _CONNECT_TIMEOUT: Final = 10.0
+
+_NO_TLS: Final = (
+    "the server offers no TLS, so that no login is sent to it; tls=none in the DSN would send it unencrypted"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +186,7 @@ class Connection(smtplib.SMTP):
                 raise smtplib.SMTPConnectError(code, reply)
             self.ehlo_or_helo_if_needed()
             self._secure()
-            if self._server.username is not None and self._server.password is not None:
-                self.login(self._server.username, self._server.password)
+            self._log_in()
         except (OSError, ValueError) as error:  # all of smtplib, ssl and socket; a host that is no name
             self.close()
             if isinstance(error, smtplib.SMTPResponseException):
@@ -196,6 +200,18 @@ class Connection(smtplib.SMTP):
         if wanted == "required" or (wanted == "starttls" and self.has_extn("starttls")):
             self.starttls(context=self._server.context)
             self.ehlo_or_helo_if_needed()
+
+    def _log_in(self) -> None:
+        """Log in where there is a login, and never where others can read along unless `tls=none` says so.
+
+        A server that offers no TLS may be one on the way, which has struck the offer out.
+        """
+        username, password = self._server.username, self._server.password
+        if username is None or password is None:
+            return
+        if self._server.tls != "none" and not isinstance(self.sock, ssl.SSLSocket):
+            raise smtplib.SMTPException(_NO_TLS)
+        self.login(username, password)
 
     def _transact(self, letter: Letter) -> tuple[int, bytes]:
         """The commands of a transaction; returns the last reply. Raises _Refusal or OSError."""

@@ -391,6 +391,31 @@ def test_it_logs_in_with_what_the_dsn_says(make: Make, certificate: receivers.Ce
     assert len(mailbox.envelopes) == 1
 
 
+@pytest.mark.parametrize(("tls", "error"), [("starttls", "offers no TLS"), ("required", "STARTTLS")])
+def test_no_login_is_sent_where_others_can_read_it(make: Make, tls: str, error: str) -> None:
+    """Nor where the offer of TLS was struck out on the way, or a server knows no more than HELO."""
+    for replies in (
+        {"EHLO": b"250-here\r\n250 AUTH PLAIN LOGIN"},
+        {"EHLO": b"250-here\r\n250-XXXXXXXA\r\n250 AUTH PLAIN"},
+        {"EHLO": b"502 what", "HELO": b"250 here"},
+    ):
+        server = receivers.MailServer({**replies, "AUTH": b"235 welcome"})
+        with receivers.listening(server.talk) as listening:
+            result = post(make(listening.port, tls=tls, username="user", password="hunter2"))
+        assert (result.outcome, result.fault) == (Outcome.UNSENT, Fault.PROVIDER)
+        assert result.error is not None
+        assert error in result.error
+        assert {line.split()[0] for line in server.heard} <= {"EHLO", "HELO", "QUIT", "STARTTLS"}
+
+
+def test_a_login_without_tls_is_sent_where_that_is_wanted(make: Make) -> None:
+    server = receivers.MailServer({"EHLO": b"250-here\r\n250 AUTH PLAIN", "AUTH": b"235 welcome"})
+    with receivers.listening(server.talk) as listening:
+        provider = make(listening.port, tls="none", username="user", password="hunter2")
+        assert post(provider).outcome is Outcome.ACCEPTED
+        provider.close()
+
+
 def test_a_server_that_offers_no_login_is_unsent(make: Make) -> None:
     with receivers.mail() as (port, _):
         result = post(make(port, username="user", password="hunter2"))
