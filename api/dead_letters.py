@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from api.auth import caller, requires
 from api.pages import page
 from api.parts import parts
+from api.permits import check_use
 from api.resources import Resource
 from api.schemas.dead_letters import (
     DeadLetterPageSchema,
@@ -39,9 +40,17 @@ def _find(letter_id: UUID) -> DeadLetter:
     return letter
 
 
-def _own(letter_id: UUID) -> None:
-    """Make sure that the caller may act on a dead letter. Answers 404, as for an unknown id, where it may not."""
+def _check_own(letter_id: UUID) -> None:
+    """Make sure that the caller may requeue a dead letter. Answers 404, as for an unknown id, where it is another's.
+
+    Raises Forbidden where its key is limited to other channels or event types.
+    """
     letter = _find(letter_id)
+    _check_source(letter)
+    check_use([letter.channel], letter.event_type)
+
+
+def _check_source(letter: DeadLetter) -> None:
     if caller().bounds is None:
         return
     model, died = (Notification, letter.notification_id) if letter.notification_id else (Event, letter.event_id)
@@ -90,7 +99,7 @@ def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
 
     One of another source is unknown (404) to a key without the scope `admin`.
     """
-    _own(letter_id)
+    _check_own(letter_id)
     done = _requeue([letter_id])
     if done.refused:
         raise Refused(done.refused[letter_id])
@@ -106,9 +115,11 @@ def requeue_dead_letter(letter_id: UUID) -> DeadLetter:
 def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
     """Requeue all that match and still stand; for all of them say `"all": true`.
 
-    A key without the scope `admin` requeues those of its own source alone. What a rule forbids to send is left as it
-    is, and counted as `refused`.
+    A key without the scope `admin` requeues those of its own source alone; one that is limited to some channels or
+    event types, those of the `channel` and `event_type` that it names. What a rule forbids to send is left as it is,
+    and counted as `refused`.
     """
+    check_use([asked["channel"]] if asked["channel"] else [], asked["event_type"])
     if (bounds := caller().bounds) is not None:
         if asked["source"] not in {None, bounds}:
             return {"requeued": 0, "refused": 0, "refused_reasons": {}}

@@ -31,7 +31,8 @@ _METHODS: Final = frozenset({"get", "put", "post", "patch", "delete"})
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _WITH_KEY: Final = {
     401: "No API key, or none that is in use.",
-    403: "The key lacks the scope that is needed (`x-required-scope`), or a page of another site sent it.",
+    403: "The key lacks the scope that is needed (`x-required-scope`), or is limited to other channels or event types;"
+    " or a page of another site sent it.",
     503: "Postgres cannot be reached; see Retry-After.",
 }
 _WITH_BODY: Final = {

@@ -25,6 +25,7 @@ from api.auth import caller, requires
 from api.bodies import Body, items_of, read_batch, read_json
 from api.pages import filtered, page
 from api.parts import parts
+from api.permits import check_event
 from api.problems import kind_of
 from api.resources import Resource
 from api.schemas.events import (
@@ -41,7 +42,7 @@ from api.schemas.events import (
 from api.tracking import cause, note
 from notifier import metrics, routing
 from notifier.drafts import Draft, draft_event
-from notifier.errors import Invalid, NotifierError, Unavailable
+from notifier.errors import Forbidden, Invalid, NotifierError, Unavailable
 from notifier.explaining import explain_event
 from notifier.finding import is_called_by_provider, was_tried_by
 from notifier.intake import Accepted, Answer
@@ -74,6 +75,8 @@ def _load(body: Body) -> tuple[Body, dict[str, Any]]:
 
 
 def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft:
+    """Draft an event. Raises Invalid or Forbidden."""
+    check_event(fields)
     check_template(fields, templates)
     payload = body.raw_member("payload") or b"{}"
     columns = {name: value for name, value in fields.items() if name != "payload"}
@@ -99,12 +102,15 @@ def post_event() -> Response:
 
     202 means that it is committed to Postgres. A body with the idempotency key of an earlier one is answered
     with the earlier event's id, `"duplicate": true` and the header `Idempotency-Replayed: true`.
+
+    `critical` needs the scope `critical`. A key that is limited to some channels names the channel where it names a
+    recipient or a user.
     """
     return take_event()
 
 
 def take_event() -> Response:
-    """Accept the event that is the request's body. Raises Invalid or Unavailable."""
+    """Accept the event that is the request's body. Raises Invalid, Forbidden or Unavailable."""
     body, fields = _load(read_json(parts().wiring.settings.max_event_bytes))
     fields = with_key_header(fields)
     answer = accept_one(_draft(fields, body, templates_of([fields])))
@@ -179,11 +185,11 @@ def post_batch() -> Response:
 def _accept_all(loaded: Sequence[tuple[Body, dict[str, Any]]]) -> list[Answer]:
     """Draft and write the valid items of a batch: an answer each."""
     templates = templates_of([fields for _, fields in loaded])
-    drafts: list[Draft | Invalid] = []
+    drafts: list[Draft | NotifierError] = []
     for body, fields in loaded:
         try:
             drafts.append(_draft(fields, body, templates))
-        except Invalid as error:
+        except (Invalid, Forbidden) as error:
             drafts.append(error)
     answers = iter(accept([draft for draft in drafts if isinstance(draft, Draft)]))
     return [next(answers) if isinstance(draft, Draft) else draft for draft in drafts]
@@ -194,7 +200,7 @@ def _item(index: int, outcome: Accepted | NotifierError) -> dict[str, Any]:
         return {"index": index, "id": outcome.ids[0], "status": "duplicate" if outcome.duplicate else "accepted"}
     # Of the problem that the event would have been as a request of its own.
     kind = kind_of(outcome)
-    errors = outcome.errors if isinstance(outcome, Invalid) else {"_schema": [str(outcome)]}
+    errors = outcome.errors if isinstance(outcome, Invalid | Forbidden) else {"_schema": [str(outcome)]}
     return {"index": index, "status": kind.status, "type": kind.path, "errors": errors}
 
 
@@ -252,12 +258,16 @@ def get_event(event_id: UUID) -> dict[str, Any]:
 @blp.alt_response(404, description="There is no such event.")
 @blp.alt_response(409, description="Its retention is over, and it was purged just now.")
 def replay_event(event_id: UUID) -> Event:
-    """Fan an event out again, as new notifications."""
+    """Fan an event out again, as new notifications.
+
+    A key that is limited to some channels or event types replays no others.
+    """
     here = parts()
     with Session(here.wiring.engine) as session:
         event = session.get(Event, event_id)
     if event is None:
         abort(404, "There is no such event.")
+    check_event(vars(event))
     known = vars(event) | asdict(cause())
     hints = routing.replay(here.wiring.engine, known, planner(), here.wiring.listeners)
     here.publisher.hint(hints, [cause()] * len(hints))

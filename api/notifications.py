@@ -23,6 +23,7 @@ from api.auth import caller, requires
 from api.bodies import Body, read_json
 from api.pages import filtered, page
 from api.parts import parts
+from api.permits import check_notification, check_use
 from api.problems import problem
 from api.resources import Resource
 from api.schemas.notifications import (
@@ -86,7 +87,9 @@ _AROUND: Final = 4096
 def post_notification() -> Response:
     """Send a message without an event: one notification for each channel, address and lead time.
 
-    An email may name its sender (`from`), where answers go (`reply_to`), and carry files (`attachments`).
+    An email may name its sender (`from`), where answers go (`reply_to`), and carry files (`attachments`). `critical`
+    needs the scope `critical`. A key that is limited to some channels names the channel; one that is limited to some
+    event types may not send what has none.
     """
     return take_notification(read_notification())
 
@@ -99,9 +102,10 @@ def read_notification() -> Body:
 
 
 def take_notification(body: Body) -> Response:
-    """Accept a notification without an event. Raises Invalid or Unavailable."""
+    """Accept a notification without an event. Raises Invalid, Forbidden or Unavailable."""
     settings = parts().wiring.settings
     fields = with_key_header(load(_direct, body))
+    check_notification(fields)
     remember_given({"recipient": fields["recipient"], "key": fields["cancellation_key"]})
     _check_attachments(fields, settings.max_attachment_bytes)
     templates = templates_of([fields])
@@ -204,11 +208,19 @@ def _find(session: Session, notification_id: UUID) -> Notification:
     return notification
 
 
-def _own(notification_id: UUID) -> None:
-    """Make sure that the caller may act on a notification. Answers 404, as for an unknown id, where it may not."""
+def _own(notification_id: UUID) -> Notification:
+    """Return a notification on which the caller may act. Answers 404, as for an unknown id, where it is another's."""
     with Session(parts().wiring.engine) as session:
-        if not caller().owns(_find(session, notification_id).source):
-            abort(404, _MISSING)
+        notification = _find(session, notification_id)
+    if not caller().owns(notification.source):
+        abort(404, _MISSING)
+    return notification
+
+
+def _check_own(notification_id: UUID) -> None:
+    """Make sure that the caller may have a notification sent, as _own does, and that its key's limits allow it."""
+    notification = _own(notification_id)
+    check_use([notification.channel], notification.event_type)
 
 
 def _told(session: Session, notification: Notification) -> dict[str, Any]:
@@ -332,7 +344,7 @@ def cancel_notifications(asked: dict[str, Any]) -> Cancelled:
 @blp.alt_response(409, description="It is not scheduled.")
 def move_notification(changes: dict[str, Any], notification_id: UUID) -> dict[str, Any]:
     """Move a scheduled notification to another time."""
-    _own(notification_id)
+    _check_own(notification_id)
     here = parts().wiring
     changing.move(here.engine, notification_id, changes, zone=here.settings.timezone)
     return _read(notification_id)
@@ -355,7 +367,7 @@ def resend_notification(notification_id: UUID) -> dict[str, Any]:
     to a key without the scope `admin`.
     """
     here = parts()
-    _own(notification_id)
+    _check_own(notification_id)
     wires, publisher = here.wiring, here.publisher
     publisher.hint([changing.resend(wires.engine, notification_id, publisher.lease, caller().name, wires.standards)])
     return _read(notification_id)

@@ -22,6 +22,7 @@ class ProblemType(StrEnum):
     INVALID_SIGNATURE = "invalid-signature"
     MISSING_SCOPE = "missing-scope"
     CROSS_SITE = "cross-site"
+    KEY_RESTRICTED = "key-restricted"
     NOT_FOUND = "not-found"
     INVALID_ID = "invalid-id"
     METHOD_NOT_ALLOWED = "method-not-allowed"
@@ -76,7 +77,7 @@ ABOUT: Final = {
     ProblemType.MISSING_SCOPE: _About(
         403,
         "Missing scope",
-        "The key is in use, but lacks the scope that this operation needs.",
+        "The key is in use, but lacks the scope that this operation, its `critical` or its `reveal=1`, needs.",
         "`detail` names the scope; make a key that has it.",
     ),
     ProblemType.CROSS_SITE: _About(
@@ -84,6 +85,12 @@ ABOUT: Final = {
         "Cross-site request",
         "No API key is asked for (`NOTIFIER_AUTH=off`), and a page of another site asks for a change.",
         "Send it from a program, or from a page of this server; or have keys asked for.",
+    ),
+    ProblemType.KEY_RESTRICTED: _About(
+        403,
+        "Key restricted",
+        "The key may use only some channels or event types: this is another one, or names none. Nothing was changed.",
+        "`detail` names those that it may use; name one of them, or make a key that may use more.",
     ),
     ProblemType.NOT_FOUND: _About(
         404,

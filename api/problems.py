@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api.problem_types import ProblemType, of_status
-from notifier.errors import Conflict, Invalid, KeyReused, NotifierError, Unavailable
+from notifier.errors import Conflict, Forbidden, Invalid, KeyReused, NotifierError, Unavailable
 from notifier.isolation import MIGRATE, is_unmigrated
 
 log = structlog.get_logger()
@@ -110,6 +110,8 @@ def kind_of(error: NotifierError) -> ProblemType:
             return ProblemType.VALIDATION_FAILED
         case Conflict():
             return ProblemType.CONFLICT
+        case Forbidden():
+            return ProblemType.MISSING_SCOPE if error.scope else ProblemType.KEY_RESTRICTED
         case Unavailable():
             return ProblemType.UNAVAILABLE
     return ProblemType.INTERNAL_ERROR
@@ -191,12 +193,16 @@ def register_problems(app: Flask) -> None:
         more: dict[str, Any] = {"reason": error.reason} if error.reason else {}
         return problem(409, str(error), **more)
 
+    def forbidden(error: Forbidden) -> Response:
+        return problem(403, str(error), kind=kind_of(error))
+
     def database_away(_: Exception) -> Response:
         return _unavailable(2, "Postgres cannot be reached.")
 
     app.register_error_handler(Invalid, invalid)
     app.register_error_handler(Unavailable, unavailable)
     app.register_error_handler(Conflict, conflict)
+    app.register_error_handler(Forbidden, forbidden)
 
     def not_migrated(error: ProgrammingError) -> Response:
         return _unavailable(2, MIGRATE) if is_unmigrated(error) else _unexpected(error)

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from api.auth import caller, requires
 from api.pages import page
 from api.parts import parts
+from api.permits import check_use
 from api.resources import Resource
 from api.schemas.notifications import NotificationPageSchema, NotificationSchema
 from api.schemas.pages import PageQuery
@@ -29,6 +30,7 @@ from api.schemas.subscriptions import (
     SubscriptionSchema,
 )
 from notifier import recovery, subscriptions
+from notifier.channels import Channel
 from notifier.keys import Scope
 from notifier.models import Notification, Recovery, Subscription
 
@@ -164,6 +166,7 @@ def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recove
     and counted as `refused`. A key without the scope `admin` recovers the notifications of its own source alone.
     """
     _find(subscription_id)
+    check_use([Channel.WEBHOOK], None)
     return _recover(subscription_id, asked["since"])
 
 

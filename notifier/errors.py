@@ -4,6 +4,7 @@ NotifierError
 ├── Invalid            the request is wrong, and says which fields
 │   └── KeyReused      an idempotency key came back with another body
 ├── Unavailable        Postgres cannot be reached just now; nothing was written, or it is not known
+├── Forbidden          the caller's key may not do this
 └── Conflict           the record is not in a state that allows this
 """
 
@@ -35,6 +36,16 @@ class Unavailable(NotifierError):
     def __init__(self, message: str, retry_after: int = 2) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Forbidden(NotifierError):
+    """The key may not do this: it lacks a scope, or may not use a channel or an event type."""
+
+    def __init__(self, field: str, message: str, scope: str | None = None) -> None:
+        """`field`: the field of the request that asks for it. `scope`: the scope that is missing."""
+        super().__init__(message)
+        self.errors = {field: [message]}
+        self.scope = scope
 
 
 class Conflict(NotifierError):

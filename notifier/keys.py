@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from notifier.errors import Conflict, Invalid
 from notifier.ids import new_id
 from notifier.models import ApiKey
+from notifier.permits import EVERYTHING, Permit
 
 #: What a key begins with, so that secret scanners can know it.
 PREFIX: Final = "ntf_"
@@ -41,6 +42,8 @@ class Scope(StrEnum):
     USERS = "users"
     #: Save templates. A part of ADMIN.
     TEMPLATES = "templates"
+    #: Post what is critical: it passes opt-outs and quiet hours. Needs SEND beside it. A part of ADMIN.
+    CRITICAL = "critical"
     #: Send again: requeue dead letters, resend notifications, recover subscriptions. A part of ADMIN.
     REQUEUE = "requeue"
     #: The rest, and all that its parts may do.
@@ -48,7 +51,7 @@ class Scope(StrEnum):
 
 
 #: Scopes that ADMIN includes, and that may also be granted alone.
-PARTS_OF_ADMIN: Final = frozenset({Scope.USERS, Scope.TEMPLATES, Scope.REQUEUE})
+PARTS_OF_ADMIN: Final = frozenset({Scope.CRITICAL, Scope.USERS, Scope.TEMPLATES, Scope.REQUEUE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Caller:
     rate: int | None = None
     #: Seconds for which the secret that was shown is good, unless it is revoked or rotated.
     good_for: float = math.inf
+    permit: Permit = EVERYTHING
 
     def may(self, scope: Scope) -> bool:
         """Return whether the caller may do what needs a scope."""
@@ -107,12 +111,14 @@ def create(
     scopes: Sequence[str],
     *,
     source: str | None = None,
+    permit: Permit = EVERYTHING,
     expires_at: datetime | None = None,
     rate: int | None = None,
 ) -> str:
     """Make a key and return it; it is not shown again.
 
-    `source`: the source that it shares with other keys; None: one of its own, by its name. `rate`: requests a second at
+    `source`: the source that it shares with other keys; None: one of its own, by its name. `permit`: the channels and
+    event types that it may use. `rate`: requests a second at
     the most, of all API processes together. Raises Invalid, or Conflict where the name is taken: by a key, or as the
     source of another key, which it would otherwise share without being told to.
     """
@@ -136,6 +142,8 @@ def create(
         source=source,
         key_hash=hash_of(key),
         scopes=sorted(set(scopes)),
+        channels=None if permit.channels is None else sorted(permit.channels),
+        event_types=None if permit.event_types is None else list(permit.event_types),
         created_at=datetime.now(UTC),
         expires_at=expires_at,
         rate=rate,
@@ -198,7 +206,7 @@ def listed(engine: Engine) -> list[ApiKey]:
 
 
 _FIND: Final = text("""
-    SELECT id, name, coalesce(source, name) AS source, scopes, rate,
+    SELECT id, name, coalesce(source, name) AS source, scopes, rate, channels, event_types,
         coalesce(last_used_at < now() - interval '1 hour', true) AS newly_used,
         extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :hash THEN previous_until END) - now()) AS good_for
     FROM api_keys
@@ -226,4 +234,6 @@ def find(engine: Engine, key: str) -> Caller | None:
     good_for = math.inf if row.good_for is None else float(row.good_for)
     # A scope that a newer release grants means nothing here.
     scopes = frozenset(scope for scope in Scope if scope.value in row.scopes)
-    return Caller(row.name, scopes, row.source, row.rate, good_for)
+    channels = None if row.channels is None else frozenset(row.channels)
+    permit = Permit(channels, None if row.event_types is None else tuple(row.event_types))
+    return Caller(row.name, scopes, row.source, row.rate, good_for, permit)

@@ -453,8 +453,9 @@ def test_keys_are_rotated_from_the_shell(guarded: Running) -> None:
     listed = succeed("api-keys", "list", environment=env)
     [row] = [line for line in listed.splitlines() if "shell-turn" in line]
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    _, source, scopes, limit, _, expires, last_used, state = (cell.strip() for cell in row.strip("│ ").split("│"))
-    assert (source, scopes, limit, last_used) == ("shell", "read", "100/s", day)
+    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+    _, source, scopes, may_use, limit, _, expires, last_used, state = cells
+    assert (source, scopes, may_use, limit, last_used) == ("shell", "read", "all", "100/s", day)
     assert expires.startswith(f"{datetime.now(UTC) + timedelta(days=90):%Y-%m-}")
     assert state.startswith(f"in use; the secret before until {day[:4]}")
     last = succeed("api-keys", "rotate", "shell-turn", "--overlap", "0", environment=env).strip()

@@ -56,6 +56,19 @@ def test_upgrade_and_downgrade_from_empty(postgres: EmbeddedPostgres) -> None:
     engine.dispose()
 
 
+def test_keys_that_exist_may_still_be_critical(new_empty: Engine) -> None:
+    migrations.upgrade(new_empty, "0015")
+    with new_empty.begin() as connection:
+        insert = "INSERT INTO api_keys (id, name, key_hash, scopes, created_at)"
+        columns = "gen_random_uuid(), name, CAST(name AS bytea), CAST(scopes AS text[]), now()"
+        given = "(VALUES ('sends', '{read,send}'), ('reads', '{read}'), ('has', '{critical,send}'))"
+        connection.execute(text(f"{insert} SELECT {columns} FROM {given} AS given(name, scopes)"))
+    migrations.upgrade(new_empty)
+    with new_empty.connect() as connection:
+        found = {row.name: row.scopes for row in connection.execute(text("SELECT name, scopes FROM api_keys"))}
+    assert found == {"sends": ["read", "send", "critical"], "reads": ["read"], "has": ["critical", "send"]}
+
+
 def test_a_migration_lets_others_go_on_while_it_waits(new_empty: Engine) -> None:
     migrations.upgrade(new_empty, "0003")
     with new_empty.connect() as reader:

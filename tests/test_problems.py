@@ -16,6 +16,7 @@ from api.problem_types import ABOUT, ProblemType, of_status
 from config.settings import read_settings
 from config.wiring import Wiring
 from notifier import keys
+from notifier.permits import Permit
 from tests.running import ROOT
 
 #: An id in the form of one, of nothing.
@@ -29,6 +30,8 @@ def api(database_url: str, engine: Engine) -> Iterator[FlaskClient]:
     wires = Wiring(read_settings({"DATABASE_URL": database_url, "NOTIFIER_AUTH": "required"}))
     client = create_app(wires).test_client()
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {keys.create(engine, 'all', list(keys.Scope))}"
+    orders = Permit(event_types=("order.*",))
+    client.environ_base["HTTP_X_ORDERS"] = keys.create(engine, "orders", ["send"], permit=orders)
     client.environ_base["HTTP_X_LIMITED"] = keys.create(engine, "limited", ["read"], rate=1)
     yield client
     wires.engine.dispose()
@@ -73,6 +76,13 @@ def _without_keys(api: FlaskClient, **headers: str) -> TestResponse:
 #: Requests that provoke each type.
 PROVOKED: dict[ProblemType, list[Callable[[FlaskClient], TestResponse]]] = {
     ProblemType.BAD_REQUEST: [lambda api: _raised(api, BadRequest())],
+    ProblemType.KEY_RESTRICTED: [
+        lambda api: api.post(
+            "/api/v1/events",
+            json={"event_type": "x"},
+            headers={"Authorization": f"Bearer {api.environ_base['HTTP_X_ORDERS']}"},
+        )
+    ],
     ProblemType.INVALID_JSON: [
         lambda api: api.post("/api/v1/events", data="{", content_type=JSON),
         lambda api: api.post("/api/v1/events/batch", data="{", content_type=JSON),

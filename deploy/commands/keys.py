@@ -11,6 +11,7 @@ from deploy.terminal import say, show_table
 from notifier import keys
 from notifier.keys import OVERLAP, Scope
 from notifier.models import ApiKey
+from notifier.permits import permit_of
 from notifier.times import rfc3339
 
 
@@ -29,19 +30,38 @@ def _show(key: str) -> None:
 @click.option("--name", required=True, help="Who it is for; also the source, where --source gives no other.")
 @click.option("--source", help="A source that keys of one service share.  [default: the name]")
 @click.option("--scope", required=True, help=f"Comma-separated: {', '.join(Scope)}.")
+@click.option("--channel", multiple=True, help="A channel that it may use; may be repeated.  [default: all]")
+@click.option(
+    "--event-type",
+    "event_types",
+    multiple=True,
+    help="A type of the events that it may post, such as 'order.*'; may be repeated.  [default: all]",
+)
 @click.option("--expires", type=When(), help="When it ends by itself: P90D, or 2027-01-01.  [default: never]")
 @click.option(
     "--rate", type=click.IntRange(1, 100_000), help="Requests a second at the most; beyond, a 429.  [default: no limit]"
 )
-@audited("name", "source", "scope", "expires", "rate")
-def create(name: str, source: str | None, scope: str, expires: datetime | None, rate: int | None) -> None:
+@audited("name", "source", "scope", "channel", "event_types", "expires", "rate")
+def create(
+    name: str,
+    source: str | None,
+    scope: str,
+    channel: tuple[str, ...],
+    event_types: tuple[str, ...],
+    expires: datetime | None,
+    rate: int | None,
+) -> None:
     """Make a key and show it, once: only its hash is kept.
 
     Idempotency, cancellation and deduplication keys are a source's own, and only keys of a source act on its
     notifications: keys with one --source share them all.
+
+    A key with channels must name the channel of what it posts to people. One with event types posts no notifications
+    without an event.
     """
     scopes = [part.strip() for part in scope.split(",") if part.strip()]
-    _show(keys.create(parts().engine, name, scopes, source=source, expires_at=expires, rate=rate))
+    permit = permit_of(channel, event_types)
+    _show(keys.create(parts().engine, name, scopes, source=source, permit=permit, expires_at=expires, rate=rate))
 
 
 @api_keys.command()
@@ -89,6 +109,7 @@ def list_keys() -> None:
             key.name,
             key.posts_as,
             ", ".join(key.scopes),
+            ", ".join([*(key.channels or ()), *(key.event_types or ())]) or "all",
             "" if key.rate is None else f"{key.rate}/s",
             rfc3339(key.created_at),
             rfc3339(key.expires_at) if key.expires_at else "never",
@@ -98,7 +119,7 @@ def list_keys() -> None:
         for key in keys.listed(parts().engine)
     ]
     if rows:
-        show_table(("name", "source", "scopes", "limit", "created", "expires", "last used", "state"), rows)
+        show_table(("name", "source", "scopes", "may use", "limit", "created", "expires", "last used", "state"), rows)
     else:
         say("There are no keys.")
 

@@ -21,6 +21,9 @@ class ApiKey(Base):
     #: SHA-256 of the key; keys are 256 random bits, so nothing slower is needed.
     key_hash: Mapped[bytes] = mapped_column(unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    #: The channels, and the event types (patterns), that it may use; null: all of them.
+    channels: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
+    event_types: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     #: When it ends by itself.

@@ -1,0 +1,41 @@
+"""What the caller's key may say: the scope `critical`, and the channels and event types of keys that are limited."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from api.auth import caller
+from notifier.errors import Forbidden
+from notifier.keys import Scope
+
+
+def check_event(fields: Mapping[str, Any]) -> None:
+    """Raise Forbidden where the caller may not post this event, or have it fanned out again.
+
+    An event that names neither a recipient nor a user goes over the channels of routes and subscriptions, which are the
+    operator's: it is bound by its type alone.
+    """
+    _check_critical(fields)
+    addressed = fields["recipient"] is not None or fields["user_id"] is not None
+    channels = [fields["channel"]] if fields["channel"] else []
+    check_use(channels if addressed or channels else None, fields["event_type"])
+
+
+def check_notification(fields: Mapping[str, Any]) -> None:
+    """Raise Forbidden where the caller may not post this notification, which has no event and so no type."""
+    _check_critical(fields)
+    check_use(fields["channels"] or ([fields["channel"]] if fields["channel"] else []), None)
+
+
+def check_use(channels: Collection[str | None] | None, event_type: str | None) -> None:
+    """Raise Forbidden where the caller may not use these channels (None: they are not its choice), or this type."""
+    permit = caller().permit
+    if channels is not None and (words := permit.refusal_of_channels(channels)):
+        raise Forbidden("channel", words)
+    if words := permit.refusal_of_type(event_type):
+        raise Forbidden("event_type", words)
+
+
+def _check_critical(fields: Mapping[str, Any]) -> None:
+    if fields["critical"] and not caller().may(Scope.CRITICAL):
+        words = f"This key may not say that something is critical: it lacks the scope '{Scope.CRITICAL}'."
+        raise Forbidden("critical", words, Scope.CRITICAL)
