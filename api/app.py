@@ -9,7 +9,9 @@ from flask.json.provider import JSONProvider
 
 from api import (
     dead_letters,
+    erasures,
     events,
+    exports,
     front_doors,
     holds,
     notifications,
@@ -53,7 +55,7 @@ request brings about, and so does your `traceparent` (W3C), which goes on to the
 
 _RESOURCES: Final = (
     *(events, notifications, front_doors, users, preferences, templates, routes, subscriptions, suppressions, holds),
-    *(dead_letters, receipts, unsubscribing, operating),
+    *(erasures, exports, dead_letters, receipts, unsubscribing, operating),
 )
 
 

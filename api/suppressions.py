@@ -18,7 +18,6 @@ from api.schemas.suppressions import (
     SuppressionSchema,
 )
 from notifier import suppressions
-from notifier.addresses import folded
 from notifier.channels import Channel
 from notifier.keys import Scope
 from notifier.models import Suppression
@@ -40,7 +39,8 @@ def list_suppressions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's
     if asked["channel"] is not None:
         query = query.where(Suppression.channel == asked["channel"])
     if asked["address"] is not None:
-        forms = {folded(channel, address) for channel in Channel for address in asked["address"]}
+        addresses = [(channel, each) for channel in Channel for each in asked["address"]]
+        forms = {form for channel, each in addresses for form in suppressions.compared(channel, each)}
         query = query.where(Suppression.folded.in_(forms))
     return page(parts().wiring.engine, query, Suppression.id, asked)
 

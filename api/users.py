@@ -1,15 +1,13 @@
 """Users: where people can be reached, and what they want to hear of."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
-import structlog
 from flask import Response, abort
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
-from api.auth import requires
+from api.auth import caller, requires
+from api.documents import document
 from api.pages import filtered, page
 from api.parts import parts
 from api.resources import Resource
@@ -27,8 +25,6 @@ from notifier.erasure import erase_user
 from notifier.exporting import export
 from notifier.keys import Scope
 from notifier.models import User
-
-log = structlog.get_logger()
 
 blp = Resource("users", __name__, url_prefix="/api/v1/users", description="People, and what they want to hear of.")
 
@@ -80,8 +76,9 @@ def get_user(user_id: str) -> User:
 @blp.response(204)
 @blp.alt_response(404, description="There is no such user.")
 def delete_user(user_id: str) -> None:
-    """Erase a person's data, keep the counts, and cancel what waits for them."""
-    if not erase_user(parts().wiring.engine, user_id):
+    """Erase a person's data, keep the counts, and cancel what waits for them. What mentions them elsewhere follows."""
+    wires = parts().wiring
+    if erase_user(wires.engine, wires.vault, user_id, caller().name) is None:
         abort(404, "There is no such user.")
 
 
@@ -94,16 +91,7 @@ def export_user(user_id: str) -> Response:
     pieces = export(parts().wiring.engine, user_id, reveals=reveals())
     if pieces is None:
         abort(404, "There is no such user.")
-    return Response(_until_it_breaks(pieces), mimetype="application/json", headers={"Cache-Control": "no-store"})
-
-
-def _until_it_breaks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """An answer that has begun can only be broken off. The server prints what is raised then, and all that it says."""
-    try:
-        yield from pieces
-    except SQLAlchemyError as error:
-        log.warning("export_broken_off", error=type(getattr(error, "orig", None) or error).__name__)
-        raise ConnectionError("Postgres went away in the middle of it.") from None
+    return document(pieces)
 
 
 @blp.route("/<name:user_id>/preferences")

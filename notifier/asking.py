@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from notifier.addresses import folded, hash_of
 from notifier.channels import Channel
 from notifier.preferences import GENERAL, Circumstances, Decision, decide
+from notifier.suppressions import compared
 from notifier.users import people
 
 _PREFERENCES: Final = text("SELECT preferences FROM users WHERE user_id = :user_id")
@@ -18,7 +19,7 @@ _OPTED_OUT: Final = text("""
 """)
 # Each of several push tokens may be suppressed; it is nobody's turn only where all are.
 _SUPPRESSED: Final = text("""
-    SELECT reason FROM suppressions
+    SELECT folded, reason FROM suppressions
     WHERE channel = :channel AND folded = ANY(:folded) AND coalesce(until > :at, true)
 """)
 
@@ -43,7 +44,9 @@ def ask(
             raise LookupError(user_id)
         preferences = connection.scalar(_PREFERENCES, {"user_id": user_id})
         addresses = [folded(channel, address) for address in person.addresses(channel)]
-        suppressed = connection.scalars(_SUPPRESSED, {"channel": channel.value, "folded": addresses, "at": at}).all()
+        listed = {form: address for address in addresses for form in compared(channel, address)}
+        found = connection.execute(_SUPPRESSED, {"channel": channel.value, "folded": list(listed), "at": at})
+        suppressed = {listed[row.folded]: row.reason for row in found}
         hashes = [hash_of(channel, address) for address in addresses]
         asked = {"channel": channel.value, "category": category or GENERAL, "hashes": hashes}
         opted_out = connection.scalar(_OPTED_OUT, asked)
@@ -54,7 +57,7 @@ def ask(
             channel,
             category,
             critical,
-            suppressed[0] if len(suppressed) == len(addresses) else None,
+            suppressed[addresses[0]] if len(suppressed) == len(addresses) else None,
             opted_out=opted_out == len(addresses),
             preferences=preferences,
             zone=zone,

@@ -33,6 +33,13 @@ def ascii_domain(name: str) -> str:
     return text + "." * mapped.endswith(".")
 
 
+def unicode_domain(name: str) -> str:
+    """The form of a domain name that people read, with U-labels. Raises ValueError as `ascii_domain` does."""
+    return ".".join(
+        idna.ulabel(label) if label.startswith(_PREFIX) else label for label in ascii_domain(name).split(".")
+    )
+
+
 def _ascii_label(label: str) -> str:
     if _LABEL.fullmatch(label):
         return label

@@ -5,7 +5,7 @@ hundred thousand notifications, and a slow reader must not hold anything. Rows c
 versions store is forgotten.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -13,12 +13,16 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, text
 
-from notifier.addresses import folded, hash_of
+from notifier import suppressions
+from notifier.addresses import hash_of
 from notifier.channels import Channel
+from notifier.errors import Conflict
+from notifier.mentions import Named
+from notifier.naming import THEIRS, named_by
 from notifier.redaction import masked_json, secrets_of
 from notifier.times import rfc3339
 from notifier.traces import named_in
-from notifier.users import Person, people
+from notifier.users import people, users_at
 
 #: Rows that are read at once, and ids that are remembered.
 _PAGE: Final = 500
@@ -26,7 +30,7 @@ _IDS: Final = 20_000
 #: The length from which on a text stands nowhere by chance.
 _NO_CHANCE: Final = 8
 
-_USER: Final = "SELECT CAST(row_to_json(u) AS text) FROM users u WHERE user_id = :user_id"
+_USER: Final = "SELECT CAST(row_to_json(u) AS text) FROM users u WHERE user_id = ANY(:users)"
 _SUPPRESSIONS: Final = """
     SELECT CAST(row_to_json(s) AS text) FROM suppressions s
     WHERE (channel, folded) IN (SELECT * FROM unnest(CAST(:channels AS text[]), CAST(:addresses AS text[])))
@@ -60,18 +64,20 @@ _NOTIFICATIONS: Final = f"""
 """
 _EVENTS: Final = "SELECT CAST(row_to_json(e) AS text) FROM events e WHERE e.id = ANY(:ids) ORDER BY id"
 _OUTBOX: Final = "SELECT CAST(row_to_json(o) AS text) FROM outbox o WHERE o.id = ANY(:ids) ORDER BY id"
-_DEDUP_KEYS: Final = """
-    SELECT CAST(row_to_json(d) AS text) FROM dedup_keys d JOIN notifications n ON n.id = d.notification_id
-    WHERE n.user_id = :user_id ORDER BY d.until
+_THEIRS: Final = THEIRS.format(more="")
+_DEDUP_KEYS: Final = f"""
+    SELECT CAST(row_to_json(d) AS text) FROM dedup_keys d WHERE d.notification_id IN ({_THEIRS}) ORDER BY d.until
 """
-# The ids of what names a user.
+# The ids of what is theirs. No index finds events by their recipient, but notifications of theirs name them.
 _FIND: Final = {
-    "notifications": "SELECT id FROM notifications WHERE user_id = :user_id AND id > :after",
-    "events": "SELECT id FROM events WHERE user_id = :user_id AND id > :after",
-    "outbox": """
-        SELECT o.id FROM outbox o JOIN notifications n ON n.id = o.notification_id
-        WHERE n.user_id = :user_id AND o.id > :after
+    "notifications": THEIRS.format(more="AND id > :after"),
+    "events": f"""
+        SELECT id FROM events WHERE user_id = ANY(:users) AND id > :after
+        UNION SELECT e.id FROM events e WHERE e.recipient = ANY(:forms) AND e.id > :after AND e.id IN (
+            SELECT event_id FROM notifications WHERE id IN ({_THEIRS})
+        )
     """,
+    "outbox": f"SELECT o.id FROM outbox o WHERE o.notification_id IN ({_THEIRS}) AND o.id > :after",
 }
 
 
@@ -80,37 +86,59 @@ def export(engine: Engine, user_id: str, *, reveals: bool = False) -> Iterator[b
 
     An object: `exported_at`, `user` (with preferences), `suppressions` and `opt_outs` of their addresses,
     `notifications` (each with `attempt_log`, `dead_letters` and `attachments`), `events` that name them, messages in
-    the local `outbox`, `dedup_keys`. What changes meanwhile may be in it as it was or as it is.
+    the local `outbox`, `dedup_keys`. What names no more than their address is in it too, unless another user has that.
+    What changes meanwhile may be in it as it was or as it is.
     """
     with engine.connect() as connection:
         person = people(connection, [user_id]).get(user_id)
-    if person is None:
-        return None
-    pieces = _pieces(engine, person)
+        if person is None:
+            return None
+        own = [(channel, address) for channel in Channel for address in person.addresses(channel)]
+        named = named_by(connection, [user_id], own)
+    pieces = _pieces(engine, named, own)
     # Each row is one piece.
-    return pieces if reveals else _masked(pieces, person)
+    return pieces if reveals else _masked(pieces, own)
 
 
-def _masked(pieces: Iterator[bytes], person: Person) -> Iterator[bytes]:
+def _masked(pieces: Iterator[bytes], own: Sequence[tuple[Channel, str]]) -> Iterator[bytes]:
     """Return the pieces of a document with the credentials of a person's addresses masked, wherever they stand."""
-    addresses = [address for channel in Channel for address in person.addresses(channel)]
     # A short one would be found in ids.
-    secrets = {each for address in addresses for each in secrets_of(address) if len(each) >= _NO_CHANCE}
+    secrets = {each for _, address in own for each in secrets_of(address) if len(each) >= _NO_CHANCE}
     return (masked_json(piece.decode(), secrets).encode() for piece in pieces)
 
 
-def _pieces(engine: Engine, person: Person) -> Iterator[bytes]:
-    one = {"user_id": person.user_id}
-    own = [(channel, address) for channel in Channel for address in person.addresses(channel)]
+def export_address(engine: Engine, channel: Channel, address: str, *, reveals: bool = False) -> Iterator[bytes]:
+    """Export, as `export` does, what is known of whoever is reached at an address; `user` may be null.
+
+    Raises Conflict where several users have it.
+    """
+    with engine.connect() as connection:
+        found = users_at(connection, channel, address)
+        named = named_by(connection, [], [(channel, address)])
+    if len(found) > 1:
+        raise Conflict(f"{len(found)} users have this address. Export those who are meant by their ids.")
+    known = export(engine, found[0], reveals=reveals) if found else None
+    if known is not None:
+        return known
+    pieces = _pieces(engine, named, [(channel, address)])
+    return pieces if reveals else _masked(pieces, [(channel, address)])
+
+
+def _pieces(engine: Engine, named: Named, own: Sequence[tuple[Channel, str]]) -> Iterator[bytes]:
+    one = {"users": sorted(named.user_ids), "forms": named.forms, "before": UUID(int=2**128 - 1)}
+    compared = [(channel, form) for channel, address in own for form in suppressions.compared(channel, address)]
     addresses = {
+        "channels": [channel.value for channel, _ in compared],
+        "addresses": [form for _, form in compared],
+    }
+    hashes = {
         "channels": [channel.value for channel, _ in own],
-        "addresses": [folded(channel, address) for channel, address in own],
         "hashes": [hash_of(channel, address) for channel, address in own],
     }
     yield b'{"exported_at":' + orjson.dumps(rfc3339(datetime.now(UTC)))
     yield b',"user":' + (next(_rows(engine, _USER, one), b"null"))
     yield from _list("suppressions", _rows(engine, _SUPPRESSIONS, addresses))
-    yield from _list("opt_outs", _rows(engine, _OPT_OUTS, addresses))
+    yield from _list("opt_outs", _rows(engine, _OPT_OUTS, hashes))
     yield from _list("notifications", _paged(engine, "notifications", _NOTIFICATIONS, one))
     yield from _list("events", _paged(engine, "events", _EVENTS, one))
     yield from _list("outbox", _paged(engine, "outbox", _OUTBOX, one))

@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import Engine, func, or_, select, text
 from sqlalchemy.orm import Session
 
-from notifier.addresses import folded
 from notifier.channels import Channel
 from notifier.holds import ALL
 from notifier.ids import first_id_of, time_of
 from notifier.models import Attempt, Hold, Notification, Resend, Suppression, TakenReceipt
+from notifier.suppressions import compared
 
 #: Notifications of one recipient that are shown.
 _LATEST: Final = 5
@@ -90,8 +90,8 @@ def suppression(engine: Engine, channel: Channel, recipient: str) -> str | None:
 def suppressions_of(session: Session, channel: Channel, addresses: Iterable[str]) -> list[Suppression]:
     """Return the suppressions of some addresses that stand now."""
     stands = or_(Suppression.until.is_(None), Suppression.until > func.now())
-    compared = {folded(channel, each) for each in addresses}
-    query = select(Suppression).where(Suppression.channel == channel.value, Suppression.folded.in_(compared), stands)
+    forms = {form for each in addresses for form in compared(channel, each)}
+    query = select(Suppression).where(Suppression.channel == channel.value, Suppression.folded.in_(forms), stands)
     return list(session.scalars(query))
 
 

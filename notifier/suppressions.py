@@ -1,6 +1,6 @@
 """The suppression list: addresses that get nothing over a channel, whoever asks, critical or not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
-from notifier.addresses import folded
+from notifier.addresses import folded, hash_of
 from notifier.channels import Channel
 from notifier.documents import to_json
 from notifier.ids import new_id
@@ -36,7 +36,19 @@ _LIFT: Final = text("""
     USING json_to_recordset(CAST(:given AS json)) AS given(channel text, folded text, reason text)
     WHERE s.channel = given.channel AND s.folded = given.folded AND s.reason = given.reason
 """)
-_REMOVE: Final = text("DELETE FROM suppressions WHERE channel = :channel AND folded = :folded")
+_REMOVE: Final = text("DELETE FROM suppressions WHERE channel = :channel AND folded = ANY(:forms)")
+
+#: What is kept in the place of an erased person's address, and before its hash where addresses are compared.
+NO_ADDRESS: Final = "[erased]"
+_HASHED: Final = "sha256:"
+_FIND: Final = text("""
+    SELECT id, channel, folded, reason FROM suppressions
+    WHERE (channel, folded) IN (SELECT * FROM unnest(CAST(:channels AS text[]), CAST(:addresses AS text[])))
+    ORDER BY channel, folded FOR UPDATE
+""")
+_REPLACE: Final = text("""
+    UPDATE suppressions SET address = :address, folded = :hashed, reason = :reason WHERE id = :id
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,30 @@ class Address:
     channel: Channel
     address: str
     reason: str
+
+
+def compared(channel: Channel, address: str) -> tuple[str, str]:
+    """Return the two forms in which the list may have an address: folded, and hashed for somebody who was erased."""
+    return folded(channel, address), f"{_HASHED}{hash_of(channel, address).hex()}"
+
+
+def hash_addresses(
+    connection: Connection, addresses: Iterable[tuple[Channel, str]], words: Callable[[str], str]
+) -> int:
+    """Keep no more than hashes of some addresses, in the connection's transaction; returns how many there were.
+
+    They are still left alone. `words` returns a reason without what names the person.
+    """
+    listed = sorted({(channel.value, folded(channel, each)) for channel, each in addresses})
+    values = {"channels": [channel for channel, _ in listed], "addresses": [address for _, address in listed]}
+    found = connection.execute(_FIND, values).all()
+    for row in found:
+        _, hashed = compared(Channel(row.channel), row.folded)
+        # One that was put on the list and erased before gives way.
+        connection.execute(_REMOVE, {"channel": row.channel, "forms": [hashed]})
+        new = {"id": row.id, "address": NO_ADDRESS, "hashed": hashed, "reason": words(row.reason)}
+        connection.execute(_REPLACE, new)
+    return len(found)
 
 
 def add(engine: Engine, fields: Mapping[str, Any]) -> Suppression:
@@ -82,8 +118,9 @@ def lift(connection: Connection, addresses: Sequence[Address]) -> None:
     """Lift the suppressions of addresses, in the connection's transaction, where they have the same reason."""
     if addresses:
         rows = [
-            {"channel": each.channel, "folded": folded(each.channel, each.address), "reason": each.reason}
+            {"channel": each.channel, "folded": form, "reason": each.reason}
             for each in addresses
+            for form in compared(each.channel, each.address)
         ]
         connection.execute(_LIFT, {"given": to_json(rows)})
 
@@ -91,7 +128,7 @@ def lift(connection: Connection, addresses: Sequence[Address]) -> None:
 def remove(engine: Engine, channel: Channel, address: str) -> bool:
     """Lift a suppression; false where there is none."""
     with engine.begin() as connection:
-        values = {"channel": channel.value, "folded": folded(channel, address)}
+        values = {"channel": channel.value, "forms": list(compared(channel, address))}
         return connection.execute(_REMOVE, values).rowcount > 0
 
 

@@ -185,6 +185,7 @@ EXPIRING: Final = (
     Expiry("outbox", "id", "created_at < :before", "id"),
     Expiry("resends", "id", "id < :rows", "id"),
     Expiry("taken_receipts", "id", "id < :rows", "id"),
+    Expiry("erasures", "id", "id < :rows AND due_at IS NULL", "id"),
     Expiry("receipts", "id", "keep_until <= now()", "due_at"),
     Expiry("heartbeats", "name", "seen_at <= now() - interval '1 day'", "name"),
 )

@@ -1,6 +1,6 @@
 """Users: where people can be reached, and what they want to hear of."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, Engine, or_, select, text
 from sqlalchemy.orm import Session
 
+from notifier.addresses import folded
 from notifier.channels import PENDING_IN_SQL, Channel
 from notifier.ids import new_id
 from notifier.models import User
@@ -142,6 +143,45 @@ def is_reached_at(forms: Collection[str]) -> ColumnElement[bool]:
     """Tell whether a user is reached at an address, over any channel; `forms` as `addresses.sought` makes them."""
     single = [getattr(User, name) for name in ADDRESS_FIELDS.values() if name != "push_tokens"]
     return or_(*(column.in_(forms) for column in single), User.push_tokens.bool_op("&&")(list(forms)))
+
+
+_HAVE: Final = """
+    SELECT user_id, email, phone, push_tokens, webhook_url, chat_url FROM users
+    WHERE lower(email) = ANY(:emails) OR phone = ANY(:texts) OR webhook_url = ANY(:texts) OR chat_url = ANY(:texts)
+        OR push_tokens && CAST(:texts AS text[])
+"""
+
+
+def addresses_in(row: Any) -> Iterator[tuple[Channel, str]]:  # noqa: ANN401 -- a user's, with these columns
+    """Yield the addresses of a user's row, each with its channel."""
+    for channel, name in ADDRESS_FIELDS.items():
+        held = getattr(row, name)
+        for each in held if isinstance(held, list) else [held] if held else ():
+            yield channel, each
+
+
+def _having(connection: Connection, addresses: Collection[tuple[Channel, str]]) -> Iterator[tuple[str, Channel, str]]:
+    """Yield (user_id, channel, folded address) of the users who have one of some addresses."""
+    texts = sorted({form for channel, address in addresses for form in (address, folded(channel, address))})
+    wanted = {(channel, folded(channel, address)) for channel, address in addresses}
+    emails = sorted({address.lower() for address in texts})
+    for row in connection.execute(text(_HAVE), {"texts": texts, "emails": emails}) if addresses else ():
+        for channel, each in addresses_in(row):
+            if (channel, folded(channel, each)) in wanted:
+                yield row.user_id, channel, folded(channel, each)
+
+
+def users_at(connection: Connection, channel: Channel, address: str) -> list[str]:
+    """Return the ids of the users who are reached at an address over a channel."""
+    return sorted({user_id for user_id, _, _ in _having(connection, [(channel, address)])})
+
+
+def addresses_of_others(
+    connection: Connection, addresses: Collection[tuple[Channel, str]], user_ids: Collection[str]
+) -> set[tuple[Channel, str]]:
+    """Return those of some addresses that users have whose ids are not given."""
+    others = {(each, held) for user_id, each, held in _having(connection, addresses) if user_id not in user_ids}
+    return {(channel, address) for channel, address in addresses if (channel, folded(channel, address)) in others}
 
 
 def get(engine: Engine, user_id: str) -> User | None:

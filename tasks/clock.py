@@ -18,6 +18,7 @@ from config.wiring import wiring
 from notifier import (
     breakers,
     endpoints,
+    erasure,
     fallbacks,
     heartbeats,
     holds,
@@ -50,6 +51,10 @@ _SPARE_AFTER_OUTAGE: Final = 5.0
 #: A purge goes on for at most this long, in seconds.
 _PURGE: Final = 600.0
 
+#: Between two batches of an erasure, in seconds at the most.
+_LONGEST_REST: Final = 1.0
+
+_erasing = threading.Lock()
 _outage_ended = -_SPARE_AFTER_OUTAGE
 
 
@@ -80,6 +85,7 @@ def _tick(*, spare_sending: bool) -> None:
     let_go = sum(_step("let_go", partial(each.let_go, wires.engine)) for each in (letting_go, breakers))
     let_go += _step("move_up", partial(throttles.move_up, wires.engine))
     recovered = _step("recoveries", _go_on_recovering)
+    _step("erasures", _begin_erasing)
     received = _step("receipts", partial(receipts.apply_waiting, wires.engine, wires.senders))
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
@@ -119,6 +125,27 @@ def _step(name: str, work: Callable[[], Done]) -> Done | Literal[0]:
         metrics.TICKS_FAILED.inc()
         log.warning("tick_step_failed", step=name, error=kind_of(error))
         return 0
+
+
+def _begin_erasing() -> None:
+    """Begin to go on with erasures, unless that is under way: beside the ticks, since it reads every table."""
+    if erasure.is_any_due(wiring().engine) and _erasing.acquire(blocking=False):
+        threading.Thread(target=_erase, name="erasures", daemon=True).start()
+
+
+def _erase() -> None:
+    """Go on with erasures while there is anything to do. It may be ended anywhere, without harm."""
+    wires = wiring()
+    try:
+        began = time.monotonic()
+        while not _stopping.is_set() and erasure.go_on(wires.engine, wires.vault):
+            # Half of the time is others'.
+            time.sleep(min(time.monotonic() - began, _LONGEST_REST))
+            began = time.monotonic()
+    except Exception as error:
+        log.warning("erasures_failed", error=kind_of(error))
+    finally:
+        _erasing.release()
 
 
 def _go_on_recovering() -> int:

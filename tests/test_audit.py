@@ -75,6 +75,16 @@ def test_nothing_personal_is_in_it(guarded: Running, act: Act) -> None:
     assert "secret" not in kept
 
 
+def test_who_was_erased_or_exported_is_in_it_by_a_fingerprint(act: Act) -> None:
+    person = {"address": "Secret-Ada@example.com", "channel": "email"}
+    known = f"channel=email address={audit.fingerprint('secret-ada@example.com')}"
+    for path, status in (("erasures", 202), ("exports", 200)):
+        answered, lines = act("POST", f"/api/v1/{path}", json=person)
+        assert (answered, lines[0][:3]) == (status, (f"POST /api/v1/{path}", known, str(status)))
+    user = f"user_id={audit.fingerprint('secret-user')}"
+    assert act("POST", "/api/v1/erasures", json={"user_id": "secret-user"})[1][0][1] == user
+
+
 def test_what_comes_of_it_is_in_it(act: Act) -> None:
     assert act("DELETE", f"/api/v1/dead-letters/{LETTER}") == (
         404,
@@ -152,6 +162,7 @@ def test_commands_leave_lines(engine: Engine, shell: dict[str, str], tmp_path: P
         f"dlq purge {LETTER} --yes",
         f"routes load {routes} --prune",
         f"routes load {routes} --dry-run",
+        "users erase --address Secret-Ada@example.com --yes",
         "rekey",
         "migrate",
         "api-keys revoke billing",
@@ -169,6 +180,7 @@ def test_commands_leave_lines(engine: Engine, shell: dict[str, str], tmp_path: P
             ("dlq.requeue", "channel=sms created_after=2026-11-21T09:00:00Z", "done"),
             ("dlq.purge", f"letter_ids={LETTER}", "done"),
             ("routes.load", "file=routes.yaml prune=yes", "done"),
+            ("users.erase", f"about={audit.fingerprint('secret-ada@example.com')}", "done"),
             ("rekey", None, "done"),
             ("api-keys.revoke", "name=billing", "done"),
             ("api-keys.revoke", "name=billing", "failed: No key in use is named 'billing'."),
@@ -215,6 +227,7 @@ HARMLESS = {
 }
 ACTS = {
     *("api-keys.create", "api-keys.revoke", "api-keys.rotate", "dlq.purge", "dlq.requeue", "hold", "migrate"),
+    "users.erase",
     *("purge", "reader", "recover", "rekey", "release", "replay", "routes.load"),
 }
 

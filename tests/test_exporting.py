@@ -15,6 +15,7 @@ from notifier.addresses import hash_of
 from notifier.channels import Channel
 from notifier.erasure import erase_user
 from notifier.ids import derived_id, new_id
+from notifier.vault import Vault
 from tests.conftest import clean_environment
 from tests.running import ROOT, Running
 
@@ -61,14 +62,16 @@ def ada(engine: Engine) -> dict[str, Any]:
         insert(engine, "attachments", id=each, name="bill.pdf", content_type="application/pdf", content=b"12345")
     row = notification(engine, "ada", event_id=own, content=json.dumps({"body": "x", "attachments": [str(private)]}))
     second = notification(engine, "ada", event_id=both, content=json.dumps({"attachments": [str(shared)]}))
-    theirs = notification(engine, "bob", event_id=both, content=json.dumps({"attachments": [str(shared)]}))
+    content = json.dumps({"attachments": [str(shared)]})
+    theirs = notification(engine, "bob", event_id=both, content=content, recipient="bob@example.com")
     for each in (row, theirs):
         # Below the notification's own id, in the same millisecond.
         attempt = {"id": type(each)(int=each.int >> 80 << 80), "notification_id": each, "error": f"refused: {each}"}
         insert(engine, "attempts", **attempt, number=1, outcome="permanent")
         insert(engine, "dead_letters", id=new_id(), notification_id=each, claims=1, reason="x", attempts=1,
                error=f"refused: {each}", created_at=datetime.now(UTC))  # fmt: skip
-        message = {"channel": "email", "recipient": "ada@example.com", "text": "x"}
+        recipient = "ada@example.com" if each == row else "bob@example.com"
+        message = {"channel": "email", "recipient": recipient, "text": "x"}
         insert(engine, "outbox", notification_id=each, **message)
         insert(engine, "dedup_keys", channel="email", address=f"{each}", key="k", notification_id=each,
                until=datetime.now(UTC))  # fmt: skip
@@ -153,7 +156,7 @@ def test_over_http_and_from_the_shell(system: Running, tmp_path: Path) -> None:
 
 
 def test_erasing_leaves_nothing_of_a_person_but_what_leaves_them_alone(engine: Engine, ada: dict[str, Any]) -> None:
-    assert erase_user(engine, "ada")
+    assert erase_user(engine, Vault(()), "ada")
     with engine.connect() as connection:
         assert list(connection.scalars(text("SELECT id FROM attachments"))) == []
         for table, column in (("attempts", "error"), ("dead_letters", "error"), ("receipts", "error")):
@@ -166,6 +169,6 @@ def test_erasing_leaves_nothing_of_a_person_but_what_leaves_them_alone(engine: E
         assert connection.scalar(text("SELECT count(*) FROM suppressions")) == 3
         assert connection.scalar(text("SELECT count(*) FROM opt_outs")) == 1
     assert exporting.export(engine, "ada") is None
-    erase_user(engine, "bob")
+    erase_user(engine, Vault(()), "bob")
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM attachments")) == 0

@@ -47,6 +47,7 @@ PARTS = {
     ("PUT", "/api/v1/users/<name:user_id>"): Scope.USERS,
     ("DELETE", "/api/v1/users/<name:user_id>"): Scope.USERS,
     ("PUT", "/api/v1/users/<name:user_id>/preferences"): Scope.USERS,
+    ("POST", "/api/v1/erasures"): Scope.USERS,
     ("POST", "/api/v1/suppressions"): Scope.USERS,
     ("DELETE", "/api/v1/suppressions"): Scope.USERS,
     ("DELETE", "/api/v1/suppressions/<uuid:suppression_id>"): Scope.USERS,

@@ -643,3 +643,12 @@ def test_the_clock_purges_beside_its_ticks(data: Data, new_system: Callable[...,
         wait_for(lambda: not data.parts(OLD), 60, "the old day to be dropped")
     finally:
         system.stop()
+
+
+def test_erasures_that_are_finished_go_and_others_stay(data: Data) -> None:
+    common = {"asked_by": "x", "round": 2, "erased": 1, "left_in": [], "created_at": datetime.now(UTC)}
+    data.insert("erasures", id=id_of(OLD, "finished"), finished_at=datetime.now(UTC), **common)
+    running = data.insert("erasures", id=id_of(OLD, "running"), due_at=datetime.now(UTC), **common)
+    recent = data.insert("erasures", id=new_id(), finished_at=datetime.now(UTC), **common)
+    purge(data.engine)
+    assert data.ids("erasures") == {running, recent}

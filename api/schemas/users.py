@@ -105,11 +105,13 @@ class UserExportSchema(ma.Schema):
     """All that is known of a person. Rows are whole, as they are stored, and may have more fields in later versions."""
 
     exported_at = Timestamp()
-    user = fields.Dict(metadata={"description": "With `preferences`."})
+    user = fields.Dict(
+        allow_none=True, metadata={"description": "With `preferences`; null where no user has the address asked for."}
+    )
     suppressions = _rows("Of their addresses.")
     opt_outs = _rows("Of their addresses.")
     notifications = _rows("Each with its `attempt_log`, `dead_letters` and `attachments` (without their contents).")
-    events = _rows("Those that name them in `user_id`.")
+    events = _rows("Those that name them, or their address as recipient.")
     outbox = _rows("Messages in the local outbox.")
     dedup_keys = _rows("What was sent to them, and until when nothing more of its kind is.")
 

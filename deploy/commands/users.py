@@ -1,36 +1,141 @@
 """People's data from the shell."""
 
-from typing import BinaryIO
+import functools
+import time
+from typing import Any, BinaryIO, Final
 
 import click
 
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.auditing import audited, user
+from deploy.commands.group import Command, on_a_stack, parts
 from deploy.commands.revealing import revealing
-from deploy.terminal import reveals_credentials
+from deploy.terminal import reveals_credentials, say
+from notifier import erasure
+from notifier.addresses import folded, normalised
+from notifier.audit import fingerprint
+from notifier.channels import Channel
 from notifier.exporting import export as export_data
+from notifier.exporting import export_address
+from notifier.models import Erasure
+
+#: What an address looks like without its channel: an @, a plus and digits, or a scheme.
+_BY_LOOK: Final = (Channel.EMAIL, Channel.SMS, Channel.WEBHOOK)
 
 
 @click.group()
 def users() -> None:
-    """Hand out what is known of a person."""
+    """Hand out, or erase, what is known of a person."""
+
+
+def _naming(command: Command) -> Command:
+    """Give a command the argument and the options that name a person."""
+    for declare in (
+        click.option(
+            "--channel",
+            type=click.Choice([each.value for each in Channel]),
+            help="The address's channel.  [default: by its look, email, sms or webhook]",
+        ),
+        click.option(
+            "--address", metavar="ADDRESS", help="In place of an id: somebody who is reached at this address."
+        ),
+        click.argument("user_id", required=False),
+    ):
+        command = declare(command)
+    return command
+
+
+def _address(address: str, channel: str | None) -> tuple[Channel, str]:
+    """Return an address in its normal form, and its channel."""
+    errors = []
+    for each in _BY_LOOK if channel is None else (Channel(channel),):
+        try:
+            return each, normalised(each, address)
+        except ValueError as error:
+            errors.append(str(error))
+    words = "This is no email address, phone number or URL: say --channel." if channel is None else errors[0]
+    raise click.UsageError(words)
+
+
+def _check_one(user_id: str | None, address: str | None) -> None:
+    if (user_id is None) == (address is None):
+        raise click.UsageError("Name a USER_ID, or an --address.")
+
+
+def _about(command: Command) -> Command:
+    """Give a command `about`: a fingerprint of whom it means, for the audit log."""
+
+    @functools.wraps(command)
+    def run(**named: Any) -> Any:  # noqa: ANN401 -- as click parsed them
+        _check_one(named["user_id"], named["address"])
+        address = named["address"] and folded(*_address(named["address"], named["channel"]))
+        return command(about=fingerprint(named["user_id"] or address), **named)
+
+    return run  # type: ignore[return-value]  # as functools.wraps made it
 
 
 @users.command()
 @on_a_stack
-@click.argument("user_id")
+@_naming
 @revealing("user_id")
 @click.option("--output", "-o", type=click.File("wb", lazy=True), default="-", help="A file.  [default: the terminal]")
-def export(user_id: str, output: BinaryIO) -> None:
-    """Write all that is known of a user as one JSON document.
+def export(user_id: str | None, address: str | None, channel: str | None, output: BinaryIO) -> None:
+    """Write all that is known of a person as one JSON document.
 
     Credentials in addresses are *** unless --reveal is given: with it this is what the person has a right to.
 
     The user and their preferences, notifications with attempts, events that name them, suppressions and opt-outs of
-    their addresses. To erase it all, DELETE /api/v1/users/USER_ID.
+    their addresses. To erase it all: users erase.
     """
-    pieces = export_data(parts().engine, user_id, reveals=reveals_credentials())
-    if pieces is None:
-        raise click.ClickException("There is no such user.")
+    _check_one(user_id, address)
+    if address is not None:
+        pieces = export_address(parts().engine, *_address(address, channel), reveals=reveals_credentials())
+    else:
+        found = export_data(parts().engine, str(user_id), reveals=reveals_credentials())
+        if found is None:
+            raise click.ClickException("There is no such user.")
+        pieces = found
     for piece in pieces:
         output.write(piece)
     output.write(b"\n")
+
+
+@users.command()
+@on_a_stack
+@_naming
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--wait", is_flag=True, help="Wait until it is finished: about a minute, with millions of rows longer.")
+@_about
+@audited("about")
+def erase(**named: Any) -> None:  # noqa: ANN401 -- as click parsed them
+    """Erase a person: by their id, also where there is no such user any more, or by an address.
+
+    What waits for them is cancelled. What names them is erased at once; then every table is gone through, twice, for
+    what else mentions them. A worker of the clock does that, or this command with --wait.
+    """
+    user_id, address = named["user_id"], named["address"]
+    found = None if address is None else _address(address, named["channel"])
+    if not named["yes"]:
+        click.confirm("This cannot be undone. Erase them?", abort=True)
+    wires, by = parts(), f"shell:{user()}"
+    if found is None:
+        erasure_id = erasure.erase_id(wires.engine, wires.vault, user_id, by)
+    else:
+        erasure_id = erasure.erase_address(wires.engine, wires.vault, *found, by)
+    say(f"Erased what names them. What mentions them elsewhere follows: erasure {erasure_id}.")
+    if named["wait"]:
+        _wait(erasure_id)
+
+
+def _wait(erasure_id: Any) -> None:  # noqa: ANN401 -- a UUID
+    """Go on with it until it is finished."""
+    wires = parts()
+    while True:
+        goes_on = erasure.go_on(wires.engine, wires.vault)
+        found: Erasure | None = erasure.find(wires.engine, erasure_id)
+        if found is None or found.due_at is None:
+            break
+        if not goes_on:
+            time.sleep(0.5)
+    say(f"Finished: {found.erased if found else 0} rows.")
+    if found and found.left_in:
+        say(f"Settings that mention them, to be changed by hand: {', '.join(found.left_in)}.")

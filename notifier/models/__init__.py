@@ -7,6 +7,7 @@ from notifier.models.audit_line import AuditLine
 from notifier.models.dead_letter import DeadLetter
 from notifier.models.declarative import Base
 from notifier.models.dedup_key import DedupKey
+from notifier.models.erasure import Erasure
 from notifier.models.event import Event
 from notifier.models.heartbeat import Heartbeat
 from notifier.models.hold import Hold
@@ -34,6 +35,7 @@ __all__ = [
     "DeadLetter",
     "DedupKey",
     "Endpoint",
+    "Erasure",
     "Event",
     "Heartbeat",
     "Hold",

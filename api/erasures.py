@@ -1,0 +1,62 @@
+"""Erasures: people who are to be forgotten, also those who are known by no more than an address."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import abort
+from sqlalchemy import select
+
+from api.auditing import put_on_record
+from api.auth import caller, requires
+from api.pages import page
+from api.parts import parts
+from api.resources import Resource
+from api.schemas.erasures import ErasurePageSchema, ErasureSchema, PersonSchema, about
+from api.schemas.pages import PageQuery
+from notifier import erasure
+from notifier.keys import Scope
+from notifier.models import Erasure
+
+blp = Resource("erasures", __name__, url_prefix="/api/v1/erasures", description="People who are to be forgotten.")
+
+
+def _find(erasure_id: UUID) -> Erasure:
+    return erasure.find(parts().wiring.engine, erasure_id) or abort(404, "There is no such erasure.")
+
+
+@blp.route("", methods=["POST"])
+@requires(Scope.USERS)
+@blp.arguments(PersonSchema)
+@blp.response(202, ErasureSchema)
+@blp.alt_response(409, description="Several users have this address.")
+def erase_person(person: dict[str, Any]) -> tuple[Erasure, int, dict[str, str]]:
+    """Erase a person by an address, known as a user or not, or by an id.
+
+    What names them is erased with the answer; then every table is gone through for what mentions them, as the erasure
+    says. A user who has the address is deleted.
+    """
+    put_on_record("POST /api/v1/erasures", about(person))
+    wires, by = parts().wiring, caller().name
+    if person["user_id"] is not None:
+        begun = erasure.erase_id(wires.engine, wires.vault, person["user_id"], by)
+    else:
+        begun = erasure.erase_address(wires.engine, wires.vault, person["channel"], person["address"], by)
+    return _find(begun), 202, {"Location": f"{blp.url_prefix}/{begun}"}
+
+
+@blp.route("")
+@requires(Scope.READ)
+@blp.arguments(PageQuery, location="query", as_kwargs=False)
+@blp.response(200, ErasurePageSchema)
+def list_erasures(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+    """List erasures, newest first."""
+    return page(parts().wiring.engine, select(Erasure), Erasure.id, asked)
+
+
+@blp.route("/<uuid:erasure_id>")
+@requires(Scope.READ)
+@blp.response(200, ErasureSchema)
+@blp.alt_response(404, description="There is no such erasure.")
+def get_erasure(erasure_id: UUID) -> Erasure:
+    """Read an erasure, and how far it is."""
+    return _find(erasure_id)
