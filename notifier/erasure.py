@@ -21,12 +21,12 @@ from notifier import suppressions
 from notifier.addresses import endpoint_of
 from notifier.channels import PENDING_IN_SQL, Channel, EventStatus, Status
 from notifier.errors import Conflict
+from notifier.forgetting import Sought, redact, tables
 from notifier.ids import new_id
 from notifier.isolation import is_away, kind_of
 from notifier.mentions import Named
 from notifier.models import Erasure
 from notifier.naming import THEIRS, named_by
-from notifier.forgetting import Sought, redact, tables
 from notifier.traces import wipe
 from notifier.users import addresses_in, users_at
 from notifier.vault import Vault
