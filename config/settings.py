@@ -49,6 +49,12 @@ class Settings:
 
     #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`. Beat and Flower do without.
     database_url: str | None = _setting("DATABASE_URL", values.url("postgresql", "postgres"), None)
+    #: The same database as the role that owns the tables, for `manage.py migrate`. Unset: DATABASE_URL's owns them.
+    migration_database_url: str | None = _setting(
+        "NOTIFIER_MIGRATION_DATABASE_URL", values.url("postgresql", "postgres"), None
+    )
+    #: The same as a role that may make roles, for `manage.py roles` and `reader`. Unset: the one above.
+    admin_database_url: str | None = _setting("NOTIFIER_ADMIN_DATABASE_URL", values.url("postgresql", "postgres"), None)
     #: Redis, the doorbell: `redis://:password@host:6379/0`, `rediss://…` with TLS, or sentinels that know where it is:
     #: `sentinel://:password@host:26379,host:26379/0`.
     redis_url: str = _setting(

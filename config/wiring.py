@@ -36,14 +36,16 @@ _SMTP: Final = frozenset({"smtp", "smtps"})
 
 
 def make_engine(settings: Settings) -> Engine:
-    """An engine over a small pool. Connections are tested before use, so that a restart of Postgres is survived.
+    """An engine of what all processes work as. Raises SettingsError where there is no DATABASE_URL."""
+    return _engine_of(settings.database_url)
 
-    Raises SettingsError where there is no DATABASE_URL.
-    """
-    if settings.database_url is None:
+
+def _engine_of(url: str | None) -> Engine:
+    """An engine over a small pool. Connections are tested before use, so that a restart of Postgres is survived."""
+    if url is None:
         raise no_database()
     engine = create_engine(
-        make_url(settings.database_url).set(drivername="postgresql+psycopg2"),
+        make_url(url).set(drivername="postgresql+psycopg2"),
         pool_size=5,
         max_overflow=15,
         pool_timeout=10,
@@ -70,6 +72,24 @@ class Wiring:
     def engine(self) -> Engine:
         """Postgres."""
         return make_engine(self.settings)
+
+    @functools.cached_property
+    def owner_engine(self) -> Engine:
+        """Postgres as the role that owns the tables: for migrations alone."""
+        return _engine_of(self.settings.migration_database_url or self.settings.database_url)
+
+    @functools.cached_property
+    def admin_engine(self) -> Engine:
+        """Postgres as a role that may make others."""
+        settings = self.settings
+        return _engine_of(settings.admin_database_url or settings.migration_database_url or settings.database_url)
+
+    @property
+    def any_engine(self) -> Engine:
+        """Postgres as the least of the roles that this process can be: for the audit log."""
+        if self.settings.database_url:
+            return self.engine
+        return self.owner_engine if self.settings.migration_database_url else self.admin_engine
 
     @functools.cached_property
     def channels(self) -> frozenset[Channel]:

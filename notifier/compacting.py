@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from notifier.ids import first_id_of
 from notifier.models import Base
-from notifier.partitions import attach_day, create_day, partition_of
+from notifier.partitions import create_day, drop_day, exchange_day, partition_of, spare_of
 from notifier.sweeping import OWES_IN_SQL
 
 #: Rows that are copied at the most, and their bytes. A day that needs more is left as it is.
@@ -78,7 +78,7 @@ class Copy:
 
     @property
     def _kept(self) -> str:
-        return f"{self._part}_kept"
+        return spare_of(self.table, self.day)
 
     def exchange(self, connection: Connection) -> int | None:
         """Put the copy in the day's place; returns how many rows it has, and None where too many are needed by now.
@@ -93,12 +93,10 @@ class Copy:
         connection.execute(text(f"LOCK TABLE ONLY {self.table} IN ACCESS EXCLUSIVE MODE"))
         ids = _needed(connection, self.table, self.day, self.replacing)
         if ids is None:
-            connection.execute(text(f"DROP TABLE {self._kept}"))
+            drop_day(connection, self.table, self.day, spare=True)
             return None
         kept = self._catch_up(connection, ids)
-        connection.execute(text(f"DROP TABLE {self._part}"))
-        connection.execute(text(f"ALTER TABLE {self._kept} RENAME TO {self._part}"))
-        attach_day(connection, self.table, self.day)
+        exchange_day(connection, self.table, self.day)
         return kept
 
     def _catch_up(self, connection: Connection, ids: Collection[UUID]) -> int:
@@ -123,8 +121,8 @@ def copy(connection: Connection, table: str, day: date) -> Copy | None:
     part = partition_of(table, day)
     # Before the copy: a row that changes in between is copied once more, rather than once too few.
     versions = _versions(connection, part, ids)
-    create_day(connection, table, f"{part}_kept")
-    _copy_rows(connection, part, f"{part}_kept", versions)
+    create_day(connection, table, day, spare=True)
+    _copy_rows(connection, part, spare_of(table, day), versions)
     return Copy(table, day, replacing, versions)
 
 

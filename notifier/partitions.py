@@ -10,9 +10,9 @@ from sqlalchemy.exc import OperationalError
 
 from notifier.ids import first_id_of
 
-#: Tables that are partitioned by day on `id`, and how full their pages are packed: rows that are updated
-#: several times keep some room on their own page.
-TABLES: Final = {"events": 90, "notifications": 70, "attempts": 100, "attachments": 100}
+#: Tables that are partitioned by day on `id`. How full their pages are packed says notifier_create_day: rows that are
+#: updated several times keep some room on their own page.
+TABLES: Final = ("events", "notifications", "attempts", "attachments")
 #: Days made ahead of today.
 DAYS_AHEAD: Final = 7
 
@@ -59,7 +59,7 @@ def make_day(connection: Connection, table: str, day: date) -> None:
     default = f"{table}_default"
     # Locked first: a row that lands in the default partition between the move and the attach would fail the attach.
     connection.execute(text(f"LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE"))
-    create_day(connection, table, name)
+    create_day(connection, table, day)
     connection.execute(
         text(
             f"WITH moved AS (DELETE FROM {default} WHERE id >= :low AND id < :high RETURNING *)"
@@ -70,20 +70,34 @@ def make_day(connection: Connection, table: str, day: date) -> None:
     attach_day(connection, table, day)
 
 
-def create_day(connection: Connection, table: str, name: str) -> None:
-    """Create a table of the shape of a day's partition, with its indexes; it is none yet."""
-    connection.execute(
-        text(
-            f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)"
-            f" WITH (fillfactor = {TABLES[table]})"
-        )
-    )
+# Processes own no table: functions of the owner do what takes one (migration 0018), each for a day of ours alone.
+
+
+def create_day(connection: Connection, table: str, day: date, *, spare: bool = False) -> None:
+    """Create a table of the shape of a day's partition, with its indexes; it is none yet. `spare`: beside the day's."""
+    values = {"table": table, "day": day, "spare": spare}
+    connection.execute(text("SELECT notifier_create_day(:table, :day, :spare)"), values)
+
+
+def spare_of(table: str, day: date) -> str:
+    """The name of the spare table of a day."""
+    return f"{partition_of(table, day)}_kept"
 
 
 def attach_day(connection: Connection, table: str, day: date) -> None:
     """Make the table that has the name of a day's partition one."""
-    name, low, high = partition_of(table, day), first_id_of(day), first_id_of(day + timedelta(days=1))
-    connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"))
+    connection.execute(text("SELECT notifier_attach_day(:table, :day)"), {"table": table, "day": day})
+
+
+def drop_day(connection: Connection, table: str, day: date, *, spare: bool = False) -> None:
+    """Drop a day that is over, or its spare table."""
+    values = {"table": table, "day": day, "spare": spare}
+    connection.execute(text("SELECT notifier_drop_day(:table, :day, :spare)"), values)
+
+
+def exchange_day(connection: Connection, table: str, day: date) -> None:
+    """Put the spare table of a day that is over in its place."""
+    connection.execute(text("SELECT notifier_exchange_day(:table, :day)"), {"table": table, "day": day})
 
 
 def make_partitions(engine: Engine, days_ahead: int = DAYS_AHEAD) -> list[str]:

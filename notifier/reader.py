@@ -78,6 +78,11 @@ CONNECTIONS: Final = 10
 _ONE_AT_A_TIME: Final = 5_141_980_128  # an advisory lock
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
+#: The roles that the processes work as: they are granted to write what comes.
+_WRITE: Final = text("""
+    SELECT EXISTS (SELECT FROM pg_default_acl, aclexplode(defaclacl) granted JOIN pg_roles r ON r.oid = granted.grantee
+        WHERE rolname = :role AND privilege_type = 'INSERT')
+""")
 _US: Final = text("SELECT rolname, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
 _MORE: Final = text("""
     SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
@@ -130,12 +135,12 @@ def set_up(engine: Engine, password: str, role: str = ROLE) -> Change:
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ONE_AT_A_TIME})
         us, may_create = connection.execute(_US).one()
-        if role == us:
-            raise Conflict(f"{role} is the user of DATABASE_URL itself, which must go on writing. Choose another name.")
+        if role == us or connection.scalar(_WRITE, {"role": role}):
+            raise Conflict(f"{role} is a role that must go on writing. Choose another name.")
         if not may_create:
             raise Conflict(
                 f"The database user {us} may not create roles, so nothing was changed. Run this once with a"
-                f" DATABASE_URL whose user may, or let a superuser allow it: ALTER ROLE {us} CREATEROLE."
+                f" NOTIFIER_ADMIN_DATABASE_URL whose user may, or let a superuser allow it: ALTER ROLE {us} CREATEROLE."
             )
         try:
             return _set_up(connection, password, role)

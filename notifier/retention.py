@@ -31,7 +31,7 @@ from sqlalchemy.exc import OperationalError
 from notifier import compacting
 from notifier.errors import NotifierError
 from notifier.ids import first_id_of
-from notifier.partitions import is_lock_timeout, partition_of, partitions_before
+from notifier.partitions import drop_day, is_lock_timeout, partition_of, partitions_before
 from notifier.sweeping import (
     AROUND_MIDNIGHT,
     ATTACHMENTS,
@@ -182,7 +182,7 @@ def _drop(engine: Engine, table: str, day: date) -> Step | None:
             return None
         # Then against those who read it, or we would wait for them with the whole table locked.
         connection.execute(text(f"LOCK TABLE ONLY {part} IN ACCESS EXCLUSIVE MODE"))
-        connection.execute(text(f"DROP TABLE {part}"))
+        drop_day(connection, table, day)
     return Step(part, None)
 
 

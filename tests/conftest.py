@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
-from notifier import migrations
+from notifier import database_roles, migrations
+from notifier.database_roles import Login
 from notifier.signing import new_secret
 from notifier.vault import new_key
 from tests.callers import Callers
@@ -42,13 +43,42 @@ def new_postgres(database: str) -> Iterator[EmbeddedPostgres]:
         server.start()
         try:
             server.create_database(database)
-            engine = engine_of(server.url(database))
+            set_up_roles(server, database)
+            engine = engine_of(owner_url(server, database))
             migrations.upgrade(engine)
             hold_to_the_state_machine(engine)
             engine.dispose()
             yield server
         finally:
             server.stop()
+
+
+OWNER = Login(database_roles.OWNER, "the owner's")
+APP = Login(database_roles.APP, "the processes'")
+
+
+def set_up_roles(server: EmbeddedPostgres, database: str) -> None:
+    """Make the roles that own a database and work with it. The owner is a test's own hand, and so sees everybody."""
+    engine = engine_of(server.url(database))
+    database_roles.set_up(engine, OWNER, APP)
+    with engine.begin() as connection:
+        connection.execute(text(f"GRANT pg_monitor, pg_signal_backend TO {OWNER.name} WITH INHERIT TRUE"))
+    engine.dispose()
+
+
+def app_url(server: EmbeddedPostgres, database: str) -> str:
+    """The URL that all processes have."""
+    return as_login(server.url(database), APP)
+
+
+def owner_url(server: EmbeddedPostgres, database: str) -> str:
+    """The URL that migrations have."""
+    return as_login(server.url(database), OWNER)
+
+
+def as_login(url: str, login: Login) -> str:
+    """A URL of the same database for another role."""
+    return make_url(url).set(username=login.name, password=login.password).render_as_string(hide_password=False)
 
 
 #: The only transitions there are (docs/architecture.md).
@@ -122,7 +152,7 @@ def engine_of(url: str) -> Engine:
 
 @pytest.fixture(scope="session")
 def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
-    """Makes databases as the migrations leave them; gives their URLs."""
+    """Makes databases as the migrations leave them; gives the URLs that processes have."""
 
     def make() -> str:
         name = f"test_{next(_numbers)}"
@@ -130,10 +160,10 @@ def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY wal_log")
+                cursor.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY wal_log OWNER {OWNER.name}")
         finally:
             connection.close()
-        return postgres.url(name)
+        return app_url(postgres, name)
 
     return make
 
@@ -152,8 +182,24 @@ def database_url(new_database: Callable[[], str]) -> str:
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """An engine over a fresh database."""
+    """An engine over a fresh database, as the processes have."""
     engine = engine_of(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def owner_engine(database_url: str) -> Iterator[Engine]:
+    """An engine over the same database, as the role that owns the tables has."""
+    engine = engine_of(as_login(database_url, OWNER))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def super_engine(postgres: EmbeddedPostgres, database_url: str) -> Iterator[Engine]:
+    """An engine over the same database, as a superuser has."""
+    engine = engine_of(postgres.url(str(make_url(database_url).database)))
     yield engine
     engine.dispose()
 
@@ -192,7 +238,8 @@ def new_system(
             "DATABASE_URL": own.get("DATABASE_URL") or new_database(),
             "REDIS_URL": own.get("REDIS_URL") or new_redis(),
         }
-        return Running(folder, {**clean_environment(), **QUICK, **urls, **own})
+        environment = {**clean_environment(), **QUICK, **urls, **own}
+        return Running(folder, environment, hand=as_login(urls["DATABASE_URL"], OWNER))
 
     return make
 

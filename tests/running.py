@@ -67,8 +67,10 @@ def reaches(system: "Running", notification_id: str, *statuses: str) -> dict[str
 class Running:
     """A system on a database and a Redis of its own. Its parts are `Child`ren, to be killed and started at will."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], *, root: Path = ROOT) -> None:
-        """`root`: where its code is, if it is not this one's."""
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], *, hand: str | None = None, root: Path = ROOT
+    ) -> None:
+        """`hand`: the URL for the test's own looks, if not the processes'; `root`: where the code is, if elsewhere."""
         self.folder = folder
         self.root = root
         self.environment = {**environment, "PYTHONUNBUFFERED": "1"}
@@ -83,7 +85,7 @@ class Running:
         self.clock = self.add_worker("clock")
         self.beat = self.add("beat", "beat")
         self._own = tuple(self.children)
-        url = make_url(self.environment["DATABASE_URL"]).set(drivername="postgresql+psycopg2")
+        url = make_url(hand or self.environment["DATABASE_URL"]).set(drivername="postgresql+psycopg2")
         self.engine: Engine = create_engine(url, pool_pre_ping=True)
 
     def add(

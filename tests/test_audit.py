@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from deploy.commands.cli import cli
 from notifier import audit, keys, migrations
-from tests.conftest import QUICK, clean_environment
+from tests.conftest import OWNER, QUICK, as_login, clean_environment
 from tests.running import Running
 from tests.test_commands import manage, succeed
 
@@ -205,14 +205,16 @@ def test_no_address_comes_into_it_with_an_errors_words(engine: Engine, shell: di
     assert LETTER in replayed
 
 
-def test_a_line_that_cannot_be_written_is_said(engine: Engine, shell: dict[str, str]) -> None:
-    migrations.downgrade(engine, "0004")
+def test_a_line_that_cannot_be_written_is_said(
+    engine: Engine, owner_engine: Engine, database_url: str, shell: dict[str, str]
+) -> None:
+    migrations.downgrade(owner_engine, "0004")
     done = manage("hold", "email", environment=shell)
     assert done.returncode == 0
     assert "Held: email." in done.stdout
     assert "the audit log could not be written (ProgrammingError)" in done.stderr
     # The migration that makes the log is its first line.
-    succeed("migrate", environment=shell)
+    succeed("migrate", environment={**shell, "NOTIFIER_MIGRATION_DATABASE_URL": as_login(database_url, OWNER)})
     assert _lines(engine) == [("shell:grace", "migrate", None, "done")]
 
 
@@ -228,7 +230,7 @@ HARMLESS = {
 ACTS = {
     *("api-keys.create", "api-keys.revoke", "api-keys.rotate", "dlq.purge", "dlq.requeue", "hold", "migrate"),
     "users.erase",
-    *("purge", "reader", "recover", "rekey", "release", "replay", "routes.load"),
+    *("purge", "reader", "recover", "rekey", "roles", "release", "replay", "routes.load"),
 }
 
 

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine
 
 from notifier import migrations
-from tests.conftest import clean_environment
+from tests.conftest import OWNER, as_login, clean_environment, engine_of
 from tests.receivers import HttpReceiver
 from tests.running import ROOT, Running, made, reaches, wait_for
 from tests.test_commands import manage
@@ -33,7 +33,7 @@ def test_everything_waits_for_the_migrations_and_goes_on_by_itself(
     new_system: Callable[..., Running], new_database: Callable[[], str]
 ) -> None:
     database = new_database()
-    engine = create_engine(make_url(database).set(drivername="postgresql+psycopg2"))
+    engine = engine_of(as_login(database, OWNER))
     migrations.downgrade(engine, "base")
     system = new_system(DATABASE_URL=database)
     try:
@@ -79,7 +79,8 @@ def test_everything_waits_for_the_migrations_and_goes_on_by_itself(
         assert answer.status_code in {202, 503}, answer.text
         assert manage("status", environment=system.environment).returncode in {0, 1}
 
-        assert manage("migrate", environment=system.environment).returncode == 0
+        as_owner = {"NOTIFIER_MIGRATION_DATABASE_URL": as_login(database, OWNER)}
+        assert manage("migrate", environment={**system.environment, **as_owner}).returncode == 0
         wait_for(lambda: system.get("/ready").json()["status"] == "ok", 40, "a system that is ready")
         reaches(system, made(system, **NOTIFICATION), "sent")
         assert system.sql("SELECT count(*) FROM attempts") == system.sql(
@@ -106,8 +107,8 @@ def test_what_went_out_is_recorded_once_the_database_can_take_it(breakable: Runn
     assert len(http.received("/before-migrate")) == 1
 
 
-def test_bounces_are_left_to_the_mail_server_until_then(engine: Engine, database_url: str) -> None:
-    migrations.downgrade(engine, "base")
+def test_bounces_are_left_to_the_mail_server_until_then(owner_engine: Engine, database_url: str) -> None:
+    migrations.downgrade(owner_engine, "base")
     environment = {
         **clean_environment(),
         "DATABASE_URL": database_url,

@@ -60,9 +60,9 @@ def vendor() -> Vendor:
 
 
 @pytest.fixture
-def wires(database_url: str, engine: Engine, vendor: Vendor) -> Iterator[Wiring]:
+def wires(database_url: str, owner_engine: Engine, vendor: Vendor) -> Iterator[Wiring]:
     """A process that sends email, and waits for no lock for long."""
-    with engine.begin() as connection:
+    with owner_engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE {make_url(database_url).database} SET lock_timeout = '100ms'"))
     with receivers.http(vendor.answer) as (listener, _):
         settings = {"NOTIFIER_EMAIL": sendgrid.VENDOR.dsn(listener.port), "NOTIFIER_SENDING_WINDOW": "20"}

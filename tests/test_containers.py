@@ -41,6 +41,7 @@ from deploy.dashboards import FOLDER
 from deploy.embedded import EmbeddedValkey
 from deploy.ports import free_port
 from notifier import heartbeats
+from notifier.database_roles import APP, OWNER
 from notifier.reader import CONNECTIONS, ROLE
 from tests.running import wait_for
 
@@ -49,6 +50,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: What an operator must fill in, with values that would do.
 NEEDED = {
     "POSTGRES_PASSWORD": "aaaabbbbccccdddd",
+    "POSTGRES_OWNER_PASSWORD": "bbbbccccddddeeee",
+    "POSTGRES_APP_PASSWORD": "ccccddddeeeeffff",
     "REDIS_PASSWORD": "89abcdef01234567",
     "NOTIFIER_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     "FLOWER_BASIC_AUTH": "operator:secret",
@@ -60,7 +63,7 @@ NEEDED = {
 STORAGE = {"postgres", "redis"}
 FOREIGN = {*STORAGE, "prometheus", "grafana"}
 #: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
-ONCE = {"migrate", "reader", "bounces"}
+ONCE = {"roles", "migrate", "reader", "bounces"}
 PUBLISHED = {"api", "flower", "grafana"}
 
 SETTINGS = {entry.metadata["env"] for entry in fields(Settings)}
@@ -68,8 +71,10 @@ SETTINGS = {entry.metadata["env"] for entry in fields(Settings)}
 #: Variables that are a credential, or have one in them.
 BROKER_SECRETS = {"REDIS_URL", "BROKER_URL", "NOTIFIER_SENTINEL_PASSWORD"}
 PROVIDER_SECRETS = {"NOTIFIER_EMAIL", "NOTIFIER_SMS", "NOTIFIER_PUSH", "NOTIFIER_CHAT"}
+DATABASE_SECRETS = {"DATABASE_URL", "NOTIFIER_MIGRATION_DATABASE_URL", "NOTIFIER_ADMIN_DATABASE_URL"}
 OUR_SECRETS = {
-    *{"DATABASE_URL", "NOTIFIER_BOUNCES", "NOTIFIER_WEBHOOK_SECRET", "NOTIFIER_SECRET_KEY"},
+    *DATABASE_SECRETS,
+    *{"NOTIFIER_BOUNCES", "NOTIFIER_WEBHOOK_SECRET", "NOTIFIER_SECRET_KEY"},
     *{"NOTIFIER_METRICS_TOKEN", "NOTIFIER_READER_PASSWORD"},
     *BROKER_SECRETS,
     *PROVIDER_SECRETS,
@@ -83,8 +88,9 @@ SENDING = {
 ALLOWED: dict[str, set[str]] = {
     "postgres": {"POSTGRES_PASSWORD"},
     "redis": {"REDISCLI_AUTH"},
-    "migrate": {"DATABASE_URL"},
-    "reader": {"DATABASE_URL", "NOTIFIER_READER_PASSWORD"},
+    "roles": DATABASE_SECRETS,
+    "migrate": {"NOTIFIER_MIGRATION_DATABASE_URL"},
+    "reader": {"NOTIFIER_ADMIN_DATABASE_URL", "NOTIFIER_READER_PASSWORD"},
     "api": SENDING,
     "worker-fresh": SENDING,
     "worker-retry": SENDING,
@@ -223,12 +229,17 @@ def test_variables_are_settings(service: str) -> None:
     unknown = {name for name in environment if not name.startswith("FLOWER_")} - SETTINGS
     assert not unknown
     settings = read_settings(environment, database="DATABASE_URL" in ALLOWED[service])
-    if settings.database_url is not None:
-        database = make_url(settings.database_url)
-        postgres = SERVICES["postgres"]["environment"]
-        assert database.host == "postgres"
-        assert (database.username, database.password) == (postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"])
-        assert database.database == postgres["POSTGRES_DB"]
+    postgres = SERVICES["postgres"]["environment"]
+    for url, name, password in (
+        (settings.database_url, APP, NEEDED["POSTGRES_APP_PASSWORD"]),
+        (settings.migration_database_url, OWNER, NEEDED["POSTGRES_OWNER_PASSWORD"]),
+        (settings.admin_database_url, postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"]),
+    ):
+        if url is not None:
+            database = make_url(url)
+            assert (database.host, database.database) == ("postgres", postgres["POSTGRES_DB"])
+            assert (database.username, database.password) == (name, password)
+    assert len({APP, OWNER, postgres["POSTGRES_USER"]}) == 3
     if "REDIS_URL" in environment:
         redis = urlsplit(settings.broker)
         assert (redis.hostname, redis.password) == ("redis", NEEDED["REDIS_PASSWORD"])
@@ -247,7 +258,9 @@ def test_a_service_has_the_secrets_that_it_needs_and_no_others(service: str) -> 
     assert secret == ALLOWED[service]
     # By whatever name: each secret is looked for in all that the service is told.
     theirs = {name for name, value in NEEDED.items() if value in json.dumps(environment)}
-    by_name = {"REDIS_URL": "REDIS_PASSWORD", "REDISCLI_AUTH": "REDIS_PASSWORD", "DATABASE_URL": "POSTGRES_PASSWORD"}
+    by_name = {"REDIS_URL": "REDIS_PASSWORD", "REDISCLI_AUTH": "REDIS_PASSWORD"}
+    by_name |= {"DATABASE_URL": "POSTGRES_APP_PASSWORD", "NOTIFIER_ADMIN_DATABASE_URL": "POSTGRES_PASSWORD"}
+    by_name |= {"NOTIFIER_MIGRATION_DATABASE_URL": "POSTGRES_OWNER_PASSWORD"}
     by_name |= {"GF_SECURITY_ADMIN_PASSWORD": "GRAFANA_PASSWORD"}
     assert theirs == {by_name.get(name, name) for name in ALLOWED[service]} & NEEDED.keys()
     assert not any(value in json.dumps(SERVICES[service].get("command")) for value in NEEDED.values())
@@ -519,7 +532,9 @@ def test_what_ends_is_started_again(service: str) -> None:
 
 
 def test_processes_wait_for_what_they_need() -> None:
-    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["roles"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["migrate"]["depends_on"] == {"roles": {"condition": "service_completed_successfully"}}
+    assert parsed(SERVICES["roles"]["command"]) == Parsed("roles", {})
     for name in OURS:
         if name not in ONCE:
             assert SERVICES[name]["depends_on"] == {
@@ -543,7 +558,7 @@ def test_workers_get_the_time_to_end_their_batches(service: str) -> None:
 
 def test_one_service_builds_the_image_for_all() -> None:
     # Several that build the same name do it side by side, and the containerd image store refuses the second.
-    assert [name for name in SERVICES if "build" in SERVICES[name]] == ["migrate"]
+    assert [name for name in SERVICES if "build" in SERVICES[name]] == ["roles"]
     for name in OURS:
         assert (SERVICES[name]["image"], SERVICES[name]["pull_policy"]) == ("notifier", "never")
         assert "entrypoint" not in SERVICES[name]

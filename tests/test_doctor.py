@@ -143,15 +143,15 @@ def test_clocks(skew: float, state: State, says: str) -> None:
     assert says in found.says
 
 
-def test_migrations_and_partitions(engine: Engine) -> None:
+def test_migrations_and_partitions(engine: Engine, owner_engine: Engine) -> None:
     assert _one(storage.migrated(engine))[0] is State.OK
     assert _one(storage.partitioned(engine))[0] is State.OK
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     name = partitions.partition_of("notifications", tomorrow)
-    with engine.begin() as connection:
+    with owner_engine.begin() as connection:
         connection.execute(text(f"DROP TABLE {name}"))
     assert _one(storage.partitioned(engine)) == (State.FAILED, f"missing: {name}; rows go to the default partition")
-    migrations.downgrade(engine, "0004")
+    migrations.downgrade(owner_engine, "0004")
     state, says = _one(storage.migrated(engine))
     assert state is State.FAILED
     assert f"is not at {migrations.pending(engine)}" in says

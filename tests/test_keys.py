@@ -387,9 +387,9 @@ def test_its_use_is_noted_once_an_hour(engine: Engine) -> None:
     assert last >= first.last_used_at
 
 
-def test_a_callers_use_counts_even_where_it_cannot_be_noted(engine: Engine) -> None:
+def test_a_callers_use_counts_even_where_it_cannot_be_noted(engine: Engine, owner_engine: Engine) -> None:
     key = keys.create(engine, "unnoted", ["read"])
-    with engine.begin() as connection:
+    with owner_engine.begin() as connection:
         connection.execute(
             text("CREATE RULE no_notes AS ON UPDATE TO api_keys DO INSTEAD SELECT 1 / (count(*) - 1) FROM listeners")
         )

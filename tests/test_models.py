@@ -103,16 +103,17 @@ def test_several_migrate_at_once(new_empty: Engine) -> None:
     assert migrations.pending(new_empty) is None
 
 
-def test_a_database_of_a_later_release_is_left_as_it_is(engine: Engine) -> None:
-    with engine.begin() as connection:
+def test_a_database_of_a_later_release_is_left_as_it_is(super_engine: Engine) -> None:
+    with super_engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    assert migrations.pending(engine) is None
-    migrations.upgrade(engine)
-    with engine.connect() as connection:
+    assert migrations.pending(super_engine) is None
+    migrations.upgrade(super_engine)
+    with super_engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
 
 
-def test_an_index_is_made_on_every_day(engine: Engine) -> None:
+def test_an_index_is_made_on_every_day(super_engine: Engine) -> None:
+    engine = super_engine
     with engine.connect() as connection:
         _add_attempt(engine, datetime.now(UTC))
         with Operations.context(MigrationContext.configure(connection)):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from deploy.embedded import EmbeddedPostgres
-from tests.conftest import new_postgres
+from tests.conftest import app_url, new_postgres
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for
 
@@ -23,14 +23,14 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="module")
 def on_own_postgres(new_system: Callable[..., Running], own_postgres: EmbeddedPostgres) -> Iterator[Running]:
     """A system on it."""
-    with new_system(DATABASE_URL=own_postgres.url("notifier")) as system:
+    with new_system(DATABASE_URL=app_url(own_postgres, "notifier")) as system:
         yield system
 
 
 @pytest.fixture
 def impatient(system: Running, new_system: Callable[..., Running], own_postgres: EmbeddedPostgres) -> Iterator[Running]:
     """An API beside the same system, which waits a second for Postgres."""
-    beside = new_system(DATABASE_URL=own_postgres.url("notifier"), NOTIFIER_INTAKE_TIMEOUT="1")
+    beside = new_system(DATABASE_URL=app_url(own_postgres, "notifier"), NOTIFIER_INTAKE_TIMEOUT="1")
     try:
         beside.start(only=[beside.api])
         yield beside

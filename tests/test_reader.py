@@ -19,6 +19,12 @@ PASSWORD = "what the reader's says: 'quoted' \"and\" 100%"
 
 
 @pytest.fixture
+def engine(super_engine: Engine) -> Engine:
+    """Roles are made by who may."""
+    return super_engine
+
+
+@pytest.fixture
 def role(engine: Engine, request: pytest.FixtureRequest) -> Iterator[str]:
     """A name for a role of the test's own: databases of one server share their roles."""
     name = re.sub(r"\W", "_", request.node.name.lower())[:60]
@@ -215,9 +221,10 @@ def test_a_database_without_tables_is_refused(engine: Engine, role: str) -> None
 
 
 @pytest.fixture
-def shell(database_url: str) -> dict[str, str]:
+def shell(database_url: str, engine: Engine) -> dict[str, str]:
     """The environment of somebody's shell, with a fresh database."""
-    urls = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:9/0"}
+    admin = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    urls = {"DATABASE_URL": database_url, "NOTIFIER_ADMIN_DATABASE_URL": admin, "REDIS_URL": "redis://127.0.0.1:9/0"}
     return {**clean_environment(), **QUICK, **urls, "NOTIFIER_READER_PASSWORD": PASSWORD}
 
 
@@ -241,6 +248,6 @@ def test_a_user_who_may_not_make_roles_is_told(
     with engine.begin() as connection:
         connection.execute(text(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'x'"))
     url = make_url(database_url).set(username=role, password="x").render_as_string(hide_password=False)
-    done = manage("reader", environment={**shell, "DATABASE_URL": url})
+    done = manage("reader", environment={**shell, "NOTIFIER_ADMIN_DATABASE_URL": url})
     assert done.returncode == 1
     assert f"The database user {role} may not create roles, so nothing was changed." in done.stderr

@@ -22,7 +22,7 @@ from deploy.embedded import EmbeddedPostgres
 from deploy.ports import free_port
 from deploy.unprivileged import User
 from notifier import reader
-from tests.conftest import QUICK, clean_environment, engine_of, new_postgres
+from tests.conftest import QUICK, app_url, clean_environment, engine_of, new_postgres
 from tests.receivers import SmtpReceiver
 from tests.running import ROOT, Running, ahead, made, reaches, wait_for
 
@@ -131,7 +131,7 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 def operator(own_postgres: EmbeddedPostgres) -> Iterator[Operator]:
     """An operator of an embedded stack, who has read where its Postgres is."""
     # As `manage.py up` leaves it, as far as the runbook looks at it.
-    stack = {"environment": {"DATABASE_URL": own_postgres.url("notifier")}}
+    stack = {"environment": {"NOTIFIER_ADMIN_DATABASE_URL": own_postgres.url("notifier")}}
     (own_postgres.folder / "stack.json").write_text(json.dumps(stack))
     (own_postgres.folder / "secret-key").write_text(QUICK["NOTIFIER_SECRET_KEY"])
     (own_postgres.folder / "webhook-secret").write_text(QUICK["NOTIFIER_WEBHOOK_SECRET"])
@@ -191,7 +191,7 @@ def test_a_moment_is_brought_back_and_sends_nothing_until_it_is_released(
     own_postgres.start()
     operator.type("The log, all the time", 0)
     operator.keep_running("The log, all the time", 1)
-    system = start_system(DATABASE_URL=own_postgres.url("notifier"), NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none")
+    system = start_system(DATABASE_URL=app_url(own_postgres, "notifier"), NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none")
 
     # A base backup while notifications are written.
     before: set[str] = set()

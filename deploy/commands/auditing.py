@@ -87,7 +87,7 @@ def _words(error: BaseException) -> str:
 def _record(outcome: str, target: str | None, at: datetime) -> None:
     """Write the line. Where that cannot be done it is said, and the command ends as it would have."""
     try:
-        audit.record(parts().engine, f"shell:{user()}", _action(), target, outcome, at=at)
+        audit.record(parts().any_engine, f"shell:{user()}", _action(), target, outcome, at=at)
     except SQLAlchemyError as error:
         say(f"Warning: the audit log could not be written ({type(error).__name__}).", err=True)
 

@@ -13,6 +13,7 @@ from notifier.metrics import VERSION
 _COMMANDS: Final = {
     "up": "up",
     "migrate": "migrate",
+    "roles": "roles",
     "api": "processes",
     "worker": "workers",
     "beat": "workers",

@@ -84,6 +84,7 @@ def _database(settings: Settings, engine: Engine) -> Iterator[Finding]:
 
 def _in_postgres(settings: Settings, engine: Engine) -> Iterator[Check]:
     yield Check("postgres", partial(storage.postgres, engine), _DATABASE)
+    yield Check("database role", partial(storage.role, engine), _DATABASE)
     yield Check("migrations", partial(storage.migrated, engine), _DATABASE)
     yield Check("partitions", partial(storage.partitioned, engine), _DATABASE)
     yield Check("workers", partial(service.workers, engine), _DATABASE)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, create_engine, func, make_url, select
 from config.broker import is_amqp, redis_client
 from config.settings import Settings
 from deploy.commands.checking import Finding, ill, note, well
-from notifier import migrations, partitions
+from notifier import database_roles, migrations, partitions
 from notifier.models import Subscription
 from notifier.vault import CannotDecrypt, Vault
 from tasks import app
@@ -63,6 +63,20 @@ def clocks(skew: float) -> Finding:
         return well("clocks", f"Postgres and this machine are {abs(skew) * 1000:.0f} ms apart")
     way = "ahead of" if skew > 0 else "behind"
     return ill("clocks", f"Postgres is {abs(skew):.1f} s {way} this machine", "set both by NTP (timedatectl, chrony)")
+
+
+def role(engine: Engine) -> Iterator[Finding]:
+    """Whether the processes' role may do more than work with rows."""
+    with engine.connect() as connection:
+        found = database_roles.standing(connection)
+    name = "database role"
+    todo = "give the processes a role of their own with 'manage.py roles': docs/production.md"
+    if found.is_superuser:
+        yield note(name, f"{found.name} is a superuser: {todo}")
+    elif found.owns_tables:
+        yield note(name, f"{found.name} owns the tables, and may drop them: {todo}")
+    else:
+        yield well(name, f"{found.name} works with rows, and owns no table")
 
 
 def migrated(engine: Engine) -> Iterator[Finding]:

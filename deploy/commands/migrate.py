@@ -14,9 +14,10 @@ from notifier import migrations
 def migrate() -> None:
     """Bring the database to this version, and make the partitions of the days to come.
 
-    Safe to repeat, and to run from several places at once.
+    As the role of NOTIFIER_MIGRATION_DATABASE_URL, or of DATABASE_URL where that is not set. Safe to repeat, and to run
+    from several places at once.
     """
-    engine = parts().engine
+    engine = parts().owner_engine
     pending = migrations.pending(engine)
     migrations.upgrade(engine)
     if pending is None:

@@ -21,7 +21,7 @@ def reader(role: str) -> None:
     password = parts().settings.reader_password
     if not password:
         raise click.ClickException("NOTIFIER_READER_PASSWORD is not set: the role needs a password.")
-    done = roles.set_up(parts().engine, password, role)
+    done = roles.set_up(parts().admin_engine, password, role)
     tables = len({name.partition(".")[0] for name in done.readable})
     say(f"{'Made' if done.created else 'Brought up to date'}: the role {role}, with its password and its limits.")
     for what, names in (("Granted", done.granted), ("Revoked", done.revoked)):

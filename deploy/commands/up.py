@@ -5,11 +5,13 @@ import fcntl
 import http.client
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -34,15 +36,17 @@ _READY_TIMEOUT: Final = 60.0
 
 #: Settings that are a credential or have one in them, and the processes that need them.
 _BROKER_ALONE: Final = frozenset({"REDIS_URL", "BROKER_URL", "NOTIFIER_SENTINEL_PASSWORD"})
+_ROLES: Final = frozenset({"DATABASE_URL", "NOTIFIER_MIGRATION_DATABASE_URL", "NOTIFIER_ADMIN_DATABASE_URL"})
 _GAUGES: Final = _BROKER_ALONE | {"DATABASE_URL", "NOTIFIER_METRICS_TOKEN"}
 _SENDING: Final = _GAUGES | {
     *("NOTIFIER_EMAIL", "NOTIFIER_SMS", "NOTIFIER_PUSH", "NOTIFIER_CHAT"),
     *("NOTIFIER_WEBHOOK_SECRET", "NOTIFIER_SECRET_KEY"),
 }
-_SECRETS: Final = _SENDING | {"NOTIFIER_BOUNCES", "NOTIFIER_READER_PASSWORD", "FLOWER_BASIC_AUTH"}
+_SECRETS: Final = _SENDING | _ROLES | {"NOTIFIER_BOUNCES", "NOTIFIER_READER_PASSWORD", "FLOWER_BASIC_AUTH"}
 #: By the command that a process runs.
 _NEEDED_SECRETS: Final[Mapping[str, frozenset[str]]] = {
-    "migrate": frozenset({"DATABASE_URL"}),
+    "roles": _ROLES,
+    "migrate": frozenset({"NOTIFIER_MIGRATION_DATABASE_URL"}),
     "api": _SENDING,
     "worker": _SENDING,
     "beat": _BROKER_ALONE,
@@ -150,6 +154,8 @@ class _Stack:
             try:
                 supervisor.start(*embedded)
                 environment = self._environment()
+                if self._postgres:
+                    supervisor.run(self._child("roles", "roles", environment=environment))
                 supervisor.run(self._child("migrate", "migrate", environment=environment))
                 supervisor.start(*self._processes(environment), timeout=_READY_TIMEOUT)
                 self._announce(environment)
@@ -183,14 +189,32 @@ class _Stack:
             added["NOTIFIER_WEBHOOK_SECRET"] = _kept(self._folder / "webhook-secret", new_secret)
         if self._postgres:
             self._postgres.create_database(_DATABASE)
-            added["DATABASE_URL"] = self._postgres.url(_DATABASE)
+            added |= self._databases(self._postgres.url(_DATABASE))
+        elif not os.environ.get("NOTIFIER_MIGRATION_DATABASE_URL"):
+            added["NOTIFIER_MIGRATION_DATABASE_URL"] = os.environ["DATABASE_URL"]
         if not os.environ.get("NOTIFIER_SECRET_KEY"):
             added["NOTIFIER_SECRET_KEY"] = _kept(self._folder / "secret-key", new_key)
         if not os.environ.get("NOTIFIER_PUBLIC_URL"):
             added["NOTIFIER_PUBLIC_URL"] = f"http://{ADDRESS}:{self._port}"
         if self._valkey:
             added["REDIS_URL"] = self._valkey.url
-        return _with_defaults(os.environ, added)
+        # Those of another database are of no use to ours.
+        own = {name: text for name, text in os.environ.items() if not (self._postgres and name in _ROLES)}
+        return _with_defaults(own, added)
+
+    def _databases(self, url: str) -> dict[str, str]:
+        """The URLs of the embedded database: the processes', the migrations', and the superuser's that it came with."""
+
+        def of(role: str, file: str) -> str:
+            password = _kept(self._folder / file, lambda: secrets.token_urlsafe(24))
+            netloc = f"{role}:{password}@{urlsplit(url).netloc.rpartition('@')[2]}"
+            return urlsplit(url)._replace(netloc=netloc).geturl()
+
+        return {
+            "DATABASE_URL": of("notifier_app", "app-password"),
+            "NOTIFIER_MIGRATION_DATABASE_URL": of("notifier_owner", "owner-password"),
+            "NOTIFIER_ADMIN_DATABASE_URL": url,
+        }
 
     def _child(
         self, name: str, *arguments: str, environment: Mapping[str, str], ready: Callable[[], bool] | None = None

@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
+from notifier.database_roles import grant
 from notifier.errors import Unavailable
 from notifier.partitions import make_partitions
 
@@ -37,7 +38,9 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(engine: Engine, revision: str = "head", *, patience: float = PATIENCE) -> None:
-    """Migrate up to `revision` and make the partitions of the days to come. Runs again without harm.
+    """Migrate up to `revision`, grant what came, and make the partitions of the days to come. Runs again without harm.
+
+    As the role that owns the tables.
 
     Raises Unavailable where somebody holds a table for over `patience` seconds; what was migrated until then stays.
     """
@@ -56,6 +59,7 @@ def upgrade(engine: Engine, revision: str = "head", *, patience: float = PATIENC
                     "(pg_stat_activity shows it). Nothing is half done; run it again."
                 ) from error
         time.sleep(_PAUSE)
+    grant(engine)
     if pending(engine) is None:
         make_partitions(engine)
 

@@ -11,6 +11,7 @@ from sqlalchemy import make_url
 from deploy.child import Child
 from deploy.ports import free_port
 from deploy.unprivileged import User
+from notifier.database_roles import Login
 from tests.conftest import clean_environment
 
 _CONF = """
@@ -31,13 +32,14 @@ ignore_startup_parameters = extra_float_digits
 class PgBouncer(Child):
     """A PgBouncer in transaction mode, on a free port of 127.0.0.1."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
-        """`database_url`: a database of the server that it stands before."""
+    def __init__(self, folder: Path, database_url: str, logins: Sequence[Login] = ()) -> None:
+        """`database_url`: a database of the server that it stands before; `logins`: who may come by it besides."""
         server = make_url(database_url)
         self.port = free_port()
         self.url = server.set(port=self.port).render_as_string(hide_password=False)
         users, conf = folder / "users.txt", folder / "pgbouncer.ini"
-        users.write_text(f'"{server.username}" "{server.password}"\n')
+        known = [*logins, Login(str(server.username), str(server.password))]
+        users.write_text("".join(f'"{each.name}" "{each.password}"\n' for each in known))
         conf.write_text(_CONF.format(host=server.host, port=server.port, own_port=self.port, users=users))
         program = shutil.which("pgbouncer")
         assert program, "no PgBouncer here"

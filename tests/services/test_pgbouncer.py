@@ -8,7 +8,7 @@ import pytest
 
 from notifier import migrations
 from tests.breaking import all_delivered
-from tests.conftest import engine_of, new_postgres
+from tests.conftest import APP, OWNER, as_login, engine_of, new_postgres, set_up_roles
 from tests.receivers import HttpReceiver
 from tests.running import Running, ahead, made, reaches
 from tests.services.pgbouncer import PgBouncer
@@ -19,7 +19,8 @@ def pgbouncer() -> Iterator[PgBouncer]:
     """A PgBouncer before an empty database. Not below pytest's own folder, which is closed to other users."""
     with tempfile.TemporaryDirectory(prefix="notifier-") as folder, new_postgres("template") as server:
         server.create_database("behind")
-        bouncer = PgBouncer(Path(folder), server.url("behind"))
+        set_up_roles(server, "behind")
+        bouncer = PgBouncer(Path(folder), server.url("behind"), [OWNER, APP])
         bouncer.start()
         try:
             yield bouncer
@@ -30,10 +31,10 @@ def pgbouncer() -> Iterator[PgBouncer]:
 def test_everything_works_behind_it_from_the_migrations_on(
     pgbouncer: PgBouncer, new_system: Callable[..., Running], http: HttpReceiver
 ) -> None:
-    engine = engine_of(pgbouncer.url)
+    engine = engine_of(as_login(pgbouncer.url, OWNER))
     migrations.upgrade(engine)
     engine.dispose()
-    with new_system(DATABASE_URL=pgbouncer.url) as system:
+    with new_system(DATABASE_URL=as_login(pgbouncer.url, APP)) as system:
         http.answer("/bounced", 503, 200)
         for _ in range(50):
             system.event(channel="webhook", recipient=http.url("/bounced"))

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -150,6 +151,8 @@ TOLD = {
 }
 SECRETS = {
     "DATABASE_URL": "database",
+    "NOTIFIER_MIGRATION_DATABASE_URL": "owner",
+    "NOTIFIER_ADMIN_DATABASE_URL": "superuser",
     "REDIS_URL": "broker",
     "NOTIFIER_WEBHOOK_SECRET": "own",
     "NOTIFIER_SECRET_KEY": "own",
@@ -167,7 +170,9 @@ def _each_is_told_what_it_needs(run: Up) -> None:
         kind = next((kind for kind in TOLD if any(Path(word).name == kind for word in words)), None)
         if kind is None or (kind == "postgres" and "-D" not in words):
             continue  # a process of one of those
-        assert {what for name, what in SECRETS.items() if name in process.environ()} == TOLD[kind], words
+        told = process.environ()
+        assert {what for name, what in SECRETS.items() if name in told} == TOLD[kind], words
+        assert urlsplit(told.get("DATABASE_URL", "")).username in {None, "notifier_app"}
         seen.add(kind)
     assert seen == TOLD.keys()
 
