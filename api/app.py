@@ -1,4 +1,4 @@
-"""The Flask application: `granian --interface wsgi --factory api.app:create_app`."""
+"""The Flask application, which api.serving serves."""
 
 from typing import Any, Final
 
@@ -27,9 +27,9 @@ from api import (
 )
 from api.auditing import record_acts
 from api.auth import is_open, require_keys
-from api.bodies import read_the_rest
 from api.browsers import guard_browsers
 from api.description import INFO, SERVERS, completed
+from api.heads import judge_heads
 from api.measuring import measure
 from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
@@ -105,11 +105,11 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app.view_functions = {
         name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()
     }
-    app.after_request(read_the_rest)
     guard_browsers(app, wires.settings)
-    require_keys(app, wires)
+    gate = require_keys(app, wires)
     check_queries(app)
     mask_answers(app)
+    judge_heads(app, gate, wires.settings)
     record_acts(app, wires)
     wires.channels  # noqa: B018 -- a malformed provider stops the start, not the first request
     return app

@@ -9,11 +9,14 @@ from api.known_keys import KnownKeys, TooManyUnknown
 from api.problems import problem
 from config.scraping import brings
 from config.wiring import Wiring
-from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Scope
+from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Scope, hash_of
 
 #: Scopes of what the audit log tells of, and methods that change nothing.
 _ACTING: Final = frozenset({Scope.ADMIN, *PARTS_OF_ADMIN})
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: Where an environ has the caller, once its head was let through; None for an open route.
+ADMITTED: Final = "notifier.admitted"
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -64,6 +67,10 @@ class Gate:
         view = current_app.view_functions.get(request.endpoint or "")
         if view is None or (scope := scope_of(view)) is None or request.method == "OPTIONS":
             return None
+        if ADMITTED in request.environ:  # when its head had come, and it has been counted
+            if (admitted := request.environ[ADMITTED]) is not None:
+                g.caller = admitted
+            return None
         if not self._required:
             g.caller = ANONYMOUS
             return None
@@ -90,6 +97,15 @@ class Gate:
         g.caller = caller
         return None
 
+    def lets_in(self, authorization: str, view: Callable[..., Any]) -> bool:
+        """Whether a request to a view is sure to pass, as far as this process remembers. It is not counted by this."""
+        scope = scope_of(view)
+        if not self._required or scope is None:
+            return True
+        kind, _, key = authorization.partition(" ")
+        caller = self._known.remembered(hash_of(key.strip())) if kind.lower() == "bearer" else None
+        return caller is not None and caller.rate is None and caller.may(scope)
+
 
 def caller() -> Caller:
     """Who makes this request."""
@@ -97,9 +113,11 @@ def caller() -> Caller:
     return found
 
 
-def require_keys(app: Flask, wires: Wiring) -> None:
+def require_keys(app: Flask, wires: Wiring) -> Gate:
     """Guard every route of the app. Raises LookupError where one declares no scope."""
-    app.before_request(Gate(wires).check)
+    gate = Gate(wires)
+    app.before_request(gate.check)
     undeclared = [name for name, view in app.view_functions.items() if not hasattr(view, "scope")]
     if undeclared:
         raise LookupError(f"these views declare no scope: {', '.join(sorted(undeclared))}")
+    return gate

@@ -3,23 +3,18 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 import orjson
-from flask import Response, abort, request
-from werkzeug.exceptions import HTTPException
+from flask import abort, request
 
 from api.problem_types import ProblemType
 from api.problems import Unreadable, problem
 from notifier.errors import Invalid
 from notifier.strict_json import TWICE, NotJson, NotKept, items_in, names_twice, parse_object
 
-#: Bytes of a body that are read though nobody wants them any more.
-_READ_FOR_NOTHING: Final = 1024 * 1024
 _NDJSON: Final = "application/x-ndjson"
 
 
@@ -68,20 +63,6 @@ def read_bytes(limit: int) -> bytes:
     if len(raw) > limit:
         abort(413, f"The body is larger than {limit} bytes.")
     return raw
-
-
-def read_the_rest(response: Response) -> Response:
-    """Read what an answer did not wait for: else the server closes the connection, and who uses it again finds that.
-
-    What is too large to be read for nothing is left, and the answer says that the connection closes.
-    """
-    if response.status_code >= HTTPStatus.BAD_REQUEST and "Connection" not in response.headers:
-        if (request.content_length or 0) <= _READ_FOR_NOTHING:
-            with suppress(HTTPException, OSError):  # the caller may be gone
-                request.stream.read()
-        else:
-            response.headers["Connection"] = "close"
-    return response
 
 
 def is_empty(limit: int) -> bool:

@@ -37,6 +37,7 @@ _WITH_KEY: Final = {
 }
 _WITH_BODY: Final = {
     400: "The body is not JSON.",
+    408: "The body did not come in time.",
     413: "The body is too large.",
     415: "The body is not declared to be JSON.",
     422: "Not valid; see `errors`.",

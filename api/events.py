@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from api.accepting import (
 )
 from api.auth import caller, requires
 from api.bodies import Body, items_of, read_batch, read_json
+from api.heads import takes_body
 from api.pages import filtered, page
 from api.parts import parts
 from api.permits import check_event
@@ -54,6 +56,8 @@ from notifier.times import rfc3339
 blp = Resource("events", __name__, url_prefix="/api/v1/events", description="Something happened.")
 
 _event = EventSchema()
+#: How large an event may be.
+EVENT_LIMIT: Final = attrgetter("max_event_bytes")
 #: An event names its type by either word.
 EVENT_BODY_DOC: Final[dict[str, Any]] = {
     "required": True,
@@ -93,6 +97,7 @@ def _location(event_id: UUID) -> str:
 
 @blp.route("", methods=["POST"])
 @requires(Scope.SEND)
+@takes_body(EVENT_LIMIT)
 @blp.doc(requestBody=EVENT_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, AcceptedEventSchema, description="Committed to Postgres.")
 @blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
@@ -131,6 +136,7 @@ def take_event() -> Response:
 
 @blp.route("/batch", methods=["POST"])
 @requires(Scope.SEND)
+@takes_body(lambda settings: settings.max_batch_bytes)
 @blp.doc(
     requestBody={
         "required": True,

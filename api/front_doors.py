@@ -8,8 +8,9 @@ from flask import Response
 from api.accepting import KEY_HEADER_DOC
 from api.auth import requires
 from api.bodies import Body
-from api.events import EVENT_BODY_DOC, take_event
-from api.notifications import NOTIFICATION_BODY_DOC, read_notification, take_notification
+from api.events import EVENT_BODY_DOC, EVENT_LIMIT, take_event
+from api.heads import takes_body
+from api.notifications import NOTIFICATION_BODY_DOC, notification_limit, read_notification, take_notification
 from api.problems import flattened
 from api.resources import Resource
 from api.schemas.events import AcceptedEventSchema
@@ -33,6 +34,7 @@ _AWAY: Final[dict[str, Any]] = {"description": "Postgres cannot be reached; see 
 
 @blp.route("/events", methods=["POST"])
 @requires(Scope.SEND)
+@takes_body(EVENT_LIMIT)
 @blp.doc(requestBody=EVENT_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, AcceptedEventSchema, description="Committed to Postgres.")
 @blp.alt_response(422, **_REFUSED)
@@ -44,6 +46,7 @@ def post_typed_event() -> Response:
 
 @blp.route("/send-notification", methods=["POST"])
 @requires(Scope.SEND)
+@takes_body(notification_limit)
 @blp.doc(requestBody=NOTIFICATION_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, NotificationsSchema, description="Committed to Postgres.")
 @blp.alt_response(422, **_REFUSED)
@@ -55,6 +58,7 @@ def send_notification() -> Response:
 
 @blp.route("/notify", methods=["POST"])
 @requires(Scope.SEND)
+@takes_body(notification_limit)
 @blp.doc(
     requestBody={"required": True, "content": {"application/json": {"schema": NotifySchema}}},
     parameters=[KEY_HEADER_DOC],

@@ -21,6 +21,7 @@ from api.accepting import (
 )
 from api.auth import caller, requires
 from api.bodies import Body, read_json
+from api.heads import takes_body
 from api.pages import filtered, page
 from api.parts import parts
 from api.permits import check_notification, check_use
@@ -41,6 +42,7 @@ from api.schemas.notifications import (
 )
 from api.showing import remember_given, reveals
 from api.tracking import cause, note
+from config.settings import Settings
 from notifier import changes as changing
 from notifier.attachments import drop, store
 from notifier.callbacks import tell
@@ -66,19 +68,28 @@ blp = Resource(
     "notifications", __name__, url_prefix="/api/v1/notifications", description="One message to one recipient."
 )
 
+#: Bytes of JSON that stand around an attachment's content at the most.
+_AROUND: Final = 4096
 NOTIFICATION_BODY_DOC: Final[dict[str, Any]] = {
     "required": True,
     "content": {"application/json": {"schema": DirectNotificationSchema}},
 }
+
+
+def notification_limit(settings: Settings) -> int:
+    """How large a notification may be: attachments are in base64, with names and types around them."""
+    in_base64 = (settings.max_attachment_bytes + 2) // 3 * 4
+    return settings.max_event_bytes + in_base64 + MOST_ATTACHMENTS * _AROUND
+
+
 _direct = DirectNotificationSchema()
 _out = NotificationsSchema()
 _MISSING: Final = "There is no such notification."
-#: Bytes of JSON that stand around an attachment's content at the most.
-_AROUND: Final = 4096
 
 
 @blp.route("", methods=["POST"])
 @requires(Scope.SEND)
+@takes_body(notification_limit)
 @blp.doc(requestBody=NOTIFICATION_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, NotificationsSchema, description="Committed to Postgres.")
 @blp.alt_response(413, description="Larger than 256 KiB, not counting its attachments, or those are much too large.")
@@ -97,7 +108,7 @@ def post_notification() -> Response:
 def read_notification() -> Body:
     """The request's body, within the limits of a notification. Answers 400, 413 or 415; raises Invalid."""
     settings = parts().wiring.settings
-    room = _in_json(settings.max_attachment_bytes)
+    room = notification_limit(settings) - settings.max_event_bytes
     return read_json(settings.max_event_bytes, beside="attachments", room=room)
 
 
@@ -134,11 +145,6 @@ def take_notification(body: Body) -> Response:
         rows = {row.id: row for row in session.scalars(select(Notification).where(Notification.id.in_(answer.ids)))}
         items = _out.dump({"items": [rows[each] for each in answer.ids if each in rows]})
     return accepted(items, duplicate=answer.duplicate)
-
-
-def _in_json(size: int) -> int:
-    """Bytes that attachments of so many bytes take at the most: in base64, with names and types around them."""
-    return (size + 2) // 3 * 4 + MOST_ATTACHMENTS * _AROUND
 
 
 def _check_attachments(fields: dict[str, Any], most: int) -> None:

@@ -26,6 +26,7 @@ class ProblemType(StrEnum):
     NOT_FOUND = "not-found"
     INVALID_ID = "invalid-id"
     METHOD_NOT_ALLOWED = "method-not-allowed"
+    TIMED_OUT = "timed-out"
     CONFLICT = "conflict"
     BODY_TOO_LARGE = "body-too-large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
@@ -107,6 +108,12 @@ ABOUT: Final = {
     ProblemType.METHOD_NOT_ALLOWED: _About(
         405, "Method not allowed", "This path does not take this method.", "The header `Allow` names those it takes."
     ),
+    ProblemType.TIMED_OUT: _About(
+        408,
+        "Timed out",
+        "The request's head or body did not come in time, or came too slowly.",
+        "Repeat it; nothing was done. A large batch may need to be sent in parts.",
+    ),
     ProblemType.CONFLICT: _About(
         409,
         "Conflict",
@@ -158,7 +165,8 @@ ABOUT: Final = {
     ProblemType.UNAVAILABLE: _About(
         503,
         "Unavailable",
-        "Postgres cannot be reached, or did not answer in time. It is not known whether anything was written.",
+        "Postgres cannot be reached, or did not answer in time, so that it is not known whether anything was written;"
+        " or too much is being read at once.",
         "Wait as long as `Retry-After` says, in seconds, and repeat the request, with its idempotency key.",
     ),
 }

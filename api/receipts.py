@@ -9,6 +9,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from api.auth import is_open
 from api.bodies import read_bytes
+from api.heads import takes_body
 from api.parts import parts
 from api.problem_types import ProblemType
 from api.problems import problem
@@ -32,6 +33,7 @@ _BODY: Final = {"schema": {"description": "As the provider documents it."}}
 
 @blp.route("/<name:provider>", methods=["POST"])
 @is_open
+@takes_body(lambda _: _MAX_BODY)
 @blp.doc(
     security=[],
     requestBody={

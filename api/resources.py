@@ -14,14 +14,12 @@ from werkzeug.routing import BaseConverter
 
 from api.bodies import is_empty, read_json
 from api.description import TAKES_REVEAL, operation_id
+from api.heads import MAX_BODY
 from api.problems import MEDIA_TYPE, ProblemSchema, flattened
 from api.showing import REVEAL, remember_given
 from notifier.errors import Invalid
 from notifier.patterns import USER_ID
 from notifier.strict_json import check_text, shown_name
-
-#: The largest body of a request that is no event, in bytes: a template's three parts fit.
-_MAX_BODY: Final = 1024 * 1024
 
 _TOO_OFTEN: Final[dict[str, Any]] = {
     "content_type": MEDIA_TYPE,
@@ -57,9 +55,9 @@ class _StrictParser(FlaskParser):
 
     def load_json(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
         """The request's body, as parsed."""
-        if isinstance(schema, OptionalBody) and is_empty(_MAX_BODY):
+        if isinstance(schema, OptionalBody) and is_empty(MAX_BODY):
             return {}
-        return read_json(_MAX_BODY).document
+        return read_json(MAX_BODY).document
 
 
 def _check_parameters() -> None:
@@ -130,7 +128,7 @@ class NameConverter(BaseConverter):
 
 def read_arguments(schema: ma.Schema, location: str) -> dict[str, Any]:
     """The arguments of a route that takes them from its query or from its body. Raises Invalid."""
-    given = request.args.to_dict() if location == "query" else read_json(_MAX_BODY).document
+    given = request.args.to_dict() if location == "query" else read_json(MAX_BODY).document
     try:
         fields: dict[str, Any] = schema.load(given)
     except ma.ValidationError as error:

@@ -6,6 +6,7 @@ from flask import Response, request
 
 from api.auth import is_open
 from api.browsers import Page
+from api.heads import takes_body
 from api.parts import parts
 from api.resources import Resource
 from notifier.preferences import GENERAL
@@ -16,6 +17,8 @@ blp = Resource("unsubscribing", __name__, url_prefix="/u", description="Links in
 _PAGE: Final = Page("unsubscribe.html")
 #: What a form sends to come back; anything else that is posted ends the messages, as mail programs' one click does.
 _SUBSCRIBE: Final = "subscribe"
+#: Mail programs send a word or two, whatever the form around it.
+_MAX_FORM: Final = 16 * 1024
 
 
 def _page(status: int, title: str, text: str, *, action: str = "", button: str = "") -> Response:
@@ -50,6 +53,7 @@ def show_unsubscribe_page(token: str) -> Response:
 
 @blp.route("/<token>", methods=["POST"])
 @is_open
+@takes_body(lambda _: _MAX_FORM)
 @blp.doc(security=[])
 @blp.response(200, description="Done; the page offers to undo it.", content_type="text/html")
 @blp.alt_response(404, description="The link is not one of ours.", content_type="text/html")

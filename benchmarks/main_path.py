@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.client import Load, post
-from benchmarks.stack import granian, stack
+from benchmarks.stack import ceiling, granian, stack
 from deploy.child import wait_until
 
 DRAIN = 120.0
@@ -44,13 +44,13 @@ def measure(seconds: float, connections: int) -> dict[str, Any]:
         folder = Path(name)
         folder.chmod(0o711)
         with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
-            with granian(folder, "wsgi", "benchmarks.ceiling:app") as bare:
-                ceiling = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections).rate
+            with ceiling(folder) as bare:
+                most = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections).rate
             with stack(folder) as url:
                 events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
                 _measure(events, receiver, seconds=2, connections=connections)
                 return {
-                    "ceiling": ceiling,
+                    "ceiling": most,
                     "single": _measure(events, receiver, seconds=seconds, connections=connections),
                     "at_100": _measure(events, receiver, seconds=seconds, connections=connections, rate=100),
                     "batch": _measure(batches, receiver, seconds=60, connections=4, batch=500, most=40_000),

@@ -30,15 +30,27 @@ def _answers(url: str) -> bool:
 
 @contextlib.contextmanager
 def granian(folder: Path, interface: str, target: str, **environment: str) -> Iterator[str]:
-    """An application on the same HTTP server as the API; gives its address."""
+    """An application on a fast HTTP server; gives its address."""
+    command = ["granian", "--interface", interface, "--no-ws", target]
+    with _running(folder, target, command, **environment) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def ceiling(folder: Path) -> Iterator[str]:
+    """A view that does nothing, on the same HTTP server as the API; gives its address."""
+    with _running(folder, "ceiling", ["benchmarks.ceiling"]) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _running(folder: Path, name: str, command: list[str], **environment: str) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    options = ["--blocking-threads", THREADS] if interface == "wsgi" else []
-    command = [sys.executable, "-m", "granian", "--interface", interface, "--port", str(port), "--no-ws", *options]
     child = Child(
-        target,
-        [*command, target],
-        log=folder / f"{target}.log",
+        name,
+        [sys.executable, "-m", *command, "--port", str(port)],
+        log=folder / f"{name}.log",
         environment={**os.environ, **environment},
         cwd=ROOT,
         ready=lambda: _answers(f"{url}/x"),

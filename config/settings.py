@@ -90,6 +90,23 @@ class Settings:
     #: How long a POST may wait for Postgres before it answers 503.
     intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", values.duration(0.1), timedelta(seconds=10))
 
+    #: Networks of proxies in front of the API, whose `X-Forwarded-For` says who calls: `10.0.0.0/8, fd00::/8`.
+    trusted_proxies: tuple[Network, ...] = _setting("NOTIFIER_TRUSTED_PROXIES", values.networks, ())
+    #: How long the head of a request may take to come.
+    head_timeout: timedelta = _setting("NOTIFIER_HEAD_TIMEOUT", values.duration(0.1), timedelta(seconds=10))
+    #: How long the body of a request may take to come.
+    body_timeout: timedelta = _setting("NOTIFIER_BODY_TIMEOUT", values.duration(0.1), timedelta(seconds=30))
+    #: The least bytes a second of a body, once it has taken 5 seconds, or a quarter of the timeout.
+    body_rate: int = _setting("NOTIFIER_BODY_RATE", values.integer(0), 1024)
+    #: Bytes of all bodies that one API process holds at once; small ones are taken in beyond it.
+    body_memory: int = _setting("NOTIFIER_BODY_MEMORY", values.integer(1024 * 1024), 64 * 1024 * 1024)
+    #: How long a connection may wait for its next request.
+    idle_timeout: timedelta = _setting("NOTIFIER_IDLE_TIMEOUT", values.duration(0.1), timedelta(seconds=75))
+    #: Connections of one API process; beyond them the ones that wait longest are closed.
+    connections: int = _setting("NOTIFIER_CONNECTIONS", values.integer(64), 2000)
+    #: Connections of one API process from one address (of IPv6, from one /64); trusted proxies and 127.0.0.1 have more.
+    connections_per_address: int = _setting("NOTIFIER_CONNECTIONS_PER_ADDRESS", values.integer(1), 100)
+
     #: The time zone of people who have none, for quiet hours and reminders: an IANA name.
     timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", values.zone, UTC_ZONE)
     #: Where links in messages and providers' receipts lead: the API's address as others reach it.

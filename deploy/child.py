@@ -1,7 +1,7 @@
 """One process: started, asked, ended. The supervisor and the embedded servers are built on it.
 
 Every child leads a session of its own. So Ctrl-C in the terminal reaches the supervisor alone, and whatever a
-child has started itself (granian's workers, a Celery pool) can be killed with it, by its group.
+child has started itself (the API's processes, a Celery pool) can be killed with it, by its group.
 
 Children are not tied to their parent's life by PR_SET_PDEATHSIG: it is bound to the thread that forked, is lost
 where the user changes (Postgres under root), needs code between fork and exec, which is unsafe beside threads,

@@ -713,7 +713,7 @@ def test_the_image_holds_all_that_the_commands_need(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({missing}))
-import api.app, celery.bin.celery, flower.command, granian.cli, tasks
+import api.app, celery.bin.celery, flower.command, api.serving.server, uvloop, tasks
 from deploy.commands.cli import cli
 tasks.app.conf.broker_url  # reads celeryconfig.py
 print(*(cli.get_command(None, name).name for name in cli.list_commands(None)))

@@ -234,7 +234,8 @@ def test_bodies_that_are_no_user(system: Running, body: str | bytes, content_typ
 def test_a_connection_is_of_use_after_a_body_that_nobody_wanted(system: Running) -> None:
     """The head comes first, and the rest when the answer is long made."""
     address = system.url.removeprefix("http://").split(":")
-    head = f"PUT {path('unwanted')} HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 70000\r\n\r\n"
+    head = f"PUT {path('unwanted')} HTTP/1.1\r\nhost: localhost\r\n"
+    head += "content-type: text/plain\r\ncontent-length: 70000\r\n\r\n"
     with socket.create_connection((address[0], int(address[1])), timeout=20) as connection:
         for _ in range(2):
             connection.sendall(head.encode())

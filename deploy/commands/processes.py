@@ -1,4 +1,4 @@
-"""The commands that become another program: granian and Flower."""
+"""The commands that become another program: the HTTP server and Flower."""
 
 import os
 
@@ -18,7 +18,7 @@ from deploy.terminal import say
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(1, 64), help="API processes.")
 @click.option("--threads", default=64, show_default=True, type=click.IntRange(1, 1024), help="Threads in each.")
 def api(host: str, port: int, processes: int, threads: int) -> None:
-    """Serve the HTTP API, with granian.
+    """Serve the HTTP API.
 
     Of several processes each answers /metrics for itself: where that is scraped, run more of one process each instead.
     """
@@ -29,17 +29,16 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
                 f"NOTIFIER_AUTH=off and --host {host} exclude one another: without keys, whoever reaches the API may do"
                 " everything, so that it listens on 127.0.0.1 or another address of this machine alone"
             )
-        try_to_listen(host, port)  # granian would say in a traceback that it cannot
+        try_to_listen(host, port)  # in one line, before all else is loaded
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    # glibc's malloc: what large bodies and answers took goes back at once, so that bounds of memory are what they say.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(256 * 1024))
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     say(f"Listening on {url_of(host, port)}.")
     become(
-        "granian",
-        *("--interface", "wsgi", "--factory", "--host", host, "--port", str(port)),
-        *("--workers", str(processes), "--blocking-threads", str(threads), "--backlog", "2048"),
-        *("--backpressure", str(threads * 4), "--no-ws", "--http", "1", "--respawn-failed-workers"),
-        *("--workers-kill-timeout", "10", "--log-level", "error"),
-        "api.app:create_app",
+        "api.serving",
+        *("--host", host, "--port", str(port), "--processes", str(processes), "--threads", str(threads)),
     )
 
 

@@ -143,7 +143,7 @@ def test_a_stack_from_nothing_and_again_after_a_kill(start_up: Callable[..., Up]
 TOLD = {
     "postgres": set(),
     "valkey-server": set(),
-    "granian": {"database", "broker", "own", "providers"},
+    "api.serving": {"database", "broker", "own", "providers"},
     "worker": {"database", "broker", "own", "providers"},
     "beat": {"broker"},
     "exporter": {"database", "broker"},

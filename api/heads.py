@@ -1,0 +1,144 @@
+"""Heads: what is known of a request before its body is read, and whether the body is wanted.
+
+A route takes the bodies that its operation describes in OpenAPI, up to the limit that its view declares. All others
+take none. A head that would be refused is refused by the same checks as a whole request, in the same words.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from flask import Flask, abort, g, request
+
+from api.auth import ADMITTED, Gate, scope_of
+from api.problems import problem
+from api.serving.workers import Reader, send
+from config.settings import Settings
+
+View = TypeVar("View", bound=Callable[..., Any])
+Environ = dict[str, Any]
+
+#: The largest body of a request that is no event, in bytes: a template's three parts fit.
+MAX_BODY: Final = 1024 * 1024
+#: A route without a body takes an empty one, as some clients send with every POST.
+_NO_BODY: Final = 1024
+_JSON: Final = "application/json"
+_ARGUMENT: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRule:
+    """The bodies that a route takes."""
+
+    limit: int
+    #: Media types that its description names; none where it may be any.
+    types: frozenset[str]
+
+
+_NONE: Final = BodyRule(_NO_BODY, frozenset())
+
+
+def takes_body(limit: Callable[[Settings], int]) -> Callable[[View], View]:
+    """Declare how large a body of a view may be, where that is not MAX_BODY."""
+
+    def declare(view: View) -> View:
+        view.body_limit = limit  # type: ignore[attr-defined]
+        return view
+
+    return declare
+
+
+class Heads:
+    """Judges requests by their heads."""
+
+    def __init__(self, app: Flask, gate: Gate, settings: Settings) -> None:
+        self._app, self._gate = app, gate
+        self._rules: dict[tuple[str, str], BodyRule] = {}
+        #: Routes without arguments that want a key, by method and path.
+        self._plain: dict[tuple[str, str], tuple[BodyRule, Callable[..., Any]]] = {}
+        paths = app.extensions["openapi"]["paths"]
+        for rule in app.url_map.iter_rules():
+            view = app.view_functions[rule.endpoint]
+            described = paths.get(_ARGUMENT.sub(r"{\1}", rule.rule), {})
+            for method in rule.methods or ():
+                body = _rule_of(view, described.get(method.lower(), {}), settings)
+                self._rules[rule.endpoint, method] = body
+                if not rule.arguments and scope_of(view) is not None:
+                    self._plain[method, rule.rule] = (body, view)
+
+    def check_body(self) -> None:
+        """Answer 413 to a request whose head promises more than its route takes. For all requests that are routed."""
+        length = request.content_length
+        if length is not None and request.url_rule is not None and length > (limit := self._rule().limit):
+            _too_large(limit)
+
+    def _rule(self) -> BodyRule:
+        return self._rules.get((request.endpoint or "", request.method), _NONE)
+
+    def at_once(self, environ: Environ, length: int) -> int | None:
+        """Return how large a body may be, where that takes no time to know; None where `check` must say it."""
+        body, view = self._plain.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]), (_NONE, None))
+        if view is None or length > body.limit or not self._gate.lets_in(environ.get("HTTP_AUTHORIZATION", ""), view):
+            return None
+        media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+        return body.limit if media_type in body.types else None
+
+    def check(self, environ: Environ, reader: Reader) -> tuple[int, bool] | None:
+        """Return how large a body may be, and whether a stranger sends it; or answer the request."""
+        with self._app.request_context(environ):
+            try:
+                answer = self._app.preprocess_request()
+                if answer is None:
+                    if request.routing_exception is not None:
+                        self._app.raise_routing_exception(request)
+                    body = self._rule()
+                    _check_type(body)
+                    environ[ADMITTED] = g.get("caller")
+                    return body.limit, "caller" not in g
+            except Exception as error:
+                answer = self._app.handle_user_exception(error)
+            response = self._app.finalize_request(answer)
+        send(response, environ, reader)
+        return None
+
+    def refuse(self, environ: Environ, status: int, detail: str, reader: Reader) -> None:
+        """Answer a request whose body was not taken in."""
+        headers = {"Retry-After": "1"} if status == 503 else {}
+        with self._app.request_context(environ):
+            try:
+                answer = self._app.preprocess_request()
+                if answer is None:
+                    answer = problem(status, detail, headers=headers)
+            except Exception as error:
+                answer = self._app.handle_user_exception(error)
+            response = self._app.finalize_request(answer)
+        send(response, environ, reader)
+
+
+def _rule_of(view: Callable[..., Any], operation: dict[str, Any], settings: Settings) -> BodyRule:
+    limit = getattr(view, "body_limit", None)
+    described = operation.get("requestBody")
+    if limit is None and described is None:
+        return _NONE
+    # What providers and people's browsers send is not ours to choose.
+    types = frozenset(described["content"]) if described and scope_of(view) is not None else frozenset[str]()
+    return BodyRule(limit(settings) if limit else MAX_BODY, types)
+
+
+def _too_large(limit: int) -> None:
+    abort(413, "This takes no body." if limit == _NO_BODY else f"The body is larger than {limit} bytes.")
+
+
+def _check_type(body: BodyRule) -> None:
+    if not body.types or (_JSON in body.types and request.is_json) or request.mimetype in body.types:
+        return
+    others = "".join(f", or '{each}'" for each in sorted(body.types - {_JSON}))
+    abort(415, f"Send JSON, with 'Content-Type: {_JSON}'{others}.")
+
+
+def judge_heads(app: Flask, gate: Gate, settings: Settings) -> None:
+    """Hold every request to the bodies that its route takes. To be called last of all checks."""
+    heads = Heads(app, gate, settings)
+    app.before_request(heads.check_body)
+    app.extensions["heads"] = heads
