@@ -8,6 +8,7 @@ from flask import Flask
 from flask.json.provider import JSONProvider
 
 from api import (
+    audit,
     dead_letters,
     erasures,
     events,
@@ -55,7 +56,7 @@ request brings about, and so does your `traceparent` (W3C), which goes on to the
 
 _RESOURCES: Final = (
     *(events, notifications, front_doors, users, preferences, templates, routes, subscriptions, suppressions, holds),
-    *(erasures, exports, dead_letters, receipts, unsubscribing, operating),
+    *(erasures, exports, dead_letters, receipts, unsubscribing, audit, operating),
 )
 
 

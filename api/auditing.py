@@ -1,7 +1,12 @@
-"""A line in the audit log for every request of scope admin that changes something: one hook, none in the views."""
+"""Lines in the audit log for requests: one hook for all of them.
+
+On record is what a key with a scope of its own for acting changes, what views declare or say (exports, cancels, what
+was revealed), and what was refused.
+"""
 
 import re
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,34 +14,28 @@ import structlog
 from flask import Flask, Response, current_app, g, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.auth import caller, is_act
-from api.tracking import cause
+from api.auth import caller, ended_key, is_act, refused_caller
+from api.known_keys import neighbourhood
+from api.refusals import SIGN_IN, Refusal, Refusals
+from api.tracking import cause, method, route
 from config.wiring import Wiring
-from notifier import audit
 
 log = structlog.get_logger()
 
 #: Arguments of paths that are names which operators gave. Ids of ours are shown too, and of all others a fingerprint.
 _NAMES: Final = frozenset({"target", "route_name", "template_name"})
 _ARGUMENT: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
-def _action(rule: str) -> str:
-    """`PUT /api/v1/holds/{target}`: as OpenAPI writes paths."""
-    path = _ARGUMENT.sub(r"{\1}", rule)
-    return f"{request.method} {path}"
-
-
-def _target(arguments: dict[str, Any]) -> str | None:
-    shown = (
-        f"{name}={value if name in _NAMES or isinstance(value, UUID) else audit.fingerprint(str(value))}"
-        for name, value in arguments.items()
-    )
-    return " ".join(shown) or None
+def action() -> str:
+    """The request as the audit log names it: `PUT /api/v1/holds/{target}`, as OpenAPI writes paths."""
+    path = _ARGUMENT.sub(r"{\1}", route())
+    return f"{method()} {path}"
 
 
 def put_on_record(action: str, target: str | None) -> None:
-    """Have a line written for this request, though it changes nothing."""
+    """Have a line written for this request, though it changes nothing. Without a target it names the path's."""
     g.on_record = (action, target)
 
 
@@ -46,30 +45,57 @@ def record_acts(app: Flask, wires: Wiring) -> None:
     Where none can be written that is logged, at error, with all that the line would have said. The answer stays as it
     is: the act is done, and whoever asked for it must hear so.
     """
+    refusals = Refusals(lambda: wires.audit)
+
+    def target(arguments: dict[str, Any]) -> str | None:
+        shown = (
+            f"{name}={value if name in _NAMES or isinstance(value, UUID) else wires.audit.fingerprint(str(value))}"
+            for name, value in arguments.items()
+        )
+        return " ".join(shown) or None
 
     def record(response: Response) -> Response:
-        # A caller is known only where the request was let through: what is refused has done nothing.
         view = current_app.view_functions.get(request.endpoint or "")
-        noted = getattr(g, "on_record", None)
-        if view is None or not (noted or is_act(view)) or "caller" not in g or request.url_rule is None:
-            return response
-        action, target = noted or (_action(request.url_rule.rule), _target(request.view_args or {}))
-        line: dict[str, Any] = {
-            "actor": caller().name,
-            "action": action,
-            "target": target,
-            "outcome": str(response.status_code),
-            "request_id": cause().request_id,
-        }
-        # Postgres is away: waiting for it once more would only keep the caller.
-        away = "Postgres" if response.status_code == 503 else None
-        try:
-            if away is None:
-                audit.record(wires.engine, at=datetime.now(UTC), **line)
-        except SQLAlchemyError as error:
-            away = type(error).__name__
-        if away is not None:
-            log.error("audit_not_written", error=away, **line)
+        noted: tuple[str, str | None] | None = getattr(g, "on_record", None)
+        # A caller is known only where the request was let through: what is refused has done nothing.
+        if view is not None and "caller" in g and (noted or is_act(view)):
+            _write(wires, response, noted, target)
+        elif response.status_code in _REFUSED:
+            _note(refusals, response)
         return response
 
     app.after_request(record)
+
+
+def _write(wires: Wiring, response: Response, noted: tuple[str, str | None] | None, target: Any) -> None:  # noqa: ANN401 -- a function
+    line: dict[str, Any] = {
+        "actor": caller().name,
+        "action": noted[0] if noted else action(),
+        "outcome": str(response.status_code),
+        "request_id": cause().request_id,
+        "peer": request.remote_addr,
+    }
+    # Postgres is away: waiting for it once more would only keep the caller.
+    away = "Postgres" if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE else None
+    try:
+        if away is None:
+            line["target"] = (noted and noted[1]) or target(request.view_args or {})
+            wires.audit.record(at=datetime.now(UTC), **line)
+    except SQLAlchemyError as error:
+        away = type(error).__name__
+    if away is not None:
+        log.error("audit_not_written", error=away, **{"target": None, **line})
+
+
+def _note(refusals: Refusals, response: Response) -> None:
+    """Put what was refused on record. A request that brought no key at all did not try to sign in."""
+    known, ended, status = refused_caller(), ended_key(), str(response.status_code)
+    if known is not None:
+        refusal = Refusal(action(), status, known.name, request.remote_addr)
+    elif ended is not None:
+        refusal = Refusal(SIGN_IN, f"{status} {ended.why}", ended.name, request.remote_addr)
+    elif request.headers.get("Authorization"):
+        refusal = Refusal(SIGN_IN, status, peer=neighbourhood(request.remote_addr or ""))
+    else:
+        return
+    refusals.note(refusal, cause().request_id)

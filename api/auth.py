@@ -7,9 +7,10 @@ from flask import Flask, Response, current_app, g, request
 
 from api.known_keys import KnownKeys, TooManyUnknown
 from api.problems import problem
+from api.tracking import note
 from config.scraping import brings
 from config.wiring import Wiring
-from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Scope, hash_of
+from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Ended, Scope, hash_of
 
 #: Scopes of what the audit log tells of, and methods that change nothing.
 _ACTING: Final = frozenset({Scope.ADMIN, *PARTS_OF_ADMIN})
@@ -51,7 +52,15 @@ def scope_of(view: Callable[..., Any]) -> Scope | None:
 
 def is_act(view: Callable[..., Any]) -> bool:
     """Whether this request, which `view` serves, is one that the audit log tells of."""
+    if getattr(view, "is_on_record", False):
+        return True
     return getattr(view, "scope", None) in _ACTING and request.method not in _READING
+
+
+def is_on_record(view: View) -> View:
+    """Declare that each use of a view is told of in the audit log, whatever its scope and method."""
+    view.is_on_record = True  # type: ignore[attr-defined]
+    return view
 
 
 class Gate:
@@ -85,14 +94,17 @@ class Gate:
             words = "Too many keys that are unknown came from this address."
             return problem(429, words, headers={"Retry-After": str(error.retry_after)})
         if caller is None:
+            g.ended_key = self._known.ended(key.strip())
             return problem(
                 401, "Send a valid API key: 'Authorization: Bearer …'.", headers={"WWW-Authenticate": "Bearer"}
             )
+        g.refused_caller = caller  # until it is let in
         # For keys without a limit nothing is made and nobody asked.
         if caller.rate is not None and not self._wires.key_limits.allow(caller.name, caller.rate):
             often = f"{caller.rate} request{'s' * (caller.rate != 1)} a second"
             return problem(429, f"This key may make {often}, and this is one more.", headers={"Retry-After": "1"})
         if not caller.may(scope):
+            note(lacks=str(scope))
             return problem(403, f"This key may not do that: it lacks the scope '{scope}'.")
         g.caller = caller
         return None
@@ -110,6 +122,18 @@ class Gate:
 def caller() -> Caller:
     """Who makes this request."""
     found: Caller = g.caller
+    return found
+
+
+def ended_key() -> Ended | None:
+    """The key of ours that this request was refused with, which opens nothing any more."""
+    found: Ended | None = getattr(g, "ended_key", None)
+    return found
+
+
+def refused_caller() -> Caller | None:
+    """Who made this request, also where it was refused; None where that is not known."""
+    found: Caller | None = getattr(g, "caller", None) or getattr(g, "refused_caller", None)
     return found
 
 

@@ -35,7 +35,7 @@ def erase_person(person: dict[str, Any]) -> tuple[Erasure, int, dict[str, str]]:
     What names them is erased with the answer; then every table is gone through for what mentions them, as the erasure
     says. A user who has the address is deleted.
     """
-    put_on_record("POST /api/v1/erasures", about(person))
+    put_on_record("POST /api/v1/erasures", about(person, parts().wiring.audit.fingerprint))
     wires, by = parts().wiring, caller().name
     if person["user_id"] is not None:
         begun = erasure.erase_id(wires.engine, wires.vault, person["user_id"], by)

@@ -25,7 +25,7 @@ blp = Resource("exports", __name__, url_prefix="/api/v1/exports", description="W
 @blp.alt_response(409, description="Several users have this address.")
 def export_person(person: dict[str, Any]) -> Response:
     """Export all that is known of a person, by an address, known as a user or not, or by an id."""
-    put_on_record("POST /api/v1/exports", about(person))
+    put_on_record("POST /api/v1/exports", about(person, parts().wiring.audit.fingerprint))
     engine = parts().wiring.engine
     if person["user_id"] is not None:
         return document(export(engine, person["user_id"]) or abort(404, "There is no such user."))

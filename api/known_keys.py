@@ -10,12 +10,12 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Engine
 
 from notifier import keys
-from notifier.keys import Caller
+from notifier.keys import Caller, Ended
 
 #: A key that was found is not looked up again for this long, in seconds: so long a revoked one may still work.
 _REMEMBERED: Final = 5.0
@@ -71,6 +71,8 @@ class KnownKeys:
         #: Kept past their time as well: of what was a key once, another look-up is no attack.
         self._found: dict[bytes, tuple[Caller, float]] = {}
         self._unknown: dict[bytes, float] = {}
+        #: Of those, the ones that were keys once.
+        self._ended: dict[bytes, Ended] = {}
         self._lock = threading.Lock()
         self._by_address = Allowance(*_AN_ADDRESS, clock)
         self._by_all = Allowance(*_ALL, clock)
@@ -118,16 +120,24 @@ class KnownKeys:
             self._by_address.give_back(address)
             self._by_all.give_back("")
 
+    def ended(self, key: str) -> Ended | None:
+        """Whose key it was that was just refused; None where it was nobody's."""
+        return self._ended.get(keys.hash_of(key))
+
     def _look(self, hashed: bytes, key: str) -> Caller | None:
-        caller = keys.find(self._engine(), key)
-        now = self._clock()
+        found = keys.look_up(self._engine(), key)
+        caller, now = (found if isinstance(found, Caller) else None), self._clock()
         with self._lock:
             if caller is None:
                 self._found.pop(hashed, None)
                 _make_room(self._unknown)
                 self._unknown[hashed] = now + _REFUSED
+                if isinstance(found, Ended):
+                    _make_room(self._ended)
+                    self._ended[hashed] = found
             else:
                 self._unknown.pop(hashed, None)
+                self._ended.pop(hashed, None)
                 _make_room(self._found)
                 self._found[hashed] = (caller, now + min(_REMEMBERED, caller.good_for))
         return caller
@@ -146,6 +156,6 @@ def neighbourhood(address: str) -> str:
     return str(ipaddress.IPv6Network((int(given) >> 64 << 64, 64)))
 
 
-def _make_room(remembered: dict[bytes, tuple[Caller, float]] | dict[bytes, float]) -> None:
+def _make_room(remembered: dict[bytes, Any]) -> None:
     if len(remembered) >= _MOST_REMEMBERED:
         remembered.pop(next(iter(remembered)))

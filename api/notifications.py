@@ -19,7 +19,8 @@ from api.accepting import (
     templates_of,
     with_key_header,
 )
-from api.auth import caller, requires
+from api.auditing import action, put_on_record
+from api.auth import caller, is_on_record, requires
 from api.bodies import Body, read_json
 from api.heads import takes_body
 from api.pages import filtered, page
@@ -314,6 +315,7 @@ def _secrets_in(message: Message, person: Person | None) -> frozenset[str]:
 
 @blp.route("/<uuid:notification_id>/cancel", methods=["POST"])
 @requires(Scope.SEND)
+@is_on_record
 @blp.response(200, NotificationWithAttemptsSchema, description="No further attempt is made.")
 @blp.alt_response(404, description="There is no such notification.")
 @blp.alt_response(409, description="It was or is being sent, or has ended otherwise; `notification` is its record.")
@@ -339,6 +341,8 @@ def cancel_notifications(asked: dict[str, Any]) -> Cancelled:
 
     It counts and cancels those of the key's own source; with the scope `admin` those of all sources.
     """
+    named = parts().wiring.audit.fingerprint(asked["cancellation_key"])
+    put_on_record(action(), f"cancellation_key={named}")
     return cancel_by_key(parts().wiring.engine, asked["cancellation_key"], caller().bounds)
 
 

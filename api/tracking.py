@@ -66,7 +66,7 @@ def _begin() -> None:
 def _end(response: Response) -> Response:
     response.headers[REQUEST_ID] = g.cause.request_id
     status = response.status_code
-    caller = getattr(g, "caller", None)
+    caller = getattr(g, "caller", None) or getattr(g, "refused_caller", None)
     log.log(
         _level(status),
         "request",

@@ -6,7 +6,7 @@ import orjson
 from flask import Response, abort
 from sqlalchemy import select
 
-from api.auth import caller, requires
+from api.auth import caller, is_on_record, requires
 from api.documents import document
 from api.pages import filtered, page
 from api.parts import parts
@@ -84,6 +84,7 @@ def delete_user(user_id: str) -> None:
 
 @blp.route("/<name:user_id>/export")
 @requires(Scope.ADMIN)
+@is_on_record
 @blp.response(200, UserExportSchema)
 @blp.alt_response(404, description="There is no such user.")
 def export_user(user_id: str) -> Response:

@@ -14,6 +14,7 @@ from notifier.providers.simulator import Simulator
 from notifier.providers.webhook import Webhooks
 from notifier.signing import key_of
 from notifier.throttles import KeyLimits, RecipientLimits
+from notifier.vault import Vault
 
 #: How long one question to Redis may take, in seconds: batches and requests wait for it.
 _REDIS_TIMEOUT: Final = 0.5
@@ -41,6 +42,7 @@ def make_providers(settings: Settings, channel: Channel, engine: Engine) -> Prov
         public_url=settings.public_url.rstrip("/"),
         allowed_networks=settings.webhook_allowed_networks,
         engine=engine,
+        vault=Vault(settings.secret_key),
     )
     choices: list[Choice] = []
     for number, text in enumerate(dsns, start=1):

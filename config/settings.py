@@ -119,6 +119,8 @@ class Settings:
     dead_letter_retention: timedelta = _setting(
         "NOTIFIER_DEAD_LETTER_RETENTION", values.duration(86_400), timedelta(days=90)
     )
+    #: How long lines of the audit log are kept.
+    audit_retention: timedelta = _setting("NOTIFIER_AUDIT_RETENTION", values.duration(86_400), timedelta(days=400))
     #: Hold everything from the start of each process that sends, until `manage.py release`: for restored backups.
     hold: bool = _setting("NOTIFIER_HOLD", values.boolean, False)
     #: Send nothing anywhere, whatever providers are set: the simulator takes every message on every channel.

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, create_engine, make_url
 
 from config.providers import make_key_limits, make_limits, make_providers
 from config.settings import Settings, load_settings, no_database
+from notifier.audit import AuditLog
 from notifier.channels import Channel
 from notifier.composing import Composer
 from notifier.delivery import Delivery
@@ -122,6 +123,11 @@ class Wiring:
         return Vault(self.settings.secret_key)
 
     @functools.cached_property
+    def audit(self) -> AuditLog:
+        """The audit log."""
+        return AuditLog(self.any_engine, self.vault)
+
+    @functools.cached_property
     def listeners(self) -> Listeners:
         """What this process remembers of who listens."""
         return Listeners()
@@ -129,7 +135,7 @@ class Wiring:
     @functools.cached_property
     def links(self) -> Links:
         """Unsubscribe links. Reads their key from the database."""
-        return links(self.engine, self.settings.public_url)
+        return links(self.engine, self.vault, self.settings.public_url)
 
     @functools.cached_property
     def deliveries(self) -> dict[Channel, Delivery]:
@@ -175,7 +181,7 @@ class Wiring:
         """The mailboxes to which bounces of emails come, as the SMTP servers' DSNs name them."""
         dsns = [parse(dsn) for dsn in self.settings.providers(Channel.EMAIL)]
         named = dict.fromkeys(bounces_of(dsn) for dsn in dsns if dsn.scheme in _SMTP)
-        return [ReturnPaths(address, self.engine) for address in named if address is not None]
+        return [ReturnPaths(address, self.engine, self.vault) for address in named if address is not None]
 
     @functools.cached_property
     def senders(self) -> Senders:
@@ -201,7 +207,8 @@ class Wiring:
     @property
     def retention(self) -> Retention:
         """How long rows are kept."""
-        return Retention(self.settings.retention, self.settings.dead_letter_retention)
+        settings = self.settings
+        return Retention(settings.retention, settings.dead_letter_retention, settings.audit_retention, self.audit)
 
     def planner(self, lease: Lease) -> Planner:
         """What turns plans into rows, with the leases that a publisher gives."""

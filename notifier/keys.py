@@ -208,10 +208,10 @@ def listed(engine: Engine) -> list[ApiKey]:
 _FIND: Final = text("""
     SELECT id, name, coalesce(source, name) AS source, scopes, rate, channels, event_types,
         coalesce(last_used_at < now() - interval '1 hour', true) AS newly_used,
-        extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :hash THEN previous_until END) - now()) AS good_for
-    FROM api_keys
-    WHERE (key_hash = :hash OR previous_hash = :hash AND previous_until > now())
-        AND revoked_at IS NULL AND coalesce(expires_at > now(), true)
+        extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :hash THEN previous_until END) - now()) AS good_for,
+        CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired'
+            WHEN key_hash <> :hash AND previous_until <= now() THEN 'rotated' END AS ended
+    FROM api_keys WHERE key_hash = :hash OR previous_hash = :hash
 """)
 _USED: Final = text("""
     UPDATE api_keys SET last_used_at = now()
@@ -219,8 +219,22 @@ _USED: Final = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A key that opens nothing any more, and why: `revoked`, `expired` or `rotated`."""
+
+    name: str
+    why: str
+
+
 def find(engine: Engine, key: str) -> Caller | None:
-    """Who a key belongs to; None where it is unknown, revoked, expired or rotated away.
+    """Who a key belongs to; None where it is unknown, revoked, expired or rotated away."""
+    found = look_up(engine, key)
+    return found if isinstance(found, Caller) else None
+
+
+def look_up(engine: Engine, key: str) -> Caller | Ended | None:
+    """Who a key belongs to, or belonged to; None where it is unknown.
 
     Notes that it was used, once an hour. That is not worth refusing a caller over.
     """
@@ -228,6 +242,8 @@ def find(engine: Engine, key: str) -> Caller | None:
         row = connection.execute(_FIND, {"hash": hash_of(key)}).one_or_none()
     if row is None:
         return None
+    if row.ended is not None:
+        return Ended(row.name, row.ended)
     if row.newly_used:
         with suppress(SQLAlchemyError), engine.begin() as connection:
             connection.execute(_USED, {"id": row.id})

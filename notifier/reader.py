@@ -61,8 +61,9 @@ WITHHELD: Final[Mapping[str, frozenset[str]]] = {
 
 #: The tables of which it may read nothing.
 WITHHELD_TABLES: Final = _names(
-    "alembic_version api_keys attachments audit dedup_keys endpoints erasures heartbeats holds idempotency_keys"
-    " listeners opt_outs outbox providers recoveries routes signing_keys subscriptions suppressions templates users"
+    "alembic_version api_keys attachments audit audit_chain dedup_keys endpoints erasures heartbeats holds"
+    " idempotency_keys listeners opt_outs outbox providers recoveries routes signing_keys subscriptions suppressions"
+    " templates users"
 )
 
 #: What every session of it begins with.

@@ -29,6 +29,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from notifier import compacting
+from notifier.audit import AuditLog
 from notifier.errors import NotifierError
 from notifier.ids import first_id_of
 from notifier.partitions import drop_day, is_lock_timeout, partition_of, partitions_before
@@ -66,6 +67,9 @@ class Retention:
 
     rows: timedelta
     dead_letters: timedelta
+    #: How long lines of the audit log are kept, and the log; without one they stay.
+    audit: timedelta = timedelta.max
+    audit_log: AuditLog | None = None
 
     def limits(self) -> Limits:
         """What is old now. Days are those of UTC, as partitions are."""
@@ -261,8 +265,19 @@ def _delete_expired(engine: Engine, limits: Limits) -> Iterator[Step]:
                 break
 
 
-def _steps(engine: Engine, limits: Limits) -> Iterator[Step]:
+def _delete_audit(retention: Retention) -> Iterator[Step]:
+    """Delete old lines of the audit log, in batches."""
+    while retention.audit_log is not None:
+        deleted = retention.audit_log.expire(_ago(retention.audit))
+        yield Step("audit", deleted)
+        if not deleted:
+            break
+
+
+def _steps(engine: Engine, retention: Retention) -> Iterator[Step]:
+    limits = retention.limits()
     yield from _delete_expired(engine, limits)
+    yield from _delete_audit(retention)
     blocked: set[date] = set()
     yield from _go_through_days(engine, limits.before, blocked, _drop)
     freed = False
@@ -285,7 +300,7 @@ def purge(engine: Engine, retention: Retention) -> Iterator[Step]:
     Whoever iterates may stop whenever it likes; the next purge goes on. Raises PurgedElsewhere where another process
     is at it.
     """
-    steps = _steps(engine, retention.limits())
+    steps = _steps(engine, retention)
     while True:
         began = time.monotonic()
         step = next(steps, None)
@@ -324,4 +339,7 @@ def count_expired(engine: Engine, retention: Retention) -> dict[str, int]:
     """How many rows have had the lifetime of their own, by table."""
     limits = retention.limits()
     with engine.connect() as connection:
-        return {expiry.table: expiry.count(connection, limits) for expiry in EXPIRING}
+        counts = {expiry.table: expiry.count(connection, limits) for expiry in EXPIRING}
+    if retention.audit_log is not None:
+        counts["audit"] = retention.audit_log.count_expired(_ago(retention.audit))
+    return counts

@@ -15,7 +15,9 @@ from sqlalchemy import Engine, text
 
 from notifier.addresses import hash_of
 from notifier.channels import Channel
+from notifier.signing_keys import signing_key
 from notifier.users import switch_category
+from notifier.vault import Vault
 
 PURPOSE: Final = "unsubscribe"
 
@@ -70,13 +72,9 @@ class HiddenLinks(Links):
         return f"{self._prefix}***"
 
 
-def links(engine: Engine, public_url: str) -> Links:
-    """The links of this installation, with the key in its database."""
-    with engine.connect() as connection:
-        secret = connection.scalar(
-            text("SELECT secret FROM signing_keys WHERE purpose = :purpose"), {"purpose": PURPOSE}
-        )
-    return Links(bytes(secret), public_url)
+def links(engine: Engine, vault: Vault, public_url: str) -> Links:
+    """The links of this installation, with the key in its database. Raises CannotDecrypt, Conflict."""
+    return Links(signing_key(engine, vault, PURPOSE), public_url)
 
 
 def switch(engine: Engine, subscription: Subscription, *, wanted: bool) -> None:

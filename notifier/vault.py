@@ -27,6 +27,8 @@ class Vault:
     def __init__(self, keys: Sequence[str]) -> None:
         """Raises ValueError where a key is none."""
         self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
+        #: Whether it can encrypt.
+        self.has_key = self._fernet is not None
         self.decrypt = functools.lru_cache(maxsize=20_000)(self._decrypt)
 
     def encrypt(self, secret: str) -> bytes:

@@ -82,6 +82,7 @@ class Planted:
     def path(self, pattern: str) -> str:
         """Return a path of the description with the ids of what is planted."""
         names: Mapping[str, Any] = {"user_id": USER, "route_name": "r-1", "template_name": "t-1", "target": "sms"}
+        names = {**names, "erasure_id": UUID(int=1)}
         for name, value in {**names, **self.ids}.items():
             pattern = pattern.replace(f"{{{name}}}", str(value))
         return pattern

@@ -18,6 +18,7 @@ from notifier.providers.dsn import Context
 from notifier.providers.receipts import Kind, Reason, Report, Standing
 from notifier.providers.return_paths import ReturnPaths
 from notifier.providers.smtp_receipts import read
+from notifier.vault import Vault
 from tests.conftest import clean_environment
 from tests.imap import imap
 from tests.providers import receivers
@@ -29,7 +30,7 @@ MAILBOX = "bounce@example.com"
 
 @pytest.fixture
 def paths(engine: Engine) -> ReturnPaths:
-    return ReturnPaths(MAILBOX, engine)
+    return ReturnPaths(MAILBOX, engine, Vault(()))
 
 
 def postfix(path: str, status: str = "5.1.1", diagnostic: str = "smtp; 550 5.1.1 <ada@x.example>: no such user") -> str:
@@ -201,7 +202,7 @@ def test_a_return_path_names_its_notification_and_only_we_can_make_it(engine: En
     path = paths.of(row_id)
     local, _, domain = path.partition("@")
     assert (len(local) <= 64, domain, path.lower()) == (True, "example.com", path)
-    again = ReturnPaths(MAILBOX, engine)  # another process
+    again = ReturnPaths(MAILBOX, engine, Vault(()))  # another process
     for text in (path, f"<{path}>", path.upper(), f"rfc822;{path}", f"x@example.com, {path}"):
         assert again.read([text]) == row_id
     other = create_engine(engine.url)
@@ -214,7 +215,7 @@ def test_a_return_path_names_its_notification_and_only_we_can_make_it(engine: En
 @pytest.mark.parametrize("address", ["", "bounce", "@example.com", "b" * 22 + "@example.com", "ü@example.com"])
 def test_mailboxes_that_are_refused(engine: Engine, address: str) -> None:
     with pytest.raises(ValueError, match=r"^has bounces"):
-        ReturnPaths(address, engine)
+        ReturnPaths(address, engine, Vault(()))
 
 
 def sent(engine: Engine, port: int, row_id: UUID, options: str) -> Any:

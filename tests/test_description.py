@@ -66,6 +66,7 @@ OPERATIONS = [
     "liftSuppression",
     "liftSuppressionById",
     "listHolds",
+    "listAudit",
     "putHold",
     "releaseHold",
     "erasePerson",

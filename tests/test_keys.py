@@ -57,7 +57,7 @@ PARTS = {
     ("POST", "/api/v1/notifications/<uuid:notification_id>/resend"): Scope.REQUEUE,
     ("POST", "/api/v1/subscriptions/<uuid:subscription_id>/recover"): Scope.REQUEUE,
 }
-ADMIN = {("GET", "/api/v1/users/<name:user_id>/export")}  # all of a person's data at once
+ADMIN = {("GET", "/api/v1/audit"), ("GET", "/api/v1/users/<name:user_id>/export")}  # all of a person's data at once
 
 
 def test_every_route_declares_its_scope(database_url: str, engine: Engine) -> None:

@@ -76,12 +76,14 @@ ASKED: Final[dict[str, tuple[Any, int]]] = {
     "liftSuppressionById": (None, 204),
     "putHold": (None, 201),
     "releaseHold": (None, 204),
+    "listAudit": (None, 200),
+    "erasePerson": ({"user_id": "nobody-known"}, 202),
     "requeueDeadLetter": (None, 202),
     "requeueDeadLetters": ({"all": True}, 202),
     "deleteDeadLetter": (None, 204),
 }
 #: They hand out all of a person's data: that is what they are for.
-HANDING_OUT: Final = {"exportUser"}
+HANDING_OUT: Final = {"exportUser", "exportPerson"}
 #: What ends what others need.
 LAST: Final = ("deleteDeadLetter", "deleteSubscription", "deleteUser", "deleteRoute", "liftSuppressionById")
 
@@ -140,6 +142,7 @@ def test_what_the_request_gave_itself_comes_back(planted: Planted) -> None:
 READING: Final = {
     "checkPreferences": {"user_id": USER, "channel": "sms"},
     "previewTemplate": {"data": {}},
+    "exportPerson": {"user_id": USER},
 }
 
 

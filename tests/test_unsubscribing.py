@@ -14,6 +14,7 @@ import requests
 from notifier import keys
 from notifier.channels import Channel
 from notifier.unsubscribing import Links, links
+from notifier.vault import Vault
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, wait_for
 
@@ -187,8 +188,10 @@ def test_each_way_to_post_unsubscribes(
 def forged(system: Running) -> dict[str, str]:
     """Tokens that are not ours, by what is wrong with them."""
     about = (Channel.EMAIL, "news", None, "forged@example.com")
-    ours = links(system.engine, "").url(*about).removeprefix("/u/")
-    other = links(system.engine, "").url(Channel.EMAIL, "offers", None, "forged@example.com").removeprefix("/u/")
+    ours = links(system.engine, Vault(()), "").url(*about).removeprefix("/u/")
+    other = (
+        links(system.engine, Vault(()), "").url(Channel.EMAIL, "offers", None, "forged@example.com").removeprefix("/u/")
+    )
     return {
         "foreign": Links(b"another installation", "").url(*about).removeprefix("/u/"),
         "changed": ours.rsplit(".", 1)[0] + "." + other.rsplit(".", 1)[1],
@@ -255,7 +258,7 @@ class Page(HTMLParser):
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(system: Running) -> None:
     category = "<script>alert('x')</script>&\"'"
-    url = links(system.engine, "https://example.com").url(Channel.EMAIL, category, None, "page@example.com")
+    url = links(system.engine, Vault(()), "https://example.com").url(Channel.EMAIL, category, None, "page@example.com")
     path = urlsplit(url).path
     for answer in (system.get(path), click(system, path), click(system, path, action="subscribe")):
         assert answer.headers["content-type"] == "text/html; charset=utf-8"

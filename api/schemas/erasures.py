@@ -1,5 +1,6 @@
 """People named by an address or an id, and their erasures."""
 
+from collections.abc import Callable
 from typing import Any
 
 import marshmallow as ma
@@ -7,7 +8,6 @@ from marshmallow import RAISE, ValidationError, fields, validates_schema
 
 from api.schemas.fields import Timestamp, name, user_id
 from notifier.addresses import folded, normalised
-from notifier.audit import fingerprint
 from notifier.channels import Channel
 
 
@@ -39,7 +39,7 @@ class PersonSchema(ma.Schema):
             raise ValidationError(str(error), "address") from None
 
 
-def about(person: dict[str, Any]) -> str:
+def about(person: dict[str, Any], fingerprint: Callable[[str], str]) -> str:
     """Return a fingerprint of whom a request means, for the audit log."""
     if person["user_id"] is not None:
         return f"user_id={fingerprint(person['user_id'])}"

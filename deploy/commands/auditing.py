@@ -1,4 +1,4 @@
-"""A line in the audit log for every command that changes something."""
+"""A line in the audit log for every command that changes something, or hands out people's data."""
 
 import functools
 import getpass
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import click
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.settings import SettingsError
 from deploy.commands.group import Command, parts
 from deploy.terminal import say
-from notifier import audit
 from notifier.errors import NotifierError
 from notifier.times import rfc3339
 
@@ -44,8 +44,12 @@ def nothing_changed() -> None:
     click.get_current_context().meta[_UNCHANGED] = True
 
 
-def audited(*shown: str) -> Callable[[Command], Command]:
-    """Declare that a command changes something. `shown`: the parameters that say what; no address may be in them."""
+def audited(*shown: str, hashed: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """Declare that a command changes something, or hands out people's data.
+
+    `shown`: the parameters that say what; no address may be in them. `hashed`: those whose fingerprint
+    says it, unless they are ids of ours.
+    """
 
     def declare(command: Command) -> Command:
         @functools.wraps(command)
@@ -66,7 +70,7 @@ def audited(*shown: str) -> Callable[[Command], Command]:
                 raise
             finally:
                 if outcome and not click.get_current_context().meta.get(_UNCHANGED):
-                    _record(outcome, " ".join(_shown(parameters, shown)) or None, began)
+                    _record(outcome, shown, {name: parameters[name] for name in (*shown, *hashed)}, began)
 
         run.is_audited = True  # type: ignore[attr-defined]
         return run  # type: ignore[return-value]  # as functools.wraps made it
@@ -84,10 +88,15 @@ def _words(error: BaseException) -> str:
     return _ADDRESS.sub("[address]", " ".join(said.split()))[:_MOST_WORDS]
 
 
-def _record(outcome: str, target: str | None, at: datetime) -> None:
+def _record(outcome: str, shown: tuple[str, ...], parameters: dict[str, Any], at: datetime) -> None:
     """Write the line. Where that cannot be done it is said, and the command ends as it would have."""
+    log = parts().audit
     try:
-        audit.record(parts().any_engine, f"shell:{user()}", _action(), target, outcome, at=at)
+        told = {
+            name: value if name in shown or value is None or isinstance(value, UUID) else log.fingerprint(str(value))
+            for name, value in parameters.items()
+        }
+        log.record(f"shell:{user()}", _action(), " ".join(_shown(told)) or None, outcome, at=at)
     except SQLAlchemyError as error:
         say(f"Warning: the audit log could not be written ({type(error).__name__}).", err=True)
 
@@ -102,9 +111,8 @@ def _action() -> str:
     return ".".join(names)
 
 
-def _shown(parameters: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
-    for name in names:
-        value = parameters[name]
+def _shown(parameters: dict[str, Any]) -> Iterator[str]:
+    for name, value in parameters.items():
         if value is not None and value is not False and value != ():
             yield f"{name}={_text(value)}"
 

@@ -1,4 +1,4 @@
-"""Encrypt the secrets of subscriptions anew."""
+"""Encrypt what is kept secret anew."""
 
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import progress, say
-from notifier import subscriptions
+from notifier import signing_keys, subscriptions
 from notifier.models import Subscription
 
 
@@ -17,6 +17,8 @@ from notifier.models import Subscription
 @audited()
 def rekey() -> None:
     """Encrypt every secret with the first key of NOTIFIER_SECRET_KEY; after that the others can go.
+
+    Run it once after an upgrade too: it encrypts what the release before kept as it was.
 
     To change the key: put a new one in front of the old one, restart everything, run this, drop the old one. Running it
     again does no harm; where it stops, what was done before is kept.
@@ -33,4 +35,6 @@ def rekey() -> None:
                 break
             done, after = done + count, last
             bar.advance(count)
+    kept = signing_keys.reseal(wires.engine, wires.vault)
+    say(f"Encrypted {kept} key{'s' * (kept != 1)} that sign links and the audit log.")
     say(f"Encrypted the secrets of {done} subscription{'s' * (done != 1)} with the first key.")

@@ -3,14 +3,12 @@
 import functools
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 import click
 
 from deploy.commands.auditing import audited
 from deploy.commands.group import Command
 from deploy.terminal import reveal_credentials
-from notifier.audit import fingerprint
 
 #: The parameter that says in the audit log whom it was about.
 _ABOUT = "about"
@@ -20,7 +18,7 @@ def revealing(named: str | None = None) -> Callable[[Command], Command]:
     """Give a command the option --reveal. `named`: the parameter that names what is shown, by id or address."""
 
     def declare(command: Command) -> Command:
-        @audited("reveal", _ABOUT)
+        @audited("reveal", hashed=(_ABOUT,))
         def reveal_and_record(**parameters: Any) -> Any:  # noqa: ANN401 -- as click parsed them
             del parameters["reveal"], parameters[_ABOUT]
             with reveal_credentials():
@@ -31,7 +29,7 @@ def revealing(named: str | None = None) -> Callable[[Command], Command]:
             if not reveal:
                 return command(**parameters)
             about = parameters.get(named) if named else None
-            return reveal_and_record(reveal=True, **{_ABOUT: about and _known(about)}, **parameters)
+            return reveal_and_record(reveal=True, **{_ABOUT: about}, **parameters)
 
         option = click.option(
             "--reveal",
@@ -41,8 +39,3 @@ def revealing(named: str | None = None) -> Callable[[Command], Command]:
         return option(run)  # type: ignore[return-value]  # as functools.wraps made it
 
     return declare
-
-
-def _known(value: object) -> str:
-    """An id of ours as it is, and of anything else a fingerprint: it may be an address."""
-    return str(value) if isinstance(value, UUID) else fingerprint(str(value))

@@ -12,7 +12,6 @@ from deploy.commands.revealing import revealing
 from deploy.terminal import reveals_credentials, say
 from notifier import erasure
 from notifier.addresses import folded, normalised
-from notifier.audit import fingerprint
 from notifier.channels import Channel
 from notifier.exporting import export as export_data
 from notifier.exporting import export_address
@@ -68,7 +67,7 @@ def _about(command: Command) -> Command:
     def run(**named: Any) -> Any:  # noqa: ANN401 -- as click parsed them
         _check_one(named["user_id"], named["address"])
         address = named["address"] and folded(*_address(named["address"], named["channel"]))
-        return command(about=fingerprint(named["user_id"] or address), **named)
+        return command(about=parts().audit.fingerprint(named["user_id"] or address), **named)
 
     return run  # type: ignore[return-value]  # as functools.wraps made it
 
@@ -78,7 +77,9 @@ def _about(command: Command) -> Command:
 @_naming
 @revealing("user_id")
 @click.option("--output", "-o", type=click.File("wb", lazy=True), default="-", help="A file.  [default: the terminal]")
-def export(user_id: str | None, address: str | None, channel: str | None, output: BinaryIO) -> None:
+@_about
+@audited("about")
+def export(user_id: str | None, address: str | None, channel: str | None, output: BinaryIO, about: str) -> None:
     """Write all that is known of a person as one JSON document.
 
     Credentials in addresses are *** unless --reveal is given: with it this is what the person has a right to.
@@ -86,7 +87,7 @@ def export(user_id: str | None, address: str | None, channel: str | None, output
     The user and their preferences, notifications with attempts, events that name them, suppressions and opt-outs of
     their addresses. To erase it all: users erase.
     """
-    _check_one(user_id, address)
+    del about  # it is for the audit log
     if address is not None:
         pieces = export_address(parts().engine, *_address(address, channel), reveals=reveals_credentials())
     else:

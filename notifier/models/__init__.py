@@ -3,7 +3,7 @@
 from notifier.models.api_key import ApiKey
 from notifier.models.attachment import Attachment
 from notifier.models.attempt import Attempt, attempt_id
-from notifier.models.audit_line import AuditLine
+from notifier.models.audit_line import AuditChain, AuditLine
 from notifier.models.dead_letter import DeadLetter
 from notifier.models.declarative import Base
 from notifier.models.dedup_key import DedupKey
@@ -30,6 +30,7 @@ __all__ = [
     "ApiKey",
     "Attachment",
     "Attempt",
+    "AuditChain",
     "AuditLine",
     "Base",
     "DeadLetter",

@@ -3,21 +3,24 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index
+from sqlalchemy import BigInteger, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.models.declarative import Base
 
 
 class AuditLine(Base):
-    """One act of an operator, or of a key of scope admin. Holds no address, no payload and no user's id."""
+    """One act, or several alike within a minute. Holds no address of a recipient, no payload and no user's id."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("audit_actor_idx", "actor", "id"),)
+    __table_args__ = (
+        Index("audit_actor_idx", "actor", "id"),
+        Index("audit_number_idx", "number"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     at: Mapped[datetime]
-    #: A key's name, or `shell:USER`.
+    #: A key's name, or `shell:USER`; `(unknown)` where no key of ours was given.
     actor: Mapped[str]
     #: `PUT /api/v1/holds/{target}`, or a command such as `dlq.requeue`.
     action: Mapped[str]
@@ -27,3 +30,24 @@ class AuditLine(Base):
     outcome: Mapped[str]
     #: What the caller sent as `X-Request-ID`.
     request_id: Mapped[str | None]
+    #: The address that the request came from.
+    peer: Mapped[str | None]
+    #: How often it was done alike: what is refused is counted, a line a minute.
+    times: Mapped[int] = mapped_column(Integer(), server_default="1")
+    #: Its place in the chain, from 1, and the keyed hash over it and the line before. Null for lines outside of it.
+    number: Mapped[int | None] = mapped_column(BigInteger())
+    hash: Mapped[bytes | None]
+
+
+class AuditChain(Base):
+    """One row: where the chain of the audit log ends, and where it begins since old lines were deleted."""
+
+    __tablename__ = "audit_chain"
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger(), server_default="0")
+    hash: Mapped[bytes] = mapped_column(server_default="")
+    #: The last line that retention deleted, and a keyed hash of both, so that nobody else can move the beginning.
+    deleted_number: Mapped[int] = mapped_column(BigInteger(), server_default="0")
+    deleted_hash: Mapped[bytes] = mapped_column(server_default="")
+    deleted_seal: Mapped[bytes | None]

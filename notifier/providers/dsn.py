@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from notifier.channels import Channel
 from notifier.domains import ascii_domain
+from notifier.vault import Vault
 
 _DEFAULT_HOST: Final = "default"
 #: Text that can stand in a header as it is.
@@ -89,6 +90,9 @@ class Dsn:
         return f"{'http' if self.query.get('tls') == 'none' else 'https'}://{host}{port}"
 
 
+_NO_VAULT: Final = Vault(())
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a provider is made with besides its DSN."""
@@ -103,6 +107,8 @@ class Context:
     #: Private networks that addresses which strangers give may lead to.
     allowed_networks: tuple[IPv4Network | IPv6Network, ...]
     engine: Engine
+    #: Encrypts what a provider keeps in the database.
+    vault: Vault = _NO_VAULT
 
 
 def parse(text: str) -> Dsn:

@@ -7,17 +7,18 @@ bounce. The key stands in the database, since bounces outlive settings.
 
 import hashlib
 import hmac
-import os
 import re
 from base64 import b32decode, b32encode
 from collections.abc import Iterable, Iterator
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from notifier.providers.dsn import Dsn
 from notifier.providers.mailboxes import NotAMailbox, bare_mailbox
+from notifier.signing_keys import signing_key
+from notifier.vault import Vault
 
 PURPOSE: Final = "bounces"
 #: Bytes of the HMAC.
@@ -26,17 +27,11 @@ _MAC: Final = 10
 _LENGTH: Final = 42
 _LONGEST: Final = 64 - _LENGTH - 1
 
-_MAKE_KEY: Final = text("""
-    INSERT INTO signing_keys (purpose, secret, created_at) VALUES (:purpose, :secret, now())
-    ON CONFLICT (purpose) DO NOTHING
-""")
-_KEY: Final = text("SELECT secret FROM signing_keys WHERE purpose = :purpose")
-
 
 class ReturnPaths:
     """Makes and reads return paths at one mailbox. Used by several threads at once."""
 
-    def __init__(self, address: str, engine: Engine) -> None:
+    def __init__(self, address: str, engine: Engine, vault: Vault) -> None:
         """`address`: the mailbox that they lead to. Raises ValueError."""
         try:
             mailbox = bare_mailbox(address)
@@ -45,7 +40,7 @@ class ReturnPaths:
         if not mailbox.username.isascii() or len(mailbox.username) > _LONGEST:
             raise ValueError(f"has bounces whose local part is not 1 to {_LONGEST} characters of ASCII")
         self._local, _, self._domain = mailbox.addr_spec.rpartition("@")
-        self._engine = engine
+        self._engine, self._vault = engine, vault
         self._key: bytes | None = None
         self._pattern = re.compile(
             rf"(?<![^\s<:;,\"]){re.escape(self._local)}\+([a-z2-7]{{{_LENGTH}}})@{re.escape(self._domain)}(?![a-z0-9.-]*[a-z0-9])",
@@ -71,7 +66,7 @@ class ReturnPaths:
 
     def _mac(self, data: bytes) -> bytes:
         if self._key is None:
-            self._key = _read_key(self._engine)
+            self._key = signing_key(self._engine, self._vault, PURPOSE)
         return hmac.new(self._key, data, hashlib.sha256).digest()[:_MAC]
 
 
@@ -79,13 +74,3 @@ def bounces_of(dsn: Dsn) -> str | None:
     """Return the mailbox to which the bounces of an SMTP server's emails go, where its DSN names one."""
     named = dsn.query.get("bounces")
     return None if named is None else named.replace(" ", "+")  # a plus that a query turned into a space
-
-
-def _read_key(engine: Engine) -> bytes:
-    """Read the key of this installation; the first one to ask makes it."""
-    with engine.begin() as connection:
-        known = connection.scalar(_KEY, {"purpose": PURPOSE})
-        if known is None:
-            connection.execute(_MAKE_KEY, {"purpose": PURPOSE, "secret": os.urandom(32)})
-            known = connection.scalar(_KEY, {"purpose": PURPOSE})
-    return bytes(known)

@@ -273,5 +273,5 @@ def provider(dsn: Dsn, context: Context) -> Smtp:
         tls=cast(Tls, tls),
         sender=context.sender,
         timeout=context.timeout,
-        return_paths=None if bounces is None else ReturnPaths(bounces, context.engine),
+        return_paths=None if bounces is None else ReturnPaths(bounces, context.engine, context.vault),
     )

@@ -65,6 +65,7 @@ def test_values_are_parsed() -> None:
         ("NOTIFIER_IDEMPOTENCY_TTL", "PT"),
         ("NOTIFIER_RETENTION", "PT23H"),
         ("NOTIFIER_DEAD_LETTER_RETENTION", "0"),
+        ("NOTIFIER_AUDIT_RETENTION", "0"),
         ("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", "127.0.0.1/8"),
         ("NOTIFIER_WEBHOOK_SECRET", "hunter2"),
         ("NOTIFIER_EMAIL_FROM", "nobody"),
