@@ -25,7 +25,7 @@ from api.bodies import Body, read_json
 from api.heads import takes_body
 from api.pages import filtered, page
 from api.parts import parts
-from api.permits import check_notification, check_use
+from api.permits import check_notification, check_sender, check_use
 from api.problems import problem
 from api.resources import Resource
 from api.schemas.notifications import (
@@ -118,6 +118,7 @@ def take_notification(body: Body) -> Response:
     settings = parts().wiring.settings
     fields = with_key_header(load(_direct, body))
     check_notification(fields)
+    check_sender(fields["sender"])
     remember_given({"recipient": fields["recipient"], "key": fields["cancellation_key"]})
     _check_attachments(fields, settings.max_attachment_bytes)
     templates = templates_of([fields])
@@ -280,7 +281,7 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
     here = parts().wiring
     with Session(here.engine) as session:
         notification = _find(session, notification_id)
-    found = content_of(here.engine, here.sandbox, here.vault, here.settings.public_url, notification)
+    found = content_of(here.engine, here.sandbox, here.vault, here.settings.public_url, here.sender_rules, notification)
     if isinstance(found, Gone):
         return problem(404, found.why)
     if isinstance(found, CannotCompose):

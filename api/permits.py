@@ -1,10 +1,11 @@
-"""What the caller's key may say: the scope `critical`, and the channels and event types of keys that are limited."""
+"""What a caller may say: `critical` by its scope, channels and event types by its key's limits, senders by a list."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from api.auth import caller
-from notifier.errors import Forbidden
+from api.parts import parts
+from notifier.errors import Forbidden, Invalid
 from notifier.keys import Scope
 
 
@@ -33,6 +34,13 @@ def check_use(channels: Collection[str | None] | None, event_type: str | None) -
         raise Forbidden("channel", words)
     if words := permit.refusal_of_type(event_type):
         raise Forbidden("event_type", words)
+
+
+def check_sender(sender: str | None) -> None:
+    """Raise Invalid where an email may not be from this mailbox."""
+    words = None if sender is None else parts().wiring.sender_rules.refusal(sender)
+    if words:
+        raise Invalid({"from": [words]})
 
 
 def _check_critical(fields: Mapping[str, Any]) -> None:

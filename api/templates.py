@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, aliased
 from api.auth import requires
 from api.pages import page
 from api.parts import parts
+from api.permits import check_sender
 from api.problems import validation_problem
 from api.resources import Resource
 from api.schemas.pages import PageQuery
@@ -87,6 +88,7 @@ def list_templates(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's sc
 @blp.alt_response(201, schema=TemplateOutSchema, description="The first version for this channel and locale.")
 def put_template(fields: dict[str, Any], template_name: str) -> tuple[Template, int]:
     """Save a new version for a channel and a locale. What was made before keeps the version it has."""
+    check_sender(fields["sender"])
     template = templates.save(parts().wiring.engine, template_name, fields)
     return template, 201 if template.version == 1 else 200
 
@@ -126,10 +128,13 @@ def list_template_versions(asked: dict[str, Any], template_name: str) -> Any:  #
 @blp.arguments(PreviewSchema)
 @blp.response(200, PreviewedSchema)
 @blp.alt_response(404, description="There is no such template.")
-@blp.alt_response(422, description="It cannot be rendered with these data: which line, and what is missing.")
+@blp.alt_response(
+    422, description="It cannot be rendered with these data: which line, what is missing; or its sender is refused."
+)
 def preview_template(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a schema dumps it
     """Render a template with data of your own, in the variant that sending would choose. Nothing is sent."""
     template = _as_sent(template_name, asked)
+    check_sender(template.sender)
     source = Source(template.id, template.name, template.version, template.subject, template.text, template.html)
     [outcome] = parts().wiring.sandbox.render([(source, preview_context(asked["data"]))])
     if not isinstance(outcome, Rendered):

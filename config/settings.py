@@ -136,6 +136,9 @@ class Settings:
     chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", values.dsns, ())
     #: The sender of email: `name@domain` or `Name <name@domain>`.
     email_from: str = _setting("NOTIFIER_EMAIL_FROM", values.sender, "notifier@localhost")
+    #: The senders (`from`) that callers and templates may give: domains, `*.domain` for what is below one, addresses,
+    #: or `*` for all. Unset: the domain of NOTIFIER_EMAIL_FROM, whose own address is always allowed.
+    email_senders: tuple[str, ...] = _setting("NOTIFIER_EMAIL_SENDERS", values.senders, ())
     #: The mailbox that `manage.py bounces` reads: `imaps://user:password@host/INBOX`, or `imap://` with `?tls=starttls`
     #: or `none`; `?move=FOLDER` moves what is read, which is else marked as seen.
     bounces: Address | None = _setting("NOTIFIER_BOUNCES", values.imap, None)

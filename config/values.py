@@ -17,6 +17,7 @@ from notifier import zones
 from notifier.durations import parse_iso
 from notifier.providers import imap_mailbox
 from notifier.providers.mailboxes import mailbox
+from notifier.sender_rules import sender_pattern
 from notifier.signing import key_of
 from notifier.uris import ascii_uri
 from notifier.vault import Vault
@@ -175,6 +176,14 @@ def sender(value: str) -> str:
     except ValueError:
         raise ValueError("is not a mailbox: write name@domain or Name <name@domain>") from None
     return value
+
+
+def senders(value: str) -> tuple[str, ...]:
+    """Senders that email may have: domains, `*.domain`, addresses, or `*`, with commas between them."""
+    try:
+        return tuple(sender_pattern(part) for part in texts(value))
+    except ValueError as error:
+        raise ValueError(f"is not a list of domains, *.domains and addresses, or *: {error}") from None
 
 
 def zone(value: str) -> ZoneInfo:

@@ -27,6 +27,7 @@ from notifier.receiver_gate import ReceiverGate
 from notifier.resending import Standards
 from notifier.retention import Retention
 from notifier.sandbox import Sandbox
+from notifier.sender_rules import SenderRules, rules_of
 from notifier.stored_values import read_without_fail
 from notifier.throttles import KeyLimits
 from notifier.unsubscribing import Links, links
@@ -151,11 +152,16 @@ class Wiring:
             self.engine,
             providers,
             Gate(channel, settings.timezone, settings.max_age, ReceiverGate(settings.max_age), provider_gate),
-            Composer(self.engine, channel, self.sandbox, self.links, self.vault),
+            Composer(self.engine, channel, self.sandbox, self.links, self.vault, self.sender_rules),
             self.listeners,
             sending_window=settings.sending_window.total_seconds(),
             disable_after=settings.subscription_disable_after,
         )
+
+    @functools.cached_property
+    def sender_rules(self) -> SenderRules:
+        """The senders that email may have."""
+        return rules_of(self.settings.email_senders, self.settings.email_from)
 
     @functools.cached_property
     def key_limits(self) -> KeyLimits:

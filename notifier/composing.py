@@ -20,6 +20,7 @@ from notifier.receivers import Receiver
 from notifier.rendering import Content, Envelope, context_of, envelope_of, message_of, render
 from notifier.routes import view_of
 from notifier.sandbox import Rendered, Sandbox, Source
+from notifier.sender_rules import SenderRules
 from notifier.unsubscribing import Links
 from notifier.users import Person, people
 from notifier.vault import CannotDecrypt, Vault
@@ -59,12 +60,15 @@ class CannotCompose(NotifierError):
 class Composer:
     """Makes the messages of one channel. Used by several threads at once."""
 
-    def __init__(self, engine: Engine, channel: Channel, sandbox: Sandbox, links: Links, vault: Vault) -> None:
+    def __init__(
+        self, engine: Engine, channel: Channel, sandbox: Sandbox, links: Links, vault: Vault, senders: SenderRules
+    ) -> None:
         self._engine = engine
         self._channel = channel
         self._sandbox = sandbox
         self._links = links
         self._vault = vault
+        self._senders = senders
         self._templates: dict[UUID, _Template] = {}
 
     def begin(self, rows: Sequence[Claimed], known: Mapping[UUID, Receiver]) -> "Composition":
@@ -83,6 +87,7 @@ class Composer:
             self._sandbox,
             self._links,
             self._vault,
+            self._senders,
             contents,
             envelopes,
             sizes,
@@ -155,6 +160,7 @@ class Composition:
     _sandbox: Sandbox
     _links: Links
     _vault: Vault
+    _senders: SenderRules
     _contents: Mapping[UUID, Content]
     _envelopes: Mapping[UUID, Envelope | Broken]
     #: Of attachments, in bytes.
@@ -219,6 +225,9 @@ class Composition:
                 attachments=tuple(files[each] for each in envelope.attachments),
             )
         _check_parts(message)
+        # Callers and templates were asked before; but the list may have changed, and handlers give senders too.
+        if message.sender is not None and self._senders.refusal(message.sender) is not None:
+            return CannotCompose("sender: NOTIFIER_EMAIL_SENDERS does not allow it")
         return message
 
     def _bare(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:

@@ -18,6 +18,7 @@ from notifier.composing import CannotCompose, Composer
 from notifier.models import Notification
 from notifier.providers import Message
 from notifier.sandbox import Sandbox
+from notifier.sender_rules import ANY_SENDER, SenderRules
 from notifier.unsubscribing import HiddenLinks
 from notifier.vault import Vault
 
@@ -32,7 +33,12 @@ class Gone:
 
 
 def content_of(
-    engine: Engine, sandbox: Sandbox, vault: Vault, public_url: str, notification: Notification
+    engine: Engine,
+    sandbox: Sandbox,
+    vault: Vault,
+    public_url: str,
+    senders: SenderRules,
+    notification: Notification,
 ) -> Message | Gone | CannotCompose:
     """The message of a notification, without its link to unsubscribe, which is a key; or why there is none.
 
@@ -43,7 +49,9 @@ def content_of(
     if notification.recipient is None and notification.subscription_id is None:
         return Gone("Its recipient was erased, or has no address any more, and what it said is not shown.")
     row = Claimed(**{name: getattr(notification, name) for name in _FIELDS}, now=datetime.now(UTC))
-    composer = Composer(engine, Channel(notification.channel), sandbox, HiddenLinks(public_url), vault)
+    # Senders that are allowed no more were, when it was sent.
+    rules = senders if notification.sent_at is None else ANY_SENDER
+    composer = Composer(engine, Channel(notification.channel), sandbox, HiddenLinks(public_url), vault, rules)
     composition = composer.begin([row], {})
     if not composition.has_content(row):
         return Gone("Its event is not kept any more: its retention is over.")

@@ -15,7 +15,7 @@ from notifier import attachments
 from notifier.providers import Attachment
 from tests.providers import strict_email
 from tests.receivers import HttpReceiver, SmtpReceiver
-from tests.running import Running, made, reaches, wait_for
+from tests.running import Running, ahead, made, reaches, wait_for
 
 NOTIFICATIONS = "/api/v1/notifications"
 MOST = 5 * 1024 * 1024
@@ -145,6 +145,37 @@ def test_what_is_no_mailbox_is_refused(system: Running, field: str, value: str) 
     [message] = errors_of(post(system, **{field: value}))[field]
     assert "mailbox" in message
     assert message.endswith(".")
+
+
+STRANGER = "CEO <ceo@your-bank.example>"
+
+
+@pytest.mark.parametrize("sender", [STRANGER, "a@mail.example.org", "ceo@your-bank.example <a@example.org>"])
+def test_only_senders_that_the_settings_allow_are_taken(system: Running, sender: str) -> None:
+    [message] = errors_of(post(system, **{"from": sender}))["from"]
+    assert "NOTIFIER_EMAIL_SENDERS" in message
+    fields = {"channel": "email", "text": "x", "from": sender}
+    answer = system.http.put(f"{system.url}/api/v1/templates/stranger-{uuid4().hex}", json=fields, timeout=20)
+    assert errors_of(answer)["from"] == [message]
+    # Answers may go anywhere.
+    assert post(system, recipient=somebody(), reply_to=STRANGER).status_code == 202
+
+
+def test_a_sender_that_is_allowed_no_more_sends_nothing(system: Running, smtp: SmtpReceiver, template: str) -> None:
+    to = somebody()
+    given = made(system, recipient=to, channel="email", send_at=ahead(seconds=60), **{"from": "a@example.org"})
+    content = json.dumps({"body": "x", "from": STRANGER})
+    change = "UPDATE notifications SET content = CAST(:content AS json), due_at = now() WHERE id = :id"
+    system.sql(change, content=content, id=given)
+    system.sql("UPDATE templates SET sender = :sender WHERE name = :name", sender=STRANGER, name=template)
+    preview = system.post(f"/api/v1/templates/{template}/preview", {"data": {}})
+    assert "NOTIFIER_EMAIL_SENDERS" in errors_of(preview)["from"][0]
+    answer = post(system, recipient=to, body=None, template=template, data={})
+    for row in (given, answer.json()["items"][0]["id"]):
+        found = reaches(system, row, "failed")
+        assert (found["reason"], found["attempts"]) == ("permanent_error", 0)
+        assert "NOTIFIER_EMAIL_SENDERS" in found["explanation"]
+    assert not smtp.mails_to(to)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def delivery_by(engine: Engine, *vendors: Vendor) -> Delivery:
         engine,
         providers,
         Gate(Channel.SMS, ZoneInfo("UTC"), age, ReceiverGate(age), provider_gate),
-        Composer(engine, Channel.SMS, wires.sandbox, wires.links, wires.vault),
+        Composer(engine, Channel.SMS, wires.sandbox, wires.links, wires.vault, wires.sender_rules),
         Listeners(),
         sending_window=5.0,
         disable_after=age,

@@ -44,8 +44,9 @@ class DirectNotificationSchema(SchedulingFields):
         load_default=None,
         allow_none=True,
         metadata={
-            "description": "Whom an email is from, before its template's and `NOTIFIER_EMAIL_FROM`. Other channels"
-            " leave it out, and so they do with `reply_to` and `attachments`.",
+            "description": "Whom an email is from, before its template's and `NOTIFIER_EMAIL_FROM`: a sender that"
+            " `NOTIFIER_EMAIL_SENDERS` allows. Other channels leave it out, and so they do with `reply_to` and"
+            " `attachments`.",
             "example": "Billing <billing@example.com>",
         },
     )

@@ -40,7 +40,12 @@ class TemplateSchema(ma.Schema):
         validate=validate.Length(1, _LONGEST),
         metadata={"description": "Email only; autoescaped."},
     )
-    sender = Mailbox(data_key="from", load_default=None, allow_none=True, metadata={"description": "Email only."})
+    sender = Mailbox(
+        data_key="from",
+        load_default=None,
+        allow_none=True,
+        metadata={"description": "Email only; a sender that `NOTIFIER_EMAIL_SENDERS` allows."},
+    )
     reply_to = Mailbox(load_default=None, allow_none=True, metadata={"description": "Email only."})
 
     @validates_schema(skip_on_field_errors=True)
