@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from notifier import suppressions
@@ -59,6 +60,8 @@ _NEXT: Final = text("""
     SELECT * FROM erasures WHERE due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
 _THIS: Final = text("SELECT * FROM erasures WHERE id = :id FOR UPDATE")
+_SEALED: Final = text("SELECT id, named FROM erasures WHERE named IS NOT NULL ORDER BY id FOR UPDATE")
+_SEAL: Final = text("UPDATE erasures SET named = :named WHERE id = :id")
 _TRY_LATER: Final = text("""
     UPDATE erasures SET due_at = clock_timestamp() + interval '60 s' WHERE id = :id AND due_at IS NOT NULL
 """)
@@ -197,14 +200,31 @@ def _opened(vault: Vault, sealed: bytes) -> Named:
 
 
 def _erase_own(engine: Engine, vault: Vault, erasure_id: UUID) -> None:
-    """Erase what an index finds, before the request is answered; what takes longer is left to the clock."""
+    """Erase what an index finds, before the request is answered; what takes longer is left to the clock.
+
+    So is what fails: the erasure is on record by now, and whoever asked for it must hear so.
+    """
     until = time.monotonic() + _AT_ONCE
-    while time.monotonic() < until:
-        with engine.begin() as connection:
-            erasure = connection.execute(_THIS, {"id": erasure_id}).one()
-            if erasure.round > 0 or erasure.named is None:
-                return
-            _step(connection, vault, erasure)
+    try:
+        while time.monotonic() < until:
+            with engine.begin() as connection:
+                erasure = connection.execute(_THIS, {"id": erasure_id}).one()
+                if erasure.round > 0 or erasure.named is None:
+                    return
+                _step(connection, vault, erasure)
+    except SQLAlchemyError as error:
+        log.warning("erasure_left_to_the_clock", erasure=str(erasure_id), error=kind_of(error))
+
+
+def rekey(engine: Engine, vault: Vault) -> int:
+    """Encrypt anew whom the erasures mean that go on; returns how many there are. Raises CannotDecrypt, Conflict."""
+    with engine.begin() as connection:
+        found = connection.execute(_SEALED).all()
+        for row in found:
+            sealed = bytes(row.named)
+            new = vault.encrypt(sealed.decode()) if sealed.startswith(b"{") else vault.rotate(sealed)
+            connection.execute(_SEAL, {"id": row.id, "named": new})
+    return len(found)
 
 
 def go_on(engine: Engine, vault: Vault) -> bool:

@@ -22,7 +22,10 @@ _SENT_TO: Final = text("""
     WHERE user_id = ANY(:users) AND recipient IS NOT NULL AND channel IS NOT NULL AND subscription_id IS NULL
     UNION SELECT channel, recipient FROM events
     WHERE user_id = ANY(:users) AND recipient IS NOT NULL AND channel IS NOT NULL
+    LIMIT :limit
 """)
+#: An id that was sent to more addresses than these is a service's, or everybody's.
+_MOST: Final = 200
 _SUBSCRIBED: Final = text("SELECT url FROM subscriptions WHERE url = ANY(:urls)")
 
 
@@ -30,8 +33,8 @@ def named_by(connection: Connection, user_ids: Sequence[str], known: Iterable[tu
     """Return who is meant by ids and by addresses that are known; addresses that they were sent to are added."""
     addresses = set(known)
     if user_ids:
-        sent_to = connection.execute(_SENT_TO, {"users": list(user_ids)})
-        addresses |= {(Channel(row.channel), row.recipient) for row in sent_to}
+        sent_to = connection.execute(_SENT_TO, {"users": list(user_ids), "limit": _MOST + 1}).all()
+        addresses |= {(Channel(row.channel), row.recipient) for row in sent_to if len(sent_to) <= _MOST}
     addresses -= addresses_of_others(connection, addresses, user_ids)
     urls = [address for channel, address in addresses if channel is Channel.WEBHOOK]
     subscribed = set(connection.scalars(_SUBSCRIBED, {"urls": urls})) if urls else set()

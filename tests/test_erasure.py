@@ -15,10 +15,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from api.schemas.events import EventSchema
 from api.schemas.notifications import DirectNotificationSchema
-from notifier import erasure, exporting, forgetting, suppressions, users
+from notifier import erasure, exporting, forgetting, naming, suppressions, users
 from notifier.channels import Channel
 from notifier.errors import Conflict
 from notifier.ids import derived_id, new_id
+from notifier.mentions import ERASED, SEPARATORS
 from notifier.models import Base
 from notifier.models.declarative import JsonText
 from notifier.vault import Vault, new_key
@@ -27,6 +28,7 @@ from tests.running import Running, ahead, made, wait_for
 from tests.test_commands import succeed
 from tests.test_exporting import ADA, event, insert, notification
 from tests.test_unsubscribing import everywhere
+from tests.unit.test_mentions import PERSON, SPELLINGS
 
 USER: Final = "gone-zq@example.com"
 NEEDLE: Final = "gone-zq"
@@ -356,6 +358,72 @@ def test_it_dies_anywhere_and_goes_on(engine: Engine, monkeypatch: pytest.Monkey
             connection.execute(text("UPDATE erasures SET due_at = now() WHERE due_at IS NOT NULL"))
     assert finish(engine, erasure_id).erased == 11
     assert still_in(engine, MARK) == []
+
+
+def test_whom_it_means_is_encrypted_anew_with_a_new_key(engine: Engine) -> None:
+    old, new = new_key(), new_key()
+    erasure_id = erasure.erase_address(engine, Vault([old]), Channel.EMAIL, MARK)
+    unsealed = erasure.erase_address(engine, Vault(()), Channel.EMAIL, MARK)
+    assert erasure.rekey(engine, Vault([new, old])) == 2
+    assert still_in(engine, MARK) == []
+    while erasure.go_on(engine, Vault([new])):
+        pass
+    for each in (erasure_id, unsealed):
+        found = erasure.find(engine, each)
+        assert found is not None
+        assert found.status == "finished"
+
+
+def test_what_cannot_be_erased_at_once_is_left_to_the_clock(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    users.put(engine, "ada", ADA, b"{}")
+    notification(engine, "ada", recipient="ada@example.com")
+    with monkeypatch.context() as patched:
+        patched.setattr(erasure, "_NOTIFICATIONS", text("SELECT 1 / 0, :ids"))
+        erasure_id = erasure.erase_user(engine, VAULT, "ada")
+    assert "notifications" in still_in(engine, "ada@example.com")
+    finish(engine, erasure_id)
+    assert still_in(engine, "ada@example.com") == []
+
+
+def test_an_id_of_a_service_is_no_person_who_has_all_its_addresses(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(naming, "_MOST", 2)
+    for n in range(3):
+        notification(engine, "service-1", recipient=f"r{n}@example.com")
+    others = notification(engine, None, recipient="r1@example.com")
+    finish(engine, erasure.erase_id(engine, VAULT, "service-1"))
+    with engine.connect() as connection:
+        kept = connection.scalars(text("SELECT id FROM notifications WHERE recipient IS NOT NULL")).all()
+    assert kept == [others]
+
+
+def test_postgres_finds_each_spelling(engine: Engine) -> None:
+    documents = []
+    for written in SPELLINGS:
+        escaped = "".join(f"\\u{ord(each):04x}" for each in written)
+        plain = json.dumps({"a": written})
+        documents += [plain, plain.replace("/", "\\/"), f'{{"a": "{escaped}"}}']
+    query = text("""
+        SELECT it FROM unnest(:documents) AS it
+        WHERE it !~* :pattern OR NOT translate(lower(it), :separators, '') LIKE ANY(:likes)
+    """)
+    values = {"documents": documents, "pattern": PERSON.sql_pattern(), "likes": PERSON.sql_likes()}
+    with engine.connect() as connection:
+        missed = connection.scalars(query, {**values, "separators": SEPARATORS}).all()
+    assert missed == []
+    assert [each for each in documents if ERASED not in PERSON.taken_out_of_json(each)] == []
+
+
+def test_postgres_finds_ids_that_are_mere_numbers(engine: Engine) -> None:
+    ours = event(engine, None, '{"user_id": "7", "n": 7, "of": {"userId":7}}')
+    theirs = event(engine, None, '{"user_id": "77", "order": "7"}')
+    finish(engine, erasure.erase_id(engine, VAULT, "7"))
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, CAST(payload AS text) AS payload FROM events"))
+        payloads = {row.id: row.payload for row in rows}
+    assert payloads[ours] == '{"user_id": "[erased]", "n": 7, "of": {"userId":"[erased]"}}'
+    assert payloads[theirs] == '{"user_id": "77", "order": "7"}'
 
 
 def test_settings_that_name_them_are_said(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import progress, say
-from notifier import signing_keys, subscriptions
+from notifier import erasure, signing_keys, subscriptions
 from notifier.models import Subscription
 
 
@@ -35,6 +35,7 @@ def rekey() -> None:
                 break
             done, after = done + count, last
             bar.advance(count)
+    erasure.rekey(wires.engine, wires.vault)
     kept = signing_keys.reseal(wires.engine, wires.vault)
     say(f"Encrypted {kept} key{'s' * (kept != 1)} that sign links and the audit log.")
     say(f"Encrypted the secrets of {done} subscription{'s' * (done != 1)} with the first key.")

@@ -7,7 +7,7 @@ import pytest
 from notifier.channels import Channel
 from notifier.mentions import ERASED, Named
 
-ADA = Named.of(
+PERSON = Named.of(
     ["u_815-ada", "42", "guest"],
     [
         (Channel.EMAIL, "Smith+news@bücher.example"),
@@ -22,36 +22,36 @@ ADA = Named.of(
 )
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "smith@corp.example",
-        "SMITH@Corp.Example",
-        "Dear smith@corp.example, welcome",
-        "Write to <smith@corp.example>.",
-        "https://x.example/?to=smith%40corp.example&a=1",
-        "https://x.example/?to=%20smith@corp.example",
-        "smith&#64;corp.example",
-        "smith@corp.example.pdf",
-        "smith+news@bücher.example",
-        "Smith%2Bnews%40xn--bcher-kva.example",
-        "+4915112345678",
-        "+49 151 1234-5678",
-        "0049 (151) 12345678",
-        "call 4915112345678 now",
-        "u_815-ada",
-        "id=u_815-ada;",
-        "token:AAAA-1111",
-        "https://me:pw@hooks.example/a?user=1",
-        "see https://hooks.example/a?user=1.",
-        "slack://TOKEN/C1",
-    ],
-)
+SPELLINGS = [
+    "smith@corp.example",
+    "SMITH@Corp.Example",
+    "Dear smith@corp.example, welcome",
+    "Write to <smith@corp.example>.",
+    "https://x.example/?to=smith%40corp.example&a=1",
+    "https://x.example/?to=%20smith@corp.example",
+    "smith&#64;corp.example",
+    "smith@corp.example.pdf",
+    "smith+news@bücher.example",
+    "Smith%2Bnews%40xn--bcher-kva.example",
+    "+4915112345678",
+    "+49 151 1234-5678",
+    "0049 (151) 12345678",
+    "call 4915112345678 now",
+    "u_815-ada",
+    "id=u_815-ada;",
+    "token:AAAA-1111",
+    "https://me:pw@hooks.example/a?user=1",
+    "see https://hooks.example/a?user=1.",
+    "slack://TOKEN/C1",
+]
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
 def test_they_are_found_in_every_spelling(text: str) -> None:
-    without = ADA.taken_out_of(text)
+    without = PERSON.taken_out_of(text)
     assert ERASED in without
-    assert ADA.taken_out_of(without) == without
-    assert json.loads(ADA.taken_out_of_json(json.dumps({"a": [text], text: 1}))) == {"a": [without], without: 1}
+    assert PERSON.taken_out_of(without) == without
+    assert json.loads(PERSON.taken_out_of_json(json.dumps({"a": [text], text: 1}))) == {"a": [without], without: 1}
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_they_are_found_in_every_spelling(text: str) -> None:
 )
 def test_nobody_else_is_taken_out(text: str) -> None:
     document = json.dumps({"a": text, text: 4.20})
-    assert ADA.taken_out_of(text) == text
-    assert ADA.taken_out_of_json(document) == document
+    assert PERSON.taken_out_of(text) == text
+    assert PERSON.taken_out_of_json(document) == document
 
 
 def test_of_json_all_else_stays_as_it_was_written() -> None:
@@ -86,16 +86,16 @@ def test_of_json_all_else_stays_as_it_was_written() -> None:
         r'{ "b": 1.10, "a\u0041": "\"\u0073mith@corp.example\" said\n", "n": [4915112345678, 49151123456.5],  "z":"ä"}'
     )
     after = r'{ "b": 1.10, "a\u0041": "\"[erased]\" said\n", "n": ["[erased]", 49151123456.5],  "z":"ä"}'
-    assert ADA.taken_out_of_json(before) == after
+    assert PERSON.taken_out_of_json(before) == after
     twice = '{"smith@corp.example":1,"SMITH@corp.example":2,"\\ud800":3}'
-    assert ADA.taken_out_of_json(twice) == '{"[erased]":1,"[erased] 2":2,"\\ud800":3}'
+    assert PERSON.taken_out_of_json(twice) == '{"[erased]":1,"[erased] 2":2,"\\ud800":3}'
 
 
 def test_a_word_or_a_number_is_an_id_only_where_it_says_so() -> None:
     before = (
         '{"user_id":"42","userId": 42,"user":{"uid":"guest"},"order":"42","n":42,"user_name":"guest","user_ids":42}'
     )
-    assert json.loads(ADA.taken_out_of_json(before)) == {
+    assert json.loads(PERSON.taken_out_of_json(before)) == {
         **{"user_id": ERASED, "userId": ERASED, "user": {"uid": ERASED}, "order": "42", "n": 42},
         **{"user_name": "guest", "user_ids": 42},
     }
@@ -103,27 +103,27 @@ def test_a_word_or_a_number_is_an_id_only_where_it_says_so() -> None:
 
 def test_keys_are_made_of_several_things() -> None:
     for key in ("welcome-smith@corp.example-1", "u_815-ada.2", "a:+4915112345678"):
-        assert ADA.are_in(key), key
+        assert PERSON.are_in(key), key
     for key in ("order-42", "wordsmith@corp.example", "guest"):
-        assert not ADA.are_in(key), key
+        assert not PERSON.are_in(key), key
 
 
 def test_names_of_files_are_made_of_several_things_too() -> None:
-    assert ADA.taken_out_of_name("bill-of-smith@corp.example.tar.gz") == "bill-of-[erased].tar.gz"
+    assert PERSON.taken_out_of_name("bill-of-smith@corp.example.tar.gz") == "bill-of-[erased].tar.gz"
 
 
 def test_recipients_are_theirs_in_every_spelling() -> None:
-    assert ADA.is_at("SMITH@corp.example", "email")
-    assert ADA.is_at("https://me:pw@hooks.example/a?user=1", "webhook")
-    assert not ADA.is_at("https://hooks.example/a?user=1", "webhook")
-    assert not ADA.is_at("TOKEN:aaaa-1111", "push")
-    assert not ADA.is_at("smith@corp.example", "sms")
-    assert not ADA.is_at(None, "email")
+    assert PERSON.is_at("SMITH@corp.example", "email")
+    assert PERSON.is_at("https://me:pw@hooks.example/a?user=1", "webhook")
+    assert not PERSON.is_at("https://hooks.example/a?user=1", "webhook")
+    assert not PERSON.is_at("TOKEN:aaaa-1111", "push")
+    assert not PERSON.is_at("smith@corp.example", "sms")
+    assert not PERSON.is_at(None, "email")
 
 
 def test_it_is_written_down_and_read_again() -> None:
-    again = Named.from_json(ADA.to_json())
-    assert again == ADA
+    again = Named.from_json(PERSON.to_json())
+    assert again == PERSON
 
 
 def test_of_nobody_nothing_is_taken_out() -> None:
