@@ -167,8 +167,8 @@ def _page(connection: Connection, plan: _Plan, place: Sequence[str] | None, soug
         values |= {"users": sorted(sought.named.user_ids), "forms": sought.named.forms}
     query = text(f"""
         SELECT {columns}, coalesce({looked_at}, false) AS is_hit FROM (
-            SELECT *, translate(lower({whole}), :separators, '') AS plain FROM {name} WHERE {" AND ".join(conditions)} ORDER BY {columns}
-            LIMIT {_LARGE if name == "attachments" else _BATCH}
+            SELECT *, translate(lower({whole}), :separators, '') AS plain FROM {name}
+            WHERE {" AND ".join(conditions)} ORDER BY {columns} LIMIT {_LARGE if name == "attachments" else _BATCH}
         ) AS page ORDER BY {columns}
     """)
     # Without statistics Postgres may read and sort a whole day for each page.
