@@ -54,7 +54,8 @@ class Heads:
 
     def __init__(self, app: Flask, gate: Gate, settings: Settings) -> None:
         self._app, self._gate = app, gate
-        self._rules: dict[tuple[str, str], BodyRule] = {}
+        #: By endpoint and method.
+        self.rules: dict[tuple[str, str], BodyRule] = {}
         #: Routes without arguments that want a key, by method and path.
         self._plain: dict[tuple[str, str], tuple[BodyRule, Callable[..., Any]]] = {}
         paths = app.extensions["openapi"]["paths"]
@@ -63,7 +64,7 @@ class Heads:
             described = paths.get(_ARGUMENT.sub(r"{\1}", rule.rule), {})
             for method in rule.methods or ():
                 body = _rule_of(view, described.get(method.lower(), {}), settings)
-                self._rules[rule.endpoint, method] = body
+                self.rules[rule.endpoint, method] = body
                 if not rule.arguments and scope_of(view) is not None:
                     self._plain[method, rule.rule] = (body, view)
 
@@ -74,7 +75,7 @@ class Heads:
             _too_large(limit)
 
     def _rule(self) -> BodyRule:
-        return self._rules.get((request.endpoint or "", request.method), _NONE)
+        return self.rules.get((request.endpoint or "", request.method), _NONE)
 
     def at_once(self, environ: Environ, length: int) -> int | None:
         """Return how large a body may be, where that takes no time to know; None where `check` must say it."""

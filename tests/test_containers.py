@@ -31,6 +31,7 @@ from packaging.utils import canonicalize_name
 from sqlalchemy import make_url
 
 from api.app import create_app
+from api.serving.bounds import MAX_HEAD
 from config.queues import WORKERS
 from config.settings import Settings, read_settings, unknown_settings
 from config.values import parse_duration
@@ -61,10 +62,10 @@ NEEDED = {
 }
 #: The services that run programs of others; all the rest run `manage.py`.
 STORAGE = {"postgres", "redis"}
-FOREIGN = {*STORAGE, "prometheus", "grafana"}
+FOREIGN = {*STORAGE, "prometheus", "grafana", "proxy"}
 #: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
 ONCE = {"roles", "migrate", "reader", "bounces"}
-PUBLISHED = {"api", "flower", "grafana"}
+PUBLISHED = {"proxy", "flower", "grafana"}
 
 SETTINGS = {entry.metadata["env"] for entry in fields(Settings)}
 
@@ -101,6 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     "exporter": {"DATABASE_URL", "NOTIFIER_METRICS_TOKEN", *BROKER_SECRETS},
     "flower": {"FLOWER_BASIC_AUTH", *BROKER_SECRETS},
     "prometheus": {"NOTIFIER_METRICS_TOKEN"},
+    "proxy": set(),
     "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "NOTIFIER_READER_PASSWORD"},
 }
 #: Names that look like a secret's, wherever they come from.
@@ -281,7 +283,7 @@ def test_every_setting_can_be_given(service: str) -> None:
     assert settings.auth == "required"
 
 
-def test_api_flower_and_grafana_alone_are_published_and_on_this_host_alone() -> None:
+def test_proxy_flower_and_grafana_alone_are_published_and_on_this_host_alone() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert ports.keys() == PUBLISHED
     for service, published in ports.items():
@@ -330,6 +332,59 @@ def test_servers_are_out_of_reach_from_outside() -> None:
     assert set(SERVICES["grafana"]["networks"]) == {"default", "storage", "metrics"}
     for name in OURS:
         assert set(SERVICES[name]["networks"]) == {"default", "storage", "metrics"}
+    # Callers come by it, and it reaches the API alone.
+    assert SERVICES["proxy"]["networks"] == ["default"]
+
+
+NGINX = (ROOT / "deploy/nginx/nginx.conf").read_text()
+
+
+def _nginx(directive: str) -> list[str]:
+    """What the proxy's configuration says by a directive, wherever it stands."""
+    return re.findall(rf"^\s*{directive} +([^;{{]+);", NGINX, re.MULTILINE)
+
+
+def _bytes(size: str) -> int:
+    return int(size.rstrip("km")) * {"k": 1024, "m": 1024 * 1024}[size[-1]]
+
+
+def test_the_proxy_stands_before_the_api_and_holds_callers_to_the_same_bounds() -> None:
+    [mounted, inside, mode] = SERVICES["proxy"]["volumes"][0].split(":")
+    assert (ROOT / mounted).read_text() == NGINX
+    assert (inside, mode) == ("/etc/nginx/nginx.conf", "ro")
+    [port] = SERVICES["proxy"]["ports"]
+    assert port.rsplit(":", 1)[1] == _nginx("listen")[0]
+    assert health_check("proxy")[-1] == f"http://127.0.0.1:{_nginx('listen')[0]}/health"
+    assert _nginx("server") == [f"api:{parsed(SERVICES['api']['command']).options['port']} resolve"]
+    assert set(_nginx("proxy_pass")) == {"http://api"}
+    assert _nginx("proxy_request_buffering") == ["on"]
+    settings = read_settings(environment_of("api", NEEDED))
+    assert _nginx("client_header_timeout") == [f"{settings.head_timeout.total_seconds():g}s"]
+    waits, behind = (seconds(each) for each in _nginx("keepalive_timeout"))
+    assert waits == settings.idle_timeout.total_seconds() > behind
+    assert _nginx("limit_conn") == [f"addresses {settings.connections_per_address}"]
+    number, size = _nginx("large_client_header_buffers")[0].split()
+    assert int(number) * _bytes(size) == MAX_HEAD
+    # Nobody is believed who says where somebody else is.
+    assert "X-Forwarded-For $remote_addr" in _nginx("proxy_set_header")
+    assert settings.trusted_proxies
+
+
+def test_the_proxy_takes_the_bodies_that_the_api_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.app.configure_logs", lambda _: None)  # it would take pytest's own handlers away
+    app = create_app(Wiring(read_settings(environment_of("api", NEEDED))))
+    given = re.findall(r"location (?:= )?(/\S+) \{\s*client_max_body_size (\w+);", NGINX)
+    limits = {path: _bytes(size) for path, size in given}
+    assert len(limits) == 7
+    bodies = app.extensions["heads"].rules
+    most: dict[str, int] = {}
+    for route in app.url_map.iter_rules():
+        largest = max(bodies[route.endpoint, method].limit for method in route.methods or ())
+        most[route.rule] = max(largest, most.get(route.rule, 0))
+    [otherwise] = set(_nginx("client_max_body_size")) - {size for _, size in given}
+    for path, limit in most.items():
+        taken = limits["/u/"] if path.startswith("/u/") else limits.get(path, _bytes(otherwise))
+        assert limit <= taken <= max(limit * 1.2, 1024 * 1024), path
 
 
 def test_grafana_asks_for_a_password_and_tells_nobody_anything() -> None:
@@ -501,7 +556,7 @@ def test_data_is_on_volumes() -> None:
     assert SERVICES["postgres"]["volumes"] == ["postgres:/var/lib/postgresql"]
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
     assert "prometheus:/prometheus" in SERVICES["prometheus"]["volumes"]
-    assert COMPOSE["volumes"].keys() == FOREIGN - {"grafana"}
+    assert COMPOSE["volumes"].keys() == FOREIGN - {"grafana", "proxy"}
 
 
 def test_images_of_others_are_pinned_by_digest() -> None:
