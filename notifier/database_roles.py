@@ -71,6 +71,17 @@ _HELD: Final = text("""
         AND grantee = (SELECT oid FROM pg_roles WHERE rolname = :role)
     GROUP BY relname
 """)
+#: What the processes need and this role may not use.
+_LACKS: Final = text("""
+    SELECT CAST(relname AS text) FROM pg_class c
+    WHERE relnamespace = CAST(current_schema() AS regnamespace) AND relkind IN ('r', 'p')
+        AND (CAST(relname AS text) = ANY(:tables) OR relispartition)
+        AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+            AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+    UNION ALL
+    SELECT name FROM unnest(CAST(:functions AS text[])) AS needed(name)
+    WHERE to_regprocedure(name) IS NOT NULL AND NOT has_function_privilege(to_regprocedure(name), 'EXECUTE')
+""")
 #: Our functions that are there, with their owners.
 _OURS: Final = text("""
     SELECT CAST(proname AS text) || '(' || pg_get_function_identity_arguments(p.oid) || ')' AS signature,
@@ -96,13 +107,16 @@ class Standing:
     is_superuser: bool
     #: It owns tables, and so may change and drop them.
     owns_tables: bool
+    #: Tables and functions that it needs and may not use.
+    lacks: tuple[str, ...]
 
 
 def standing(connection: Connection) -> Standing:
     """Look what the role of this connection is to the database."""
     name, is_superuser, _ = connection.execute(_US).one()
     owns = any(each.owner == name for each in connection.execute(_RELATIONS))
-    return Standing(name, is_superuser, owns)
+    lacks = connection.scalars(_LACKS, {"functions": list(FUNCTIONS), "tables": list(Base.metadata.tables)}).all()
+    return Standing(name, is_superuser, owns, tuple(lacks))
 
 
 def set_up(engine: Engine, owner: Login, app: Login) -> list[str]:

@@ -241,6 +241,21 @@ def test_rights_are_those_and_no_others(engine: Engine) -> None:
     assert set(callable_ones) == set(FUNCTIONS)
 
 
+def test_the_doctor_says_what_it_lacks(engine: Engine, owner_engine: Engine) -> None:
+    """As after a restore without grants, or where an old clock has made a day as another."""
+    [well] = doctor_storage.role(engine)
+    assert (well.state, well.says) == (State.OK, f"{APP.name} works with rows, and owns no table")
+    with owner_engine.begin() as connection:
+        day = partitions.partition_of("events", TODAY)
+        connection.execute(text(f"REVOKE DELETE ON {day} FROM {APP.name}"))
+        connection.execute(text(f"REVOKE EXECUTE ON FUNCTION notifier_drop_day FROM {APP.name}"))
+    [ill] = doctor_storage.role(engine)
+    assert ill.state is State.FAILED
+    assert ill.says == f"{APP.name} may not use {day}, notifier_drop_day(text, date, boolean)"
+    migrations.upgrade(owner_engine)
+    assert [each.state for each in doctor_storage.role(engine)] == [State.OK]
+
+
 def test_functions_that_run_as_their_owner_are_for_nobody_else_and_have_a_search_path(engine: Engine) -> None:
     with engine.connect() as connection:
         found = connection.execute(
@@ -432,10 +447,16 @@ def test_the_commands_from_an_empty_database(roles: Roles, postgres: EmbeddedPos
     assert manage("roles", environment={**clean_environment(), **apps}).returncode == 1
     assert "is not set" in manage("roles", environment={**clean_environment(), **apps}).stderr
     said += succeed("roles", environment={**clean_environment(), **urls})
+    # Whoever forgets whose the tables are is told.
+    migrations.downgrade(roles.of(roles.owner), "0017")
+    forgot = manage("migrate", environment={**clean_environment(), **apps})
+    assert (forgot.returncode, "Traceback" in forgot.stderr) == (1, False)
+    assert f"{roles.app.name} may not change the tables" in forgot.stderr
+    migrations.upgrade(roles.of(roles.owner))
     app = roles.of(roles.app)
     with app.connect() as connection:
         lines = connection.execute(text("SELECT action, outcome, target FROM audit ORDER BY at")).all()
-    assert [line.action for line in lines] == ["migrate", "roles"]
+    assert [(line.action, line.outcome) for line in lines] == [("migrate", "done"), ("roles", "done")]
     log = (postgres.folder / "logs/postgres.log").read_text(errors="replace")
     for password in (roles.owner.password, roles.app.password, "100%"):
         assert password not in said + str(lines) + log
@@ -443,7 +464,7 @@ def test_the_commands_from_an_empty_database(roles: Roles, postgres: EmbeddedPos
         psycopg2.connect(as_login(roles.url, Login(roles.app.name, "another")))
     assert _refused(app, "DROP TABLE users") == INSUFFICIENT_PRIVILEGE
     with app.connect() as connection:
-        assert database_roles.standing(connection) == database_roles.Standing(roles.app.name, False, False)
+        assert database_roles.standing(connection) == database_roles.Standing(roles.app.name, False, False, ())
 
 
 def test_the_reader_is_not_made_of_the_processes_role(super_engine: Engine, engine: Engine) -> None:

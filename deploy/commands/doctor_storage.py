@@ -71,7 +71,11 @@ def role(engine: Engine) -> Iterator[Finding]:
         found = database_roles.standing(connection)
     name = "database role"
     todo = "give the processes a role of their own with 'manage.py roles': docs/production.md"
-    if found.is_superuser:
+    if found.lacks:
+        more = f" and {len(found.lacks) - 3} more" if len(found.lacks) > 3 else ""
+        says = f"{found.name} may not use {', '.join(found.lacks[:3])}{more}"
+        yield ill(name, says, "run 'manage.py roles', then 'manage.py migrate': docs/production.md")
+    elif found.is_superuser:
         yield note(name, f"{found.name} is a superuser: {todo}")
     elif found.owns_tables:
         yield note(name, f"{found.name} owns the tables, and may drop them: {todo}")

@@ -1,11 +1,16 @@
 """The command that migrates."""
 
+from typing import Final
+
 import click
+from sqlalchemy.exc import ProgrammingError
 
 from deploy.commands.auditing import audited, nothing_changed
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import say
 from notifier import migrations
+
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
 @click.command()
@@ -19,7 +24,15 @@ def migrate() -> None:
     """
     engine = parts().owner_engine
     pending = migrations.pending(engine)
-    migrations.upgrade(engine)
+    try:
+        migrations.upgrade(engine)
+    except ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) != _INSUFFICIENT_PRIVILEGE:
+            raise
+        raise click.ClickException(
+            f"{engine.url.username} may not change the tables, which are another role's: set"
+            " NOTIFIER_MIGRATION_DATABASE_URL, with the role that owns them (docs/production.md)."
+        ) from None
     if pending is None:
         nothing_changed()
     say(f"Migrated to {pending}." if pending else "Nothing to migrate.")
