@@ -7,7 +7,7 @@ from typing import Final
 
 from flask import Flask, Response, current_app, g, request
 
-from api.auditing import put_on_record
+from api.auditing import action, put_on_record
 from api.auth import caller
 from api.problems import MEDIA_TYPE, problem
 from api.showing import REVEAL, reveals
@@ -39,7 +39,7 @@ def _check() -> Response | None:
         if Scope.ADMIN not in caller().scopes:
             return problem(403, f"This key may not do that: {REVEAL}=1 needs the scope '{Scope.ADMIN}'.")
         g.reveals = True
-        put_on_record("reveal", None)
+        put_on_record(f"reveal: {action()}", None)
     return None
 
 

@@ -202,8 +202,9 @@ def test_whoever_administers_may_see_credentials_and_is_on_record(planted: Plant
             assert planted.ask("read,admin", method, each, query="?reveal=please").status_code == 422
     for credential in (URL, CHAT, UNKNOWN_CHAT, HOOK, EXPO, *HEADERS.values()):
         assert credential in seen.replace("\\/", "/"), credential
-    recorded = planted.sql("SELECT actor, target FROM audit WHERE action LIKE 'reveal%' AND outcome = '200'")
-    assert {actor for actor, _ in recorded} == {"only-read-admin"}
+    recorded = planted.sql("SELECT actor, target, action FROM audit WHERE action LIKE 'reveal%' AND outcome = '200'")
+    assert {actor for actor, *_ in recorded} == {"only-read-admin"}
+    assert {"reveal: GET /api/v1/users", "reveal: GET /api/v1/users/{user_id}"} <= {action for *_, action in recorded}
     assert reads > 40
     [(targets,)] = planted.sql("SELECT string_agg(concat(action, target), ' ') FROM audit")
     assert ADDRESS not in targets
