@@ -22,6 +22,7 @@ import orjson
 import structlog
 
 from config.settings import Settings, unknown_settings
+from notifier.printing import printable, printable_json
 
 _CHATTY = ("alembic", "celery.app.trace", "celery.beat", "celery.worker.strategy", "kombu", "tornado.access")
 _TRACE: Final = "celery.app.trace"
@@ -45,14 +46,14 @@ def configure_logs(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info if in_full else structlog.processors.ExceptionRenderer(_place_of),
     ]
-    as_text: structlog.typing.Processor = structlog.processors.JSONRenderer(_as_json)
+    as_text: list[structlog.typing.Processor] = [structlog.processors.JSONRenderer(_as_json)]
     if settings.log_format == "console":
-        # As Python writes strings: none steers the terminal.
+        # Values as Python writes strings: none steers the terminal.
         colours = structlog.dev.ConsoleRenderer(repr_native_str=True)
-        as_text = colours if sys.stderr.isatty() else _as_words
+        as_text = [_without_controls, colours if sys.stderr.isatty() else _as_words]
     writer = _writer_to(sys.stderr.buffer)
     structlog.configure(
-        processors=[*shared, as_text],
+        processors=[*shared, *as_text],
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, writer)),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
@@ -61,7 +62,7 @@ def configure_logs(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *([] if in_full else [_without_words]), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, as_text],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *as_text],
         )
     )
     root = logging.getLogger()
@@ -146,13 +147,21 @@ class _Writer:
 
 def _as_json(event: Any, **_: Any) -> str:  # noqa: ANN401 -- structlog's signature
     try:
-        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return printable_json(orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode())
     except TypeError:  # halves of surrogate pairs, which UTF-8 has not
         return json.dumps(event, default=str)
 
 
 #: One for each stream, however often logs are configured.
 _writer_to: Final = functools.cache(_Writer)
+
+
+def _without_controls(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:  # noqa: ANN401
+    """A library's words, and those of an error, as they can be shown."""
+    event["event"] = printable(event.get("event", ""))
+    if "exception" in event:
+        event["exception"] = printable(event["exception"], lines=True)
+    return event
 
 
 def _as_words(_: Any, __: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401

@@ -8,24 +8,23 @@ lacks is written another way, since no command may fail for want of a character.
 import codecs
 import io
 import sys
-import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import click
+import orjson
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from notifier import printing
 from notifier.masking import masked
 from notifier.redaction import masked_text
 
-#: Joiners have no shape, and do no harm: names in Persian and Hindi, and many emoji, are wrong without them.
-_JOINERS: Final = frozenset("\u200c\u200d")
 #: Columns of a cell with several words, below which it is not wrapped.
 _NARROWEST: Final = 24
 #: Wider than any table: a pipe has no width.
@@ -64,27 +63,9 @@ def reveals_credentials() -> bool:
 
 
 def printable(text: object, *, lines: bool = False) -> str:
-    r"""Return text whose characters all have a shape of their own; others become escapes of JSON, such as `\u001b`.
-
-    Credentials in URLs are masked.
-
-    `lines`: line breaks stay, and tabs are laid out; else they too are escaped, so that no value begins a line.
-    """
+    """Return text as `notifier.printing.printable` does, its credentials in URLs masked unless they are asked for."""
     shown = str(text) if _reveals.get() else masked_text(str(text))
-    if lines:
-        shown = shown.replace("\r\n", "\n").expandtabs(8)
-    if shown.isprintable():
-        return shown
-    return "".join(each if _is_harmless(each) or (lines and each == "\n") else _escaped(each) for each in shown)
-
-
-def _is_harmless(character: str) -> bool:
-    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
-
-
-def _escaped(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+    return printing.printable(shown, lines=lines)
 
 
 def say(*parts: object, lines: bool = False, err: bool = False, **style: Any) -> None:  # noqa: ANN401 -- click.style's
@@ -100,6 +81,11 @@ def say(*parts: object, lines: bool = False, err: bool = False, **style: Any) ->
     )
     # click would choose an encoding of its own for a stream that it finds.
     click.echo(shown, file=sys.stderr if err else sys.stdout)
+
+
+def say_json(document: object) -> None:
+    """Write JSON for programs, on one line; people see it too."""
+    say(printing.printable_json(orjson.dumps(document).decode()))
 
 
 def console() -> Console:

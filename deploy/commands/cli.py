@@ -1,12 +1,13 @@
 """manage.py: every command, and the groups they stand in."""
 
 import importlib
+import traceback
 from typing import Any, Final
 
 import click
 
 from deploy.commands.group import OneLineErrors
-from deploy.terminal import fit_encoding
+from deploy.terminal import fit_encoding, say
 from notifier.metrics import VERSION
 
 #: Where each command is, in the order in which they are listed.
@@ -48,7 +49,12 @@ class _Commands(OneLineErrors):
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- click's signature
         """Run the command line; output whose encoding lacks a character is no reason to fail."""
         fit_encoding()
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except Exception:
+            # As Python shows it, but for what is in the error's own words.
+            say(traceback.format_exc().rstrip(), lines=True, err=True)
+            raise SystemExit(1) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, in order."""

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Final
 
 import click
-import orjson
 from sqlalchemy import Engine
 
 from config.settings import Settings
@@ -14,7 +13,7 @@ from deploy.commands import doctor_service as service
 from deploy.commands import doctor_storage as storage
 from deploy.commands.checking import Check, Finding, State, findings, note
 from deploy.commands.group import on_a_stack, parts
-from deploy.terminal import say
+from deploy.terminal import say, say_json
 
 _SIGNS: Final = {State.OK: ("✔", "green"), State.FAILED: ("✘", "red"), State.NOTE: ("–", "yellow")}
 _DATABASE: Final = "see DATABASE_URL, and whether Postgres runs and lets this machine in"
@@ -40,7 +39,7 @@ def doctor(as_json: bool) -> None:
             _show(finding)
     failed = sum(finding.state is State.FAILED for finding in found)
     if as_json:
-        click.echo(orjson.dumps({"ok": not failed, "findings": [asdict(finding) for finding in found]}))
+        say_json({"ok": not failed, "findings": [asdict(finding) for finding in found]})
     else:
         say(f"{failed} of {len(found)} failed." if failed else "All is well.")
     if failed:

@@ -47,6 +47,8 @@ def _one_line() -> Iterator[None]:
         yield
     except click.ClickException as error:
         vars(error)["message"] = printable(error.message, lines=True)  # typed as final
+        if isinstance(error, click.FileError):
+            vars(error)["ui_filename"] = printable(error.ui_filename)
         raise
     except (SettingsError, NotifierError) as error:
         raise click.ClickException(printable(error)) from None

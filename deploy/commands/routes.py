@@ -179,7 +179,10 @@ def export(file: Path | None) -> None:
         plain = printable(text, lines=True) == text and is_encodable(text)
         click.echo(text if plain else yaml.safe_dump({"routes": found}, sort_keys=False), nl=False)
         return
-    file.write_text(text, encoding="utf-8")
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.FileError(str(file), error.strerror) from None
     say(f"Wrote {len(found)} route{'s' * (len(found) != 1)} to {file}.")
 
 

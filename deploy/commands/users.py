@@ -16,6 +16,7 @@ from notifier.channels import Channel
 from notifier.exporting import export as export_data
 from notifier.exporting import export_address
 from notifier.models import Erasure
+from notifier.printing import printable_json
 
 #: What an address looks like without its channel: an @, a plus and digits, or a scheme.
 _BY_LOOK: Final = (Channel.EMAIL, Channel.SMS, Channel.WEBHOOK)
@@ -96,7 +97,7 @@ def export(user_id: str | None, address: str | None, channel: str | None, output
             raise click.ClickException("There is no such user.")
         pieces = found
     for piece in pieces:
-        output.write(piece)
+        output.write(printable_json(piece.decode()).encode())  # a terminal may show it
     output.write(b"\n")
 
 
