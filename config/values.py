@@ -19,7 +19,7 @@ from notifier.providers import imap_mailbox
 from notifier.providers.mailboxes import mailbox
 from notifier.sender_rules import sender_pattern
 from notifier.signing import key_of
-from notifier.uris import ascii_uri
+from notifier.uris import ascii_uri, has_port_zero
 from notifier.vault import Vault
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -145,6 +145,8 @@ def url(*schemes: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if urlsplit(value).scheme not in schemes:
             raise ValueError(f"is not a URL that begins with {' or '.join(s + '://' for s in schemes)}")
+        if has_port_zero(value):
+            raise ValueError("has port 0, on which nothing listens")
         return value
 
     return parse

@@ -356,6 +356,7 @@ def test_a_report_that_is_cut_off_still_counts(paths: ReturnPaths) -> None:
         'imaps://u:p@host/a"b',
         "imaps://u:p@host/a%0d%0ab",
         "imaps://u:p@host:x",
+        "imaps://u:p@host:0",
     ],
 )
 def test_addresses_that_are_refused(text: str) -> None:

@@ -86,6 +86,16 @@ def test_a_form_posts_no_json(api: FlaskClient, content_type: str | None) -> Non
         assert answer.status_code == 415, path
 
 
+def test_redirects_stay_where_they_are(api: FlaskClient) -> None:
+    """Behind a proxy that speaks TLS, an address in a redirect would lead to http: there is a path alone."""
+    for method, path, _ in requests_of(api):
+        for each in (path, f"{path}/", f"/{path}", path.replace("/", "//"), path.removesuffix("/x")):
+            with api.open(each, method=method, base_url="http://notify.example.com") as answer:
+                location = answer.headers.get("Location", "/")
+                assert location.startswith("/"), (method, each, location)
+                assert not location.startswith("//"), (method, each, location)
+
+
 def test_without_keys_only_this_machine_is_served(api: FlaskClient) -> None:
     """Also under a server that nobody told by which addresses it may be reached."""
     for peer, status in (("192.0.2.1", 421), ("::ffff:192.0.2.1", 421), ("::ffff:127.0.0.1", 200), ("127.0.0.2", 200)):

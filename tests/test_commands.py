@@ -14,10 +14,12 @@ from uuid import uuid4
 import pytest
 import redis
 import requests
+from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
 from config.settings import STACK_FILE
 from deploy.child import Child
+from deploy.commands.cli import cli
 from deploy.ports import free_port
 from notifier import heartbeats
 from notifier.metrics import VERSION
@@ -171,6 +173,14 @@ def test_without_keys_or_a_password_only_this_machine_is_listened_to(env: dict[s
         [line] = done.stderr.splitlines()
         for name in ("NOTIFIER_AUTH=off", f"--host {host}") if "api" in command else ("FLOWER_BASIC_AUTH", host):
             assert name in line
+
+
+@pytest.mark.parametrize("command", ["api --port", "flower --port", "exporter --port", "listen --port", "up --port"])
+def test_no_port_is_0(command: str) -> None:
+    for each in command, command.replace("up --port", "up --flower-port"):
+        done = CliRunner().invoke(cli, [*each.split(), "0"])
+        assert done.exit_code == 2
+        assert "0 is not in the range 1<=x<=65535" in done.stderr
 
 
 def test_postgres_that_is_away_is_said_in_one_line(env: dict[str, str]) -> None:

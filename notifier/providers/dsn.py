@@ -121,6 +121,8 @@ def parse(text: str) -> Dsn:
         raise ValueError("is not a DSN: scheme://user:password@host?option=value") from None
     if not parts.scheme:
         raise ValueError("begins with no scheme")
+    if port == 0:
+        raise ValueError("has port 0, on which nothing listens")
     if parts.fragment:
         raise ValueError("has a #, which is %23 in a user, a password or an option")
     try:

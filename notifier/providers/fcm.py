@@ -152,7 +152,10 @@ class AccessToken:
 
 
 class _Transport(Transport):
-    """google-auth's own, with our timeout in place of its two minutes."""
+    """google-auth's own, with our timeout in place of its two minutes.
+
+    It follows no redirect: what it sends is a credential, and would go wherever an answer says, over http too.
+    """
 
     def __init__(self, session: requests.Session, timeout: float) -> None:
         super().__init__(session)
@@ -168,7 +171,8 @@ class _Transport(Transport):
         **options: Any,  # noqa: ANN401  # whatever google-auth hands on to requests
     ) -> Any:  # noqa: ANN401  # google-auth's own type is untyped
         del timeout
-        return super().__call__(url, method, body, headers, timeout=self._timeout, **options)  # type: ignore[no-untyped-call]
+        options |= {"timeout": self._timeout, "allow_redirects": False}
+        return super().__call__(url, method, body, headers, **options)  # type: ignore[no-untyped-call]
 
 
 class Fcm(HttpApi):

@@ -48,6 +48,8 @@ def parse(text: str) -> Address:
         port = parts.port
     except ValueError:
         raise ValueError(f"is not {_FORM}") from None
+    if port == 0:
+        raise ValueError("has a port on which nothing listens: 0")
     implicit = parts.scheme == "imaps"
     tls = "implicit" if implicit else options.pop("tls", "starttls")
     move_to = options.pop("move", None)

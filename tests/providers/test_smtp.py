@@ -810,6 +810,7 @@ def test_user_and_password_of_a_dsn_are_decoded() -> None:
         "smtp://user:hunter2@",
         "smtp://user:hunter2@host:port",
         "smtp://user:hunter2@host:99999",
+        "smtp://user:hunter2@host:0",
         "smtp://user:hunter2@[host",
         "smtp://user:hunter2@host/path",
         "smtp://user:hunter2@host#fragment",

@@ -74,6 +74,17 @@ def test_values_are_parsed() -> None:
         ("NOTIFIER_EMAIL_FROM", "a@example.org, b@example.org"),
         ("NOTIFIER_PUBLIC_URL", "https://"),
         ("NOTIFIER_PUBLIC_URL", "https://☃.example"),
+        *(
+            (name, f"{scheme}://u:hunter2@host:0/x")
+            for name, scheme in (("DATABASE_URL", "postgresql"), ("REDIS_URL", "redis"))
+        ),
+        ("BROKER_URL", "amqp://guest:hunter2@[::1]:0/"),
+        ("REDIS_URL", "sentinel://:hunter2@one:26379,two:0/0"),
+        ("NOTIFIER_PUBLIC_URL", "https://notify.example.com:0"),
+        ("NOTIFIER_BOUNCES", "imaps://u:hunter2@host:0/INBOX"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:0"),
+        ("NOTIFIER_ALLOWED_HOSTS", "notifier.test:0"),
+        ("NOTIFIER_WEBHOOK_ALLOWED_PORTS", "0"),
         ("DATABASE_URL", "mysql://localhost"),
         ("REDIS_URL", "localhost"),
     ],
