@@ -15,6 +15,7 @@ from deploy.commands.moments import When
 from deploy.terminal import progress, say, show_table
 from notifier.audit import Verdict
 from notifier.models import AuditLine
+from notifier.printing import printable, printable_json
 from notifier.times import rfc3339
 
 _FIELDS: Final = ("id", "at", "actor", "action", "target", "outcome", "request_id", "peer", "times", "number")
@@ -99,7 +100,7 @@ def export(since: datetime | None, until: datetime | None, form: str) -> None:
         _write_csv(lines)
     else:
         for line in lines:
-            sys.stdout.buffer.write(orjson.dumps(_fields(line), option=orjson.OPT_APPEND_NEWLINE))
+            sys.stdout.buffer.write(f"{printable_json(orjson.dumps(_fields(line)).decode())}\n".encode())
 
 
 def _fields(line: AuditLine) -> dict[str, Any]:
@@ -111,5 +112,5 @@ def _write_csv(lines: Iterable[AuditLine]) -> None:
     writer = csv.writer(sys.stdout)
     writer.writerow((*_FIELDS, "hash"))
     for line in lines:
-        texts = ["" if value is None else str(value) for value in _fields(line).values()]
+        texts = ["" if value is None else printable(value) for value in _fields(line).values()]
         writer.writerow(f"'{text}" if text.startswith(_FORMULA) else text for text in texts)
