@@ -63,3 +63,10 @@ def reseal(engine: Engine, vault: Vault) -> int:
             sealed = vault.rotate(secret) if is_sealed(secret) else vault.encrypt(secret.hex())
             connection.execute(_REPLACE, {"purpose": row.purpose, "secret": secret, "sealed": sealed})
     return len(rows)
+
+
+def plain(engine: Engine) -> list[str]:
+    """The purposes whose keys are kept as they are."""
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT purpose, secret FROM signing_keys ORDER BY purpose")).all()
+    return [str(row.purpose) for row in rows if not is_sealed(bytes(row.secret))]

@@ -17,7 +17,9 @@ from deploy.commands.checking import Check, Finding, State, findings, well
 from deploy.embedded import EmbeddedValkey
 from notifier import breakers, heartbeats, keys, migrations, partitions
 from notifier.channels import Channel
-from notifier.vault import new_key
+from notifier.errors import Conflict
+from notifier.signing_keys import reseal, signing_key
+from notifier.vault import Vault, new_key
 from tests.conftest import clean_environment
 from tests.providers import receivers
 from tests.running import Running, wait_for
@@ -199,6 +201,23 @@ def test_the_key_of_secrets(engine: Engine) -> None:
     assert _one(storage.secrets_readable(engine, right))[0] is State.OK
     assert _one(storage.secrets_readable(engine, wrong))[0] is State.FAILED
     assert _one(storage.secrets_readable(engine, _settings()))[0] is State.FAILED
+
+
+def test_keys_that_sign_are_encrypted_or_it_says_so(engine: Engine) -> None:
+    key = new_key()
+    for settings in (_settings(), _settings(NOTIFIER_SECRET_KEY=key)):
+        state, says = _one(storage.keys_sealed(engine, settings))
+        assert state is State.NOTE
+        assert "unsubscribe" in says
+    before = signing_key(engine, Vault(()), "unsubscribe")
+    assert reseal(engine, Vault([key])) == 1
+    assert _one(storage.keys_sealed(engine, _settings(NOTIFIER_SECRET_KEY=key)))[0] is State.OK
+    assert signing_key(engine, Vault([key]), "unsubscribe") == before
+    with pytest.raises(Conflict):
+        signing_key(engine, Vault(()), "unsubscribe")
+    newer = new_key()
+    reseal(engine, Vault([newer, key]))
+    assert signing_key(engine, Vault([newer]), "unsubscribe") == before
 
 
 def test_redis_as_it_should_be_and_as_it_should_not(tmp_path: Path, new_redis: Callable[[], str]) -> None:

@@ -89,6 +89,7 @@ def _in_postgres(settings: Settings, engine: Engine) -> Iterator[Check]:
     yield Check("workers", partial(service.workers, engine), _DATABASE)
     yield Check("breakers", partial(service.breakers, engine), _DATABASE)
     yield Check("secret key", partial(storage.secrets_readable, engine, settings), _DATABASE)
+    yield Check("signing keys", partial(storage.keys_sealed, engine, settings), _DATABASE)
     yield Check("api keys", partial(service.api_keys, settings, engine), _DATABASE)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, create_engine, func, make_url, select
 from config.broker import is_amqp, redis_client
 from config.settings import Settings
 from deploy.commands.checking import Finding, ill, note, well
-from notifier import database_roles, migrations, partitions
+from notifier import database_roles, migrations, partitions, signing_keys
 from notifier.models import Subscription
 from notifier.vault import CannotDecrypt, Vault
 from tasks import app
@@ -123,6 +123,18 @@ def secrets_readable(engine: Engine, settings: Settings) -> Iterator[Finding]:
             yield well(name, f"set, and the first of {count} subscriptions can be read with it")
         except CannotDecrypt as error:
             yield ill(name, str(error), "put the key that is missing behind the new one, then run 'manage.py rekey'")
+
+
+def keys_sealed(engine: Engine, settings: Settings) -> Iterator[Finding]:
+    """Whether the keys that sign links and the audit log are encrypted in the database."""
+    name, open_keys = "signing keys", signing_keys.plain(engine)
+    if not open_keys:
+        yield well(name, "encrypted")
+    elif settings.secret_key:
+        says = f"{', '.join(open_keys)}: in the database as they are"
+        yield note(name, f"{says}; run 'manage.py rekey' once every process is of this release")
+    else:
+        yield note(name, f"{', '.join(open_keys)}: in the database as they are, for NOTIFIER_SECRET_KEY is not set")
 
 
 def redis_server(settings: Settings) -> Iterator[Finding]:

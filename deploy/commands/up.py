@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import click
+import psycopg2
 
 from config.settings import STACK_FILE, SettingsError, read_settings
 from deploy import demo
@@ -47,6 +48,7 @@ _SECRETS: Final = _SENDING | _ROLES | {"NOTIFIER_BOUNCES", "NOTIFIER_READER_PASS
 _NEEDED_SECRETS: Final[Mapping[str, frozenset[str]]] = {
     "roles": _ROLES,
     "migrate": frozenset({"NOTIFIER_MIGRATION_DATABASE_URL"}),
+    "rekey": frozenset({"DATABASE_URL", "NOTIFIER_SECRET_KEY"}),
     "api": _SENDING,
     "worker": _SENDING,
     "beat": _BROKER_ALONE,
@@ -157,6 +159,9 @@ class _Stack:
                 if self._postgres:
                     supervisor.run(self._child("roles", "roles", environment=environment))
                 supervisor.run(self._child("migrate", "migrate", environment=environment))
+                # All processes here are of one release, which reads them encrypted too.
+                if _has_open_keys(environment["DATABASE_URL"]):
+                    supervisor.run(self._child("rekey", "rekey", environment=environment))
                 supervisor.start(*self._processes(environment), timeout=_READY_TIMEOUT)
                 self._announce(environment)
                 if self._options.demo:
@@ -318,6 +323,18 @@ def _kept(file: Path, make: Callable[[], str]) -> str:
     if not file.exists():
         write_private(file, make())
     return file.read_text()
+
+
+def _has_open_keys(url: str) -> bool:
+    """Whether keys that sign stand in the database as they are: 32 bytes, where an encrypted one has over a hundred."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM signing_keys WHERE length(secret) <= 64)")
+            [(found,)] = cursor.fetchall()
+    finally:
+        connection.close()
+    return bool(found)
 
 
 def _ready(port: int) -> bool:
