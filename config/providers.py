@@ -67,7 +67,8 @@ def _choice(text: str, context: Context, before: list[Choice]) -> Choice:
 
 def _webhooks(settings: Settings) -> Webhooks:
     return Webhooks(
-        keys=[key_of(settings.webhook_secret)] if settings.webhook_secret else [],
+        root=key_of(settings.webhook_secret) if settings.webhook_secret else None,
+        keys=[key_of(secret) for secret in settings.shared_webhook_secrets],
         allowed_networks=settings.webhook_allowed_networks,
         allowed_ports=settings.webhook_allowed_ports,
         timeout=settings.webhook_timeout.total_seconds(),

@@ -142,8 +142,12 @@ class Settings:
     #: The mailbox that `manage.py bounces` reads: `imaps://user:password@host/INBOX`, or `imap://` with `?tls=starttls`
     #: or `none`; `?move=FOLDER` moves what is read, which is else marked as seen.
     bounces: Address | None = _setting("NOTIFIER_BOUNCES", values.imap, None)
-    #: Signs webhooks that are addressed directly: `whsec_` and 24 to 64 bytes in base64. Unset: no such webhooks.
+    #: Secrets of webhooks that are addressed directly are derived from it, one for each host: `whsec_` and 24 to 64
+    #: bytes in base64. `manage.py webhook-secret HOST` shows a host's. Unset: no such webhooks.
     webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", values.webhook_secret, None)
+    #: Signs webhooks that are addressed directly besides, the same for all hosts, while receivers move to their own
+    #: secrets; `none` ends it. Unset: NOTIFIER_WEBHOOK_SECRET itself.
+    webhook_shared_secret: str | None = _setting("NOTIFIER_WEBHOOK_SHARED_SECRET", values.shared_webhook_secret, None)
     #: Encrypts the secrets of subscriptions: Fernet keys (32 bytes in URL-safe base64), the newest first. Unset: no
     #: subscriptions.
     secret_key: tuple[str, ...] = _setting("NOTIFIER_SECRET_KEY", values.fernet_keys, ())
@@ -250,6 +254,11 @@ class Settings:
         """How much one recipient gets; nothing is no limit."""
         limits: tuple[RateLimitItem, ...] = getattr(self, f"{channel}_recipient_limit", ())
         return limits
+
+    @property
+    def shared_webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets that sign webhooks to all hosts alike."""
+        return _shared(self.webhook_secret, self.webhook_shared_secret)
 
     def providers(self, channel: Channel) -> tuple[str, ...]:
         """The DSNs of a channel's providers, the preferred one first; none where it cannot be used."""
@@ -365,14 +374,23 @@ def load_broker_settings() -> Settings:
     return read_settings(environ, database=False)
 
 
-def load_webhook_secret() -> str | None:
-    """NOTIFIER_WEBHOOK_SECRET of this process or else of the running stack, for what needs no database.
+def load_webhook_secrets() -> tuple[str | None, tuple[str, ...]]:
+    """NOTIFIER_WEBHOOK_SECRET, and the secrets that sign for all hosts, of this process or else of the running stack.
 
-    Raises SettingsError.
+    For what needs no database. Raises SettingsError.
     """
-    [entry] = (each for each in fields(Settings) if each.name == "webhook_secret")
-    value = _environ().get(entry.metadata["env"])
-    return str(_parse(entry, value)) if value else None
+    environ = _environ()
+    named = {entry.name: (entry, environ.get(entry.metadata["env"])) for entry in fields(Settings)}
+    root, shared = (
+        str(_parse(entry, value)) if value else None
+        for entry, value in (named["webhook_secret"], named["webhook_shared_secret"])
+    )
+    return root, _shared(root, shared)
+
+
+def _shared(root: str | None, shared: str | None) -> tuple[str, ...]:
+    chosen = shared or root
+    return () if chosen is None or chosen == "none" else (chosen,)
 
 
 def load_known_hosts() -> KnownHosts:

@@ -206,6 +206,11 @@ def fernet_keys(value: str) -> tuple[str, ...]:
     return keys
 
 
+def shared_webhook_secret(value: str) -> str:
+    """A Standard Webhooks secret, or `none`."""
+    return value if value == "none" else webhook_secret(value)
+
+
 def webhook_secret(value: str) -> str:
     """A Standard Webhooks secret, `whsec_…`."""
     key_of(value)

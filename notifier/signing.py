@@ -15,6 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from notifier.errors import NotifierError
+from notifier.uris import host_and_port
 
 #: How far a webhook's timestamp may be from its receiver's clock, either way, in seconds.
 TOLERANCE: Final = 300
@@ -27,6 +28,8 @@ _PREFIX: Final = "whsec_"
 _FEWEST_BYTES: Final = 24
 _MOST_BYTES: Final = 64
 _NEW_BYTES: Final = 32
+#: Sets what is derived apart from signatures, which begin with an id.
+_DERIVATION: Final = b"notifier webhook host\0"
 
 
 class NotVerified(NotifierError):
@@ -51,6 +54,23 @@ def key_of(secret: str) -> bytes:
     if not _FEWEST_BYTES <= len(key) <= _MOST_BYTES:
         raise ValueError(wrong)
     return key
+
+
+def secret_of_host(key: bytes, host: str) -> str:
+    """The secret of webhooks that are addressed to a host directly, derived from NOTIFIER_WEBHOOK_SECRET's key.
+
+    `host` as `uris.host_and_port` gives it. A receiver that has its own cannot work out another's.
+    """
+    return _PREFIX + b64encode(_key_of_host(key, host)).decode("ascii")
+
+
+def key_for(key: bytes, url: str) -> bytes:
+    """The key of `secret_of_host` for a URL. Raises ValueError where the URL has no host."""
+    return _key_of_host(key, host_and_port(url))
+
+
+def _key_of_host(key: bytes, host: str) -> bytes:
+    return hmac.digest(key, _DERIVATION + host.encode(), sha256)
 
 
 def new_secret() -> str:

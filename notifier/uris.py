@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from notifier.domains import ascii_domain
 
@@ -21,6 +21,9 @@ _STRAY: Final = "%(?![0-9A-Fa-f]{2})"
 _NOT_OF_USER: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:%]")
 _NOT_OF_PATH: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:@/%]")
 _NOT_OF_QUERY: Final = re.compile(rf"{_STRAY}|[^{_UNRESERVED}:@/?%]")
+
+#: Ports that a URL need not name.
+_USUAL_PORTS: Final = {"http": "80", "https": "443"}
 
 
 @lru_cache(maxsize=2048)
@@ -58,6 +61,27 @@ def with_ascii_host(url: str) -> str:
         return url
     begins = parts.start(2) + authority.start(2)
     return f"{url[:begins]}{ascii_domain(authority[2])}{url[begins + len(authority[2]) :]}"
+
+
+@lru_cache(maxsize=2048)
+def host_and_port(url: str) -> str:
+    """The host of a URL in its one form: A-labels in small letters, and a port other than the scheme's usual one.
+
+    Without a scheme the text is a host, which may have a port. Raises ValueError, its message a sentence.
+    """
+    parts = _PARTS.fullmatch(url if "://" in url else f"any://{url}")
+    authority = _AUTHORITY.fullmatch(parts[2]) if parts else None
+    if parts is None or authority is None or not authority[2] or "\\" in parts[2] or _BREAKS.search(url):
+        raise ValueError("Not a URL with a host.")
+    host, port = authority[2], (authority[3] or "")[1:].lstrip("0")
+    if host.startswith("["):
+        try:
+            host = f"[{IPv6Address(host[1:-1])}]"
+        except ValueError:
+            raise ValueError("Not a URL with a host: what stands in brackets is no IPv6 address.") from None
+    else:
+        host = ascii_domain(unquote(host)).removesuffix(".")
+    return host if port in {"", _USUAL_PORTS.get(parts[1].lower())} else f"{host}:{port}"
 
 
 def has_port_zero(url: str) -> bool:

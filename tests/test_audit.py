@@ -359,6 +359,7 @@ def test_commands_leave_lines(engine: Engine, shell: dict[str, str], tmp_path: P
         f"routes load {routes} --prune",
         f"routes load {routes} --dry-run",
         "users erase --address Secret-Ada@example.com --yes",
+        "webhook-secret https://ada:hunter2@Shop.example/hook",
         "rekey",
         "migrate",
         "api-keys revoke billing",
@@ -381,16 +382,17 @@ def test_commands_leave_lines(engine: Engine, shell: dict[str, str], tmp_path: P
                 f"about={log_of(engine, shell['NOTIFIER_SECRET_KEY']).fingerprint('secret-ada@example.com')}",
                 "done",
             ),
+            ("webhook-secret", "host=shop.example", "done"),
             ("rekey", None, "done"),
             ("api-keys.revoke", "name=billing", "done"),
             ("api-keys.revoke", "name=billing", "failed: No key in use is named 'billing'."),
             ("replay", f"event_ids={LETTER}", f"failed: There is no event {LETTER}."),
         ]
     ]
-    assert "All 12 lines are as they were written." in succeed("audit", "verify", environment=shell)
+    assert "All 13 lines are as they were written." in succeed("audit", "verify", environment=shell)
     exported = [json.loads(line) for line in succeed("audit", "export", environment=shell).splitlines()]
-    assert [line["number"] for line in exported] == list(range(1, 13))
-    assert succeed("audit", "export", "--format", "csv", environment=shell).count("shell:grace") == 13
+    assert [line["number"] for line in exported] == list(range(1, 14))
+    assert succeed("audit", "export", "--format", "csv", environment=shell).count("shell:grace") == 14
     listed = succeed("audit", "--limit", "5", environment=shell)
     assert listed.count("audit.export") == 2
     assert "failed: " in listed
@@ -435,6 +437,7 @@ ACTS = {
     *("api-keys.create", "api-keys.revoke", "api-keys.rotate", "dlq.purge", "dlq.requeue", "hold", "migrate"),
     "users.erase",
     *("audit.export", "users.export"),  # they hand out data
+    "webhook-secret",  # it hands out a secret
     *("purge", "reader", "recover", "rekey", "roles", "release", "replay", "routes.load"),
 }
 

@@ -319,7 +319,8 @@ def listen(start: Start, tmp_path: Path) -> Start:
     """Starts `manage.py listen` on a free port, with nothing set but what is said."""
 
     def run(*arguments: str, **settings: str) -> Process:
-        command = [sys.executable, ROOT / "manage.py", "listen", "--port", "0", *arguments]
+        port = str(receivers.unused_port())
+        command = [sys.executable, ROOT / "manage.py", "listen", "--port", port, *arguments]
         return start(command, {**clean_environment(), **settings}, tmp_path)
 
     return run
@@ -419,6 +420,17 @@ def test_listen_verifies_with_the_running_stacks_secret(listen: Start, system: R
     assert f"test.event, webhook-id {done['id']}, POST /hook\nverified, new; answer 204\n" in process.output
 
 
+def test_listen_verifies_with_the_secret_of_the_host_that_it_is_addressed_by(listen: Start) -> None:
+    root = signing.new_secret()
+    process = listen(NOTIFIER_WEBHOOK_SECRET=root, NOTIFIER_WEBHOOK_SHARED_SECRET="none")
+    host = process.url().split("/")[2]
+    own, other = (signing.secret_of_host(signing.key_of(root), each) for each in (host, f"other.{host}"))
+    body = b"{}"
+    assert process.post(signed(own, body), body) == 204
+    assert process.post(signed(root, body), body) == 401
+    assert process.post(signed(other, body), body) == 401
+
+
 def test_listen_fails_on_purpose_and_sees_the_retries(listen: Start, system: Running) -> None:
     process = listen("--status", "503", NOTIFIER_WEBHOOK_SECRET=system.environment["NOTIFIER_WEBHOOK_SECRET"])
     done = system.finished(system.event(recipient=process.url(), channel="webhook"), 60)
@@ -448,7 +460,8 @@ def test_listen_lets_a_delayed_answer_go_when_it_stops(listen: Start) -> None:
 
 def test_listen_obeys_an_interrupt_though_its_shell_had_it_ignored(start: Start, tmp_path: Path) -> None:
     # As a shell without job control starts what stands before an ampersand.
-    command = ["env", "--ignore-signal=INT", sys.executable, ROOT / "manage.py", "listen", "--port", "0"]
+    port = str(receivers.unused_port())
+    command = ["env", "--ignore-signal=INT", sys.executable, ROOT / "manage.py", "listen", "--port", port]
     process = start(command, clean_environment(), tmp_path)
     process.popen.send_signal(signal.SIGINT)
     assert ended(process).startswith("Received 0,")

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "hold": "holds",
     "release": "holds",
     "api-keys": "keys",
+    "webhook-secret": "webhook_secret",
     "audit": "audit",
     "rekey": "rekey",
     "recover": "recover",

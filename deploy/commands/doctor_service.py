@@ -105,8 +105,11 @@ def any_channel(settings: Settings) -> Iterator[Finding]:
     """Whether anything can be sent at all, and webhooks that are addressed directly."""
     if not any(settings.providers(channel) for channel in Channel) and not settings.secret_key:
         yield ill("channels", "none can be used", "set a provider, such as NOTIFIER_EMAIL=smtp://…: docs/providers.md")
-    if settings.webhook_secret:
-        yield well("webhook secret", "set")
+    if settings.webhook_secret and settings.shared_webhook_secrets:
+        says = "one secret signs for all hosts besides: who was given it can forge; docs/receiving-webhooks.md, Moving"
+        yield note("webhook secret", says)
+    elif settings.webhook_secret:
+        yield well("webhook secret", "set; each host has its own")
     else:
         yield note("webhook secret", "NOTIFIER_WEBHOOK_SECRET is not set: no webhooks but those of subscriptions")
 

@@ -16,7 +16,7 @@ from typing import Final
 import click
 import msgspec
 
-from config.settings import load_webhook_secret
+from config.settings import load_webhook_secrets
 from deploy.commands.group import on_a_stack
 from deploy.ports import url_of
 from deploy.terminal import printable, say
@@ -50,7 +50,7 @@ def _keys(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     multiple=True,
     callback=_keys,
     help="Secret that webhooks are signed with; may be repeated.  "
-    "[default: NOTIFIER_WEBHOOK_SECRET, also of the running stack]",
+    "[default: of NOTIFIER_WEBHOOK_SECRET, also of the running stack, for the host that each is addressed to]",
 )
 @click.option("--fail-rate", type=click.FloatRange(0, 1), help="Share of webhooks that fail on purpose, such as 0.2.")
 @click.option(
@@ -68,11 +68,13 @@ def listen(
     What is verified is answered 204, what is not 401, what is over 1 MiB 413. Without a secret nothing is verified,
     and everything answered 204. For trying things out: nothing is kept.
     """
-    if not keys and (secret := load_webhook_secret()):
-        keys = [signing.key_of(secret)]
+    root = None
+    if not keys:
+        secret, shared = load_webhook_secrets()
+        keys, root = [signing.key_of(each) for each in shared], signing.key_of(secret) if secret else None
     if fail_rate is None:
         fail_rate = 0.0 if status is None else 1.0
-    listener = _Listener(_Options(keys, fail_rate, status or 500, delay, once))
+    listener = _Listener(_Options(keys, root, fail_rate, status or 500, delay, once))
     try:
         server = _Server(host, port, listener)
     except OSError as error:
@@ -83,7 +85,7 @@ def listen(
     with contextlib.suppress(KeyboardInterrupt):
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         say(f"Listening on {url_of(host, server.server_port)}, any path. Ctrl-C stops.")
-        if not keys:
+        if not keys and root is None:
             say("There is no secret (--secret, NOTIFIER_WEBHOOK_SECRET, a running stack): nothing is verified.")
         listener.finished.wait()
     server.shutdown()
@@ -95,12 +97,27 @@ def listen(
 @dataclass(frozen=True, slots=True)
 class _Options:
     keys: Sequence[bytes]
+    #: The key from which those of hosts are derived.
+    root: bytes | None
     fail_rate: float
     #: What a failure on purpose is answered.
     status: int
     #: Seconds before each answer.
     delay: float
     once: bool
+
+    @property
+    def verifies(self) -> bool:
+        """Whether there is a secret to verify with."""
+        return bool(self.keys) or self.root is not None
+
+    def keys_for(self, headers: Mapping[str, str]) -> list[bytes]:
+        """The keys that a webhook may be signed with, from the host in its head."""
+        host = next((value for name, value in headers.items() if name.lower() == "host"), "")
+        with contextlib.suppress(ValueError):
+            if self.root is not None:
+                return [signing.key_for(self.root, host), *self.keys]
+        return list(self.keys)
 
 
 class _Listener:
@@ -147,7 +164,7 @@ class _Listener:
         """Show a webhook; returns the status to answer, once it is time to."""
         options = self._options
         reason = self._why_not_verified(headers, body)
-        status = 401 if reason and options.keys else 204
+        status = 401 if reason and options.verifies else 204
         on_purpose = status == 204 and self._random.random() < options.fail_rate
         if on_purpose:
             status = options.status
@@ -184,10 +201,10 @@ class _Listener:
             say()
 
     def _why_not_verified(self, headers: Mapping[str, str], body: bytes) -> str | None:
-        if not self._options.keys:
+        if not self._options.verifies:
             return "there is no secret"
         try:
-            signing.verify(self._options.keys, headers, body)
+            signing.verify(self._options.keys_for(headers), headers, body)
         except signing.NotVerified as error:
             return str(error)
         return None

@@ -56,13 +56,17 @@ class Webhooks:
         timeout: float,
         concurrency: int = 64,
         allowed_ports: Collection[int] = (),
+        root: bytes | None = None,
     ) -> None:
-        """`timeout`: seconds that one webhook may take in all. `concurrency`: requests in flight in each `send`.
+        """`root`: the key from which each host's is derived, which signs first; then all of `keys` sign.
+
+        `timeout`: seconds that one webhook may take in all. `concurrency`: requests in flight in each `send`.
 
         Only public addresses are connected to, and those in `allowed_networks`; only the ports in `allowed_ports`,
         where there are any.
         """
         self.timeout = timeout
+        self._root = root
         self._keys = tuple(keys)
         self._exchanges = Exchanges(
             timeout=timeout, allowed_networks=allowed_networks, concurrency=concurrency, allowed_ports=allowed_ports
@@ -93,13 +97,22 @@ class Webhooks:
 
     def _request(self, message: Message) -> Request:
         body = message.text.encode(errors="replace")
-        signed = signing.headers(message.keys or self._keys, message.id, int(time.time()), body)
+        signed = signing.headers(message.keys or self._keys_for(message.recipient), message.id, int(time.time()), body)
         lines = [*_HEADERS, *(f"{name}: {value}" for name, value in signed.items())]
         if message.traceparent is not None:
             lines.append(f"traceparent: {message.traceparent}")
         # Without a value libcurl would leave the header out: a semicolon says that it is meant to be empty.
         lines += [f"{name}: {value}" if value.strip() else f"{name};" for name, value in message.headers]
         return Request(id=message.id, url=message.recipient, headers=lines, body=body)
+
+    def _keys_for(self, url: str) -> tuple[bytes, ...]:
+        """The keys that sign what is addressed to a URL directly."""
+        if self._root is None:
+            return self._keys
+        try:
+            return (signing.key_for(self._root, url), *self._keys)
+        except ValueError:  # nothing can be sent there, as the transfer will say
+            return self._keys
 
     def _result(self, exchange: Exchange, permanent: Collection[int]) -> Result:
         outcome = _outcome(exchange, permanent)

@@ -9,7 +9,7 @@ import socket
 import threading
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -17,7 +17,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from standardwebhooks.webhooks import Webhook
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from notifier import signing
 from notifier.providers import EXCERPT, Outcome
@@ -57,6 +57,37 @@ def test_a_webhook_is_a_signed_post_of_the_text(make: Make) -> None:
     assert (result.error, result.response_excerpt, result.retry_after) == (None, None, None)
     assert before <= result.started_at <= datetime.now(UTC)
     assert 0 < result.duration_ms < 10_000
+
+
+def test_no_receiver_can_verify_or_forge_what_is_signed_for_another() -> None:
+    root, shared = signing.new_secret(), signing.new_secret()
+    with receivers.http() as (server, received):
+        urls = [url_of(server, "/one"), url_of(server, "/two").replace("127.0.0.1", "LocalHost")]
+        for keys in ([], [signing.key_of(shared)]):
+            provider = Webhooks(keys, allowed_networks=(LOOPBACK,), timeout=5, root=signing.key_of(root))
+            with closing(provider):
+                send(provider, *(message_to(url) for url in urls))
+    port = server.port
+    secrets = {
+        f"/{path}": signing.secret_of_host(signing.key_of(root), f"{host}:{port}")
+        for path, host in (("one", "127.0.0.1"), ("two", "localhost"))
+    }
+    assert sorted(request.line.split()[1] for request in received) == ["/one", "/one", "/two", "/two"]
+    for request in received:
+        own = secrets.pop(path := request.line.split()[1])
+        [other] = secrets.values()
+        secrets[path] = own
+        Webhook(own).verify(request.body, request.headers)
+        for foreign in (other, root):
+            with pytest.raises(WebhookVerificationError):
+                Webhook(foreign).verify(request.body, request.headers)
+        count = request.headers["webhook-signature"].count("v1,")
+        if count == 2:
+            Webhook(shared).verify(request.body, request.headers)
+        else:
+            assert count == 1
+            with pytest.raises(WebhookVerificationError):
+                Webhook(shared).verify(request.body, request.headers)
 
 
 @pytest.mark.parametrize("host", ["bücher.localhost", "BÜCHER.localhost", "xn--bcher-kva.localhost"])

@@ -68,6 +68,7 @@ def test_values_are_parsed() -> None:
         ("NOTIFIER_AUDIT_RETENTION", "0"),
         ("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", "127.0.0.1/8"),
         ("NOTIFIER_WEBHOOK_SECRET", "hunter2"),
+        ("NOTIFIER_WEBHOOK_SHARED_SECRET", "hunter2"),
         ("NOTIFIER_EMAIL_FROM", "nobody"),
         ("NOTIFIER_EMAIL_FROM", "hunter2@"),
         ("NOTIFIER_EMAIL_FROM", "Ada <=?utf-8?q?ada?=@example.org>"),
@@ -167,6 +168,15 @@ def test_every_setting_is_documented() -> None:
     names = {entry.metadata["env"] for entry in Settings.__dataclass_fields__.values()}
     documented = set(re.findall(r"^\| `([A-Z_]+)`", docs, re.MULTILINE))
     assert documented == names | {"NOTIFIER_DATA_DIR"}
+
+
+def test_a_shared_secret_signs_until_it_is_ended() -> None:
+    root, old = new_secret(), new_secret()
+    base = {**URL, "NOTIFIER_WEBHOOK_SECRET": root}
+    assert read_settings(base).shared_webhook_secrets == (root,)
+    assert read_settings({**base, "NOTIFIER_WEBHOOK_SHARED_SECRET": old}).shared_webhook_secrets == (old,)
+    assert read_settings({**base, "NOTIFIER_WEBHOOK_SHARED_SECRET": "none"}).shared_webhook_secrets == ()
+    assert read_settings(URL).shared_webhook_secrets == ()
 
 
 def test_a_webhook_secret_makes_the_channel_usable() -> None:
