@@ -2,6 +2,11 @@
 
 from collections import Counter
 
+import pytest
+from kombu.exceptions import ContentDisallowed
+from kombu.serialization import loads, prepare_accept_content
+
+import celeryconfig
 from config.queues import ALL, WORKERS, LaneOrder
 from notifier.channels import Channel, Priority
 from notifier.lanes import FAN_OUT, channel_of, handover_queue, lane, retry_queue
@@ -58,3 +63,12 @@ def test_a_queue_that_is_no_longer_consumed_is_forgotten() -> None:
     order.update(["sms"])
     assert list(order.consume(5)) == ["sms"]
     assert order.rotate("email") == "email"
+
+
+def test_a_message_that_is_not_json_is_not_read() -> None:
+    accepted = prepare_accept_content(celeryconfig.accept_content)
+    assert accepted == {"application/json"}
+    assert celeryconfig.task_serializer == "json"
+    for content_type in ("application/x-python-serialize", "application/x-yaml"):
+        with pytest.raises(ContentDisallowed):
+            loads(b"gASVCgAAAAAAAABLAS4=", content_type, "binary", accept=accepted)
