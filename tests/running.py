@@ -96,7 +96,8 @@ class Running:
             name,
             [sys.executable, self.root / "manage.py", *arguments],
             log=self.folder / f"{name}.log",
-            environment={**self.environment, **settings},
+            # Without settings of its own it has what a test may still change.
+            environment={**self.environment, **settings} if settings else self.environment,
             cwd=self.root,
             ready=ready,
         )
