@@ -29,6 +29,7 @@ from api.schemas.subscriptions import (
     SubscriptionQuery,
     SubscriptionSchema,
 )
+from api.showing import reveals
 from notifier import recovery, subscriptions
 from notifier.channels import Channel
 from notifier.keys import Scope
@@ -41,7 +42,11 @@ blp = Resource(
 
 def _find(subscription_id: UUID) -> Subscription:
     subscription = subscriptions.find(parts().wiring.engine, subscription_id)
-    return subscription or abort(404, "There is no such subscription.")
+    return _shown(subscription or abort(404, "There is no such subscription."))
+
+
+def _shown(subscription: Subscription) -> Subscription:
+    return subscriptions.revealed(parts().wiring.vault, subscription) if reveals() else subscription
 
 
 @blp.route("")
@@ -53,7 +58,9 @@ def list_subscriptions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page'
     query = select(Subscription)
     if asked["enabled"] is not None:
         query = query.where(Subscription.enabled == asked["enabled"])
-    return page(parts().wiring.engine, query, Subscription.id, asked)
+    found = page(parts().wiring.engine, query, Subscription.id, asked)
+    found["items"] = [_shown(each) for each in found["items"]]
+    return found
 
 
 @blp.route("", methods=["POST"])
@@ -66,7 +73,7 @@ def create_subscription(fields: dict[str, Any]) -> Any:  # noqa: ANN401 -- a sch
     wires = parts().wiring
     made, secret = subscriptions.create(wires.engine, wires.vault, fields)
     made.__dict__["secret"] = secret
-    return made
+    return _shown(made)
 
 
 @blp.route("/<uuid:subscription_id>")
@@ -83,9 +90,11 @@ def get_subscription(subscription_id: UUID) -> Subscription:
 @blp.arguments(SubscriptionChanges(partial=True))
 @blp.response(200, SubscriptionSchema)
 @blp.alt_response(404, description="There is no such subscription.")
+@blp.alt_response(409, description="NOTIFIER_SECRET_KEY is not set: no credentials can be kept.")
 def change_subscription(changes: dict[str, Any], subscription_id: UUID) -> Subscription:
     """Change some of a subscription. What waits for it goes to the new URL."""
-    subscriptions.change(parts().wiring.engine, subscription_id, changes)
+    wires = parts().wiring
+    subscriptions.change(wires.engine, wires.vault, subscription_id, changes)
     return _find(subscription_id)
 
 
@@ -119,7 +128,8 @@ def rotate_secret(subscription_id: UUID) -> dict[str, Any]:
 @blp.alt_response(404, description="There is no such subscription.")
 def enable_subscription(asked: dict[str, Any], subscription_id: UUID) -> Subscription:
     """Enable it, and forget how its endpoint fared. With `recover_since`, what it has missed since then comes too."""
-    subscriptions.change(parts().wiring.engine, subscription_id, {"enabled": True})
+    wires = parts().wiring
+    subscriptions.change(wires.engine, wires.vault, subscription_id, {"enabled": True})
     enabled = _find(subscription_id)
     since = asked["recover_since"]
     enabled.__dict__["recovery"] = None if since is None else _recover(subscription_id, since)

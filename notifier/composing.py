@@ -264,10 +264,10 @@ class Composition:
             receiver = self._receivers.get(row.subscription_id) if row.subscription_id else None
             if receiver is None:
                 return message
-            keys, headers = receiver.keys(self._vault), tuple(receiver.headers.items())
+            keys, headers = receiver.keys(self._vault), tuple(receiver.headers(self._vault).items())
             return replace(
                 message,
-                recipient=receiver.url,
+                recipient=receiver.url(self._vault),
                 keys=keys,
                 headers=headers,
                 permanent_statuses=receiver.permanent_statuses,

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.addresses import without_password
 from notifier.isolation import attempt
+from notifier.masking import masked
 from notifier.paths import is_false, search
 
 log = structlog.get_logger()
@@ -54,7 +55,7 @@ def _listener(row: Row[Any]) -> Listener:
     types = tuple(row.event_types)
     if not all(isinstance(pattern, str) for pattern in types):
         raise TypeError("a pattern of a subscription is no text")
-    return Listener(row.id, without_password(row.url), types, row.filter, row.enabled)
+    return Listener(row.id, masked(without_password(row.url)), types, row.filter, row.enabled)
 
 
 class Directory:

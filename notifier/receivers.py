@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Connection, text
 
+from notifier.sealing import open_headers, open_url
 from notifier.signing import key_of
 from notifier.vault import Vault
 
@@ -20,7 +20,7 @@ TEST: Final = "notifier.test"
 
 _READ: Final = text("""
     SELECT s.id, s.url, s.enabled, s.disabled_reason, CAST(s.headers AS text) AS headers, s.rate_limit_per_second,
-        s.permanent_statuses, s.secret,
+        s.permanent_statuses, s.secret, s.sealed_url, s.sealed_headers,
         CASE WHEN s.previous_secret_until > now() THEN s.previous_secret END AS previous_secret,
         coalesce(e.failures > 0 OR e.open_until IS NOT NULL OR e.slow_until IS NOT NULL, false) AS troubled,
         e.open_until, s.updated_at
@@ -34,11 +34,14 @@ class Receiver:
     """A subscription and how its endpoint fares."""
 
     id: UUID
-    url: str
+    #: As it is kept: the whole is sealed where it has credentials.
+    kept_url: str
+    sealed_url: bytes | None
     enabled: bool
     disabled_reason: str | None
     #: Headers of the receiver's own, as JSON text: what is wrong with them concerns its rows alone.
     headers_text: str
+    sealed_headers: bytes | None
     rate_limit_per_second: float | None
     #: The 4xx that are final for a message, beside 410.
     permanent_statuses: frozenset[int]
@@ -50,11 +53,13 @@ class Receiver:
     #: When it was last changed.
     updated_at: datetime
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Name → value. Raises what the stored text raises."""
-        headers: Mapping[str, str] = orjson.loads(self.headers_text)
-        return headers
+    def url(self, vault: Vault) -> str:
+        """Where its messages go. Raises CannotDecrypt, Conflict, and what a seal raises that is none of ours."""
+        return open_url(vault, self.kept_url, self.sealed_url)
+
+    def headers(self, vault: Vault) -> Mapping[str, str]:
+        """Name → value. Raises CannotDecrypt, Conflict, and what the stored text raises."""
+        return open_headers(vault, self.headers_text, self.sealed_headers)
 
     def keys(self, vault: Vault) -> tuple[bytes, ...]:
         """What signs its messages. Raises CannotDecrypt, Conflict."""
@@ -75,9 +80,11 @@ def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[
         row.id: Receiver(
             row.id,
             row.url,
+            row.sealed_url,
             row.enabled,
             row.disabled_reason,
             row.headers,
+            row.sealed_headers,
             usable_rate(row.rate_limit_per_second),
             frozenset(row.permanent_statuses),
             tuple(bytes(secret) for secret in (row.secret, row.previous_secret) if secret is not None),

@@ -17,6 +17,7 @@ from notifier.channels import Channel, Status
 from notifier.documents import to_json
 from notifier.ids import first_id_of, new_id, time_of
 from notifier.lanes import BATCH
+from notifier.masking import masked
 from notifier.models import Notification, Recovery, Subscription
 from notifier.plans import Lease
 from notifier.receivers import SUBSCRIPTION_DISABLED, TEST
@@ -135,7 +136,7 @@ def send_test(engine: Engine, subscription: Subscription, lease: Lease) -> tuple
         event_type=TEST,
         source="notifier",
         subscription_id=subscription.id,
-        recipient=without_password(subscription.url),
+        recipient=masked(without_password(subscription.url)),
         channel=queue,
         critical=False,
         priority="normal",

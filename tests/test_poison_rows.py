@@ -178,6 +178,8 @@ TEMPLATES: dict[str, Sequence[str] | str] = {
 SUBSCRIPTIONS: dict[str, Sequence[str] | str] = {
     "id": "the key",
     "url": (*TEXTS, "'http://[::1'"),
+    "sealed_url": ("''", "'\\x00ff'"),
+    "sealed_headers": ("''", "'\\x00ff'"),
     "event_types": ("CAST('{}' AS text[])", "CAST(ARRAY[NULL] AS text[])", "ARRAY['', '*', '**']"),
     "filter": (*TEXTS, "'payload.['", "repeat('[', 2000)", "'sort(@)'"),
     "description": TEXTS,

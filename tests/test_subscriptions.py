@@ -1,6 +1,7 @@
 """Subscriptions over HTTP: what can be said of them, their secrets, and the headers that they ask for."""
 
 import base64
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from notifier import keys
 from notifier.vault import Vault, new_key
 from tests.receivers import HttpReceiver, Received
 from tests.running import Running, wait_for
+from tests.test_commands import succeed
 
 PATH = "/api/v1/subscriptions"
 UNKNOWN = f"{PATH}/00000000-0000-7000-8000-000000000000"
@@ -334,6 +336,43 @@ def test_headers_of_its_own_arrive_beside_ours(system: Running, http: HttpReceiv
     received = deliver(system, http, "/headers", "headers.own")
     assert received.headers["x-later"] == "1"
     assert "x-tenant" not in received.headers
+
+
+def test_credentials_are_not_in_the_database_but_reach_the_receiver(system: Running, http: HttpReceiver) -> None:
+    path, planted = "/sealed?token=planted-in-query", ("planted-in-user", "planted-in-query", "planted-in-header")
+    url = http.url(path).replace("http://", "http://ada:planted-in-user@")
+    headers = {"X-Api-Key": "planted-in-header", "Accept": "text/plain"}
+    item = f"{PATH}/{subscribe(system, url, 'sealed.*', headers=headers)['id']}"
+
+    def arrives() -> None:
+        received = deliver(system, http, path, "sealed.one")
+        assert base64.b64decode(received.headers["authorization"].removeprefix("Basic ")) == b"ada:planted-in-user"
+        assert received.headers["x-api-key"] == "planted-in-header"
+
+    def kept() -> str:
+        tables = system.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        rows = [row for (name,) in tables for row in system.sql(f'SELECT CAST(t AS text) FROM "{name}" t')]
+        return "\n".join(whole for (whole,) in rows)
+
+    arrives()
+    assert system.post(f"{item}/test", {}).status_code == 202
+    assert not any(each in kept() for each in planted)
+    assert '"X-Api-Key":"***"' in kept().replace("\\", "").replace('""', '"')
+    shown = system.get(f"{item}?reveal=1").json()
+    assert (shown["url"], shown["headers"]) == (url, headers)
+    assert system.get(item).json()["headers"] == {"X-Api-Key": "***", "Accept": "text/plain"}
+
+    # As the release before would change it: what it wrote counts, until it is encrypted as well.
+    changed = json.dumps({**headers, "X-More": "planted-in-header"})
+    statement = "UPDATE subscriptions SET url = :url, headers = CAST(:headers AS json) WHERE id = :id"
+    system.sql(statement, url=url, headers=changed, id=item.rpartition("/")[2])
+    arrives()
+    assert http.received(path)[-1].headers["x-more"] == "planted-in-header"
+    assert all(each in kept() for each in planted)
+    succeed("rekey", environment=system.environment)
+    assert not any(each in kept() for each in planted)
+    arrives()
+    delete(system, item)
 
 
 # Keys

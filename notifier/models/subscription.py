@@ -16,14 +16,17 @@ class Subscription(Base):
     __table_args__ = (Index("subscriptions_event_types_idx", "event_types", postgresql_using="gin"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
+    #: With `***` where `sealed_url` has the whole, encrypted (notifier.sealing).
     url: Mapped[str]
+    sealed_url: Mapped[bytes | None]
     #: Patterns (notifier.patterns).
     event_types: Mapped[list[str]] = mapped_column(ARRAY(Text()))
     #: JMESPath over the event.
     filter: Mapped[str | None]
     description: Mapped[str | None]
-    #: Headers of the receiver's own, name → value.
+    #: Headers of the receiver's own, name → value; values are `***` where `sealed_headers` has the whole, encrypted.
     headers: Mapped[str] = mapped_column(JsonText())
+    sealed_headers: Mapped[bytes | None]
     rate_limit_per_second: Mapped[float | None]
     #: The 4xx that are final for a message, beside 410.
     permanent_statuses: Mapped[list[int]] = mapped_column(ARRAY(Integer()), server_default="{}")
