@@ -432,7 +432,7 @@ def test_what_may_be_a_secret_is_masked(guarded: Running) -> None:
 
 def test_without_a_key_for_secrets_there_are_no_subscriptions(new_system: Callable[..., Running]) -> None:
     system = new_system()
-    system.environment["NOTIFIER_SECRET_KEY"] = ""  # type: ignore[index]
+    system.api.environment = {**system.environment, "NOTIFIER_SECRET_KEY": ""}
     system.sql("""INSERT INTO subscriptions (id, url, event_types, headers, enabled, secret, created_at, updated_at)
         VALUES ('00000000-0000-7000-8000-000000000001', 'http://x/', '{a}', '{}', true, 'x', now(), now())""")
     try:
