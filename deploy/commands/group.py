@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from config.settings import SettingsError
 from deploy.terminal import printable
+from notifier import printing
 from notifier.errors import NotifierError
 from notifier.isolation import MIGRATE, is_unmigrated
 
@@ -50,7 +51,10 @@ def _one_line() -> Iterator[None]:
         if isinstance(error, click.FileError):
             vars(error)["ui_filename"] = printable(error.ui_filename)
         raise
-    except (SettingsError, NotifierError) as error:
+    except SettingsError as error:
+        # It never repeats a value; the forms that it shows are no credentials, and of no use with a mask.
+        raise click.ClickException(printing.printable(str(error))) from None
+    except NotifierError as error:
         raise click.ClickException(printable(error)) from None
     except ProgrammingError as error:
         if not is_unmigrated(error):
