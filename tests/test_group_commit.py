@@ -30,6 +30,7 @@ _FIELDS = {
     "template": None,
     "dedup_key": None,
     "dedup_window": None,
+    "dedup_scope": None,
     "on_ambiguous": None,
     "cancellation_key": None,
     "occurred_at": None,
