@@ -122,7 +122,7 @@ def _rule_of(view: Callable[..., Any], operation: dict[str, Any], settings: Sett
     described = operation.get("requestBody")
     if limit is None and described is None:
         return _NONE
-    # What providers and people's browsers send is not ours to choose.
+    # Providers and people's browsers choose what they send.
     types = frozenset(described["content"]) if described and scope_of(view) is not None else frozenset[str]()
     return BodyRule(limit(settings) if limit else MAX_BODY, types)
 

@@ -57,7 +57,7 @@ class Refusals:
     def __init__(self, audit: Callable[[], AuditLog], *, soon: float = _SOON, window: float = _WINDOW) -> None:
         self._audit, self._soon, self._window = audit, soon, window
         self._waiting: dict[Refusal, _Count] = {}
-        #: What has its line in this window.
+        #: The refusals that have their line in this window.
         self._written: set[Refusal] = set()
         self._lock = threading.Lock()
         self._noted = threading.Event()

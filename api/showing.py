@@ -1,4 +1,4 @@
-"""What an answer shows to its caller: addresses to those who may read, and to others what they gave themselves."""
+"""Answers by their caller: those who may read see addresses, others what they gave themselves."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

@@ -43,14 +43,14 @@ SERVERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 
 @dataclass
 class Figures:
-    """What was measured of one server."""
+    """The measurements of one server."""
 
     rates: list[float] = field(default_factory=list)
     #: Microseconds of its processes' CPU for each request.
     cpu: list[float] = field(default_factory=list)
     #: Seconds until others were answered while 100 bodies were unfinished; infinite where they were not.
     held_up: float = 0.0
-    #: What it took in of one endless body, in MB, and how much it grew by that.
+    #: MB that it took in of one endless body, and how much it grew by that.
     taken: float = 0.0
     grown: float = 0.0
 

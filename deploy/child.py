@@ -27,7 +27,7 @@ KILL_TIMEOUT: Final = 5.0
 #: A log larger than this is put aside when its process starts; one older log is kept.
 _LARGEST_LOG: Final = 10 * 1024 * 1024
 _LAST_LINES: Final = 20
-#: What a child writes is for its owner alone.
+#: A child writes files for its owner alone.
 _UMASK: Final = 0o077
 
 

@@ -32,7 +32,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def _ours_in(folder: Path) -> Iterator[Path]:
-    """What the stack keeps in its folder, but for the inside of the cluster, which Postgres itself keeps closed."""
+    """Yield all that the stack keeps in its folder, but for the inside of the cluster, which Postgres keeps closed."""
     for path in folder.iterdir():
         if path.name in _FILES or path.name == "postgres":
             yield path

@@ -49,14 +49,14 @@ _DELETE_UNCHAINED: Final = text("""
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a walk along the chain found."""
+    """The findings of a walk along the chain."""
 
     #: Lines that are in the chain, and those that are not: of releases before, or where the key was not to be had.
     chained: int
     unchained: int
     #: The newest line's hash, in hexadecimal; empty where there is none.
     newest: str
-    #: What is wrong, in words; None where all is as it was written.
+    #: The fault, in words; None where all is as it was written.
     fault: str | None = None
 
 
@@ -74,7 +74,7 @@ class AuditLog:
         return self._key
 
     def fingerprint(self, text: str) -> str:
-        """What stands in the log for what must not: the first digits of a keyed hash. Raises SQLAlchemyError.
+        """Return a stand-in for text that must not be in the log: digits of a keyed hash. Raises SQLAlchemyError.
 
         Where the key cannot be read (a process without NOTIFIER_SECRET_KEY) it says nothing of the text.
         """
@@ -261,7 +261,7 @@ class _Walk:
             self._has_met = self._has_met or self._hash.hex() == self._expected
 
     def fault_at_the_end(self, chained: int) -> str | None:
-        """What is wrong once all lines were taken. `chained`: how many say that they are in the chain."""
+        """Return the fault once all lines were taken. `chained`: how many say that they are in the chain."""
         if (self.number, self._hash) != (self._end.number, bytes(self._end.hash)):
             return f"the newest lines are missing: the last is {self.number}, and {self._end.number} was written"
         if chained != self.chained:

@@ -35,9 +35,9 @@ class OnAmbiguous(StrEnum):
 class DedupScope(StrEnum):
     """The notifications among which a `dedup_key` counts."""
 
-    #: Those of one source.
+    #: Messages of one source.
     SOURCE = "source"
-    #: Those of all sources that say so.
+    #: Messages of all sources that say so.
     EVERYONE = "everyone"
 
 

@@ -20,11 +20,11 @@ from notifier.errors import Conflict, Unavailable
 from notifier.models import Base
 from notifier.partitions import is_lock_timeout
 
-#: What the two are called where nobody chose a name.
+#: Names of the two roles where nobody chose others.
 OWNER: Final = "notifier_owner"
 APP: Final = "notifier_app"
 
-#: What a process may do with rows; and with the table that says which migrations there were.
+#: Rights of a process on rows; and on the table that says which migrations there were.
 _ROWS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _READ_ONLY: Final = {"alembic_version": ("SELECT",)}
 _SEQUENCES: Final = ("SELECT", "USAGE")
@@ -50,7 +50,7 @@ _ROLE: Final = text("""
         EXISTS (SELECT FROM pg_shdepend WHERE refobjid = pg_roles.oid AND deptype = 'o') AS owns
     FROM pg_roles WHERE rolname = :role
 """)
-#: Those to whom the owner's tables of this schema are granted as they come.
+#: Roles to whom the owner's tables of this schema are granted as they come.
 _APPS: Final = text("""
     SELECT DISTINCT CAST(grantee.rolname AS text) FROM pg_default_acl d, aclexplode(defaclacl) granted
     JOIN pg_roles grantee ON grantee.oid = granted.grantee
@@ -64,14 +64,14 @@ _RELATIONS: Final = text("""
             AND deptype = 'e')
     ORDER BY relispartition, relname
 """)
-#: What a role holds of each relation.
+#: Rights that a role holds on each relation.
 _HELD: Final = text("""
     SELECT CAST(relname AS text) AS name, array_agg(privilege_type) AS rights FROM pg_class, aclexplode(relacl)
     WHERE relnamespace = CAST(current_schema() AS regnamespace) AND relkind IN ('r', 'p', 'S')
         AND grantee = (SELECT oid FROM pg_roles WHERE rolname = :role)
     GROUP BY relname
 """)
-#: What the processes need and this role may not use.
+#: Relations that the processes need and this role may not use.
 _LACKS: Final = text("""
     SELECT CAST(relname AS text) FROM pg_class c
     WHERE relnamespace = CAST(current_schema() AS regnamespace) AND relkind IN ('r', 'p')
@@ -101,7 +101,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the role that asks is to its database."""
+    """The standing of the role that asks in its database."""
 
     name: str
     is_superuser: bool

@@ -75,7 +75,7 @@ _KEEP_PLACE: Final = text("""
     WHERE id = :id
 """)
 
-# What waits comes first.
+# Live rows come first.
 _LIVE: Final = "AND due_at IS NOT NULL"
 _LOCK: Final = text("SELECT id, event_id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 _LOCK_EVENTS: Final = text("SELECT id FROM events WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
@@ -270,7 +270,7 @@ def _step(connection: Connection, vault: Vault, erasure: Row[Any]) -> None:
 
 
 def _after(erasure: Row[Any]) -> dict[str, Any]:
-    """What comes after the last row of a table: the next one, the next round, or the end."""
+    """Return the place after the last row of a table: the next table, the next round, or the end."""
     names = tables()
     behind = names[names.index(erasure.stage) + 1 :] if erasure.stage in names else names
     if behind:

@@ -80,7 +80,7 @@ class Sought:
 
 @dataclass(slots=True)
 class Batch:
-    """What a batch did: the place behind it (None behind the last row), and how many rows were changed."""
+    """The result of a batch: the place behind it (None behind the last row), and how many rows were changed."""
 
     place: list[str] | None
     changed: int = 0
@@ -93,7 +93,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is read of a table, and what of that may be changed."""
+    """The columns that are read of a table, and those of them that may be changed."""
 
     table: Table
     read: tuple[Column[Any], ...]

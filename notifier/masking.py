@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
-#: What stands for a value that is not shown.
+#: The stand-in for a value that is not shown.
 MASK: Final = "***"
 
 # A scheme with one slash is taken for a chat service's too (`notifier.addresses`).

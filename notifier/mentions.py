@@ -22,7 +22,7 @@ from notifier.channels import Channel
 from notifier.domains import ascii_domain, unicode_domain
 
 _CHANNELS: Final = frozenset(each.value for each in Channel)
-#: What stands where a person was named.
+#: The stand-in where a person was named.
 ERASED: Final = "[erased]"
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -34,7 +34,7 @@ _NO_LETTERS: Final = re.compile(r"[^A-Za-z0-9]")
 #: An escape of a printable ASCII character, which nobody needs: what is behind it must be looked at.
 _ESCAPED_ASCII: Final = r"\\u00[2-7]"
 _FEWEST: Final = 6
-#: What may stand between the digits of a phone number.
+#: Characters that may stand between the digits of a phone number.
 SEPARATORS: Final = " ()./-"
 _BETWEEN_DIGITS: Final = f"[{SEPARATORS}]*"
 _RUN: Final = re.compile("[a-z0-9]+")
@@ -167,7 +167,7 @@ class Named:
         return frozenset(each for each in self.user_ids if not _is_telling(each))
 
     def _tokens(self) -> list["str | Address"]:
-        """What may be looked for in any text, the longest first."""
+        """Return the texts that may be looked for in any text, the longest first."""
         ids: list[str | Address] = [each for each in self.user_ids if _is_telling(each)]
         addresses = [Address(each.channel, form) for each in self.addresses for form in _spellings(each)]
         found = [*ids, *(each for each in addresses if _is_telling_address(each))]

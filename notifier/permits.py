@@ -1,4 +1,4 @@
-"""What an API key may use: some channels, and some event types, where they are set."""
+"""Permits of an API key: some channels, and some event types, where they are set."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

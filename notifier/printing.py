@@ -5,7 +5,7 @@ from typing import Final
 
 #: Joiners have no shape, and do no harm: names in Persian and Hindi, and many emoji, are wrong without them.
 _JOINERS: Final = frozenset("\u200c\u200d")
-#: What JSON may have between its tokens, besides spaces and line feeds.
+#: Characters that JSON may have between its tokens, besides spaces and line feeds.
 _BLANKS: Final = str.maketrans("\r\t", "  ")
 
 

@@ -12,7 +12,7 @@ from notifier.providers.mailboxes import Mailbox, NotAMailbox, bare_mailbox, mai
 #: Allows every sender.
 ALL: Final = "*"
 _BELOW: Final = "*."
-#: What a display name may hold that people take for an address.
+#: Texts in a display name that people take for an address.
 _ADDRESS: Final = re.compile(r"""[^\s<>"',;:()\[\]]+@([^\s<>"',;:()\[\]@]+)""")
 
 NOT_ALLOWED: Final = "NOTIFIER_EMAIL_SENDERS allows neither its address nor its domain."

@@ -38,7 +38,7 @@ _LIFT: Final = text("""
 """)
 _REMOVE: Final = text("DELETE FROM suppressions WHERE channel = :channel AND folded = ANY(:forms)")
 
-#: What is kept in the place of an erased person's address, and before its hash where addresses are compared.
+#: The address that is kept of an erased person, and the prefix of its hash, by which addresses are compared.
 NO_ADDRESS: Final = "[erased]"
 _HASHED: Final = "sha256:"
 _FIND: Final = text("""

@@ -48,7 +48,7 @@ PERSON: Final = {
 PHONE: Final = "+4915199887766"
 ATTRIBUTES: Final = f'{{"n":1.10,"link":"https://x:{SECRET}J@example.com/"}}'
 PAYLOAD: Final = f'{{"n":1.10,"to":"{EMAIL}","u":"https:\\/\\/x:{SECRET}K@example.com\\/","chat":"{CHAT}"}}'
-#: What a vendor or a receiver says of somebody.
+#: Words of a vendor or a receiver about somebody.
 SAYS: Final = f"550 <{EMAIL}> unknown, see {HOOK}"
 HEADERS: Final = {"Authorization": f"Bearer {SECRET}L", "X-Tenant": f"{SECRET}M"}
 

@@ -28,7 +28,7 @@ UNREAD_ANSWERS: Final = 64 * 1024 * 1024
 #: After a refusal so many bytes are read for nothing, for so long: else the caller might not see why.
 LINGER_BYTES: Final = 1024 * 1024
 LINGER_SECONDS: Final = 2.0
-#: Those who bring no key may fill this part of what all bodies may take.
+#: Requests without a key may fill this part of the memory for bodies.
 _PART_OF_STRANGERS: Final = 4
 
 

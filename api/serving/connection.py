@@ -36,7 +36,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class State(IntEnum):
-    """What a connection is at."""
+    """The state of a connection."""
 
     #: Nothing of a next request has come.
     IDLE = 0

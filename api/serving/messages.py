@@ -145,7 +145,7 @@ def _pieces_of(file: IO[bytes], _: int) -> FileWrapper:
 
 
 def base_environ(server: tuple[str, int], *, multiprocess: bool) -> Environ:
-    """What all environs share."""
+    """Return the members that all WSGI environs share."""
     return {
         "SCRIPT_NAME": "",
         "SERVER_NAME": server[0],

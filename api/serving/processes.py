@@ -9,7 +9,7 @@ from typing import Final
 
 #: The exit code of a process that cannot start: another would fare no better.
 CANNOT_START: Final = 78
-#: What is under way has so long when all are told to end, in seconds: a bit longer than a process gives itself.
+#: Seconds for requests under way when all are told to end: a bit longer than a process gives itself.
 _GRACE: Final = 13.0
 #: One that did not live longer is started again only after a pause.
 _SHORT_LIFE: Final = 5.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: How often the clock of all connections is looked at, in seconds.
 _TICK: Final = 0.25
-#: What is under way when the process is told to end has so long.
+#: Seconds for requests under way when the process is told to end.
 _GRACE: Final = 10.0
 #: Connections that make room at once where there are too many: they are looked for among all.
 _SHED: Final = 16
@@ -46,7 +46,7 @@ class Admission(Protocol):
 
 
 class Server:
-    """What the connections of one process share."""
+    """The parts that the connections of one process share."""
 
     def __init__(self, app: WSGIApplication, admission: Admission, bounds: Bounds, *, threads: int) -> None:
         self.app, self.admission, self.bounds = app, admission, bounds

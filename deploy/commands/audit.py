@@ -21,7 +21,7 @@ from notifier.times import rfc3339
 _FIELDS: Final = ("id", "at", "actor", "action", "target", "outcome", "request_id", "peer", "times", "number")
 #: Names in targets whose values the log keeps as fingerprints.
 _HASHED: Final = frozenset({"user_id", "address", "about", "cancellation_key"})
-#: What a spreadsheet would take for the beginning of a formula.
+#: Beginnings that a spreadsheet would take for a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 

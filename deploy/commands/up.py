@@ -203,7 +203,7 @@ class _Stack:
             added["NOTIFIER_PUBLIC_URL"] = f"http://{ADDRESS}:{self._port}"
         if self._valkey:
             added["REDIS_URL"] = self._valkey.url
-        # Those of another database are of no use to ours.
+        # Roles of another database are of no use to ours.
         own = {name: text for name, text in os.environ.items() if not (self._postgres and name in _ROLES)}
         return _with_defaults(own, added)
 

@@ -18,7 +18,7 @@ from notifier.exporting import export_address
 from notifier.models import Erasure
 from notifier.printing import printable_json
 
-#: What an address looks like without its channel: an @, a plus and digits, or a scheme.
+#: Channels that an address shows by its look: an @, a plus and digits, or a scheme.
 _BY_LOOK: Final = (Channel.EMAIL, Channel.SMS, Channel.WEBHOOK)
 
 
