@@ -13,6 +13,7 @@ import pytest
 import yaml
 from sqlalchemy import Engine, make_url, text
 
+from deploy.embedded import EmbeddedPostgres
 from deploy.ports import free_port
 from notifier import receipts
 from notifier.providers.receipts import Kind, Receipt, Report
@@ -97,6 +98,7 @@ def missing(prometheus: Prometheus) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def watched(
+    postgres: EmbeddedPostgres,
     new_system: Callable[..., Running],
     smtp: SmtpReceiver,
     http: HttpReceiver,
@@ -115,8 +117,10 @@ def watched(
     system.add("exporter", "exporter", "--port", str(exporter))
     ports = {f"worker-{name}": port for name, port in system.metrics_ports.items()}
     config = configuration({**ports, "api": system.port, "exporter": exporter})
-    set_up(system.engine, PASSWORD, ROLE)
     url = make_url(system.environment["DATABASE_URL"]).set(username=ROLE, password=PASSWORD)
+    admin = engine_of(postgres.url(str(url.database)))
+    set_up(admin, PASSWORD, ROLE)
+    admin.dispose()
     reader = engine_of(url.render_as_string(hide_password=False))
     with system, Prometheus(tmp_path_factory.mktemp("prometheus"), config) as prometheus:
         wait_for(lambda: set(prometheus.targets().values()) == {"up"}, 40, "everybody to be scraped")
