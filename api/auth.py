@@ -14,7 +14,7 @@ from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Ended, Scope, hash_
 
 #: Scopes of what the audit log tells of, and methods that change nothing.
 _ACTING: Final = frozenset({Scope.ADMIN, *PARTS_OF_ADMIN})
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: Where an environ has the caller, once its head was let through; None for an open route.
 ADMITTED: Final = "notifier.admitted"
@@ -54,12 +54,12 @@ def is_act(view: Callable[..., Any]) -> bool:
     """Whether this request, which `view` serves, is one that the audit log tells of."""
     if getattr(view, "is_on_record", False):
         return True
-    return getattr(view, "scope", None) in _ACTING and request.method not in _READING
+    return getattr(view, "scope", None) in _ACTING and request.method not in READING
 
 
 def is_on_record(view: View) -> View:
     """Declare that each use of a view is told of in the audit log, whatever its scope and method."""
-    view.is_on_record = True  # type: ignore[attr-defined]
+    view.is_on_record = True  # type: ignore[attr-defined]  # views carry their marks
     return view
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from flask import Flask, Response, current_app, request
 from jinja2 import Environment
 
+from api.auth import READING
 from api.problem_types import ProblemType
 from api.problems import problem
 from config.hosts import KnownHosts, address_of
@@ -18,7 +19,6 @@ from config.settings import Settings
 #: Our own files.
 STATIC: Final = Path(__file__).parent / "static"
 _HTML: Final = "text/html"
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _POLICY: Final = "Content-Security-Policy"
 _NOTHING_ELSE: Final = "base-uri 'none'; frame-ancestors 'none'"
 #: Paths below it have a token in them, with which anybody may act for its owner.
@@ -78,7 +78,7 @@ class _Guard:
             words = "With NOTIFIER_AUTH=off only this machine itself is served."
             return problem(HTTPStatus.MISDIRECTED_REQUEST, words, kind=ProblemType.MISDIRECTED_REQUEST)
         view = current_app.view_functions.get(request.endpoint or "")
-        if request.method in _READING or view is None or getattr(view, "scope", None) is None:
+        if request.method in READING or view is None or getattr(view, "scope", None) is None:
             return None
         origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
         if not self._known.is_own_page(host, origin, site):

@@ -43,7 +43,7 @@ def takes_body(limit: Callable[[Settings], int]) -> Callable[[View], View]:
     """Declare how large a body of a view may be, where that is not MAX_BODY."""
 
     def declare(view: View) -> View:
-        view.body_limit = limit  # type: ignore[attr-defined]
+        view.body_limit = limit  # type: ignore[attr-defined]  # views carry their marks
         return view
 
     return declare

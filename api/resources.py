@@ -112,7 +112,7 @@ class Resource(Blueprint):
                 return cast(View, add(view))
             view = self.doc(**{"x-required-scope": str(scope)})(view)
             if self._shows_credentials and "GET" in options.get("methods", ["GET"]):
-                view.takes_reveal = True  # type: ignore[attr-defined]
+                view.takes_reveal = True  # type: ignore[attr-defined]  # views carry their marks
                 view = self.doc(**{TAKES_REVEAL: True})(view)
             return cast(View, add(self.alt_response(429, schema=ProblemSchema, **_TOO_OFTEN)(view)))
 

@@ -73,7 +73,7 @@ def resent(engine: Engine, count: int = 1) -> list[UUID]:
 
 
 def move(engine: Engine, row_id: UUID, status: str) -> None:
-    """What workers and clocks do: nothing is checked but the state machine."""
+    """Do as workers and clocks do: nothing is checked but the state machine."""
     with engine.begin() as connection:
         connection.execute(
             text("""

@@ -8,7 +8,7 @@ import pytest
 from tests.running import Running, made_of
 
 WORD = "=?utf-8?q?a=0D=0ABcc=3Ax=40evil.example?="
-#: What stands in the place of X below.
+#: Texts that take the place of X below.
 UNFIT = ["\r\nBcc: x@evil.example", "\n", "\x00", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\u202e", WORD]
 EMAIL, PHONE, TOKEN = "aXda@example.org", "+49X15112345678", "tokXen"
 CHAT, URL = "slack://token/cX", "https://example.com/X"

@@ -212,7 +212,7 @@ def test_the_log_is_listed_over_http_and_that_is_on_record(guarded: Running, act
 
 
 def verdict_of(log: AuditLog, expected: str | None = None) -> Verdict:
-    """What a walk along the chain finds."""
+    """Return the verdict of a walk along the chain."""
     *_, verdict = log.verify(expected)
     assert isinstance(verdict, Verdict)
     return verdict

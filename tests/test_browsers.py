@@ -52,7 +52,7 @@ def test_nothing_is_served_by_a_name_that_is_not_ours(api: FlaskClient) -> None:
         assert answer.get_json(force=True)["type"] == "/problems/misdirected-request"
     for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "notify.example.com", "notifier.test:8443"):
         assert api.get("/api/v1/events", headers={"Host": host}).status_code == 200, host
-    # Only the name that the client says counts.
+    # The name that the client says counts, and nothing else.
     for header in ("X-Forwarded-Host", "X-Host", "Forwarded"):
         headers = {"Host": "evil.example", header: "localhost"}
         assert api.get("/api/v1/events", headers=headers).status_code == 421

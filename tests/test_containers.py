@@ -86,7 +86,7 @@ SENDING = {
     *BROKER_SECRETS,
     *PROVIDER_SECRETS,
 }
-#: What each service needs of them, and of the variables that others' programs have their secrets by.
+#: Each service → the secrets that it needs, also in the variables of others' programs.
 ALLOWED: dict[str, set[str]] = {
     "postgres": {"POSTGRES_PASSWORD"},
     "redis": {"REDISCLI_AUTH"},
@@ -108,7 +108,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: Names that look like a secret's, wherever they come from.
 SECRETIVE = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH$|_KEY$|_URL$|DSN")
-#: What looks like it and is none.
+#: Settings that look like a secret and are none.
 HARMLESS = {"NOTIFIER_PUBLIC_URL", "NOTIFIER_AUTH"}
 
 
@@ -341,7 +341,7 @@ NGINX = (ROOT / "deploy/nginx/nginx.conf").read_text()
 
 
 def _nginx(directive: str) -> list[str]:
-    """What the proxy's configuration says by a directive, wherever it stands."""
+    """Return what the proxy's configuration gives for a directive, wherever it stands."""
     return re.findall(rf"^\s*{directive} +([^;{{]+);", NGINX, re.MULTILINE)
 
 

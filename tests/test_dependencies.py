@@ -1,4 +1,4 @@
-"""What Notifier is built on: locked with hashes for each Python that is supported, and under licences that we allow."""
+"""Dependencies: locked with hashes for each Python that is supported, and under licences that we allow."""
 
 import hashlib
 import re
