@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from deploy.child import Child
 from deploy.ports import free_port
+from notifier.vault import Vault
 
 ROOT = Path(__file__).resolve().parents[1]
 Found = TypeVar("Found")
@@ -121,6 +122,11 @@ class Running:
         name = name or lane
         port = self.metrics_ports[name] = free_port()
         return self.add(f"worker-{name}", "worker", lane, "--name", name, "--metrics-port", str(port))
+
+    @property
+    def vault(self) -> Vault:
+        """The vault of its processes, with their keys."""
+        return Vault(self.environment["NOTIFIER_SECRET_KEY"].split(","))
 
     @property
     def url(self) -> str:

@@ -14,7 +14,6 @@ from notifier import users
 from notifier.channels import Channel
 from notifier.masking import masked
 from notifier.unsubscribing import links
-from notifier.vault import Vault
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, ahead, wait_for
 
@@ -312,7 +311,7 @@ def test_one_of_several_addresses_leaves_the_others(system: Running) -> None:
 def test_an_address_that_has_opted_out_is_asked_about_as_well(system: Running) -> None:
     # Its owner used the link of a mail to the bare address; now they are a user, and it still holds.
     put_user(system, "was-bare", email="was-bare@example.com")
-    url = links(system.engine, Vault(()), "").url(Channel.EMAIL, "news", None, "Was-Bare@example.com")
+    url = links(system.engine, system.vault, "").url(Channel.EMAIL, "news", None, "Was-Bare@example.com")
     assert system.post(url).status_code == 200
     for category, status, answer in (("news", "skipped", (False, "category")), ("orders", "sent", (True, None))):
         event_id = system.event(user_id="was-bare", category=category)

@@ -14,7 +14,6 @@ import requests
 from notifier import keys
 from notifier.channels import Channel
 from notifier.unsubscribing import Links, links
-from notifier.vault import Vault
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, wait_for
 
@@ -188,9 +187,11 @@ def test_each_way_to_post_unsubscribes(
 def forged(system: Running) -> dict[str, str]:
     """Tokens that are not ours, by what is wrong with them."""
     about = (Channel.EMAIL, "news", None, "forged@example.com")
-    ours = links(system.engine, Vault(()), "").url(*about).removeprefix("/u/")
+    ours = links(system.engine, system.vault, "").url(*about).removeprefix("/u/")
     other = (
-        links(system.engine, Vault(()), "").url(Channel.EMAIL, "offers", None, "forged@example.com").removeprefix("/u/")
+        links(system.engine, system.vault, "")
+        .url(Channel.EMAIL, "offers", None, "forged@example.com")
+        .removeprefix("/u/")
     )
     return {
         "foreign": Links(b"another installation", "").url(*about).removeprefix("/u/"),
@@ -258,7 +259,9 @@ class Page(HTMLParser):
 
 def test_the_page_stands_alone_and_escapes_what_it_shows(system: Running) -> None:
     category = "<script>alert('x')</script>&\"'"
-    url = links(system.engine, Vault(()), "https://example.com").url(Channel.EMAIL, category, None, "page@example.com")
+    url = links(system.engine, system.vault, "https://example.com").url(
+        Channel.EMAIL, category, None, "page@example.com"
+    )
     path = urlsplit(url).path
     for answer in (system.get(path), click(system, path), click(system, path, action="subscribe")):
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
