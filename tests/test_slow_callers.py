@@ -493,6 +493,39 @@ def test_what_is_no_request_or_might_be_two_is_refused(api: Running, request_: b
         assert raw.ends()
 
 
+@pytest.mark.parametrize("key_is_good", [True, False])
+@pytest.mark.parametrize("length", [9, 100, 200_000, None])
+def test_a_body_that_ends_before_its_length_is_a_400_and_no_event(
+    api: Running, key: str, length: int | None, key_is_good: bool
+) -> None:
+    count = "SELECT count(*) FROM events"
+    before = api.sql(count)
+    body = _event() + b" " * 80_000 if length == 200_000 else _event()[: (length or 100) - 1]
+    with Raw(api) as raw:
+        raw.post("/api/v1/events", length, key=key if key_is_good else None)
+        if length is None:
+            raw.chunk(body)
+        else:
+            raw.send(body)
+        raw.socket.shutdown(socket.SHUT_WR)
+        status, headers, problem = raw.answer()
+        assert status == (400 if key_is_good else 401), problem
+        assert headers["content-type"] == "application/problem+json"
+        assert raw.ends()
+    assert api.sql(count) == before
+
+
+def test_a_body_that_ends_early_behind_other_requests_is_a_400_after_their_answers(api: Running, key: str) -> None:
+    posted = _event()
+    with Raw(api) as raw:
+        for _ in range(3):
+            raw.post("/api/v1/events", len(posted), key=key).send(posted)
+        raw.post("/api/v1/events", len(posted) + 1, key=key).send(posted)
+        raw.socket.shutdown(socket.SHUT_WR)
+        assert [raw.answer()[0] for _ in range(4)] == [202, 202, 202, 400]
+        assert raw.ends()
+
+
 def test_requests_are_answered_in_their_order_on_one_connection(api: Running, key: str) -> None:
     posted = _event()
     with Raw(api) as raw:

@@ -61,8 +61,30 @@ class Connection(asyncio.Protocol):
     """One connection of a caller. Its methods are the loop's, but for those that a thread answers by."""
 
     __slots__ = (
-        *("_ahead", "_base", "_drained", "_is_half_closed", "_is_paused", "_lingered", "_named", "_parser", "_peer"),
-        *("_reading", "_request", "_rest", "_server", "_transport", "deadline", "name", "since", "state", "unread"),
+        *(
+            "_ahead",
+            "_base",
+            "_drained",
+            "_has_ended",
+            "_is_half_closed",
+            "_is_paused",
+            "_lingered",
+            "_named",
+            "_parser",
+        ),
+        *(
+            "_peer",
+            "_reading",
+            "_request",
+            "_rest",
+            "_server",
+            "_transport",
+            "deadline",
+            "name",
+            "since",
+            "state",
+            "unread",
+        ),
     )
 
     def __init__(self, server: Server) -> None:
@@ -73,6 +95,8 @@ class Connection(asyncio.Protocol):
         self._ahead: deque[Incoming] = deque()
         self._rest = b""
         self._is_paused = self._is_half_closed = False
+        #: The caller has ended its side.
+        self._has_ended = False
         self._lingered = 0
         self._drained: threading.Event | None = None
         self._base: Environ = {}
@@ -117,8 +141,10 @@ class Connection(asyncio.Protocol):
             self._drained.set()
 
     def eof_received(self) -> bool:
-        """Answer what has come whole, to who only ends its own side; else close."""
-        self._is_half_closed = True
+        """Answer what has come whole, and 400 to a body that has not, to who only ends its own side; else close."""
+        self._is_half_closed = self._has_ended = True
+        if self.state is State.BODY and not self._is_busy():
+            self._refuse_cut_short()
         return self.state in {State.SERVED, State.JUDGED}
 
     def pause_writing(self) -> None:
@@ -169,7 +195,8 @@ class Connection(asyncio.Protocol):
             self._feed(rest)
         if not self._is_busy() and self.state < State.LINGERING:
             if self._is_half_closed:
-                self._transport.close()
+                if not self._refuse_cut_short():
+                    self._transport.close()
             elif self._is_paused:
                 self._is_paused = False
                 self._transport.resume_reading()
@@ -390,6 +417,15 @@ class Connection(asyncio.Protocol):
         self._request, self.state = reading, State.SERVED
         admission = self._server.admission
         self._server.threads.run(lambda: admission.refuse(reading.environ, status, detail, self))
+
+    def _refuse_cut_short(self) -> bool:
+        """Refuse the request whose body the caller ended before its end; return whether there is one."""
+        reading = self._reading
+        if not self._has_ended or reading is None or reading.is_refused or not reading.environ:
+            return False
+        expected = "the last chunk" if reading.length < 0 else f"the {reading.length} bytes of its Content-Length"
+        self._refuse_by(reading, 400, f"The body ended after {reading.received} bytes, before {expected}.")
+        return True
 
     def _refuse(self, answer: bytes) -> None:
         """Answer what is no request, after those before it."""
