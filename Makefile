@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with Python 3.11+ and make:
 #   make run    the whole system on this machine, with a delivered notification on the screen
-#   make test   everything that CI checks, but for `make test-mixed` and `make test-services`
+#   make test   everything that CI checks, but for `make test-mixed`, `test-services` and `test-chaos`
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,7 +25,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-services lint types imports pytest dashboards locks audit format clean
+.PHONY: help run test test-mixed test-services test-chaos chaos lint types imports pytest dashboards locks audit format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,7 +33,7 @@ help: ## Show this list
 run: $(VENV)/.installed ## Start everything, send a sample event, and stay up until Ctrl-C
 	$(BIN)/python manage.py up --demo $(ARGS)
 
-test: lint types imports pytest ## Run everything that CI checks, but for `test-mixed` and `test-services`
+test: lint types imports pytest ## Run everything that CI checks, but for `test-mixed`, `test-services` and `test-chaos`
 
 lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -55,6 +55,12 @@ test-mixed: $(VENV)/.installed-dev ## Run the release before beside this one; ne
 test-services: export PATH := $(PATH):$(CURDIR)/.services/usr/bin:$(CURDIR)/.services/usr/sbin
 test-services: $(VENV)/.installed-dev ## Run the tests with a real Prometheus, RabbitMQ and PgBouncer, which must be there (.ci/run fetches them)
 	$(BIN)/python -m pytest tests/services $(ARGS)
+
+test-chaos: $(VENV)/.installed-dev ## Break the system in a few ways, within five minutes; the seed is printed, ARGS="--seed 7" sets it
+	$(BIN)/python -m tests.chaos --short $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## Break the system in every way; ARGS="--fault kill-worker --seed 7" picks one, --list lists them
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/dashboards
 	$(BIN)/python -m deploy.dashboards
