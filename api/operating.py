@@ -79,12 +79,20 @@ def _broker() -> str | None:
     return None
 
 
-def _alive(kind: str, missing: str) -> Callable[[], str | None]:
-    def check() -> str | None:
-        seen = [heartbeat for heartbeat, _ in heartbeats.alive(parts().wiring.engine) if heartbeat.kind == kind]
-        return None if seen else missing
+def _workers() -> str | None:
+    """What is wrong with the workers: none was seen lately, or one takes no messages."""
+    engine = parts().wiring.engine
+    alive = {heartbeat.name for heartbeat, _ in heartbeats.alive(engine) if heartbeat.kind == heartbeats.WORKER}
+    # One that is alive again was started again since.
+    stuck = [name for name, _ in heartbeats.stuck(engine, heartbeats.GONE_AFTER) if name not in alive]
+    if stuck:
+        return f"{', '.join(stuck)}: takes no messages any more"
+    return None if alive else "no worker has been seen lately"
 
-    return check
+
+def _clock() -> str | None:
+    ticks = any(heartbeat.kind == heartbeats.CLOCK for heartbeat, _ in heartbeats.alive(parts().wiring.engine))
+    return None if ticks else "no tick lately: is beat running, and the clock worker?"
 
 
 @blp.route("/ready")
@@ -104,8 +112,8 @@ def get_readiness() -> tuple[dict[str, Any], int]:
     # By the name of what is to be mended: RabbitMQ may be the broker.
     checks[name_of(parts().wiring.settings.broker)] = _state(_broker)
     if needed:
-        checks["workers"] = _state(_alive(heartbeats.WORKER, "no worker has been seen lately"))
-        checks["clock"] = _state(_alive(heartbeats.CLOCK, "no tick lately: is beat running, and the clock worker?"))
+        checks["workers"] = _state(_workers)
+        checks["clock"] = _state(_clock)
     status = "ok" if all(check["status"] == "ok" for check in checks.values()) else "degraded"
     answer = {
         "status": status if needed else "unavailable",

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.audit import AuditLog
 from notifier.errors import NotifierError
+from notifier.threads import start_lasting
 
 log = structlog.get_logger()
 
@@ -75,8 +76,7 @@ class Refusals:
             else:
                 count.times += 1
             if self._writer is None:
-                self._writer = threading.Thread(target=self._keep_writing, name="refusals", daemon=True)
-                self._writer.start()
+                self._writer = start_lasting("refusals", self._keep_writing)
                 atexit.register(self.flush)
             if refusal not in self._written:
                 self._noted.set()

@@ -22,8 +22,27 @@ WORKERS: Final[dict[str, tuple[str, ...]]] = {
 _LEVEL: Final = {**dict.fromkeys(HIGH, 0), **dict.fromkeys((FAN_OUT, *NORMAL, *DUE), 1), **dict.fromkeys(LOW, 2)}
 
 
+_OWN: Final = "canary."
+
+
+def own_queue(node: str) -> str:
+    """The queue of one worker alone, by its node name: for the canaries that it sends itself (tasks/watchdog.py)."""
+    return _OWN + node
+
+
+def is_own_queue(queue: str) -> bool:
+    """Return whether a queue is for the canaries of one worker."""
+    return queue.startswith(_OWN)
+
+
+def _level(queue: str) -> int:
+    return -1 if is_own_queue(queue) else _LEVEL.get(queue, 1)
+
+
 class LaneOrder:
     """The order in which a worker looks into its queues: high before normal before low, in turns within each.
+
+    Before all of them comes its own, whose rare canaries say whether it takes messages.
 
     Given to kombu as `queue_order_strategy`. Its own "priority" strategy would let a busy channel starve
     another of the same priority, its "round_robin" would let low work delay high.
@@ -40,7 +59,7 @@ class LaneOrder:
 
     def consume(self, count: int) -> Sequence[str]:
         """The first `count` queues to look into, in order."""
-        return sorted(self._turns, key=lambda queue: _LEVEL.get(queue, 1))[:count]
+        return sorted(self._turns, key=_level)[:count]
 
     def rotate(self, last_used: str) -> str:
         """Move the queue that gave a message behind its equals."""

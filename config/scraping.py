@@ -2,7 +2,6 @@
 
 import hmac
 import socket
-import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
@@ -13,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from config.hosts import KnownHosts, is_loopback
+from notifier.threads import start_lasting
 
 #: A caller that says nothing for so many seconds is hung up on.
 _PATIENCE: Final = 10
@@ -36,7 +36,7 @@ class MetricsServer(ThreadingTCPServer):
 
     def start(self) -> None:
         """Serve from a thread that ends with the process."""
-        threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
+        start_lasting("metrics", self.serve_forever)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Somebody hung up: that is nothing to tell of."""

@@ -12,7 +12,7 @@ from config.settings import Settings, load_settings, no_database
 from notifier.audit import AuditLog
 from notifier.channels import Channel
 from notifier.composing import Composer
-from notifier.delivery import Delivery
+from notifier.delivery import MARGIN, Delivery
 from notifier.gate import Gate
 from notifier.intake import Intake, Publisher
 from notifier.listeners import Listeners
@@ -92,6 +92,16 @@ class Wiring:
         if self.settings.database_url:
             return self.engine
         return self.owner_engine if self.settings.migration_database_url else self.admin_engine
+
+    @functools.cached_property
+    def longest_batch(self) -> float:
+        """The longest that a batch may take while Postgres answers, in seconds. Raises SettingsError."""
+        longest = self.settings.timeout(Channel.WEBHOOK).total_seconds()
+        for channel in self.channels:
+            with closing(make_providers(self.settings, channel, self.engine)) as providers:
+                longest = max(longest, providers.timeout)
+        window: float = self.settings.sending_window.total_seconds()
+        return window + longest + MARGIN
 
     @functools.cached_property
     def channels(self) -> frozenset[Channel]:

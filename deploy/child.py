@@ -76,8 +76,10 @@ class Child:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         ready: Callable[[], bool] | None = None,
+        sign: Path | None = None,
         stop_timeout: float = 10.0,
     ) -> None:
+        """`sign`: a file that it touches again and again, as long as it is well."""
         self.name = name
         self.command = [str(part) for part in command]
         self.log = log
@@ -85,6 +87,7 @@ class Child:
         self.cwd = cwd
         self.stop_timeout = stop_timeout
         self.stop_signal = signal.SIGTERM
+        self.sign = sign
         self._ready = ready
         self._process: psutil.Process | None = None
         self._popen: subprocess.Popen[bytes] | None = None

@@ -22,6 +22,7 @@ from config.wiring import Wiring
 from notifier import gauges, metrics
 from notifier.channels import LIVE, Channel
 from notifier.gauges import Standing
+from notifier.threads import start_lasting
 from tasks import app, canary
 from tasks.hints import depth
 
@@ -147,6 +148,11 @@ def _signs_of_life(found: Standing) -> Iterator[GaugeMetricFamily]:
         ("lane",),
         {(lane,): sum(each >= set(queues) for each in found.workers) for lane, queues in WORKERS.items()},
     )
+    yield _single(
+        "notifier_workers_stuck",
+        "Workers that were found to take no messages in the last 5 minutes, and ended themselves.",
+        len(found.stuck),
+    )
     yield _gauge(
         "notifier_clock_last_tick_age_seconds",
         "Seconds since a clock ticked last; missing where none has.",
@@ -177,9 +183,9 @@ def send_canaries() -> None:
         while True:
             try:
                 canary.send(app)
-            except Exception as error:
+            except BaseException as error:
                 # Whatever it is, the gauges must go on; a canary that does not come tells of it.
                 log.warning("canaries_not_sent", error=type(error).__name__)
             time.sleep(canary.INTERVAL)
 
-    threading.Thread(target=send, name="canaries", daemon=True).start()
+    start_lasting("canaries", send)

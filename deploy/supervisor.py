@@ -21,6 +21,8 @@ from deploy.child import KILL_TIMEOUT, POLL, Child, StartError, is_running, wait
 
 #: Seconds between two looks at the children.
 _INTERVAL: Final = 0.1
+#: Seconds that count at the most between two looks.
+_LONGEST_LOOK: Final = 1.0
 #: psutil adds the boot time, which wobbles with the clock, to what the kernel knows exactly.
 _START_TIME_TOLERANCE: Final = 1.0
 #: Seconds that processes left by an earlier run have to stop by themselves.
@@ -37,6 +39,31 @@ class _Watched:
     launched: float = field(default_factory=time.monotonic)
     crashes: int = 0
     again_at: float | None = None
+    #: When its sign was touched last by the file's clock, and for how many seconds of ours it has not been since.
+    touched: float | None = None
+    silent_for: float = 0.0
+    #: Whether it has touched its sign at all since it was launched: before, it may be waiting for Postgres.
+    has_signed: bool = False
+
+    def begin(self) -> None:
+        """Note what its sign is before it is launched."""
+        self.launched, self.again_at = time.monotonic(), None
+        self.touched, self.silent_for, self.has_signed = _touched(self.child.sign), 0.0, False
+
+    def look_at_sign(self, passed: float) -> None:
+        """Note whether its sign was touched, `passed` seconds after the last look."""
+        touched = _touched(self.child.sign)
+        if touched == self.touched:
+            self.silent_for += passed
+        else:
+            self.touched, self.silent_for, self.has_signed = touched, 0.0, True
+
+
+def _touched(file: Path | None) -> float | None:
+    try:
+        return file.stat().st_mtime if file else None
+    except OSError:
+        return None
 
 
 class Supervisor:
@@ -55,12 +82,16 @@ class Supervisor:
         pause: float = 1.0,
         longest_pause: float = 30.0,
         healthy_after: float = 60.0,
+        silent_after: float = 60.0,
     ) -> None:
+        """`silent_after`: seconds after which a child that no longer touches its sign is killed, and started again."""
         self._records = records
         self._say = say
         self._pause = pause
         self._longest_pause = longest_pause
         self._healthy_after = healthy_after
+        self._silent_after = silent_after
+        self._looked_at = time.monotonic()
         self._stages: list[list[_Watched]] = []
         self._signals = 0
         self._handlers: dict[signal.Signals, Any] = {}
@@ -95,8 +126,10 @@ class Supervisor:
         stage: list[_Watched] = []
         self._stages.append(stage)
         for child in children:
+            watched = _Watched(child)
+            watched.begin()
             child.launch()
-            stage.append(_Watched(child))
+            stage.append(watched)
             self._write_records()
         waiting = [watched.child for watched in stage]
         while waiting:
@@ -131,30 +164,42 @@ class Supervisor:
         deadline = None if seconds is None else time.monotonic() + seconds
         while deadline is None or time.monotonic() < deadline:
             self._raise_if_stopped()
+            # Where we were stopped ourselves, or could not run, our children may have been, too.
+            passed = min(time.monotonic() - self._looked_at, _LONGEST_LOOK)
+            self._looked_at = time.monotonic()
             for watched in [each for stage in self._stages for each in stage]:
-                self._look_after(watched)
+                self._look_after(watched, passed)
             time.sleep(_INTERVAL)
 
     def _raise_if_stopped(self) -> None:
         if self._signals:
             raise Stopped
 
-    def _look_after(self, watched: _Watched) -> None:
+    def _look_after(self, watched: _Watched, passed: float) -> None:
         child, now = watched.child, time.monotonic()
         if watched.again_at is None:
             if child.alive():
+                self._end_if_silent(watched, passed)
                 return
             child.sweep()  # what it started would stand beside what its successor starts
             if now - watched.launched >= self._healthy_after:
                 watched.crashes = 0
             self._put_off(watched, child.how_it_ended())
         elif now >= watched.again_at:
-            watched.launched, watched.again_at = now, None
+            watched.begin()
             try:
                 child.launch()
             except StartError as error:
                 self._put_off(watched, f"did not start again ({error})")
             self._write_records()
+
+    def _end_if_silent(self, watched: _Watched, passed: float) -> None:
+        """Kill a child that lives and gives no sign of it, so that it is started again."""
+        watched.look_at_sign(passed)
+        if watched.has_signed and watched.silent_for >= self._silent_after:
+            self._say(f"{watched.child.name} has given no sign of life for {watched.silent_for:.0f} s and is killed")
+            watched.has_signed = False
+            watched.child.kill()
 
     def _put_off(self, watched: _Watched, why: str) -> None:
         pause = min(self._pause * 2**watched.crashes, self._longest_pause)

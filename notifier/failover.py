@@ -18,9 +18,9 @@ A message that a provider took, and could not deliver, goes to the others first 
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
 from typing import Final
@@ -33,6 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from notifier import breakers, metrics, throttles
 from notifier.breakers import Health, Note
 from notifier.channels import Channel
+from notifier.isolation import contained
 from notifier.pacing import ROUTE_PAUSE
 from notifier.providers import Fault, Message, Outcome, Provider, Result
 from notifier.providers.simulator import behaviour_of
@@ -64,9 +65,20 @@ class Choice:
 def _takes(choice: Choice, recipient: str) -> bool:
     """Return whether a provider takes an address; False if its check raises."""
     try:
-        return choice.provider.takes(recipient)
+        return contained(choice.provider.takes, recipient)
     except Exception:
         return False
+
+
+def _call(provider: Provider, messages: Iterator[Message]) -> Generator[Sequence[Result]]:
+    """Provider.send, of which nothing comes but results and Exceptions."""
+    results = iter(contained(provider.send, messages))
+    try:
+        while (found := contained(next, results, None)) is not None:
+            yield found
+    finally:
+        if hasattr(results, "close"):
+            contained(results.close)
 
 
 class Providers:
@@ -131,7 +143,7 @@ class _Stream:
     place: int
     #: It still takes messages.
     is_open: bool = True
-    results: Iterator[Sequence[Result]] = iter(())
+    results: Generator[Sequence[Result]] = field(init=False)
 
 
 #: A message in line for a provider, and what came of it at the one before.
@@ -204,7 +216,7 @@ class Relay:
         """Send what `messages` yields, as Provider.send does; results that are `handed_on` are followed by others."""
         self._fresh, self._is_dry = messages, False
         if len(self._choices) == 1:
-            for results in self._choices[0].provider.send(self._while_well()):
+            for results in _call(self._choices[0].provider, self._while_well()):
                 yield [_paused(self._seen(result, 0)) for result in results]
             return
         try:
@@ -224,8 +236,7 @@ class Relay:
             yield finished
         finally:
             for stream in self._streams:
-                with suppress(AttributeError):
-                    stream.results.close()  # type: ignore[attr-defined]  # where it is a generator
+                stream.results.close()
 
     def _while_well(self) -> Iterator[Message]:
         """What is fresh, for the only provider, until it has failed too often."""
@@ -247,7 +258,7 @@ class Relay:
             own = [stream for stream in self._streams if stream.place == place]
             if line and len(own) < _STREAMS and not any(stream.is_open for stream in own):
                 stream = _Stream(place)
-                stream.results = self._choices[place].provider.send(self._messages_for(stream))
+                stream.results = _call(self._choices[place].provider, self._messages_for(stream))
                 self._streams.append(stream)
         return bool(self._streams)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Engine, text
 
-from notifier.heartbeats import CANARY, CLOCK, GONE_AFTER, WORKER
+from notifier.heartbeats import CANARY, CLOCK, GONE_AFTER, STUCK, STUCK_FOR, WORKER
 from notifier.lanes import DELIVERY, FAN_OUT
 from notifier.metrics import NONE
 
@@ -60,6 +60,8 @@ class Standing:
     #: Queue → seconds since its canary arrived last.
     canaries: dict[str, float]
     holds: int
+    #: The workers that were found to take no messages, lately.
+    stuck: frozenset[str] = frozenset()
 
 
 def read(engine: Engine) -> Standing:
@@ -83,6 +85,9 @@ def read(engine: Engine) -> Standing:
         tick_age=min((age for kind, _, _, _, age in heartbeats if kind == CLOCK), default=None),
         canaries={name.partition(":")[2]: age for kind, name, _, _, age in heartbeats if kind == CANARY},
         holds=found.holds,
+        stuck=frozenset(
+            name.partition(":")[2] for kind, name, _, _, age in heartbeats if kind == STUCK and age < STUCK_FOR
+        ),
     )
 
 

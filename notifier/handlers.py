@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from notifier.addresses import normalised
+from notifier.isolation import contained, kind_of
 from notifier.patterns import USER_ID, matches
 from notifier.plans import Plan
 from notifier.routes import INVALID_ADDRESS
@@ -33,7 +34,7 @@ def _registered() -> tuple[EntryPoint, ...]:
 
 @functools.cache
 def _loaded(entry: EntryPoint) -> Handler:
-    handler: Handler = entry.load()
+    handler: Handler = contained(entry.load)
     return handler
 
 
@@ -44,25 +45,30 @@ def broken() -> list[tuple[str, str]]:
         try:
             _loaded(entry)
         except Exception as error:
-            failed.append((entry.name, f"{type(error).__name__}: {error}"))
+            failed.append((entry.name, f"{kind_of(error)}: {error}"))
     return failed
 
 
 def plans(view: Mapping[str, Any]) -> list[Plan]:
-    """Return the plans of the handlers of an event's type. Raises their exceptions, TypeError for a result that is no
-    plan, and ValueError for content that cannot be kept.
+    """Return the plans of the handlers of an event's type. Raises their exceptions, BaseExceptionRaised for one that is
+    no Exception, TypeError for a result that is no plan, and ValueError for content that cannot be kept.
     """
     made: list[Plan] = []
     for entry in _registered():
         # Loaded only for events of its type: a broken package costs those alone.
         if matches(entry.name, view["event_type"]):
-            made.extend(_loaded(entry)(view))
+            made.extend(contained(_called, entry, view))
     for plan in made:
         if not isinstance(plan, Plan):
             raise TypeError(f"a handler of {view['event_type']} returned a {type(plan).__name__}, not a Plan")
         if plan.content is not None:
             parse_object(orjson.dumps(plan.content))  # what is kept of it must be what anybody reads in it
     return [_addressed(plan) for plan in made]
+
+
+def _called(entry: EntryPoint, view: Mapping[str, Any]) -> list[Plan]:
+    """What a handler returns, all of it: its code may run until the last plan is taken."""
+    return list(_loaded(entry)(view))
 
 
 def _addressed(plan: Plan) -> Plan:

@@ -12,6 +12,10 @@ CLOCK: Final = "clock"
 WORKER: Final = "worker"
 #: A message that was seen to come through its queue (tasks/canary.py).
 CANARY: Final = "canary"
+#: A worker that found that it takes no messages any more (tasks/watchdog.py).
+STUCK: Final = "stuck"
+#: Seconds for which that is told of.
+STUCK_FOR: Final = 300.0
 #: Seconds between a worker's signs of life.
 INTERVAL: Final = 5.0
 #: Seconds after which it counts as gone.
@@ -49,10 +53,25 @@ def sign_off(engine: Engine, name: str) -> None:
         connection.execute(_FORGET, {"name": name})
 
 
+def sign_stuck(engine: Engine, name: str) -> None:
+    """Say that the worker `name` takes no messages any more, in place of its sign of life."""
+    with engine.begin() as connection:
+        connection.execute(_SIGN, {"name": f"{STUCK}:{name}", "kind": STUCK, "queues": [], "providers": []})
+        connection.execute(_FORGET, {"name": name})
+
+
+def stuck(engine: Engine, within: float = STUCK_FOR) -> list[tuple[str, float]]:
+    """The workers that were stuck in the last `within` seconds, each with the seconds since, by name."""
+    age = func.extract("epoch", func.now() - Heartbeat.seen_at)
+    query = select(Heartbeat.name, age).where(age < within, Heartbeat.kind == STUCK).order_by(Heartbeat.name)
+    with engine.connect() as connection:
+        return [(name.partition(":")[2], float(seconds)) for name, seconds in connection.execute(query)]
+
+
 def alive(engine: Engine) -> list[tuple[Heartbeat, float]]:
     """The workers and clocks seen in the last GONE_AFTER seconds, each with the seconds since, by name."""
     age = func.extract("epoch", func.now() - Heartbeat.seen_at)
-    query = select(Heartbeat, age).where(age < GONE_AFTER, Heartbeat.kind != CANARY)
+    query = select(Heartbeat, age).where(age < GONE_AFTER, Heartbeat.kind.in_((WORKER, CLOCK)))
     with Session(engine) as session:
         rows = session.execute(query.order_by(Heartbeat.name))
         return [(heartbeat, float(seconds)) for heartbeat, seconds in rows]

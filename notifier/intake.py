@@ -26,6 +26,7 @@ from notifier.causes import Cause
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
 from notifier.isolation import MIGRATE, is_away, is_unmigrated, kind_of
+from notifier.threads import start_lasting
 
 log = structlog.get_logger()
 
@@ -113,8 +114,7 @@ class Intake:
         if self._writer is None:
             with self._starting:
                 if self._writer is None:
-                    self._writer = threading.Thread(target=self._write_for_ever, name="intake", daemon=True)
-                    self._writer.start()
+                    self._writer = start_lasting("intake", self._write_for_ever)
         request = _Request(drafts, Future())
         self._waiting.put(request)
         try:
@@ -139,7 +139,7 @@ class Intake:
             taken = [request for request in group if request.answers.set_running_or_notify_cancel()]
             try:
                 self._write(taken)
-            except Exception:
+            except BaseException:
                 # The thread must outlive whatever a group brings; its requests hear of it.
                 log.exception("intake_failed", requests=len(taken))
                 for request in taken:

@@ -5,7 +5,10 @@ Two boundaries, and everything that works on a batch stands behind one of them:
     attempt   for what reads one row's data: what it raises is the row's own failure
     in_parts  for what works on many rows at once: where that fails, it is done again in halves, down to single rows
 
-Only Exception is caught. A row that kills its worker is found by its lease (notifier.handover).
+Code of handlers, providers and their libraries may raise what is no Exception (sys.exit(), KeyboardInterrupt,
+GreenletExit, asyncio.CancelledError). It would pass by every `except Exception` on its way and silently end the thread
+that it meets, so that `contained` makes an Exception of it where it leaves that code. A row that kills its worker is
+found by its lease (notifier.handover).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +33,25 @@ _MISSING: Final = frozenset({"42P01", "42703", "42704", "42883", "42P10"})
 MIGRATE: Final = "The database is not migrated for this release yet; run 'manage.py migrate'."
 
 
+class BaseExceptionRaised(Exception):
+    """Code that is not ours raised something that is no Exception; that is the cause."""
+
+
+def contained(work: Callable[..., Made], *args: object) -> Made:
+    """Call code that may raise anything. Raises Exceptions alone: BaseExceptionRaised for what is none.
+
+    StopIteration becomes one too: whoever iterates above would take it for the end of its own rows.
+    """
+    try:
+        return work(*args)
+    except StopIteration as error:
+        raise BaseExceptionRaised(kind_of(error)) from error
+    except Exception:
+        raise
+    except BaseException as error:
+        raise BaseExceptionRaised(kind_of(error)) from error
+
+
 def is_unmigrated(error: BaseException) -> bool:
     """Return whether an error says that the database lacks what a migration of this release makes."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) in _MISSING
@@ -47,8 +69,10 @@ def is_away(error: Exception) -> bool:
     return (getattr(error.orig, "pgcode", None) or "")[:2] not in _OF_DATA
 
 
-def kind_of(error: Exception) -> str:
+def kind_of(error: BaseException) -> str:
     """Return the class of an error and the database's code, if any. A message would repeat the row's data."""
+    if isinstance(error, BaseExceptionRaised) and error.__cause__ is not None:
+        return kind_of(error.__cause__)
     origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return f"{type(origin).__name__} {getattr(origin, 'pgcode', None) or ''}".strip()
 
@@ -66,7 +90,7 @@ def broken(step: str, error: Exception, row_id: UUID | str) -> Broken:
 def attempt(step: str, row_id: UUID | str, work: Callable[[], Made]) -> Made | Broken:
     """Return what `work` makes of one row's data, or why it cannot."""
     try:
-        return work()
+        return contained(work)
     except Exception as error:
         return broken(step, error, row_id)
 
@@ -80,7 +104,7 @@ def in_parts(
     away, and nothing else.
     """
     try:
-        work(rows)
+        contained(work, rows)
     except Exception as error:
         if is_away(error):
             raise

@@ -15,10 +15,9 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, Engine, Row, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.addresses import without_password
-from notifier.isolation import attempt
+from notifier.isolation import attempt, kind_of
 from notifier.masking import masked
 from notifier.paths import is_false, search
 
@@ -136,9 +135,9 @@ class Listeners:
         try:
             with engine.connect() as connection:
                 self.read(connection)
-        except SQLAlchemyError as error:
+        except BaseException as error:  # of a thread that is made anew in a second
             self._asked_at = time.monotonic()
-            log.warning("listeners_not_read", error=type(error).__name__)
+            log.warning("listeners_not_read", error=kind_of(error))
         finally:
             self._lock.release()
 

@@ -14,7 +14,7 @@ from notifier.metrics import REGISTRY
 from tasks.headers import REQUEST_ID, TRACEPARENT
 
 _TASKS = ["tasks.canary", "tasks.clock", "tasks.deliver", "tasks.fan_out"]
-app = Celery("notifier", config_source="celeryconfig", include=_TASKS)
+app = Celery("notifier", config_source="celeryconfig", include=_TASKS, task_cls="tasks.guard:GuardedTask")
 app.set_default()
 
 log = structlog.get_logger()

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NoReturn
 
 import structlog
-from celery import Task
 from celery.exceptions import Retry
 from celery.utils.time import get_exponential_backoff_interval
 
@@ -16,7 +15,9 @@ from notifier import metrics
 from notifier.channels import Channel
 from notifier.deadletters import PERMANENT_ERROR, RETRIES_EXHAUSTED, Death, bury
 from notifier.failed_rows import BatchFailed, FailedRow
+from notifier.isolation import kind_of
 from notifier.retries import RetryPolicy, Wait, put_off
+from tasks.guard import GuardedTask
 
 log = structlog.get_logger()
 
@@ -28,7 +29,7 @@ _stragglers = ThreadPoolExecutor(_STRAGGLERS, thread_name_prefix="straggler")
 _room_for_stragglers = threading.Semaphore(_STRAGGLERS)
 
 
-class DeliverTask(Task):
+class DeliverTask(GuardedTask):
     """Celery decides when and whether to retry (autoretry), Postgres remembers it.
 
     Stock `retry()` publishes a message with an ETA: Redis would deliver it again and again past its visibility
@@ -83,9 +84,9 @@ class DeliverTask(Task):
             elif rows:
                 with wiring().engine.begin() as connection:
                     bury(connection, self._deaths(rows))
-        except Exception as error:
+        except BaseException as error:
             # The rows have their lease, and the clock takes them back.
-            log.warning("stragglers_failed", error=type(error).__name__)
+            log.warning("stragglers_failed", error=kind_of(error))
         finally:
             _room_for_stragglers.release()
 
@@ -109,8 +110,8 @@ class DeliverTask(Task):
         try:
             with wiring().engine.begin() as connection:
                 bury(connection, self._deaths(exc.rows))
-        except Exception as error:
-            log.warning("dead_letter_failed", error=type(error).__name__, rows=len(exc.rows))
+        except BaseException as error:
+            log.warning("dead_letter_failed", error=kind_of(error), rows=len(exc.rows))
 
     def _seconds(self, row: FailedRow, tries: int, countdown: float | None, *, draw: bool) -> float:
         """How long a row waits: Celery's countdown, with a jitter of its own, and never before its Retry-After."""

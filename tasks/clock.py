@@ -14,6 +14,7 @@ from celery.signals import worker_init, worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from config.queues import is_own_queue
 from config.wiring import wiring
 from notifier import (
     breakers,
@@ -31,10 +32,11 @@ from notifier import (
     throttles,
 )
 from notifier.handover import hand_over, queues_with_due_rows
-from notifier.isolation import is_away, kind_of
+from notifier.isolation import contained, is_away, kind_of
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
 from notifier.partitions import make_partitions as make_missing_partitions
-from tasks import app
+from notifier.threads import start_lasting
+from tasks import app, watchdog
 from tasks.hints import LEASE, depth, publish, room
 
 log = structlog.get_logger()
@@ -118,7 +120,7 @@ def _tick(*, spare_sending: bool) -> None:
 def _step(name: str, work: Callable[[], Done]) -> Done | Literal[0]:
     """Do one part of a tick. An error in it, from a row's data or our code, does not stop the other parts."""
     try:
-        return work()
+        return contained(work)
     except Exception as error:
         if is_away(error):
             raise
@@ -142,7 +144,7 @@ def _erase() -> None:
             # Half of the time is others'.
             time.sleep(min(time.monotonic() - began, _LONGEST_REST))
             began = time.monotonic()
-    except Exception as error:
+    except BaseException as error:
         log.warning("erasures_failed", error=kind_of(error))
     finally:
         _erasing.release()
@@ -193,8 +195,8 @@ def _purge() -> None:
                 break
     except retention.PurgedElsewhere:
         pass
-    except SQLAlchemyError as error:
-        log.warning("purge_failed", error=type(getattr(error, "orig", error)).__name__)
+    except BaseException as error:
+        log.warning("purge_failed", error=kind_of(error))
     finally:
         _purging.release()
     if dropped or compacted or deleted.total():
@@ -244,22 +246,30 @@ def _hold_if_asked() -> None:
 
 @worker_ready.connect
 def _start_heartbeat(sender: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
-    queues = sorted(queue.name for queue in sender.task_consumer.queues)
-    threading.Thread(target=_sign_for_ever, args=(sender.hostname, queues), name="heartbeat", daemon=True).start()
+    queues = sorted(queue.name for queue in sender.task_consumer.queues if not is_own_queue(queue.name))
+    start_lasting("heartbeat", partial(_sign_for_ever, sender.hostname, queues))
+    if watchdog.own is not None:
+        watchdog.own.start()
 
 
 @worker_shutting_down.connect
 def _stop_heartbeat(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
     _stopping.set()
+    if watchdog.own is not None:
+        watchdog.own.stop()
 
 
 def _sign_for_ever(name: str, queues: list[str]) -> None:
     engine, providers = wiring().engine, wiring().provider_names
     while True:
         try:
+            if watchdog.own is not None and watchdog.own.is_stuck:
+                return None  # it signs that itself, to its end
             if _stopping.is_set():
                 return heartbeats.sign_off(engine, name)
             heartbeats.sign(engine, name, heartbeats.WORKER, queues, providers)
+            if watchdog.own is not None:
+                watchdog.own.signed()
         except SQLAlchemyError as error:
             log.warning("heartbeat_failed", error=kind_of(error))
         _stopping.wait(heartbeats.INTERVAL)

@@ -20,7 +20,9 @@ from config.queues import MAX_MESSAGES
 from notifier import metrics
 from notifier.causes import UNKNOWN, Cause
 from notifier.handover import Handover
+from notifier.isolation import kind_of
 from notifier.lanes import BATCH, DELIVERY, FAN_OUT, channel_of
+from notifier.threads import start_lasting
 from tasks.headers import DUE, REQUEST_ID, TRACEPARENT
 
 log = structlog.get_logger()
@@ -136,8 +138,7 @@ class HintPublisher:
                 self._kept[queue].append((row_id, cause))
                 self._count += 1
             if self._thread is None:
-                self._thread = threading.Thread(target=self._publish_for_ever, name="hints", daemon=True)
-                self._thread.start()
+                self._thread = start_lasting("hints", self._publish_for_ever)
             self._changed.notify()
 
     def lease(self, queue: str) -> float:
@@ -151,9 +152,9 @@ class HintPublisher:
                 waiting = [queue for queue, ids in self._kept.items() if ids]
             try:
                 published = self._publish(waiting)
-            except Exception as error:
+            except BaseException as error:
                 # Whatever it is: the rows have their leases, and requests must not pile up behind a broker.
-                self._drop(type(error).__name__)
+                self._drop(kind_of(error))
             else:
                 if not published:
                     time.sleep(_PAUSE_FULL)

@@ -41,7 +41,6 @@ from deploy.commands.cli import cli
 from deploy.dashboards import FOLDER
 from deploy.embedded import EmbeddedValkey
 from deploy.ports import free_port
-from notifier import heartbeats
 from notifier.database_roles import APP, OWNER
 from notifier.reader import CONNECTIONS, ROLE
 from tests.running import wait_for
@@ -447,12 +446,9 @@ def test_workers_and_beats_are_healthy_where_they_were_seen(service: str) -> Non
     assert [program, script] == ENTRYPOINT
     check = parsed(arguments)
     assert check.command == "alive"
-    if service in BEAT_SERVICES:
-        file = parsed(SERVICES[service]["command"]).options["sign_file"]
-        assert check.options == {"name": None, "sign_file": file}
-        assert str(file.parent) in SERVICES[service]["tmpfs"]
-    else:
-        assert check.options["name"] == parsed(SERVICES[service]["command"]).options["name"] != heartbeats.CLOCK
+    file = parsed(SERVICES[service]["command"]).options["sign_file"]
+    assert check.options == {"name": None, "sign_file": file}
+    assert str(file.parent) in SERVICES[service]["tmpfs"]
 
 
 def _asked_url(service: str) -> str:

@@ -13,6 +13,9 @@ from tests.running import ROOT, Running, made_of, wait_for
 
 #: Handlers as nobody should write them, and one that is fine.
 CRANKS = '''
+import asyncio
+import sys
+
 from notifier.channels import Channel
 from notifier.plans import Plan
 
@@ -22,6 +25,28 @@ class Overslept(Exception):
 def raises(event):
     yield Plan(user_id="u_crank")
     raise Overslept("secret-of-the-event")
+
+def exits(event):
+    sys.exit(1)
+
+def interrupts(event):
+    yield Plan(user_id="u_crank")
+    raise KeyboardInterrupt
+
+def is_cancelled(event):
+    raise asyncio.CancelledError
+
+def stops(event):
+    raise StopIteration
+
+def has_no_memory(event):
+    raise MemoryError
+
+class Endless(BaseException):
+    """Like GreenletExit."""
+
+def leaves(event):
+    raise Endless("secret-of-the-event")
 
 def nothing(event):
     return None
@@ -56,6 +81,11 @@ CRANKS_ENTRIES = {
         f"crank.{name}": f"cranks:{name}"
         for name in ("raises", "nothing", "words", "rubbish", "both", "twice", "forms", "fine")
     },
+    **{
+        f"crank.{name}": f"cranks:{name}"
+        for name in ("exits", "interrupts", "is_cancelled", "stops", "has_no_memory", "leaves")
+    },
+    "exiting.*": "exits_at_once:notify",
     "gone.*": "no_such_module:notify",
 }
 
@@ -86,7 +116,8 @@ def system(new_system: Callable[..., Running], tmp_path_factory: pytest.TempPath
     [module] = project["tool"]["setuptools"]["py-modules"]
     entries = example["entry-points"]["notifier.handlers"]
     install(folder, example["name"], example["version"], entries, {module: source})
-    install(folder, "cranks", "1", CRANKS_ENTRIES, {"cranks": CRANKS})
+    exits = {"exits_at_once": "import sys; sys.exit(0)"}
+    install(folder, "cranks", "1", CRANKS_ENTRIES, {"cranks": CRANKS, **exits})
     running = new_system(PYTHONPATH=str(folder))
     try:
         running.start()
@@ -199,6 +230,13 @@ FAILING = {
     "crank.rubbish": "TypeError",
     "crank.both": "",
     "gone.event": "ModuleNotFoundError",
+    "crank.exits": "SystemExit",
+    "crank.interrupts": "KeyboardInterrupt",
+    "crank.is_cancelled": "CancelledError",
+    "crank.stops": "StopIteration",
+    "crank.has_no_memory": "MemoryError",
+    "crank.leaves": "Endless",
+    "exiting.event": "SystemExit",
 }
 
 

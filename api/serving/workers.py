@@ -62,7 +62,7 @@ class Threads:
                 return
             try:
                 job()
-            except Exception as error:
+            except BaseException as error:  # without this thread, one request fewer could be served
                 log.exception("request_failed", error=type(error).__name__)
             del job  # which may hold a body
 
@@ -89,7 +89,7 @@ def send(app: WSGIApplication, environ: Environ, reader: Reader) -> None:
     started = _Started()
     try:
         pieces = app(environ, started)
-    except Exception as error:  # one that the application has not made an answer of
+    except BaseException as error:  # one that the application has not made an answer of
         log.exception("request_failed", error=type(error).__name__)
         reader.break_off()
         return
@@ -121,7 +121,7 @@ def _send(
         log.warning("answer_broken_off", error=str(error))
         reader.break_off()
         return
-    except Exception as error:
+    except BaseException as error:
         log.exception("request_failed", error=type(error).__name__)
         reader.break_off()
         return

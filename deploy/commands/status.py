@@ -79,6 +79,8 @@ def status() -> None:
         show_table(("worker", "queues", "seen"), seen, title="Alive")
     else:
         say("No worker and no clock has been seen lately.", fg="yellow")
+    for name, age in heartbeats.stuck(parts().engine):
+        say(f"{name} took no messages any more, and ended itself {in_words(age)} ago; see its log.", fg="yellow")
 
 
 @click.command()
@@ -87,10 +89,13 @@ def status() -> None:
 @click.option(
     "--sign-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Ask the file that a beat of this machine touches, in place of the database.",
+    help="Ask the file that a worker or beat of this machine touches, in place of the database.",
 )
 def alive(name: str | None, sign_file: Path | None) -> None:
     """Tell whether a worker lives, by its exit code: for health checks.
+
+    A probe that has a worker started again asks its file, which is touched while Postgres or the broker is away, too:
+    a worker that waits for them is well. One that takes no messages though both answer touches it no more.
 
     NAME is a worker's node name, with or without its host, or 'clock' for the ticks that beat sends. A worker that is
     named 'clock' is asked for with its host.
@@ -115,4 +120,4 @@ def _ask_file(file: Path) -> None:
         raise click.ClickException(f"{file} cannot be asked: {error.strerror}.") from None
     if age > heartbeats.GONE_AFTER:
         raise click.ClickException(f"{file} has not been touched for {heartbeats.GONE_AFTER:.0f} seconds.")
-    say("Beat is alive.")
+    say("It is alive.")

@@ -222,7 +222,12 @@ class _Stack:
         }
 
     def _child(
-        self, name: str, *arguments: str, environment: Mapping[str, str], ready: Callable[[], bool] | None = None
+        self,
+        name: str,
+        *arguments: str,
+        environment: Mapping[str, str],
+        ready: Callable[[], bool] | None = None,
+        sign: Path | None = None,
     ) -> Child:
         return Child(
             name,
@@ -231,6 +236,7 @@ class _Stack:
             environment=_only_needed(environment, arguments[0]),
             cwd=_PROJECT,
             ready=ready,
+            sign=sign,
         )
 
     def _processes(self, environment: Mapping[str, str]) -> Iterator[Child]:
@@ -242,7 +248,9 @@ class _Stack:
             # Other stacks may share the broker; on one machine no two have the same port.
             node = ("--name", f"{name}-{port}", "--metrics-port", str(self._metrics_ports[f"worker-{name}"]))
             lane = name.partition("-")[0]
-            yield self._child(f"worker-{name}", "worker", lane, *node, environment=environment)
+            sign = self._folder / f"worker-{name}.alive"
+            arguments = ("worker", lane, *node, "--sign-file", str(sign))
+            yield self._child(f"worker-{name}", *arguments, environment=environment, sign=sign)
         yield self._child("beat", "beat", environment=environment)
         exporter = ("--port", str(self._metrics_ports["exporter"]), "--host", ADDRESS)
         yield self._child("exporter", "exporter", *exporter, environment=environment)

@@ -14,7 +14,7 @@ import click
 from config.queues import WORKERS
 from config.settings import load_broker_settings, load_settings
 from deploy.commands.group import on_a_stack, parts
-from tasks import app
+from tasks import app, watchdog
 from tasks.beat import TickScheduler
 
 
@@ -28,21 +28,35 @@ from tasks.beat import TickScheduler
     type=click.IntRange(1, 65535),
     help="Serve metrics on this port of 127.0.0.1.  [default: NOTIFIER_METRICS_ADDRESS]",
 )
-def worker(lane: str, name: str | None, concurrency: int | None, metrics_port: int | None) -> None:
+@click.option(
+    "--sign-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file that it touches every few seconds, as long as it takes messages: for 'alive'.",
+)
+def worker(
+    lane: str, name: str | None, concurrency: int | None, metrics_port: int | None, sign_file: Path | None
+) -> None:
     """Run a Celery worker.
 
     LANE says what it works on: 'fresh' fans events out and sends notifications, 'retry' sends those that failed
     before, 'clock' hands over what is due. Keep them apart, so that hanging retries hold up nothing else; 'all'
     is for trying things out.
+
+    One that takes no messages any more, though Postgres and the broker answer, ends itself after
+    NOTIFIER_WORKER_STUCK_AFTER: have it started again whenever it ends.
     """
     if metrics_port is not None:
         os.environ["NOTIFIER_METRICS_ADDRESS"] = f"127.0.0.1:{metrics_port}"
-    load_settings()
+    settings = load_settings()
     # A malformed provider stops the start; and what alerts watch of each begins at 0 before its first call.
     parts().channels  # noqa: B018
+    hostname = f"{name or lane}@{socket.gethostname()}"
+    stuck_after = max(settings.worker_stuck_after.total_seconds(), parts().longest_batch)
+    watchdog.own = watchdog.Watchdog(app, parts().engine, hostname, stuck_after=stuck_after, sign_file=sign_file)
+    consumed = WORKERS.get(lane) or [queue for queues in WORKERS.values() for queue in queues]
     node = app.Worker(
-        queues=WORKERS.get(lane) or [queue for consumed in WORKERS.values() for queue in consumed],
-        hostname=f"{name or lane}@{socket.gethostname()}",
+        queues=[*consumed, watchdog.own.declare()],
+        hostname=hostname,
         # One tick at a time: a second one would find nothing left to do.
         concurrency=1 if lane == "clock" else concurrency,
         without_gossip=True,

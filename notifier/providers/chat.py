@@ -235,7 +235,7 @@ class Chat:
             verdict, status = self._deliver(message, time.monotonic() + self.timeout)
         except CannotSend as error:
             verdict = Verdict(Outcome.REJECTED, str(error))
-        except Exception as error:  # an error of ours, or of a plugin's; it may have been sent
+        except BaseException as error:  # an error of ours, or of a plugin's, sys.exit() too; it may have been sent
             verdict = Verdict(Outcome.AMBIGUOUS, f"internal: {type(error).__name__}")
         finally:
             self._places.release()

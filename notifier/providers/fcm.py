@@ -140,7 +140,7 @@ class AccessToken:
             expires_at = expiry.replace(tzinfo=UTC).timestamp()
         except GoogleAuthError as failure:
             error = f"token: {type(failure).__name__}, Google gives no access token to the service account"
-        except Exception as failure:  # whatever it is, messages must not wait for it for ever
+        except BaseException as failure:  # whatever it is, messages must not wait for it for ever
             error = f"token: {type(failure).__name__}"
         with self._lock:
             self._is_asking = False

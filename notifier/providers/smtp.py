@@ -130,7 +130,7 @@ class Smtp:
             verdict = Verdict(Outcome.REJECTED, error="address: not a mailbox")
         except SQLAlchemyError as error:  # the return paths' key cannot be read now
             verdict = Verdict(Outcome.UNSENT, error=f"database: {type(error).__name__}")
-        except Exception as error:  # the email package has many ways to say no, and would in every attempt
+        except BaseException as error:  # the email package has many ways to say no, and would in every attempt
             verdict = Verdict(Outcome.REJECTED, error=f"message: {type(error).__name__}")
         else:
             verdict = self._deliver(attempt, letter)
@@ -144,7 +144,7 @@ class Smtp:
             if kept and verdict.untouched:
                 connection = Connection(self.server)
                 verdict = attempt.over(connection, letter)
-        except Exception as error:  # an error of ours; what is never settled would be waited for for ever
+        except BaseException as error:  # an error of ours; what is never settled would be waited for for ever
             connection.close()
             return Verdict(Outcome.AMBIGUOUS, error=f"internal: {type(error).__name__}", fault=Fault.PROVIDER)
         finally:

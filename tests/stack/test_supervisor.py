@@ -249,6 +249,40 @@ def test_a_healthy_while_makes_pauses_short_again(tmp_path: Path) -> None:
     assert set(said[1:]) == {f"crashing was ended by SIGKILL; again in 0.05 s; its log: {crashing.log}"}
 
 
+def test_a_child_that_hangs_is_started_again(tmp_path: Path) -> None:
+    sign, pids = tmp_path / "sign", tmp_path / "pids"
+    code = f"""
+import os, time
+from pathlib import Path
+with open({str(pids)!r}, "a") as file:
+    file.write(f"{{os.getpid()}} ")
+while True:
+    Path({str(sign)!r}).touch()
+    time.sleep(0.02)
+"""
+    said: list[str] = []
+    supervisor = Supervisor(tmp_path / "children.json", said.append, pause=0.05, silent_after=1.0)
+    hanging = child(tmp_path, "hanging", code, sign=sign)
+    # Waits for something before its first sign, for longer than it may be silent afterwards.
+    waiting = child(tmp_path, "waiting", "import time; time.sleep(60)", sign=tmp_path / "never")
+    supervisor.start(hanging, waiting)
+    assert wait_until(sign.exists, 10)
+    supervisor.watch(0.3)
+    assert hanging.pid
+    os.kill(hanging.pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 20
+    while len(said) < 4 and time.monotonic() < deadline:
+        supervisor.watch(0.1)
+    supervisor.watch(1.5)  # its successor signs, and is left alone
+    assert said[2:] == [
+        "hanging has given no sign of life for 1 s and is killed",
+        f"hanging was ended by SIGKILL; again in 0.05 s; its log: {hanging.log}",
+    ]
+    assert pids.read_text().split()[1:] == [str(hanging.pid)]
+    assert waiting.alive()
+    supervisor.stop()
+
+
 def test_what_a_crashed_child_started_does_not_outlive_it(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path / "children.json", lambda _: None, pause=60)
     code = f"import os; os.chdir({str(tmp_path)!r})" + STUBBORN.replace("time.sleep(60)", "sys.exit(1)")
