@@ -13,10 +13,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import psutil
 
@@ -36,14 +37,30 @@ class StartError(Exception):
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, so that a reader or a crash finds it whole or not at all."""
+    """Write a file that only its owner can read, so that a reader or a crash finds it whole or not at all.
+
+    Raises OSError, and then the file is as it was.
+    """
     draft = file.with_name(f"{file.name}.{os.getpid()}.new")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def ensure_private(file: Path, text: str) -> None:
+    """Write a private file unless it says that already: a full disk is then no reason to fail. Raises OSError."""
+    with contextlib.suppress(OSError, ValueError):
+        if file.read_text() == text:
+            return
+    write_private(file, text)
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -109,11 +126,7 @@ class Child:
 
     def _spawn(self, **credentials: Any) -> None:  # noqa: ANN401 -- Popen's user and group
         try:
-            self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
-                self.log.replace(self.log.with_name(f"{self.log.name}.1"))
-            with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
-                self._log_begins = log.tell()
+            with self._open_log() as log:
                 popen = subprocess.Popen(  # noqa: S603 -- our own command, no shell
                     self.command,
                     cwd=self.cwd,
@@ -128,6 +141,19 @@ class Child:
             self._hold(psutil.Process(popen.pid), popen)
         except (OSError, subprocess.SubprocessError) as error:
             raise StartError(f"{self.name} cannot be started: {error}") from error
+
+    def _open_log(self) -> BinaryIO:
+        """Open its log, or nothing in place of one that a full disk does not let us make: better run than tell."""
+        try:
+            self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
+                self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+            log = os.fdopen(os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
+        except OSError:
+            self._log_begins = sys.maxsize
+            return Path(os.devnull).open("ab")
+        self._log_begins = log.tell()
+        return log
 
     def _hold(self, process: psutil.Process, popen: subprocess.Popen[bytes] | None = None) -> None:
         # One that was adopted is not our child: its exit code goes to another.

@@ -32,7 +32,7 @@ import psycopg2
 import redis
 from psycopg2 import sql
 
-from deploy.child import KILL_TIMEOUT, Child, StartError, is_running, wait_until, write_private
+from deploy.child import KILL_TIMEOUT, Child, StartError, ensure_private, is_running, wait_until
 from deploy.folder import PRIVATE, make_folder
 from deploy.ports import ADDRESS, free_port, is_free
 from deploy.unprivileged import HERE, Credentials, User, copies_of
@@ -124,7 +124,7 @@ class _Embedded(Child, ABC):
         return port
 
     def _save_state(self, port: int) -> None:
-        write_private(self._state_file, json.dumps({"password": self._password, "port": port}))
+        ensure_private(self._state_file, json.dumps({"password": self._password, "port": port}))
 
     def _adopt(self, port: int) -> bool:
         """Hold a server that runs on this folder already; one that runs otherwise than it should is stopped."""
@@ -372,7 +372,7 @@ class EmbeddedValkey(_Embedded):
     def _prepare(self) -> None:
         self.data.mkdir(mode=PRIVATE, exist_ok=True)
         # In a file, for everybody sees a command line.
-        write_private(Path(self._marker()), f"requirepass {self._password}\n")
+        ensure_private(Path(self._marker()), f"requirepass {self._password}\n")
 
     def _command(self, port: int) -> list[str]:
         program = self._find_program()

@@ -23,6 +23,10 @@ from deploy.child import KILL_TIMEOUT, POLL, Child, StartError, is_running, wait
 _INTERVAL: Final = 0.1
 #: Seconds that count at the most between two looks.
 _LONGEST_LOOK: Final = 1.0
+#: Seconds of rest after an error of our own.
+_PAUSE_BROKEN: Final = 1.0
+#: Seconds until what could not be written is tried again.
+_WRITE_AGAIN: Final = 1.0
 #: psutil adds the boot time, which wobbles with the clock, to what the kernel knows exactly.
 _START_TIME_TOLERANCE: Final = 1.0
 #: Seconds that processes left by an earlier run have to stop by themselves.
@@ -95,6 +99,10 @@ class Supervisor:
         self._stages: list[list[_Watched]] = []
         self._signals = 0
         self._handlers: dict[signal.Signals, Any] = {}
+        #: What could not be written yet, and the files of which that was said.
+        self._unwritten: dict[Path, str] = {}
+        self._told_of: set[Path] = set()
+        self._write_again_at = 0.0
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -116,11 +124,12 @@ class Supervisor:
         # Counted and no more: the handler may interrupt anything.
         self._signals += 1
 
-    def start(self, *children: Child, timeout: float = 60.0) -> None:
-        """Start children side by side and wait until all are ready.
+    def start(self, *children: Child, remind: float = 60.0) -> None:
+        """Start children side by side and wait until all are ready, however long that takes.
 
-        Raises StartError where one with a check is not, Stopped where a signal came; leaving the context stops
-        what runs by then.
+        After a crash a database may have much to recover, and a machine that is busy is no reason to stop what runs:
+        one that is not ready is told of every `remind` seconds. What was ready before is looked after meanwhile.
+        Raises StartError where one ends, Stopped where a signal came; leaving the context stops what runs by then.
         """
         begun = time.monotonic()
         stage: list[_Watched] = []
@@ -131,27 +140,34 @@ class Supervisor:
             child.launch()
             stage.append(watched)
             self._write_records()
-        waiting = [watched.child for watched in stage]
+        waiting, told = list(stage), begun
         while waiting:
             self._raise_if_stopped()
-            for child in list(waiting):
-                if not child.alive():
-                    raise child.start_error()
-                if child.is_ready():
-                    self._say(child.progress(time.monotonic() - begun))
-                    waiting.remove(child)
-            if waiting and time.monotonic() - begun > timeout:
-                raise StartError(f"{waiting[0].name} was not ready within {timeout:g} s; its log: {waiting[0].log}")
+            for watched in list(waiting):
+                if not watched.child.alive():
+                    raise watched.child.start_error()
+                if watched.child.is_ready():
+                    self._say(watched.child.progress(time.monotonic() - begun))
+                    waiting.remove(watched)
+            if waiting and time.monotonic() - told > remind:
+                told = time.monotonic()
+                child = waiting[0].child
+                self._say(
+                    f"{child.name} is not ready after {told - begun:.0f} s, and is waited for; its log: {child.log}"
+                )
+            self._look_after_all(besides=waiting)
             time.sleep(POLL)
 
     def run(self, child: Child) -> None:
         """Run a child to its end. Raises StartError where it fails, Stopped where a signal came."""
         begun = time.monotonic()
         child.launch()
-        self._stages.append([_Watched(child)])
+        stage = [_Watched(child)]
+        self._stages.append(stage)
         self._write_records()
         while child.alive():
             self._raise_if_stopped()
+            self._look_after_all(besides=stage)
             time.sleep(POLL)
         self._stages.pop()
         self._write_records()
@@ -164,12 +180,22 @@ class Supervisor:
         deadline = None if seconds is None else time.monotonic() + seconds
         while deadline is None or time.monotonic() < deadline:
             self._raise_if_stopped()
-            # Where we were stopped ourselves, or could not run, our children may have been, too.
-            passed = min(time.monotonic() - self._looked_at, _LONGEST_LOOK)
-            self._looked_at = time.monotonic()
-            for watched in [each for stage in self._stages for each in stage]:
-                self._look_after(watched, passed)
+            self._look_after_all()
             time.sleep(_INTERVAL)
+
+    def _look_after_all(self, besides: Sequence[_Watched] = ()) -> None:
+        """Look after each child but some. Raises nothing: whatever it meets with, the others are looked after."""
+        # Where we were stopped ourselves, or could not run, our children may have been, too.
+        passed = min(time.monotonic() - self._looked_at, _LONGEST_LOOK)
+        self._looked_at = time.monotonic()
+        for watched in [each for stage in self._stages for each in stage if each not in besides]:
+            try:
+                self._look_after(watched, passed)
+            except Exception as error:
+                self._say(f"{watched.child.name} cannot be looked after ({type(error).__name__}: {error})")
+                time.sleep(_PAUSE_BROKEN)
+        if self._unwritten and time.monotonic() >= self._write_again_at:
+            self._write_all()
 
     def _raise_if_stopped(self) -> None:
         if self._signals:
@@ -189,7 +215,7 @@ class Supervisor:
             watched.begin()
             try:
                 child.launch()
-            except StartError as error:
+            except (StartError, OSError, psutil.Error) as error:
                 self._put_off(watched, f"did not start again ({error})")
             self._write_records()
 
@@ -209,6 +235,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop everything, the last stage first. A second signal kills what is left at once."""
+        self._unwritten.clear()
         while self._stages:
             self._stop_stage([watched.child for watched in self._stages.pop()])
         self._write_records()
@@ -234,7 +261,28 @@ class Supervisor:
 
     def _write_records(self) -> None:
         records = [watched.child.record() for stage in self._stages for watched in stage]
-        write_private(self._records, json.dumps([record for record in records if record], indent=1))
+        self.write(self._records, json.dumps([record for record in records if record], indent=1))
+
+    def write(self, file: Path, text: str) -> None:
+        """Write a private file, as soon as that is possible: at once, or while `watch` runs. Raises nothing.
+
+        A full disk is no reason to stop what runs.
+        """
+        self._unwritten[file] = text
+        self._write_all()
+
+    def _write_all(self) -> None:
+        for file, text in list(self._unwritten.items()):
+            try:
+                write_private(file, text)
+            except OSError as error:
+                if file not in self._told_of:
+                    self._say(f"{file} cannot be written ({error.strerror}), which is tried again")
+                self._told_of.add(file)
+            else:
+                del self._unwritten[file]
+                self._told_of.discard(file)
+        self._write_again_at = time.monotonic() + _WRITE_AGAIN
 
 
 def stop_left_over(records: Path, say: Callable[[str], None], *, keep: frozenset[str] = frozenset()) -> None:

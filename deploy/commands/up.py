@@ -33,7 +33,6 @@ _FLOWER_PORT: Final = 5555
 #: How many ports above a default one are tried where that is taken.
 _NEXT_PORTS: Final = 50
 _DATABASE: Final = "notifier"
-_READY_TIMEOUT: Final = 60.0
 
 #: Settings that are a credential or have one in them, and the processes that need them.
 _BROKER_ALONE: Final = frozenset({"REDIS_URL", "BROKER_URL", "NOTIFIER_SENTINEL_PASSWORD"})
@@ -125,7 +124,7 @@ def up(data_dir: Path, port: int | None, flower_port: int | None, flower: bool, 
         folder = make_folder(options.data_dir)
         with _locked(folder):
             _Stack(folder, options).run()
-    except (StartError, SettingsError, OSError) as error:
+    except (StartError, SettingsError, OSError, psycopg2.Error) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -162,8 +161,8 @@ class _Stack:
                 # All processes here are of one release, which reads them encrypted too.
                 if _has_open_keys(environment["DATABASE_URL"]):
                     supervisor.run(self._child("rekey", "rekey", environment=environment))
-                supervisor.start(*self._processes(environment), timeout=_READY_TIMEOUT)
-                self._announce(environment)
+                supervisor.start(*self._processes(environment))
+                self._announce(environment, supervisor)
                 if self._options.demo:
                     harmless = read_settings(environment).sandbox or environment["NOTIFIER_EMAIL"].startswith("outbox:")
                     demo.show(f"http://{ADDRESS}:{self._port}", supervisor.watch, email=harmless)
@@ -171,7 +170,8 @@ class _Stack:
             except Stopped:
                 _say("Stopping; Ctrl-C again kills at once.")
             finally:
-                self._stack_file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self._stack_file.unlink(missing_ok=True)
         _say("Stopped.")
 
     def _choose_ports(self) -> None:
@@ -258,7 +258,7 @@ class _Stack:
             where = ("--port", str(self._flower_port), "--address", ADDRESS)
             yield self._child("flower", "flower", *where, environment=environment)
 
-    def _announce(self, environment: Mapping[str, str]) -> None:
+    def _announce(self, environment: Mapping[str, str], supervisor: Supervisor) -> None:
         api = f"http://{ADDRESS}:{self._port}"
         addresses = {"api": f"{api}/api/v1", "docs": f"{api}/docs"}
         if self._options.flower:
@@ -269,7 +269,7 @@ class _Stack:
         ports = {"api": self._port, **self._metrics_ports}
         metrics = {name: f"http://{ADDRESS}:{port}/metrics" for name, port in ports.items()}
         stack = {"pid": os.getpid(), "environment": ours, "addresses": addresses, "metrics": metrics}
-        write_private(self._stack_file, json.dumps(stack, indent=1))
+        supervisor.write(self._stack_file, json.dumps(stack, indent=1))
         _say("\nNotifier is up. Ctrl-C stops it.")
         for name, address in {**addresses, "metrics": metrics["exporter"], "data": str(self._folder)}.items():
             _say(f"  {name:<7} {address}")
@@ -304,9 +304,9 @@ def _locked(folder: Path) -> Iterator[None]:
             raise StartError(
                 f"a stack runs on {folder} already (pid {pid}): stop it, or choose another --data-dir"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with contextlib.suppress(OSError):  # the number is for people; on a full disk the lock holds without it
+            file.truncate(0)
+            os.write(file.fileno(), str(os.getpid()).encode())  # nothing of it is left over to be written at the end
         yield
 
 

@@ -1,8 +1,11 @@
 """The supervisor over real processes: order, crashes, the end, and what a killed one leaves behind."""
 
+import contextlib
+import errno
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.child import Child, StartError, is_running, wait_until
+from deploy.child import Child, StartError, is_running, wait_until, write_private
 from deploy.supervisor import Supervisor, stop_left_over
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -306,16 +309,93 @@ def test_a_child_that_fails_at_its_start_is_named_with_its_output(tmp_path: Path
     assert not first.alive()
 
 
-def test_a_child_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
+def test_a_child_on_its_own_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
     slow = child(tmp_path, "slow", "import time; time.sleep(60)", ready=lambda: False)
     with pytest.raises(StartError, match=r"^slow was not ready within 0\.2 s; its log: "):
         slow.start(timeout=0.2)
     assert not slow.alive()
-    supervisor = Supervisor(tmp_path / "children.json", lambda _: None)
-    with pytest.raises(StartError, match=r"^slow was not ready within 0\.2 s; its log: "):
-        supervisor.start(slow, timeout=0.2)
+
+
+def test_a_slow_start_is_told_of_and_waited_for(tmp_path: Path) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(tmp_path / "children.json", said.append, pause=0.05)
+    quick = child(tmp_path, "quick", "import time; time.sleep(60)")
+    supervisor.start(quick)
+
+    def reminded() -> bool:
+        """Ready once it was told of twice, and once what was ready before runs again after a crash meanwhile."""
+        if quick.pid == first and sum("slow is not ready" in line for line in said):
+            quick.kill()
+        return sum("slow is not ready" in line for line in said) > 1 and quick.pid != first and quick.alive()
+
+    first = quick.pid or 0
+    slow = child(tmp_path, "slow", "import time; time.sleep(60)", ready=reminded)
+    supervisor.start(slow, remind=0.2)
+    assert slow.alive()
+    assert f"slow is not ready after 0 s, and is waited for; its log: {slow.log}" in said
+    assert f"quick was ended by SIGKILL; again in 0.05 s; its log: {quick.log}" in said
+    assert re.fullmatch(r"slow … [\d.]+ s", said[-1])
     supervisor.stop()
-    assert not slow.alive()
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Nothing can be written to files, as on a full disk: by a limit of this process, to which root is held as well."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    records, more = tmp_path / "children.json", tmp_path / "stack.json"
+    supervisor = Supervisor(records, said.append, pause=0.05)
+    crashing = child(tmp_path, "crashing", "import time; time.sleep(60)")
+    with full_disk():
+        supervisor.start(crashing)
+        supervisor.write(more, "{}")
+        for _ in range(2):
+            first = crashing.pid
+            crashing.kill()
+            deadline = time.monotonic() + 10
+            while (crashing.pid == first or not crashing.alive()) and time.monotonic() < deadline:
+                supervisor.watch(0.05)
+    assert crashing.alive()
+    assert [file.name for file in tmp_path.iterdir()] == ["logs"]
+    reason = os.strerror(errno.EFBIG)
+    # Once of each file, however often it is tried.
+    assert [line for line in said if "written" in line] == [
+        f"{records} cannot be written ({reason}), which is tried again",
+        f"{more} cannot be written ({reason}), which is tried again",
+    ]
+    deadline = time.monotonic() + 10
+    while not more.exists() and time.monotonic() < deadline:
+        supervisor.watch(0.1)
+    assert recorded(tmp_path) == {"crashing": crashing.pid}
+    assert more.read_text() == "{}"
+    supervisor.stop()
+    assert recorded(tmp_path) == {}
+
+
+def test_a_log_that_cannot_be_opened_stops_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()  # which nobody can write, root neither
+    alone = Child("alone", [sys.executable, "-c", "print('said')"], log=log)
+    alone.launch()
+    assert wait_until(lambda: not alone.alive(), 10)
+    assert (alone.exit_code, alone.output()) == (0, "")
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    write_private(file, "old")
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        write_private(file, "new")
+    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+    assert file.read_text() == "old"
 
 
 def test_a_command_runs_to_its_end(tmp_path: Path) -> None:
