@@ -24,6 +24,8 @@ from notifier.retries import RetryPolicy
 
 #: A notification whose worker died this often is dead: it may well be what kills them.
 MAX_LOST: Final = 5
+#: Once its workers died this often, its next send decides: of those only one is under way in a queue.
+LAST_CHANCE: Final = MAX_LOST - 1
 #: An event that was handed over this often without being fanned out is dead.
 MAX_HANDOVERS: Final = 5
 
@@ -54,10 +56,20 @@ _QUEUE: Final = text(f"""
         tries = greatest(least(tries, :most), 0), due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids)
 """)
-_LOST: Final = text("""
+# To count a lost worker and to take its row back is one act: a row that stayed `sending` would be counted again.
+_TAKE_BACK: Final = text(f"""
     UPDATE notifications SET lost = least(lost, 2147483646) + 1,
-        attempts = least(attempts, 2147483646) + CASE WHEN id = ANY(:unrecorded) THEN 1 ELSE 0 END
+        attempts = least(attempts, 2147483646) + CASE WHEN id = ANY(:unrecorded) THEN 1 ELSE 0 END,
+        status = CASE WHEN id = ANY(:dead) THEN status ELSE '{Status.QUEUED}' END, due_at = now()
     WHERE id = ANY(:ids)
+""")
+# As far ahead as leases may go: next year's reminders are not looked at.
+_LAST_CHANCES_OUT: Final = text(f"""
+    SELECT EXISTS (
+        SELECT FROM notifications WHERE queue = :queue AND lost >= {LAST_CHANCE}
+            AND due_at > now() AND due_at < now() + interval '1 hour'
+            AND status IN ('{Status.QUEUED}', '{Status.SENDING}')
+    )
 """)
 _DUE_EVENTS: Final = text("""
     SELECT id, handovers FROM events WHERE due_at <= now() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -84,7 +96,7 @@ def hand_over(
         due = connection.execute(_DUE, {"queue": queue, "limit": BATCH, "spare_sending": spare_sending}).all()
         lost = [row for row in due if row.status == Status.SENDING]
         dead = _take_back(connection, lost, policy)
-        alive = [row for row in due if row.id not in dead]
+        alive = _but_one_last_chance(connection, queue, [row for row in due if row.id not in dead])
         messages = list(islice(_messages(queue, alive, policy.max_retries), room))
         _put_in_queue(connection, _QUEUE, messages, lease, most=policy.max_retries)
     metrics.LOST_ROWS.labels(queue).inc(len(lost))
@@ -110,7 +122,7 @@ def _messages(queue: str, due: Sequence[Row[Any]], most: int) -> Iterator[Handov
     def tries(row: Row[Any]) -> int:
         return max(0, min(int(row.tries), most))
 
-    suspects = {row.id for row in due if row.lost or row.status == Status.SENDING}
+    suspects = {row.id for row in due if _workers_lost_by(row)}
     others = sorted((row for row in due if row.id not in suspects), key=tries)
     for number, group in groupby(others, key=tries):
         rows = list(group)
@@ -118,25 +130,52 @@ def _messages(queue: str, due: Sequence[Row[Any]], most: int) -> Iterator[Handov
     yield from (Handover(queue, [row.id], tries(row), row.due_at) for row in due if row.id in suspects)
 
 
+def _but_one_last_chance(connection: Connection, queue: str, due: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Leave out rows that have their last chance, but for one of them where none is under way.
+
+    What is in flight together dies together, and a worker that dies is held against each row: the last time it is held
+    against that one alone.
+    """
+    last = [row for row in due if _workers_lost_by(row) >= LAST_CHANCE]
+    if not last:
+        return list(due)
+    is_free = not connection.scalar(_LAST_CHANCES_OUT, {"queue": queue})
+    waiting = {row.id for row in (last[1:] if is_free else last)}
+    return [row for row in due if row.id not in waiting]
+
+
+def _workers_lost_by(row: Row[Any]) -> int:
+    """Return how many workers died while they held a due row, with the one from which it is being taken back."""
+    return int(row.lost) + int(row.status == Status.SENDING)
+
+
 def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPolicy) -> set[UUID]:
-    """Take rows back from workers that are gone; returns those that are dead now."""
+    """Take rows back from workers that are gone, all whatever room there is; returns those that are dead now."""
     if not held:
         return set()
     unrecorded = record_lost(connection, [Held(row.id, row.claims, row.attempts) for row in held])
-    connection.execute(_LOST, {"ids": sorted(row.id for row in held), "unrecorded": sorted(unrecorded)})
+    deaths = _deaths(connection, held, policy)
+    dead = {death.id for death in deaths}
+    values = {"ids": sorted(row.id for row in held), "unrecorded": sorted(unrecorded), "dead": sorted(dead)}
+    connection.execute(_TAKE_BACK, values)
+    bury(connection, deaths)
+    return dead
+
+
+def _deaths(connection: Connection, held: Sequence[Row[Any]], policy: RetryPolicy) -> list[Death]:
+    """Of rows whose workers are gone, those that are not to be tried again."""
     wary = [Held(row.id, row.claims, row.attempts) for row in held if row.on_ambiguous == OnAmbiguous.HOLD]
     ambiguous = may_be_out(connection, wary)
     deaths = []
     for row in held:
         if row.id in ambiguous:
             deaths.append(Death(row.id, row.claims, AMBIGUOUS, "worker lost: it may have been sent"))
-        elif row.lost + 1 >= MAX_LOST:
+        elif _workers_lost_by(row) >= MAX_LOST:
             deaths.append(Death(row.id, row.claims, WORKER_LOST, "its worker died again and again"))
         elif row.tries > policy.max_retries:
             # The worker recorded the last attempt and died before it could say that it was the last.
             deaths.append(Death(row.id, row.claims, RETRIES_EXHAUSTED, "worker lost after the last attempt"))
-    bury(connection, deaths)
-    return {death.id for death in deaths}
+    return deaths
 
 
 def _hand_over_events(connection: Connection, room: int, lease: float) -> list[Handover]:

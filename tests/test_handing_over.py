@@ -1,0 +1,123 @@
+"""Handing over by the clock, against rows of our own: what it counts, what it takes back, and what it buries."""
+
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from notifier.handover import MAX_LOST, Handover, hand_over
+from notifier.ids import new_id
+from notifier.retries import RetryPolicy
+from tests.running import wait_for
+
+POLICY = RetryPolicy(1, 1, 3)
+#: The messages for which a queue has room, and rows of which there are many more.
+ROOM = 7
+MANY = 60
+
+
+class Rows:
+    """Notifications in one queue."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def sql(self, statement: str, **values: object) -> list[tuple[Any, ...]]:
+        """Execute a statement; returns its rows, if any."""
+        with self._engine.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def write(self, count: int, status: str, *, lost: int = 0) -> list[UUID]:
+        """Write rows that have been due for a minute."""
+        ids = [new_id() for _ in range(count)]
+        self.sql(
+            """
+            INSERT INTO notifications (id, source, recipient, channel, critical, priority, queue, status, due_at,
+                claims, attempts, lost, created_at)
+            SELECT id, 'test', 'ada@example.com', 'email', false, 'normal', 'email', :status,
+                now() - interval '1 minute', 1, 0, :lost, now()
+            FROM unnest(CAST(:ids AS uuid[])) AS made(id)
+            """,
+            **{"ids": ids, "status": status, "lost": lost},
+        )
+        return ids
+
+    def tick(self, room: int = ROOM, lease: float = 60) -> list[Handover]:
+        """Hand over what is due."""
+        return hand_over(self._engine, "email", room, lease, POLICY)
+
+    def claim(self, ids: list[UUID]) -> None:
+        """Claim rows, as a worker does that dies at once; its lease is over."""
+        statement = """
+            UPDATE notifications SET status = 'sending', claims = claims + 1, due_at = now() - interval '1 second'
+            WHERE id = ANY(:ids)
+        """
+        self.sql(statement, ids=ids)
+
+    def found(self) -> list[tuple[Any, ...]]:
+        """Return status, lost workers, and how many rows have them."""
+        return self.sql("SELECT status, lost, count(*) FROM notifications GROUP BY 1, 2 ORDER BY 1, 2")
+
+
+@pytest.fixture
+def rows(engine: Engine) -> Rows:
+    """The queue, once Postgres is old enough for anybody to be taken for dead."""
+    old = text("SELECT pg_postmaster_start_time() < now() - interval '5 seconds'")
+
+    def is_old() -> bool:
+        with engine.connect() as connection:
+            return bool(connection.scalar(old))
+
+    wait_for(is_old)
+    return Rows(engine)
+
+
+def test_a_crash_counts_once_however_little_room_there_is(rows: Rows) -> None:
+    rows.write(MANY, "sending")
+    handed: list[UUID] = []
+    for _ in range(2 * MAX_LOST):
+        handed += [row_id for message in rows.tick() for row_id in message.ids]
+    assert rows.found() == [("queued", 1, MANY)]
+    assert len(handed) == len(set(handed)) == MANY
+    assert rows.sql("SELECT DISTINCT attempts FROM notifications") == [(1,)]
+    assert rows.sql("SELECT count(*) FROM attempts") == [(MANY,)]
+
+
+def test_what_is_taken_back_goes_alone(rows: Rows) -> None:
+    suspects = rows.write(3, "sending")
+    others = rows.write(MANY, "queued")
+    messages = [message.ids for message in rows.tick()]
+    assert sorted(messages[0]) == others
+    assert sorted(messages[1:]) == [[row_id] for row_id in suspects]
+
+
+def test_what_dies_together_is_buried_one_at_a_time_and_the_innocent_are_not(rows: Rows) -> None:
+    rows.write(3, "sending", lost=MAX_LOST - 2)
+    buried: list[UUID] = []
+    for number in range(3):
+        [message] = rows.tick()
+        assert rows.tick() == [], "only one of them is under way"
+        [row_id] = message.ids
+        if number == 1:
+            rows.sql("UPDATE notifications SET status = 'sent', due_at = NULL WHERE id = :id", id=row_id)
+        else:
+            rows.claim(message.ids)
+            buried.append(row_id)
+    assert rows.tick() == []
+    dead = "SELECT notification_id FROM dead_letters WHERE reason = 'worker_lost' ORDER BY 1"
+    assert rows.sql(dead) == [(row_id,) for row_id in sorted(buried)]
+    assert rows.found() == [("failed", MAX_LOST, 2), ("sent", MAX_LOST - 1, 1)]
+
+
+def test_one_crash_buries_one_row_at_most(rows: Rows) -> None:
+    rows.write(ROOM, "queued")
+    dead = [0]
+    for _ in range(4 * MAX_LOST):
+        rows.claim([row_id for message in rows.tick() for row_id in message.ids])
+        dead += [sum(count for status, _, count in rows.found() if status == "failed")]
+    assert dead[MAX_LOST] == 0
+    assert dead[-1] == ROOM, "all of them kill their workers"
+    assert all(later - earlier <= 1 for earlier, later in pairwise(dead))
