@@ -14,6 +14,8 @@ from tests.chaos.receivers import Arrival
 from tests.chaos.system import signal_group
 from tests.running import wait_for
 
+#: A worker is up again within so many seconds, on a machine that is busy with breaking it.
+_START: Final = 10.0
 #: What only fan-out sends to Postgres.
 _FAN_OUT: Final = b"UPDATE events SET status = 'processed'"
 #: What only intake sends.
@@ -33,13 +35,13 @@ def _back(spell: Spell, name: str, before: int) -> None:
     wait_for(lambda: spell.system.processes().get(name) and spell.system.pid(name) != before, 60, f"{name} again")
 
 
-@fault("kill-worker", seconds=0, short=0, doubles=True)
+@fault("kill-worker", seconds=0, short=0, doubles=True, resumes=_START)
 def kill_worker(spell: Spell) -> None:
     """SIGKILL of the worker that sends, wherever it is."""
     _kill(spell, "worker-fresh")
 
 
-@fault("kill-worker-sending", seconds=0, doubles=True)
+@fault("kill-worker-sending", seconds=0, doubles=True, resumes=_START)
 def kill_worker_sending(spell: Spell) -> None:
     """SIGKILL of the worker the moment a receiver has answered: sent, and not recorded."""
     pid = spell.system.pid("worker-fresh")
@@ -57,25 +59,25 @@ def kill_worker_sending(spell: Spell) -> None:
     _back(spell, "worker-fresh", pid)
 
 
-@fault("kill-worker-retry", seconds=0, doubles=True)
+@fault("kill-worker-retry", seconds=0, doubles=True, resumes=_START)
 def kill_retry(spell: Spell) -> None:
     """SIGKILL of the worker that retries."""
     _kill(spell, "worker-retry")
 
 
-@fault("kill-clock", seconds=0, doubles=True)
+@fault("kill-clock", seconds=0, doubles=True, resumes=_START)
 def kill_clock(spell: Spell) -> None:
     """SIGKILL of the worker that does the clock's work."""
     _kill(spell, "worker-clock")
 
 
-@fault("kill-api", seconds=0, short=0)
+@fault("kill-api", seconds=0, short=0, resumes=_START)
 def kill_api(spell: Spell) -> None:
     """SIGKILL of the API the moment it has sent a group to Postgres."""
     _kill_when_sent(spell, "api", _INTAKE)
 
 
-@fault("kill-fan-out", seconds=0, doubles=True)
+@fault("kill-fan-out", seconds=0, doubles=True, resumes=_START)
 def kill_fan_out(spell: Spell) -> None:
     """SIGKILL of the worker in the middle of a fan-out."""
     _kill_when_sent(spell, "worker-fresh", _FAN_OUT)
@@ -118,7 +120,7 @@ def kill_supervisor(spell: Spell) -> None:
     spell.system.wait_until_ready()
 
 
-@fault("kill-everything", seconds=0, doubles=True, mixes=False)
+@fault("kill-everything", seconds=0, doubles=True, mixes=False, resumes=_START)
 def kill_everything(spell: Spell) -> None:
     """SIGKILL of the supervisor and all that it started, as a host does that goes down."""
     processes = spell.system.processes()
@@ -171,7 +173,7 @@ def workers_away(spell: Spell) -> None:
     os.kill(up, signal.SIGCONT)
 
 
-@fault("rolling-restart", seconds=0, resumes=5.0, mixes=False)
+@fault("rolling-restart", seconds=0, resumes=_START, mixes=False)
 def rolling_restart(spell: Spell) -> None:
     """SIGTERM of each process in turn, each when the one before is back."""
     for name in ("worker-fresh", "worker-retry", "worker-clock", "beat", "api"):

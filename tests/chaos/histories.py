@@ -31,6 +31,12 @@ def dead_letters_since(system: System, since: float) -> int:
     )
 
 
+def tuples(system: System) -> dict[str, tuple[int, int]]:
+    """Return the live and the dead tuples of each table with over a thousand dead ones, as Postgres counts them."""
+    rows = system.sql("SELECT relname, n_live_tup, n_dead_tup FROM pg_stat_user_tables WHERE n_dead_tup > 1000")
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
 def ambiguous_since(system: System, since: float) -> set[str]:
     """Return the notifications made since a Unix time that have an ambiguous attempt."""
     rows = system.sql(

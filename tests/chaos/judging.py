@@ -11,8 +11,8 @@ from typing import Final
 from tests.chaos.load import Posted
 from tests.chaos.receivers import Arrival
 
-#: Seconds within which every answer must come.
-LONGEST_ANSWER: Final = 10.0
+#: Seconds within which every answer must come: ten, and what a busy caller needs to see it.
+LONGEST_ANSWER: Final = 10.5
 #: A result may be unrecorded for so many seconds before its worker is killed: it records every 100 ms, or, on a machine
 #: that is busy, when it comes to it.
 UNRECORDED: Final = 3.0

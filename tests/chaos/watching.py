@@ -42,7 +42,7 @@ class Watch:
         while not self._stop.wait(_INTERVAL):
             for path in ("/ready", "/health"):
                 began = time.monotonic()
-                with contextlib.suppress(requests.ConnectionError):  # the API may have been killed: callers tell
+                with contextlib.suppress(requests.RequestException):  # the API may have been killed: callers tell
                     try:
                         requests.get(self._system.url(path), timeout=PATIENCE)
                     finally:
