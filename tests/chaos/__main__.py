@@ -6,16 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-# Each module registers its faults, and that is the order of the report.
-from tests.chaos import (
-    faults_of_postgres,  # noqa: F401 - registers
-    faults_of_processes,  # noqa: F401 - registers
-    faults_of_providers,  # noqa: F401 - registers
-    faults_of_redis,  # noqa: F401 - registers
-    mixed,  # noqa: F401 - registers
-    report,
-)
-from tests.chaos.faults import FAULTS, NotHere
+from tests.chaos import report
+from tests.chaos.every_fault import FAULTS
+from tests.chaos.faults import NotHere
 from tests.chaos.judging import Outcome
 from tests.chaos.running import Runner, chosen, not_run
 
@@ -26,6 +19,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--load", choices=["steady", "backlog", "both"], help="[both; short: steady]")
     parser.add_argument("--seed", type=int, default=None, help="the seed of all that is drawn [one is drawn]")
     parser.add_argument("--short", action="store_true", help="a few short faults, within five minutes")
+    parser.add_argument("--seconds", type=float, help="how long each fault lasts [as long as it says]")
     parser.add_argument("--report", type=Path, default=Path("build/chaos"), help="the report's folder [build/chaos]")
     parser.add_argument("--list", action="store_true", help="list the faults, and run none")
     return parser.parse_args()
@@ -44,7 +38,7 @@ def main() -> int:
     loads = ["steady", "backlog"] if wanted == "both" else [wanted]
     print(f"Seed {seed}: {len(names)} faults, under {' and '.join(loads)} load.", flush=True)
     outcomes: list[Outcome] = []
-    runner = Runner(seed, short=arguments.short, logs=arguments.report / "logs")
+    runner = Runner(seed, short=arguments.short, seconds=arguments.seconds, logs=arguments.report / "logs")
     began = time.monotonic()
     print(report.HEAD, flush=True)
     try:

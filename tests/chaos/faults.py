@@ -1,9 +1,11 @@
 """The register of faults, and what all of them have in common."""
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from tests.chaos.judging import Promise
@@ -35,6 +37,20 @@ class Spell:
             time.sleep(interval)
 
 
+@contextlib.contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Fill the disk that a folder is on, and make room in the end."""
+    ballast = folder / "ballast"
+    for _ in range(2):  # what others gave back meanwhile too
+        with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 4096)
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
 class NotHere(Exception):
     """This machine lacks what the fault needs; the message says what."""
 
@@ -50,8 +66,8 @@ class Fault:
     #: Seconds that it lasts, and in the short form; None where the short form leaves it out.
     seconds: float
     short: float | None
-    #: Whether it needs a system of its own, and how that is made.
-    own_system: bool = False
+    #: The folder of the system that must be a small disk of its own (`data` or `cluster`), if one must.
+    disk: str | None = None
     #: Whether a mix may contain it.
     mixes: bool = True
 
@@ -66,7 +82,7 @@ def fault(
     short: float | None = None,
     doubles: bool = False,
     resumes: float = 5.0,
-    own_system: bool = False,
+    disk: str | None = None,
     mixes: bool = True,
 ) -> Callable[[Callable[[Spell], None]], Callable[[Spell], None]]:
     """Register a function that brings a fault about, lets it last, and ends it. Its docstring says what it is."""
@@ -74,9 +90,7 @@ def fault(
     def register(bring_about: Callable[[Spell], None]) -> Callable[[Spell], None]:
         what = (bring_about.__doc__ or "").strip().splitlines()[0]
         promise = Promise(doubles=doubles, resumes=resumes)
-        FAULTS[name] = Fault(
-            name, what, bring_about, promise, seconds, short, own_system=own_system, mixes=mixes and not own_system
-        )
+        FAULTS[name] = Fault(name, what, bring_about, promise, seconds, short, disk=disk, mixes=mixes and not disk)
         return bring_about
 
     return register

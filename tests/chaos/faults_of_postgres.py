@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Final
 
 import psutil
@@ -12,7 +11,7 @@ import psycopg2
 from sqlalchemy import text
 
 from notifier import migrations
-from tests.chaos.faults import NotHere, Spell, fault
+from tests.chaos.faults import Spell, fault, full
 from tests.conftest import engine_of, owner_url
 from tests.running import wait_for
 
@@ -190,19 +189,11 @@ def _with_patience(spell: Spell, statement: str) -> None:
     wait_for(done, 60, statement)
 
 
-@fault("postgres-disk-full", seconds=10, own_system=True)
+@fault("postgres-disk-full", seconds=10, disk="cluster")
 def disk_full(spell: Spell) -> None:
-    """The disk of Postgres is full; it stops, and is started again when there is room."""
-    folder = spell.system.postgres.folder
-    if not os.path.ismount(folder):
-        raise NotHere("a small disk of its own needs root, to mount a tmpfs")
-    ballast = Path(folder) / "ballast"
-    with ballast.open("wb") as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"\0" * 65536)
-            file.flush()
-    spell.wait()
-    ballast.unlink()
+    """The disk of Postgres is full; where that ends it, it is started again when there is room."""
+    with full(spell.system.cluster):
+        spell.wait()
     # Without room for its log it ends; whoever operates it starts it again.
     if not spell.system.postgres.alive():
         spell.system.postgres.start()

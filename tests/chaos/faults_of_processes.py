@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.faults import NotHere, Spell, fault
+from tests.chaos.faults import NotHere, Spell, fault, full
 from tests.chaos.receivers import Arrival
 from tests.chaos.system import signal_group
 from tests.running import wait_for
@@ -181,6 +181,17 @@ def rolling_restart(spell: Spell) -> None:
         os.kill(pid, signal.SIGTERM)
         _back(spell, name, pid)
         spell.wait(3)
+
+
+@fault("disk-full", seconds=10, disk="data", doubles=True, resumes=_START)
+def disk_full(spell: Spell) -> None:
+    """The disk that the supervisor and all processes write their logs to is full, and a worker is killed meanwhile."""
+    with full(spell.system.data):
+        pid = spell.system.pid("worker-fresh")
+        spell.kills.append(time.time())
+        signal_group(pid, signal.SIGKILL)
+        spell.wait()
+    _back(spell, "worker-fresh", pid)
 
 
 _SKEW: Final = r"""

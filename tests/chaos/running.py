@@ -34,10 +34,11 @@ _DISK: Final = "256m"
 class Runner:
     """Runs faults on one system after the other: one on which something went wrong is used no more."""
 
-    def __init__(self, seed: int, *, short: bool, logs: Path) -> None:
-        """`logs`: where the logs of systems are kept on which something went wrong."""
+    def __init__(self, seed: int, *, short: bool, seconds: float | None, logs: Path) -> None:
+        """`seconds`: how long faults last, if not as long as they say; `logs`: where the logs of failures are kept."""
         self._seed = seed
         self._short = short
+        self._seconds = seconds
         self._logs = logs
         self._stack = contextlib.ExitStack()
         self._system: System | None = None
@@ -68,14 +69,12 @@ class Runner:
 
     @contextlib.contextmanager
     def _own_system(self, fault: Fault, rng: random.Random) -> Iterator[System]:
-        if fault.own_system:
+        if fault.disk:
             self.close()
-            with (
-                temporary_folder() as folder,
-                _small_disk(folder / "disk") as disk,
-                System(folder, rng, postgres_folder=disk) as own,
-            ):
-                yield own
+            with temporary_folder() as folder:
+                own = System(folder, rng)
+                with _small_disk(getattr(own, fault.disk)), own:
+                    yield own
             return
         if self._system is None:
             folder = self._stack.enter_context(temporary_folder())
@@ -83,8 +82,8 @@ class Runner:
         yield self._system
 
     def _scenario(self, system: System, fault: Fault, rng: random.Random, outcome: Outcome) -> None:
-        seconds = fault.short if self._short and fault.short is not None else fault.seconds
-        spell = Spell(system, rng, seconds)
+        lasts = fault.short if self._short and fault.short is not None else fault.seconds
+        spell = Spell(system, rng, lasts if self._seconds is None else self._seconds)
         first, respawned = system.number, system.respawns
         arrived = len(system.arrivals.all)
         started = time.time()
@@ -133,7 +132,7 @@ def _seconds_until_drained(system: System, since: float) -> float | None:
 
 
 @contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
+def _small_disk(folder: Path) -> Iterator[None]:
     """A file system of its own, of some hundred megabytes. Raises NotHere where this process may not make one."""
     folder.mkdir(mode=0o711)
     command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK},mode=0711", "none", str(folder)]
@@ -144,7 +143,7 @@ def _small_disk(folder: Path) -> Iterator[Path]:
     if not made:
         raise NotHere("a small disk of its own needs root and mount")
     try:
-        yield folder
+        yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
 

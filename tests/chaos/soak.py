@@ -16,14 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.chaos import (
-    faults_of_postgres,  # noqa: F401 - registers
-    faults_of_processes,  # noqa: F401 - registers
-    faults_of_providers,  # noqa: F401 - registers
-    faults_of_redis,  # noqa: F401 - registers
-    histories,
-)
-from tests.chaos.faults import FAULTS, Fault, Spell
+from tests.chaos import histories
+from tests.chaos.every_fault import FAULTS
+from tests.chaos.faults import Fault, Spell
 from tests.chaos.judging import doubled, lost_events
 from tests.chaos.load import Load
 from tests.chaos.system import System, temporary_folder, until

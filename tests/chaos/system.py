@@ -45,9 +45,10 @@ _SETTINGS: Final = {
 class System:
     """All of it. Faults take hold of its parts."""
 
-    def __init__(self, folder: Path, rng: random.Random, *, postgres_folder: Path | None = None) -> None:
-        """`postgres_folder`: where the cluster is, if elsewhere."""
+    def __init__(self, folder: Path, rng: random.Random) -> None:
         self.folder = folder
+        #: The data folder of `up`, and that of Postgres.
+        self.data, self.cluster = folder / "data", folder / "servers"
         self.rng = rng
         self.port = free_port()
         self.arrivals = Arrivals()
@@ -57,7 +58,6 @@ class System:
         self._known: dict[str, int] = {}
         self._more: list[Child] = []
         self._stack = contextlib.ExitStack()
-        self._postgres_folder = postgres_folder or folder / "servers"
 
     def __enter__(self) -> Self:
         try:
@@ -90,8 +90,8 @@ class System:
         self.subscribe()
 
     def _start_servers(self) -> None:
-        self._postgres_folder.mkdir(exist_ok=True)
-        self.postgres = EmbeddedPostgres(self._postgres_folder, settings={"fsync": "off", "max_wal_size": "256MB"})
+        self.cluster.mkdir(exist_ok=True)
+        self.postgres = EmbeddedPostgres(self.cluster, settings={"fsync": "off", "max_wal_size": "256MB"})
         self._stack.callback(self.postgres.stop)
         self.postgres.start()
         self.postgres.create_database(_DATABASE)
@@ -120,8 +120,7 @@ class System:
         }
 
     def _up(self) -> Child:
-        data = self.folder / "data"
-        command = ("up", "--no-flower", "--port", str(self.port), "--data-dir", str(data))
+        command = ("up", "--no-flower", "--port", str(self.port), "--data-dir", str(self.data))
         return Child(
             "up",
             [sys.executable, ROOT / "manage.py", *command],
@@ -144,7 +143,7 @@ class System:
     def beside(self, name: str, *arguments: str, settings: dict[str, str] | None = None) -> Child:
         """A further process of the same system, not started, as another machine would have it."""
         # What `up` has made of its settings.
-        file = self.folder / "data" / STACK_FILE
+        file = self.data / STACK_FILE
         wait_for(file.exists, 60, "a stack that is up")
         stack = json.loads(file.read_text())["environment"]
         environment = {**self.environment, **stack, **(settings or {}), "NOTIFIER_DATA_DIR": os.devnull}
@@ -201,7 +200,7 @@ class System:
     def processes(self) -> dict[str, psutil.Process]:
         """The supervisor's children that run, by their names, and the second beat."""
         try:
-            records = json.loads((self.folder / "data" / "children.json").read_text())
+            records = json.loads((self.data / "children.json").read_text())
         except (OSError, ValueError):
             records = []
         found: dict[str, psutil.Process] = {}
@@ -224,7 +223,7 @@ class System:
 
     def logs(self) -> Iterator[Path]:
         """All logs."""
-        yield from sorted([*self.folder.glob("*.log"), *(self.folder / "data" / "logs").glob("*.log")])
+        yield from sorted([*self.folder.glob("*.log"), *(self.data / "logs").glob("*.log")])
 
     def is_drained(self) -> bool:
         """Whether nothing waits any more."""
