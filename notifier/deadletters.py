@@ -36,6 +36,8 @@ AMBIGUOUS: Final = "ambiguous"
 BOUNCED: Final = "bounced"
 #: Why an event is dead.
 FAN_OUT_FAILED: Final = "fan_out_failed"
+#: The error of an event whose fan-out never said why.
+_FAN_OUT_LOST: Final = "its worker died again and again"
 _REASONS: Final = (RETRIES_EXHAUSTED, PERMANENT_ERROR, WORKER_LOST, TOO_OLD, AMBIGUOUS, BOUNCED)
 metrics.begin(metrics.DEAD_LETTERS, [*product(Channel, _REASONS), (metrics.NONE, FAN_OUT_FAILED)])
 
@@ -87,7 +89,8 @@ _BURY_EVENTS: Final = text(f"""
     ), dead AS (
         UPDATE events e SET status = '{EventStatus.FAILED}', due_at = NULL
         FROM given WHERE e.id = ANY(:ids) AND e.id = given.id AND e.status = '{EventStatus.ACCEPTED}'
-        RETURNING e.id, e.event_type, e.error, e.handovers, e.request_id, e.traceparent, given.letter_id
+        RETURNING e.id, e.event_type, coalesce(e.error, '{_FAN_OUT_LOST}') AS error, e.handovers, e.request_id,
+            e.traceparent, given.letter_id
     ), written AS (
         INSERT INTO dead_letters (id, event_id, claims, event_type, reason, error, attempts, created_at)
         SELECT letter_id, dead.id, (SELECT count(*) FROM dead_letters d WHERE d.event_id = dead.id

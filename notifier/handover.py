@@ -5,7 +5,7 @@ whose worker was killed. One query a queue finds them all, on the index (queue, 
 of clocks may run: each takes rows that the others have not locked.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
@@ -26,13 +26,13 @@ from notifier.retries import RetryPolicy
 MAX_LOST: Final = 5
 #: Once its workers died this often, its next send decides: of those only one is under way in a queue.
 LAST_CHANCE: Final = MAX_LOST - 1
-#: An event that was handed over this often without being fanned out is dead.
-MAX_HANDOVERS: Final = 5
+#: An event whose fan-out was begun this often, and did not end, is dead.
+MAX_BEGUN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """One message to the workers: ids of one queue with the same number of failed attempts."""
+    """One message to the workers: ids of one queue with the same number of failed attempts, or of begun fan-outs."""
 
     queue: str
     ids: list[UUID]
@@ -72,10 +72,15 @@ _LAST_CHANCES_OUT: Final = text(f"""
     )
 """)
 _DUE_EVENTS: Final = text("""
-    SELECT id, handovers FROM events WHERE due_at <= now() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    SELECT id, handovers, due_at FROM events WHERE due_at <= now() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 _HAND_OVER_EVENTS: Final = text("""
-    UPDATE events SET handovers = handovers + 1, due_at = now() + :lease * interval '1 second' WHERE id = ANY(:ids)
+    UPDATE events SET due_at = now() + :lease * interval '1 second' WHERE id = ANY(:ids)
+""")
+_LAST_EVENT_OUT: Final = text(f"""
+    SELECT EXISTS (
+        SELECT FROM events WHERE handovers >= {MAX_BEGUN - 1} AND due_at > now() AND due_at < now() + interval '1 hour'
+    )
 """)
 
 
@@ -96,7 +101,10 @@ def hand_over(
         due = connection.execute(_DUE, {"queue": queue, "limit": BATCH, "spare_sending": spare_sending}).all()
         lost = [row for row in due if row.status == Status.SENDING]
         dead = _take_back(connection, lost, policy)
-        alive = _but_one_last_chance(connection, queue, [row for row in due if row.id not in dead])
+        alive = [row for row in due if row.id not in dead]
+        last = [row.id for row in alive if _workers_lost_by(row) >= LAST_CHANCE]
+        waiting = _waiting(last, lambda: connection.scalar(_LAST_CHANCES_OUT, {"queue": queue}))
+        alive = [row for row in alive if row.id not in waiting]
         messages = list(islice(_messages(queue, alive, policy.max_retries), room))
         _put_in_queue(connection, _QUEUE, messages, lease, most=policy.max_retries)
     metrics.LOST_ROWS.labels(queue).inc(len(lost))
@@ -130,18 +138,13 @@ def _messages(queue: str, due: Sequence[Row[Any]], most: int) -> Iterator[Handov
     yield from (Handover(queue, [row.id], tries(row), row.due_at) for row in due if row.id in suspects)
 
 
-def _but_one_last_chance(connection: Connection, queue: str, due: Sequence[Row[Any]]) -> list[Row[Any]]:
-    """Leave out rows that have their last chance, but for one of them where none is under way.
+def _waiting(last: Sequence[UUID], is_one_out: Callable[[], bool | None]) -> set[UUID]:
+    """Return the rows that wait for their last chance: all but one, and that too while another's is under way.
 
     What is in flight together dies together, and a worker that dies is held against each row: the last time it is held
     against that one alone.
     """
-    last = [row for row in due if _workers_lost_by(row) >= LAST_CHANCE]
-    if not last:
-        return list(due)
-    is_free = not connection.scalar(_LAST_CHANCES_OUT, {"queue": queue})
-    waiting = {row.id for row in (last[1:] if is_free else last)}
-    return [row for row in due if row.id not in waiting]
+    return set(last) if last and is_one_out() else set(last[1:])
 
 
 def _workers_lost_by(row: Row[Any]) -> int:
@@ -179,12 +182,16 @@ def _deaths(connection: Connection, held: Sequence[Row[Any]], policy: RetryPolic
 
 
 def _hand_over_events(connection: Connection, room: int, lease: float) -> list[Handover]:
+    """Hand events over. That counts nothing: how often their fan-out begins is counted by who begins it."""
     due = connection.execute(_DUE_EVENTS, {"limit": BATCH}).all()
-    bury_events(connection, [row.id for row in due if row.handovers >= MAX_HANDOVERS])
-    fresh = [row.id for row in due if not row.handovers]
-    messages = [Handover(FAN_OUT, fresh, 0)] if fresh else []
-    # One that was handed over before may be what breaks its batch: it goes alone.
-    messages += [Handover(FAN_OUT, [row.id], 0) for row in due if 0 < row.handovers < MAX_HANDOVERS]
+    bury_events(connection, [row.id for row in due if row.handovers >= MAX_BEGUN])
+    fresh = [row for row in due if row.handovers <= 0]
+    messages = [Handover(FAN_OUT, [row.id for row in fresh], 0, fresh[0].due_at)] if fresh else []
+    # One whose fan-out did not end may be what breaks its batch: it goes alone.
+    begun = [row for row in due if 0 < row.handovers < MAX_BEGUN]
+    last = [row.id for row in begun if row.handovers == MAX_BEGUN - 1]
+    waiting = _waiting(last, lambda: connection.scalar(_LAST_EVENT_OUT))
+    messages += [Handover(FAN_OUT, [row.id], row.handovers, row.due_at) for row in begun if row.id not in waiting]
     _put_in_queue(connection, _HAND_OVER_EVENTS, messages[:room], lease)
     return messages[:room]
 

@@ -55,6 +55,24 @@ _KEEP_PLACE: Final = text("""
     UPDATE events e SET fan_out_after = kept.place, handovers = 0, due_at = now() + :lease * interval '1 second'
     FROM unnest(CAST(:ids AS uuid[]), CAST(:places AS uuid[])) AS kept(id, place) WHERE e.id = kept.id
 """)
+# One that is locked is being fanned out, and a message that was doubled finds another number.
+_BEGIN: Final = text(f"""
+    WITH free AS MATERIALIZED (
+        SELECT id FROM events
+        WHERE id = ANY(:ids) AND status = '{EventStatus.ACCEPTED}' AND greatest(handovers, 0) = :begun
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    )
+    UPDATE events e SET handovers = greatest(handovers, 0) + 1, due_at = now() + :lease * interval '1 second'
+    FROM free WHERE e.id = ANY(:ids) AND e.id = free.id
+    RETURNING e.id
+""")
+_WITHDRAW: Final = text(f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM events WHERE id = ANY(:ids) AND status = '{EventStatus.ACCEPTED}' AND handovers > 0
+        ORDER BY id FOR UPDATE
+    )
+    UPDATE events e SET handovers = handovers - 1 FROM locked WHERE e.id = ANY(:ids) AND e.id = locked.id
+""")
 _NOTE_ERROR: Final = text("UPDATE events SET error = :error WHERE id = :id AND status = 'accepted'")
 
 
@@ -237,8 +255,24 @@ def _enabled(connection: Connection, listeners: Sequence[Listener]) -> set[UUID]
     return {each.id for each in listeners} - off | keep_enabled(connection, off)
 
 
+def begin(engine: Engine, event_ids: Sequence[UUID], begun: int, lease: float) -> list[UUID]:
+    """Count that the fan-out of events begins, before it does; returns those that are to be fanned out.
+
+    A fan-out that kills its worker leaves nothing else behind. `begun`: how often each was begun before; what has
+    another number meanwhile, or is being fanned out, is somebody else's. Others leave them alone for `lease` seconds.
+    """
+    with engine.begin() as connection:
+        return list(connection.scalars(_BEGIN, {"ids": list(event_ids), "begun": begun, "lease": lease}))
+
+
+def withdraw(engine: Engine, event_ids: Sequence[UUID]) -> None:
+    """Count a beginning no longer: it was Postgres that kept these events from being fanned out."""
+    with engine.begin() as connection:
+        connection.execute(_WITHDRAW, {"ids": list(event_ids)})
+
+
 def note_failure(engine: Engine, event_id: UUID, error: str) -> None:
-    """Remember why an event's fan-out failed. It is left to its lease, and dead-lettered when handed over too often."""
+    """Remember why an event's fan-out failed. It is left to its lease, and dead-lettered when begun too often."""
     with engine.begin() as connection:
         connection.execute(_NOTE_ERROR, {"id": event_id, "error": error[:1024]})
 

@@ -1,22 +1,31 @@
 """Events to notifications: a batch at once, and one by one where the batch fails."""
 
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from celery import Task, shared_task
 from celery.signals import worker_init
+from sqlalchemy.exc import DBAPIError
 
 from config.wiring import wiring
 from notifier import handlers, metrics, routing
 from notifier.causes import Cause
-from notifier.isolation import in_parts, kind_of
+from notifier.isolation import in_parts, is_away, kind_of
+from notifier.lanes import FAN_OUT
 from notifier.tracing import BatchTrace
-from tasks.headers import REQUEST_ID, TRACEPARENT
+from tasks.headers import DUE, REQUEST_ID, TRACEPARENT
 from tasks.publisher import publisher
 
 log = structlog.get_logger()
+
+#: So many events a second are fanned out at the least, or their lease ends.
+_SLOWEST: Final = 50
+#: For how long, and how often, it is tried to say that Postgres was away, in seconds.
+_WITHDRAWN_WITHIN: Final = 30.0
+_PAUSE: Final = 0.25
 
 
 @worker_init.connect
@@ -30,7 +39,34 @@ def fan_out(self: Task, ids: Sequence[str]) -> None:
     """Fan a batch of events out. One that breaks is left to its lease, without its neighbours."""
     event_ids = [UUID(event_id) for event_id in ids]
     cause = Cause(self.request.get(REQUEST_ID), self.request.get(TRACEPARENT))
-    in_parts(event_ids, lambda part: _fan_out(part, cause), _note)
+    if self.request.get(DUE) is None:
+        in_parts(event_ids, lambda part: _fan_out(part, cause), _note)
+    else:
+        _fan_out_again(event_ids, self.request.retries, cause)
+
+
+def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: Cause) -> None:
+    """Fan out what the clock handed over. An earlier message may have killed its worker, so each beginning counts."""
+    lease = publisher().lease(FAN_OUT) + len(event_ids) / _SLOWEST
+    mine = routing.begin(wiring().engine, event_ids, begun, lease)
+    try:
+        in_parts(mine, lambda part: _fan_out(part, cause), _note)
+    except DBAPIError as error:
+        if is_away(error):
+            _withdraw(mine)
+        raise
+
+
+def _withdraw(event_ids: Sequence[UUID]) -> None:
+    """Take back what was counted, as soon as Postgres is there again; a failure of Postgres is no event's."""
+    until = time.monotonic() + _WITHDRAWN_WITHIN
+    while True:
+        try:
+            return routing.withdraw(wiring().engine, event_ids)
+        except DBAPIError as error:
+            if not is_away(error) or time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _fan_out(event_ids: Sequence[UUID], cause: Cause) -> None:

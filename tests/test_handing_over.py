@@ -7,8 +7,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier.handover import MAX_LOST, Handover, hand_over
+from notifier import routing
+from notifier.handover import MAX_BEGUN, MAX_LOST, Handover, hand_over
 from notifier.ids import new_id
+from notifier.lanes import FAN_OUT
 from notifier.retries import RetryPolicy
 from tests.running import wait_for
 
@@ -121,3 +123,61 @@ def test_one_crash_buries_one_row_at_most(rows: Rows) -> None:
     assert dead[MAX_LOST] == 0
     assert dead[-1] == ROOM, "all of them kill their workers"
     assert all(later - earlier <= 1 for earlier, later in pairwise(dead))
+
+
+def write_events(rows: Rows, count: int, begun: int = 0) -> list[UUID]:
+    """Write events that have been due for a minute."""
+    ids = [new_id() for _ in range(count)]
+    statement = """
+        INSERT INTO events (id, event_type, source, payload, critical, priority, status, handovers, created_at, due_at)
+        SELECT id, 'x', 'test', '{}', false, 'normal', 'accepted', :begun, now(), now() - interval '1 minute'
+        FROM unnest(CAST(:ids AS uuid[])) AS made(id)
+    """
+    rows.sql(statement, ids=ids, begun=begun)
+    return ids
+
+
+def counted(rows: Rows) -> list[tuple[Any, ...]]:
+    """Return status and begun fan-outs of events, and how many have them."""
+    return rows.sql("SELECT status, handovers, count(*) FROM events GROUP BY 1, 2 ORDER BY 1, 2")
+
+
+def test_events_outlive_an_absence_of_workers(engine: Engine, rows: Rows) -> None:
+    ids = write_events(rows, MANY)
+    for _ in range(3 * MAX_BEGUN):
+        [message] = hand_over(engine, FAN_OUT, ROOM, 0, None)
+        assert sorted(message.ids) == ids
+        assert message.due is not None
+    assert counted(rows) == [("accepted", 0, MANY)]
+
+
+def test_only_a_fan_out_that_began_and_did_not_end_is_counted(engine: Engine, rows: Rows) -> None:
+    [event_id] = write_events(rows, 1)
+    for number in range(MAX_BEGUN):
+        [message] = hand_over(engine, FAN_OUT, ROOM, 0, None)
+        assert (message.ids, message.tries) == ([event_id], number)
+        assert routing.begin(engine, message.ids, message.tries, 0) == [event_id]
+        assert routing.begin(engine, message.ids, message.tries, 0) == [], "the message was doubled"
+        if number == 1:
+            routing.withdraw(engine, [event_id])
+            assert routing.begin(engine, message.ids, message.tries, 0) == [event_id]
+    assert hand_over(engine, FAN_OUT, ROOM, 0, None) == []
+    letters = rows.sql("SELECT event_id, error FROM dead_letters WHERE reason = 'fan_out_failed'")
+    assert letters == [(event_id, "its worker died again and again")]
+
+
+def test_what_is_being_fanned_out_is_not_begun_once_more(engine: Engine, rows: Rows) -> None:
+    ids = write_events(rows, 2)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM events WHERE id = :id FOR UPDATE"), {"id": ids[0]})
+        assert routing.begin(engine, ids, 0, 60) == ids[1:]
+
+
+def test_an_event_that_kills_its_workers_takes_no_other_with_it(engine: Engine, rows: Rows) -> None:
+    write_events(rows, 2, begun=MAX_BEGUN - 1)
+    [killer] = hand_over(engine, FAN_OUT, ROOM, 60, None)
+    assert hand_over(engine, FAN_OUT, ROOM, 60, None) == [], "only one of them is under way"
+    assert routing.begin(engine, killer.ids, killer.tries, 0) == killer.ids
+    [other] = hand_over(engine, FAN_OUT, ROOM, 60, None)
+    assert other.ids != killer.ids
+    assert counted(rows) == [("accepted", MAX_BEGUN - 1, 1), ("failed", MAX_BEGUN, 1)]

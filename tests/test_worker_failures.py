@@ -2,6 +2,8 @@
 
 import time
 
+from sqlalchemy import text
+
 from tests.breaking import all_delivered, hang, kill, wake
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for
@@ -120,6 +122,31 @@ def test_an_event_that_breaks_fan_out_dies_alone(breakable: Running) -> None:
     assert system.post(f"/api/v1/dead-letters/{letter['id']}/requeue").status_code == 202
     wait_for(lambda: system.get(f"/api/v1/events/{poison}").json()["status"] == "processed")
     assert len(system.notifications(poison)) == 1
+
+
+def test_an_absence_of_workers_is_held_against_no_event(breakable: Running) -> None:
+    system = breakable
+    hang(system.fresh)
+    event_id = system.event(user_id="u_1", channel="email")
+
+    def handed_over() -> bool:
+        return bool(system.sql("SELECT due_at > now() FROM events WHERE id = :id", id=event_id)[0][0])
+
+    for _ in range(6):
+        system.sql("UPDATE events SET due_at = now() WHERE id = :id", id=event_id)
+        wait_for(handed_over)
+    assert tuple(system.sql("SELECT status, handovers FROM events WHERE id = :id", id=event_id)[0]) == ("accepted", 0)
+    kill(system.fresh)
+    with system.engine.begin() as connection:
+        connection.execute(text("LOCK TABLE routes IN ACCESS EXCLUSIVE MODE"))
+        connection.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        system.fresh.launch()
+        # Begun, it waits for the lock, and its worker is killed there.
+        wait_for(lambda: system.sql("SELECT handovers FROM events WHERE id = :id", id=event_id)[0][0] == 1, 30)
+        kill(system.fresh)
+    system.fresh.launch()
+    wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed", 30)
+    assert len(system.notifications(event_id)) == 1
 
 
 def test_fan_out_twice_makes_one_notification(breakable: Running) -> None:

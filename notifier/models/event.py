@@ -43,7 +43,7 @@ class Event(Base):
     occurred_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     due_at: Mapped[datetime | None]
-    #: How often the clock had to hand it over: once it was lost, or it breaks fan-out.
+    #: How often its fan-out was begun after the clock had handed it over, and did not end.
     handovers: Mapped[int] = mapped_column(server_default="0")
     #: Why fan-out failed the last time.
     error: Mapped[str | None]
