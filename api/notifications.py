@@ -288,6 +288,7 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
         return problem(409, f"No message can be made of it: {found}.")
     with here.engine.connect() as connection:
         person = people(connection, [notification.user_id]).get(notification.user_id or "")
+    person = person and person.opened(here.seals)
     secrets = frozenset[str]() if reveals() else _secrets_in(found, person)
     return {
         "id": notification.id,

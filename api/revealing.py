@@ -9,11 +9,12 @@ from flask import Flask, Response, current_app, g, request
 
 from api.auditing import action, put_on_record
 from api.auth import caller
+from api.parts import parts
 from api.problems import MEDIA_TYPE, problem
 from api.showing import REVEAL, reveals
 from notifier.errors import Invalid
 from notifier.keys import Scope
-from notifier.redaction import masked_json
+from notifier.redaction import masked_json, opened_json
 
 _VALUES: Final = {"0": False, "false": False, "1": True, "true": True}
 _JSON: Final = frozenset({"application/json", MEDIA_TYPE})
@@ -44,11 +45,11 @@ def _check() -> Response | None:
 
 
 def _mask(response: Response) -> Response:
-    """Mask the credentials in a JSON answer; a document that is made while it is read masks its own."""
-    if "caller" not in g or reveals() or response.is_streamed or response.mimetype not in _JSON:
+    """Mask the credentials in a JSON answer, or open them; a document that is made while it is read does so itself."""
+    if "caller" not in g or response.is_streamed or response.mimetype not in _JSON:
         return response
     document = response.get_data(as_text=True)
-    shown = masked_json(document)
+    shown = opened_json(document, parts().wiring.seals.opened_or_kept) if reveals() else masked_json(document)
     if shown != document:
         response.set_data(shown)
     return response

@@ -6,6 +6,7 @@ from typing import Any, Final
 from flask import g
 
 from api.auth import caller
+from api.parts import parts
 from notifier.keys import Scope
 
 #: The query parameter by which an administrator asks to see credentials.
@@ -29,7 +30,8 @@ def remember_given(fields: Mapping[str, Any]) -> None:
 
 def was_given(value: object) -> bool:
     """Return whether this request brought a value itself."""
-    return value in getattr(g, "given", frozenset())
+    whole = parts().wiring.seals.opened_or_kept(value) if isinstance(value, str) else value
+    return whole in getattr(g, "given", frozenset())
 
 
 def _texts(value: object) -> Iterator[str]:

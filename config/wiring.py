@@ -9,6 +9,7 @@ from sqlalchemy import Engine, create_engine, make_url
 
 from config.providers import make_key_limits, make_limits, make_providers
 from config.settings import Settings, load_settings, no_database
+from notifier.address_seals import AddressSeals, seals_of, with_seals
 from notifier.audit import AuditLog
 from notifier.channels import Channel
 from notifier.composing import Composer
@@ -73,7 +74,7 @@ class Wiring:
     @functools.cached_property
     def engine(self) -> Engine:
         """Postgres."""
-        return make_engine(self.settings)
+        return with_seals(make_engine(self.settings), self.vault)
 
     @functools.cached_property
     def owner_engine(self) -> Engine:
@@ -133,6 +134,11 @@ class Wiring:
         """What keeps secrets."""
         return Vault(self.settings.secret_key)
 
+    @property
+    def seals(self) -> AddressSeals:
+        """How addresses are kept."""
+        return seals_of(self.engine)
+
     @functools.cached_property
     def audit(self) -> AuditLog:
         """The audit log."""
@@ -150,7 +156,8 @@ class Wiring:
 
     @functools.cached_property
     def deliveries(self) -> dict[Channel, Delivery]:
-        """How each usable channel delivers."""
+        """How each usable channel delivers. Reads keys from the database."""
+        self.seals.read_key()
         # Webhooks always: subscriptions have secrets of their own.
         return {channel: self._delivery(channel) for channel in (*(self.channels - {Channel.WEBHOOK}), Channel.WEBHOOK)}
 
@@ -228,7 +235,7 @@ class Wiring:
 
     def planner(self, lease: Lease) -> Planner:
         """What turns plans into rows, with the leases that a publisher gives."""
-        return Planner(lease, self.channels, self.settings.timezone)
+        return Planner(lease, self.channels, self.settings.timezone, self.seals)
 
     def intake(self, publisher: Publisher) -> Intake:
         """A writer that tells `publisher` what it committed."""

@@ -8,7 +8,7 @@ lacks is written another way, since no command may fail for want of a character.
 import codecs
 import io
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, cast
@@ -23,7 +23,7 @@ from rich.text import Text
 
 from notifier import printing
 from notifier.masking import masked
-from notifier.redaction import masked_text
+from notifier.redaction import masked_text, opened_text
 
 #: Columns of a cell with several words, below which it is not wrapped.
 _NARROWEST: Final = 24
@@ -39,32 +39,35 @@ _SUBSTITUTING: Final = "notifier-terminal"
 _ASCII: Final = "notifier_ascii"
 
 
-_reveals: Final = ContextVar("reveals", default=False)
+#: How sealed addresses are opened, where credentials are shown.
+_opened: Final = ContextVar[Callable[[str], str] | None]("opened", default=None)
 
 
 @contextmanager
-def reveal_credentials() -> Iterator[None]:
-    """Show the credentials in URLs within this context; elsewhere they are `***`."""
-    token = _reveals.set(True)
+def reveal_credentials(opened: Callable[[str], str]) -> Iterator[None]:
+    """Show the credentials in URLs within this context; elsewhere they are `***`. `opened` opens a sealed address."""
+    token = _opened.set(opened)
     try:
         yield
     finally:
-        _reveals.reset(token)
+        _opened.reset(token)
 
 
 def shown_address(address: str) -> str:
     """Return an address as it may be shown here."""
-    return address if _reveals.get() else masked(address)
+    opened = _opened.get()
+    return masked(address) if opened is None else opened(address)
 
 
 def reveals_credentials() -> bool:
     """Tell whether credentials are to be shown."""
-    return _reveals.get()
+    return _opened.get() is not None
 
 
 def printable(text: object, *, lines: bool = False) -> str:
     """Return text as `notifier.printing.printable` does, its credentials in URLs masked unless they are asked for."""
-    shown = str(text) if _reveals.get() else masked_text(str(text))
+    opened = _opened.get()
+    shown = masked_text(str(text)) if opened is None else opened_text(str(text), opened)
     return printing.printable(shown, lines=lines)
 
 

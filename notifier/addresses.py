@@ -17,7 +17,7 @@ from phonenumbers import ValidationResult
 
 from notifier.channels import Channel
 from notifier.domains import ascii_domain
-from notifier.masking import MASK, is_masked
+from notifier.masking import MASK, is_masked, seal_of
 from notifier.uris import ascii_uri, has_port_zero, with_ascii_host
 
 _MAX_LENGTH: Final = 2048
@@ -159,11 +159,11 @@ _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 def folded(channel: Channel, address: str) -> str:
     """An address as addresses are compared: no mailbox in use tells upper case from lower case (ASCII only).
 
-    URLs that were kept before theirs was one form have it here.
+    URLs that were kept before theirs was one form have it here. A sealed address has one form.
     """
     if channel is Channel.EMAIL:
         return address.translate(_LOWER)
-    if channel is Channel.WEBHOOK:
+    if channel is Channel.WEBHOOK and seal_of(address) is None:
         with suppress(ValueError):
             return ascii_uri(address)
     return address
@@ -171,9 +171,10 @@ def folded(channel: Channel, address: str) -> str:
 
 @functools.lru_cache(maxsize=20_000)
 def endpoint_of(url: str) -> UUID:
-    """The id of the endpoint at a URL, the same for all forms of the URL."""
-    with suppress(ValueError):
-        url = ascii_uri(url)
+    """The id of the endpoint at a URL, the same for all forms of the URL, but for a sealed one."""
+    if seal_of(url) is None:
+        with suppress(ValueError):
+            url = ascii_uri(url)
     return UUID(bytes=hashlib.sha256(url.encode(errors="replace")).digest()[:16])
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from notifier.addresses import folded, hash_of
 from notifier.channels import Channel
 from notifier.preferences import GENERAL, Circumstances, Decision, decide
-from notifier.suppressions import compared
+from notifier.suppressions import listed
 from notifier.users import people
 
 _PREFERENCES: Final = text("SELECT preferences FROM users WHERE user_id = :user_id")
@@ -44,9 +44,9 @@ def ask(
             raise LookupError(user_id)
         preferences = connection.scalar(_PREFERENCES, {"user_id": user_id})
         addresses = [folded(channel, address) for address in person.addresses(channel)]
-        listed = {form: address for address in addresses for form in compared(channel, address)}
-        found = connection.execute(_SUPPRESSED, {"channel": channel.value, "folded": list(listed), "at": at})
-        suppressed = {listed[row.folded]: row.reason for row in found}
+        forms = listed(connection, channel, addresses)
+        found = connection.execute(_SUPPRESSED, {"channel": channel.value, "folded": list(forms), "at": at})
+        suppressed = {forms[row.folded]: row.reason for row in found}
         hashes = [hash_of(channel, address) for address in addresses]
         asked = {"channel": channel.value, "category": category or GENERAL, "hashes": hashes}
         opted_out = connection.scalar(_OPTED_OUT, asked)

@@ -3,6 +3,7 @@
 Each is one statement a batch, and matches the claim: who comes late changes nothing.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from notifier.addresses import endpoint_of, folded
 from notifier.channels import Channel, DedupScope, Status
 from notifier.documents import to_json
 from notifier.lanes import SLOW
+from notifier.masking import seal_of
 from notifier.reminders import deadline_of
 
 
@@ -68,7 +70,7 @@ class Claimed:
         if self.dedup_key is None or self.recipient is None or self.channel is None:
             return None
         scope = EVERYONE if self.dedup_scope == DedupScope.EVERYONE else self.source
-        return DedupClaim(folded(Channel(self.channel), self.recipient), scope, self.dedup_key)
+        return DedupClaim(compared_for_dedup(Channel(self.channel), self.recipient), scope, self.dedup_key)
 
     @property
     def deadline(self) -> datetime | None:
@@ -76,11 +78,18 @@ class Claimed:
         return deadline_of(self.expires_at, self.target_date, self.lead_time)
 
 
+def compared_for_dedup(channel: Channel, recipient: str) -> str:
+    """Return the form of an address in deduplication keys; with a long key a sealed one is too long for their index."""
+    if seal_of(recipient) is None:
+        return folded(channel, recipient)
+    return f"sealed:{hashlib.sha256(recipient.encode()).hexdigest()}"
+
+
 @dataclass(frozen=True, slots=True)
 class DedupClaim:
     """A deduplication key within its scope, for an address of one channel."""
 
-    #: Folded.
+    #: Folded; of a sealed one a hash.
     address: str
     #: A source, or EVERYONE.
     scope: str

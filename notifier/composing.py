@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from notifier import attachments
+from notifier.address_seals import AddressSeals, seals_of
 from notifier.channels import Channel
 from notifier.claiming import Claimed
 from notifier.errors import NotifierError
@@ -64,6 +65,7 @@ class Composer:
         self, engine: Engine, channel: Channel, sandbox: Sandbox, links: Links, vault: Vault, senders: SenderRules
     ) -> None:
         self._engine = engine
+        self._seals = seals_of(engine)
         self._channel = channel
         self._sandbox = sandbox
         self._links = links
@@ -76,6 +78,7 @@ class Composer:
         templated = [row for row in rows if row.template_id is not None]
         with self._engine.connect() as connection:
             templates = self._read_templates(connection, {row.template_id for row in templated if row.template_id})
+            self._seals.get_ready(row.recipient for row in rows)
             events, persons = _seen_by_templates(connection, templated)
             contents = _contents(connection, rows)
             envelopes = _envelopes(contents) if self._channel is Channel.EMAIL else {}
@@ -83,6 +86,7 @@ class Composer:
             sizes = attachments.sizes(connection, named)
         return Composition(
             self._engine,
+            self._seals,
             self._channel,
             self._sandbox,
             self._links,
@@ -112,9 +116,17 @@ def _seen_by_templates(
 ) -> tuple[dict[UUID, dict[str, Any] | Broken], dict[str, Person]]:
     """The events (as templates see them, where they can be) and users of some rows."""
     event_ids = [row.event_id for row in rows if row.event_id]
-    found = connection.execute(_EVENTS, {"ids": event_ids}).mappings() if event_ids else ()
-    views = {row["id"]: attempt("event", row["id"], partial(view_of, dict(row))) for row in found}
-    return views, people(connection, (row.user_id for row in rows))
+    found = connection.execute(_EVENTS, {"ids": event_ids}).mappings().all() if event_ids else ()
+    seals = seals_of(connection)
+    seals.get_ready(row["recipient"] for row in found)
+    views = {row["id"]: attempt("event", row["id"], partial(_view_of, seals, dict(row))) for row in found}
+    persons = people(connection, (row.user_id for row in rows))
+    return views, {user_id: person.opened(seals) for user_id, person in persons.items()}
+
+
+def _view_of(seals: AddressSeals, event: Mapping[str, Any]) -> dict[str, Any]:
+    recipient = event["recipient"]
+    return view_of({**event, "recipient": recipient and seals.opened_or_kept(recipient)})
 
 
 def _contents(connection: Connection, rows: Sequence[Claimed]) -> dict[UUID, Content]:
@@ -156,6 +168,7 @@ class Composition:
     """A batch whose messages can be made."""
 
     _engine: Engine
+    _seals: AddressSeals
     _channel: Channel
     _sandbox: Sandbox
     _links: Links
@@ -258,9 +271,8 @@ class Composition:
 
     def _built_in(self, row: Claimed) -> Message | CannotCompose:
         try:
-            message = render(
-                row.id, self._channel, row.recipient or "", self._contents[row.id], unsubscribe=self._link(row)
-            )
+            recipient = self._seals.opened(row.recipient or "")
+            message = render(row.id, self._channel, recipient, self._contents[row.id], unsubscribe=self._link(row))
             receiver = self._receivers.get(row.subscription_id) if row.subscription_id else None
             if receiver is None:
                 return message
@@ -289,11 +301,15 @@ class Composition:
             raise TypeError("the event cannot be read")
         return context_of(content, event, person, self._link(row))
 
-    def _from_template(self, row: Claimed, rendered: Rendered) -> Message:
+    def _from_template(self, row: Claimed, rendered: Rendered) -> Message | CannotCompose:
         template = self._template(row)
+        try:
+            recipient = self._seals.opened(row.recipient or "")
+        except CannotDecrypt as error:
+            return CannotCompose(f"secret: {error}")
         return message_of(
             row.id,
-            row.recipient or "",
+            recipient,
             rendered,
             sender=template.sender,
             reply_to=template.reply_to,

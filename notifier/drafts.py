@@ -197,6 +197,8 @@ def draft_event(
     key = event["key"] = event["idempotency_key"]
     event["payload"] = orjson.Fragment(payload)
     event |= {"request_id": cause.request_id, "traceparent": cause.traceparent}
+    if event["recipient"] is not None:
+        event["recipient"] = planner.seals.kept(event["channel"], event["recipient"])
     needs_fan_out = event["recipient"] is None or _must_know_more(event)
     if needs_fan_out or directory.of(event["event_type"]):
         event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}

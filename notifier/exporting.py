@@ -14,12 +14,13 @@ import orjson
 from sqlalchemy import Connection, Engine, text
 
 from notifier import suppressions
+from notifier.address_seals import seals_of
 from notifier.addresses import hash_of
 from notifier.channels import Channel
 from notifier.errors import Conflict
 from notifier.mentions import Named
 from notifier.naming import THEIRS, named_by
-from notifier.redaction import masked_json, secrets_of
+from notifier.redaction import masked_json, opened_json, secrets_of
 from notifier.times import rfc3339
 from notifier.traces import named_in
 from notifier.users import people, users_at
@@ -96,8 +97,17 @@ def export(engine: Engine, user_id: str, *, reveals: bool = False) -> Iterator[b
         own = [(channel, address) for channel in Channel for address in person.addresses(channel)]
         named = named_by(connection, [user_id], own)
     pieces = _pieces(engine, named, own)
-    # Each row is one piece.
-    return pieces if reveals else _masked(pieces, own)
+    return _shown(engine, pieces, own, reveals=reveals)
+
+
+def _shown(
+    engine: Engine, pieces: Iterator[bytes], own: Sequence[tuple[Channel, str]], *, reveals: bool
+) -> Iterator[bytes]:
+    """Return the pieces of a document, of which each row is one, with the credentials in it opened or masked."""
+    seals = seals_of(engine)
+    if reveals:
+        return (opened_json(piece.decode(), seals.opened_or_kept).encode() for piece in pieces)
+    return _masked(pieces, [(channel, seals.opened_or_kept(address)) for channel, address in own])
 
 
 def _masked(pieces: Iterator[bytes], own: Sequence[tuple[Channel, str]]) -> Iterator[bytes]:
@@ -121,12 +131,12 @@ def export_address(engine: Engine, channel: Channel, address: str, *, reveals: b
     if known is not None:
         return known
     pieces = _pieces(engine, named, [(channel, address)])
-    return pieces if reveals else _masked(pieces, [(channel, address)])
+    return _shown(engine, pieces, [(channel, address)], reveals=reveals)
 
 
 def _pieces(engine: Engine, named: Named, own: Sequence[tuple[Channel, str]]) -> Iterator[bytes]:
     one = {"users": sorted(named.user_ids), "forms": named.forms, "before": UUID(int=2**128 - 1)}
-    compared = [(channel, form) for channel, address in own for form in suppressions.compared(channel, address)]
+    compared = [(channel, form) for channel, address in own for form in suppressions.listed(engine, channel, [address])]
     addresses = {
         "channels": [channel.value for channel, _ in compared],
         "addresses": [form for _, form in compared],

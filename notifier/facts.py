@@ -22,7 +22,7 @@ from notifier.claiming import Claimed
 from notifier.holds import ALL
 from notifier.pacing import ROUTE_PAUSE
 from notifier.receivers import Receiver, receivers
-from notifier.suppressions import compared
+from notifier.suppressions import listed
 
 # Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
 _FACTS: Final = text(f"""
@@ -77,11 +77,11 @@ def read(
 ) -> Facts:
     """Read the facts about some rows; about their attempts only where there are `several_providers` to choose from."""
     addresses = {folded(channel, row.recipient) for row in rows if row.recipient is not None}
-    listed = {form: address for address in addresses for form in compared(channel, address)}
+    forms = listed(connection, channel, addresses)
     values = {
         "channel": channel.value,
         "users": sorted({row.user_id for row in rows if row.user_id is not None}),
-        "addresses": sorted(listed),
+        "addresses": sorted(forms),
         "hashes": [hash_of(channel, address) for address in sorted(addresses)],
         "endpoints": sorted({row.endpoint_id for row in rows if row.endpoint_id is not None}),
     }
@@ -89,7 +89,7 @@ def read(
     return Facts(
         channel,
         {user: (zone, preferences) for user, (zone, preferences) in orjson.loads(found.users or "{}").items()},
-        {listed[form]: reason for form, reason in orjson.loads(found.suppressed or "{}").items()},
+        {forms[form]: reason for form, reason in orjson.loads(found.suppressed or "{}").items()},
         frozenset((digest, category) for digest, category in orjson.loads(found.opted_out or "[]")),
         frozenset(orjson.loads(found.held or "[]")),
         superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),

@@ -9,11 +9,12 @@ from uuid import UUID
 from sqlalchemy import Engine, func, or_, select, text
 from sqlalchemy.orm import Session
 
+from notifier.address_seals import seals_of
 from notifier.channels import Channel
 from notifier.holds import ALL
 from notifier.ids import first_id_of, time_of
 from notifier.models import Attempt, Hold, Notification, Resend, Suppression, TakenReceipt
-from notifier.suppressions import compared
+from notifier.suppressions import listed
 
 #: Notifications of one recipient that are shown.
 _LATEST: Final = 5
@@ -90,7 +91,7 @@ def suppression(engine: Engine, channel: Channel, recipient: str) -> str | None:
 def suppressions_of(session: Session, channel: Channel, addresses: Iterable[str]) -> list[Suppression]:
     """Return the suppressions of some addresses that stand now."""
     stands = or_(Suppression.until.is_(None), Suppression.until > func.now())
-    forms = {form for each in addresses for form in compared(channel, each)}
+    forms = listed(session, channel, addresses)
     query = select(Suppression).where(Suppression.channel == channel.value, Suppression.folded.in_(forms), stands)
     return list(session.scalars(query))
 
@@ -99,7 +100,10 @@ def latest(engine: Engine, channel: Channel, recipient: str) -> Sequence[tuple[N
     """The last notifications to an address that went over a channel, the newest first, with their attempts."""
     query = (
         select(Notification)
-        .where(Notification.recipient == recipient, Notification.channel == channel.value)
+        .where(
+            Notification.recipient.in_(seals_of(engine).forms(channel, recipient)),
+            Notification.channel == channel.value,
+        )
         .order_by(Notification.id.desc())
         .limit(_LATEST)
     )

@@ -52,6 +52,9 @@ _SECRET_WORDS: Final = frozenset(
 )
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
+#: An address as the database keeps it (`notifier.address_seals`): its masked form, and all of it encrypted.
+_SEALED: Final = re.compile(r"(\S+) sealed:(\S+)")
+_SEAL: Final = " sealed:"
 _EXPO: Final = re.compile(r"(Expo(?:nent)?PushToken)\[.*\]", re.DOTALL)
 
 #: Headers whose values say how a message is carried, and never who may send it.
@@ -67,14 +70,28 @@ _HARMLESS_HEADERS: Final = frozenset(
 def masked(address: str) -> str:
     """Return an address with `***` in place of the credentials in it; what has none is returned as it is.
 
-    Masking twice is masking once. It raises nothing: of a URL that cannot be read no more than the scheme is left.
+    Masking twice is masking once. It raises nothing: of a URL that cannot be read no more than the scheme is left. Of
+    an address that is sealed it returns what is kept readable.
     """
+    if _SEAL in address and (sealed := _SEALED.fullmatch(address)):
+        return sealed[1]
     if _URL.fullmatch(address):
         return _masked_url(address)
     if address.startswith(("{", "ey")):
         return _masked_browser(address)
     expo = _EXPO.fullmatch(address)
     return address if expo is None else f"{expo[1]}[{MASK}]"
+
+
+def seal_of(address: str) -> str | None:
+    """Return the encrypted part of an address that is sealed; None for one that is kept as it is."""
+    sealed = _SEALED.fullmatch(address) if _SEAL in address else None
+    return sealed and sealed[2]
+
+
+def with_seal(shown: str, seal: str) -> str:
+    """Return the form in which a sealed address is kept. No address has a space in it, so that none looks like it."""
+    return f"{shown}{_SEAL}{seal}"
 
 
 def is_masked(address: str) -> bool:

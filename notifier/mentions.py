@@ -20,6 +20,7 @@ import orjson
 from notifier.addresses import folded, without_password
 from notifier.channels import Channel
 from notifier.domains import ascii_domain, unicode_domain
+from notifier.masking import seal_of
 
 _CHANNELS: Final = frozenset(each.value for each in Channel)
 #: The stand-in where a person was named.
@@ -206,6 +207,8 @@ def _forms(address: Address) -> set[str]:
 
 def _spellings(address: Address) -> set[str]:
     """The forms of an address in texts: a domain in either alphabet, a URL without its password."""
+    if seal_of(address.text) is not None:
+        return set()  # it stands nowhere but in a recipient's place
     if address.channel in {Channel.WEBHOOK, Channel.CHAT}:
         return {*_forms(address), without_password(address.text)}
     if address.channel is not Channel.EMAIL:

@@ -5,6 +5,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from notifier.address_seals import seals_of
 from notifier.channels import Channel
 from notifier.mentions import Named
 from notifier.users import addresses_of_others
@@ -35,6 +36,8 @@ def named_by(connection: Connection, user_ids: Sequence[str], known: Iterable[tu
     if user_ids:
         sent_to = connection.execute(_SENT_TO, {"users": list(user_ids), "limit": _MOST + 1}).all()
         addresses |= {(Channel(row.channel), row.recipient) for row in sent_to if len(sent_to) <= _MOST}
+    seals = seals_of(connection)
+    addresses = {(channel, form) for channel, address in addresses for form in seals.forms(channel, address)}
     addresses -= addresses_of_others(connection, addresses, user_ids)
     urls = [address for channel, address in addresses if channel is Channel.WEBHOOK]
     subscribed = set(connection.scalars(_SUBSCRIBED, {"urls": urls})) if urls else set()

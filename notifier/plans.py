@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from orjson import dumps
 
+from notifier.address_seals import NO_SEALS, AddressSeals
 from notifier.causes import UNKNOWN, Cause
 from notifier.channels import Channel, Priority, Status
 from notifier.durations import parse_iso
@@ -122,6 +123,8 @@ class Planner:
     usable: frozenset[Channel]
     #: Where days are counted for somebody without a time zone.
     zone: ZoneInfo = UTC_ZONE
+    #: How addresses are kept.
+    seals: AddressSeals = NO_SEALS
 
     def rows(self, plan: Plan, origin: Origin, person: Person | None, catalogue: Catalogue) -> list[Row]:
         """The rows of a plan, the same again whenever it is made again.
@@ -200,7 +203,9 @@ class _Maker:
         self, target: _Target, moment: _Moment, next_channels: Sequence[Channel] = (), follows: UUID | None = None
     ) -> Row:
         """One notification, as the columns of its row."""
-        plan, origin = self.plan, self.origin
+        plan, origin, seals = self.plan, self.origin, self.planner.seals
+        # An id must not change with the form in which an address is kept.
+        whole = target.recipient and seals.opened_or_kept(target.recipient)
         priority = Priority.HIGH if plan.critical else Priority(plan.priority)
         queue = lane(target.channel, priority) if target.channel else FAN_OUT
         created_at = time_of(origin.id)
@@ -212,7 +217,7 @@ class _Maker:
         elif origin.cancelled and status is not Status.EXPIRED:
             status = Status.CANCELLED
         parts = (
-            *(origin.id, target.recipient, target.channel, plan.user_id, plan.route, moment.lead_time),
+            *(origin.id, whole, target.channel, plan.user_id, plan.route, moment.lead_time),
             # A handler may have several things to say to one person.
             *(plan.template, plan.category, plan.send_at, None if plan.content is None else dumps(plan.content)),
         )
@@ -223,7 +228,7 @@ class _Maker:
             "event_type": origin.event_type,
             "source": origin.source,
             "user_id": plan.user_id,
-            "recipient": target.recipient,
+            "recipient": whole and seals.kept(target.channel, whole),
             "channel": target.channel,
             "category": plan.category,
             "critical": plan.critical,

@@ -29,6 +29,7 @@ from notifier.deadletters import BOUNCED, Death, bury
 from notifier.documents import to_json
 from notifier.ids import derived_id, millisecond_of
 from notifier.lanes import retry_queue
+from notifier.masking import seal_of
 from notifier.models import attempt_id
 from notifier.providers import Outcome
 from notifier.providers.receipts import Kind, Receipt, Report, Standing
@@ -352,6 +353,8 @@ def _address(standing: Standing, found: _Found, source: str) -> str | None:
     if is_elsewhere or (row is not None and found.attempts.get(row.id) and not found.is_of(source, row)):
         return None
     given = standing.address or (row.recipient if row is not None else None)
+    if given and seal_of(given) is not None:
+        return given
     try:
         address = normalised(standing.channel, given) if given else None
     except ValueError:

@@ -6,12 +6,12 @@
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from notifier.masking import MASK, is_masked, masked, masked_headers
+from notifier.masking import MASK, is_masked, masked, masked_headers, with_seal
 from notifier.providers import EXCERPT, Result
 
 #: Members of JSON documents that are an address, whatever its scheme.
@@ -32,6 +32,9 @@ _URL: Final = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*:(?:\\?/){2}(?:[^\s"'<>`|^{]
 #: Punctuation that ends a sentence rather than a URL.
 _AFTER: Final = ".,;:!?)]}"
 
+_SEAL_MARK: Final = with_seal("", "")
+_SEALED: Final = re.compile(rf"\S+{_SEAL_MARK}\S+")
+
 _STRING: Final = re.compile(r'"((?:[^"\\]+|\\.)*)"(\s*:)?', re.DOTALL)
 #: Where none of these stands in a document there is nothing in it to mask.
 _MAY_HAVE_SECRETS: Final = re.compile(r':\\?/|\\u00|PushToken\[|"eyJ|endpoint')
@@ -49,8 +52,29 @@ _PLAIN: Final = frozenset(_WORDS.split())
 
 
 def masked_text(text: str) -> str:
-    """Return a text with the credentials in its URLs masked."""
+    """Return a text with the credentials in its URLs masked, and its sealed addresses without their seals."""
+    if _SEAL_MARK in text:
+        text = opened_text(text, masked)
     return _URL.sub(_masked_in_text, text) if ":/" in text or ":\\/" in text else text
+
+
+def opened_text(text: str, opened: Callable[[str], str]) -> str:
+    """Return a text with its sealed addresses as `opened` shows them."""
+    return _SEALED.sub(lambda found: opened(found[0]), text)
+
+
+def opened_json(document: str, opened: Callable[[str], str]) -> str:
+    """Return a JSON document with the sealed addresses in its strings as `opened` shows them."""
+    if _SEAL_MARK not in document:
+        return document
+
+    def show(found: re.Match[str]) -> str:
+        written, is_name = found.groups()
+        if is_name or _SEAL_MARK not in written:
+            return found[0]
+        return json.dumps(opened_text(str(json.loads(f'"{written}"', strict=False)), opened))
+
+    return _STRING.sub(show, document)
 
 
 def holds_mask(value: object) -> bool:
@@ -78,7 +102,7 @@ def masked_json(document: str, secrets: Collection[str] = ()) -> str:
         if is_name:
             name = text
             return found[0]
-        shown = masked(text) if name in _ADDRESSES else text
+        shown = masked(text) if name in _ADDRESSES or _SEAL_MARK in text else text
         shown = without(secrets, shown)
         return found[0] if shown == text else json.dumps(shown)
 

@@ -7,7 +7,7 @@ same event: notifications have derived ids, and a processed event is passed over
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 
 from notifier import handlers, metrics, routes
+from notifier.address_seals import seals_of
 from notifier.callbacks import tell
 from notifier.cancelling import replace_older
 from notifier.causes import Cause
@@ -180,6 +181,7 @@ def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory:
     """
     with engine.begin() as connection:
         events = [dict(row) for row in connection.execute(_LOCK, {"ids": list(event_ids)}).mappings()]
+        _open_recipients(connection, events)
         trace.holds(event["traceparent"] for event in events)
         fresh = [event for event in events if event["fan_out_after"] is None]
         rows = _own_rows(connection, planner, fresh)
@@ -198,6 +200,14 @@ def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory:
     metrics.count_finished(rows)
     _tell_of(events, rows, unfinished)
     return hints
+
+
+def _open_recipients(connection: Connection, events: Iterable[dict[str, Any]]) -> None:
+    """Open the addresses that events name, for what is asked of events; notifications are kept with sealed ones."""
+    seals = seals_of(connection)
+    for event in events:
+        if event["recipient"] is not None:
+            event["recipient"] = seals.opened_or_kept(event["recipient"])
 
 
 def _tell_of(events: Sequence[Mapping[str, Any]], rows: Sequence[Row], unfinished: Container[UUID]) -> None:
@@ -295,6 +305,8 @@ def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: L
             parse_object(str(event["payload"]).encode())
         except ValueError as error:
             raise Conflict(f"Its payload would not be accepted any more, and is not sent once more: {error}") from None
+        event = dict(event)
+        _open_recipients(connection, [event])
         rows = _own_rows(connection, planner, [event], replay_id)
         directory, view = memory.read(connection), routes.view_of(event)
         heard = [each for each in directory.of(event["event_type"]) if each.wants(view)]

@@ -50,6 +50,20 @@ def signing_key(engine: Engine, vault: Vault, purpose: str, *, seal: bool = Fals
     return secret
 
 
+def find_signing_key(engine: Engine, vault: Vault, purpose: str) -> bytes | None:
+    """The key for a purpose, None where there is none; one that is not encrypted yet is, where that is possible.
+
+    Raises what `signing_key` raises.
+    """
+    return signing_key(engine, vault, purpose, seal=True) if is_there(engine, purpose) else None
+
+
+def is_there(engine: Engine, purpose: str) -> bool:
+    """Tell whether there is a key for a purpose."""
+    with engine.connect() as connection:
+        return connection.scalar(_READ, {"purpose": purpose}) is not None
+
+
 def _kept(vault: Vault, secret: bytes) -> bytes:
     return vault.encrypt(secret.hex()) if vault.has_key else secret
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
+from notifier.address_seals import seals_of
 from notifier.addresses import folded, hash_of
 from notifier.channels import Channel
 from notifier.documents import to_json
@@ -65,6 +66,17 @@ def compared(channel: Channel, address: str) -> tuple[str, str]:
     return folded(channel, address), f"{_HASHED}{hash_of(channel, address).hex()}"
 
 
+def listed(database: Engine | Connection | Session, channel: Channel, addresses: Iterable[str]) -> dict[str, str]:
+    """Return each form in which the list may have some addresses, with the address that was given."""
+    seals = seals_of(database)
+    return {
+        form: address
+        for address in addresses
+        for each in seals.forms(channel, address)
+        for form in compared(channel, each)
+    }
+
+
 def hash_addresses(
     connection: Connection, addresses: Iterable[tuple[Channel, str]], words: Callable[[str], str]
 ) -> int:
@@ -72,8 +84,8 @@ def hash_addresses(
 
     They are still left alone. `words` returns a reason without what names the person.
     """
-    listed = sorted({(channel.value, folded(channel, each)) for channel, each in addresses})
-    values = {"channels": [channel for channel, _ in listed], "addresses": [address for _, address in listed]}
+    theirs = sorted({(channel.value, folded(channel, each)) for channel, each in addresses})
+    values = {"channels": [channel for channel, _ in theirs], "addresses": [address for _, address in theirs]}
     found = connection.execute(_FIND, values).all()
     for row in found:
         _, hashed = compared(Channel(row.channel), row.folded)
@@ -87,7 +99,8 @@ def hash_addresses(
 def add(engine: Engine, fields: Mapping[str, Any]) -> Suppression:
     """Suppress an address on a channel; where it is already, with the new reason and end."""
     channel = Channel(fields["channel"])
-    values = {**fields, "channel": channel.value, "folded": folded(channel, fields["address"])}
+    kept = seals_of(engine).kept(channel, fields["address"])
+    values = {**fields, "channel": channel.value, "address": kept, "folded": folded(channel, kept)}
     with Session(engine, expire_on_commit=False) as session, session.begin():
         added = session.execute(_ADD, {**values, "id": new_id(), "now": datetime.now(UTC)}).scalar_one()
         return session.get_one(Suppression, added)
@@ -128,7 +141,7 @@ def lift(connection: Connection, addresses: Sequence[Address]) -> None:
 def remove(engine: Engine, channel: Channel, address: str) -> bool:
     """Lift a suppression; false where there is none."""
     with engine.begin() as connection:
-        values = {"channel": channel.value, "forms": list(compared(channel, address))}
+        values = {"channel": channel.value, "forms": sorted(listed(connection, channel, [address]))}
         return connection.execute(_REMOVE, values).rowcount > 0
 
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Engine, and_, or_, select, union_all
 from sqlalchemy.orm import Session
 
-from notifier.addresses import sought
+from notifier.address_seals import seals_of
 from notifier.breakers import Standing, standings
 from notifier.channels import Channel, EventStatus
 from notifier.deadletters import BOUNCED
@@ -86,7 +86,7 @@ def _named(session: Session, asked: str) -> Sequence[Notification | Event]:
         by_id = or_(Notification.id.in_(ids), Notification.event_id.in_(ids))
         if found := _newest(session, by_id, Event.id.in_(ids)):
             return found
-    forms = sought(None, asked)
+    forms = _forms(session, None, asked)
     # An event that names an address makes something of it, unless its fan-out waits or has failed.
     pending = select(Event.id).where(Event.due_at.is_not(None))
     dead = select(DeadLetter.event_id).where(DeadLetter.notification_id.is_(None))
@@ -101,6 +101,10 @@ def _named(session: Session, asked: str) -> Sequence[Notification | Event]:
     # Made by a later replay: the request of the event is another.
     events_of_request = select(Event.id).where(Event.request_id == asked)
     return _newest(session, Notification.event_id.in_(events_of_request), None)
+
+
+def _forms(session: Session, channel: Channel | None, asked: str) -> tuple[str, ...]:
+    return seals_of(session).forms_sought(channel, asked)
 
 
 def _newest(
@@ -119,10 +123,12 @@ def _newest(
 def _known(session: Session, asked: str, default: ZoneInfo) -> Iterator[Timeline]:
     """Tell that a user or an address is known for which nothing was made."""
     nothing = "Nothing was made for it that is still kept."
-    for user in session.scalars(select(User).where(or_(User.user_id == asked, is_reached_at(sought(None, asked))))):
+    for user in session.scalars(
+        select(User).where(or_(User.user_id == asked, is_reached_at(_forms(session, None, asked))))
+    ):
         yield Timeline(f"user {user.user_id}", default, [], [nothing])
     for channel in Channel:
-        for each in suppressions_of(session, channel, sought(channel, asked)):
+        for each in suppressions_of(session, channel, _forms(session, channel, asked)):
             yield Timeline(f"{channel} address", default, [(each.created_at, _suppressed(each))], [nothing])
 
 

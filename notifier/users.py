@@ -1,7 +1,7 @@
 """Users: where people can be reached, and what they want to hear of."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, Engine, or_, select, text
 from sqlalchemy.orm import Session
 
+from notifier.address_seals import SEALED_CHANNELS, AddressSeals, seals_of
 from notifier.addresses import folded
 from notifier.channels import PENDING_IN_SQL, Channel
 from notifier.ids import new_id
@@ -17,7 +18,7 @@ from notifier.models import User
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A known user, as routing and templates see them."""
+    """A known user, as routing sees them: with addresses in their kept form. Templates see `opened`."""
 
     user_id: str
     email: str | None
@@ -47,6 +48,11 @@ class Person:
         """The person as templates see them. Raises what the stored attributes raise."""
         names = (field.name for field in fields(self) if field.name != "attributes_text")
         return {**{name: getattr(self, name) for name in names}, "attributes": self.attributes}
+
+    def opened(self, seals: AddressSeals) -> "Person":
+        """Return them with whole addresses, those that can be opened. Raises SQLAlchemyError."""
+        chat_url, webhook_url = (held and seals.opened_or_kept(held) for held in (self.chat_url, self.webhook_url))
+        return replace(self, chat_url=chat_url, webhook_url=webhook_url)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -84,8 +90,8 @@ _PUT: Final = text("""
 # What waits for somebody whose address changed goes to the new one; what waits for an address that is gone says so.
 _MOVE: Final = text(f"""
     WITH locked AS MATERIALIZED (
-        SELECT id FROM notifications WHERE user_id = :user_id AND channel = :channel AND recipient = :old
-            AND status IN {PENDING_IN_SQL} ORDER BY id FOR UPDATE
+        SELECT id FROM notifications WHERE user_id = :user_id AND channel = :channel
+            AND recipient = ANY(:old) AND status IN {PENDING_IN_SQL} ORDER BY id FOR UPDATE
     )
     UPDATE notifications n SET recipient = :new FROM locked WHERE n.id = locked.id
 """)
@@ -118,10 +124,16 @@ def put(engine: Engine, user_id: str, fields: Mapping[str, Any], attributes: byt
 
     What waits for an address that changed goes to the new one.
     """
-    values = {**fields, "attributes": attributes.decode(), "user_id": user_id, "id": new_id(), "now": datetime.now(UTC)}
+    seals = seals_of(engine)
+    sealed = {
+        name: seals.kept(channel, fields[name])
+        for channel, name in ADDRESS_FIELDS.items()
+        if channel in SEALED_CHANNELS and fields[name] is not None
+    }
+    values = {**fields, **sealed, "attributes": attributes.decode(), "user_id": user_id, "id": new_id()}
     with engine.begin() as connection:
         before = people(connection, [user_id]).get(user_id)
-        is_new = bool(connection.execute(_PUT, values).scalar_one())
+        is_new = bool(connection.execute(_PUT, {**values, "now": datetime.now(UTC)}).scalar_one())
         after = people(connection, [user_id])[user_id]
         for channel in Channel if before else ():
             _move(connection, channel, before, after)
@@ -130,13 +142,12 @@ def put(engine: Engine, user_id: str, fields: Mapping[str, Any], attributes: byt
 
 def _move(connection: Connection, channel: Channel, before: Person | None, after: Person) -> None:
     old, new = before.addresses(channel) if before else (), after.addresses(channel)
-    gone = [address for address in old if address not in new]
-    for address in gone:
+    seals = seals_of(connection)
+    for address in (each for each in old if each not in new):
         # Of several push tokens none takes over for another: each has its own message.
         successor = new[0] if new and channel is not Channel.PUSH else None
-        connection.execute(
-            _MOVE, {"user_id": after.user_id, "channel": channel.value, "old": address, "new": successor}
-        )
+        values = {"user_id": after.user_id, "channel": channel.value, "new": successor}
+        connection.execute(_MOVE, {**values, "old": list(seals.forms(channel, address))})
 
 
 def is_reached_at(forms: Collection[str]) -> ColumnElement[bool]:
@@ -161,14 +172,17 @@ def addresses_in(row: Any) -> Iterator[tuple[Channel, str]]:  # noqa: ANN401 -- 
 
 
 def _having(connection: Connection, addresses: Collection[tuple[Channel, str]]) -> Iterator[tuple[str, Channel, str]]:
-    """Yield (user_id, channel, folded address) of the users who have one of some addresses."""
-    texts = sorted({form for channel, address in addresses for form in (address, folded(channel, address))})
-    wanted = {(channel, folded(channel, address)) for channel, address in addresses}
+    """Yield (user_id, channel, folded address) of the users who have one of some addresses, in whichever form."""
+    seals = seals_of(connection)
+    held = {(channel, form) for channel, address in addresses for form in seals.forms(channel, address)}
+    texts = sorted({form for channel, address in held for form in (address, folded(channel, address))})
+    wanted = {(channel, folded(channel, seals.opened_or_kept(address))) for channel, address in held}
     emails = sorted({address.lower() for address in texts})
     for row in connection.execute(text(_HAVE), {"texts": texts, "emails": emails}) if addresses else ():
         for channel, each in addresses_in(row):
-            if (channel, folded(channel, each)) in wanted:
-                yield row.user_id, channel, folded(channel, each)
+            whole = folded(channel, seals.opened_or_kept(each))
+            if (channel, whole) in wanted:
+                yield row.user_id, channel, whole
 
 
 def users_at(connection: Connection, channel: Channel, address: str) -> list[str]:
@@ -181,7 +195,12 @@ def addresses_of_others(
 ) -> set[tuple[Channel, str]]:
     """Return those of some addresses that users have whose ids are not given."""
     others = {(each, held) for user_id, each, held in _having(connection, addresses) if user_id not in user_ids}
-    return {(channel, address) for channel, address in addresses if (channel, folded(channel, address)) in others}
+    seals = seals_of(connection)
+    return {
+        (channel, address)
+        for channel, address in addresses
+        if (channel, folded(channel, seals.opened_or_kept(address))) in others
+    }
 
 
 def get(engine: Engine, user_id: str) -> User | None:

@@ -51,5 +51,5 @@ class Vault:
 
     def _keys(self) -> MultiFernet:
         if self._fernet is None:
-            raise Conflict("NOTIFIER_SECRET_KEY is not set: the secrets of subscriptions cannot be kept without it.")
+            raise Conflict("NOTIFIER_SECRET_KEY is not set: secrets cannot be kept or read without it.")
         return self._fernet

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from deploy.child import Child
 from deploy.ports import free_port
+from notifier.address_seals import AddressSeals, seals_of, with_seals
 from notifier.vault import Vault
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +88,7 @@ class Running:
         self.beat = self.add("beat", "beat")
         self._own = tuple(self.children)
         url = make_url(hand or self.environment["DATABASE_URL"]).set(drivername="postgresql+psycopg2")
-        self.engine: Engine = create_engine(url, pool_pre_ping=True)
+        self.engine: Engine = with_seals(create_engine(url, pool_pre_ping=True), self.vault)
 
     def add(
         self, name: str, *arguments: str, ready: Callable[[], bool] | None = None, settings: Mapping[str, str] = {}
@@ -126,7 +127,12 @@ class Running:
     @property
     def vault(self) -> Vault:
         """The vault of its processes, with their keys."""
-        return Vault(self.environment["NOTIFIER_SECRET_KEY"].split(","))
+        return Vault([key for key in self.environment.get("NOTIFIER_SECRET_KEY", "").split(",") if key])
+
+    @property
+    def seals(self) -> AddressSeals:
+        """How it keeps addresses."""
+        return seals_of(self.engine)
 
     @property
     def url(self) -> str:

@@ -169,7 +169,7 @@ def test_channels_without_a_provider_go_to_the_outbox(system: Running, channel: 
     assert notification["status"] == "sent"
     assert notification["attempt_log"][0]["provider"] == "outbox"
     [row] = system.sql("SELECT * FROM outbox WHERE notification_id = :id", id=notification["id"])
-    assert (row.channel, row.recipient, row.text) == (channel, recipient, "test.event\n\nn: 1")
+    assert (row.channel, system.seals.opened(row.recipient), row.text) == (channel, recipient, "test.event\n\nn: 1")
 
 
 def test_a_notification_without_an_event(system: Running, smtp: SmtpReceiver) -> None:

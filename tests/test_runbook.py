@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import requests
@@ -22,7 +22,9 @@ from deploy.embedded import EmbeddedPostgres
 from deploy.ports import free_port
 from deploy.unprivileged import User
 from notifier import reader
-from tests.conftest import QUICK, app_url, clean_environment, engine_of, new_postgres
+from notifier.signing import new_secret
+from notifier.vault import new_key
+from tests.conftest import app_url, clean_environment, engine_of, new_postgres
 from tests.receivers import SmtpReceiver
 from tests.running import ROOT, Running, ahead, made, reaches, wait_for
 
@@ -120,6 +122,10 @@ class Operator:
         }
 
 
+#: The secrets of the stack, in its files and in its processes.
+SECRETS: Final = {"NOTIFIER_SECRET_KEY": new_key(), "NOTIFIER_WEBHOOK_SECRET": new_secret()}
+
+
 @pytest.fixture
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A Postgres to be lost."""
@@ -133,8 +139,8 @@ def operator(own_postgres: EmbeddedPostgres) -> Iterator[Operator]:
     # As `manage.py up` leaves it, as far as the runbook looks at it.
     stack = {"environment": {"NOTIFIER_ADMIN_DATABASE_URL": own_postgres.url("notifier")}}
     (own_postgres.folder / "stack.json").write_text(json.dumps(stack))
-    (own_postgres.folder / "secret-key").write_text(QUICK["NOTIFIER_SECRET_KEY"])
-    (own_postgres.folder / "webhook-secret").write_text(QUICK["NOTIFIER_WEBHOOK_SECRET"])
+    (own_postgres.folder / "secret-key").write_text(SECRETS["NOTIFIER_SECRET_KEY"])
+    (own_postgres.folder / "webhook-secret").write_text(SECRETS["NOTIFIER_WEBHOOK_SECRET"])
     with tempfile.TemporaryDirectory(prefix="notifier-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -191,7 +197,8 @@ def test_a_moment_is_brought_back_and_sends_nothing_until_it_is_released(
     own_postgres.start()
     operator.type("The log, all the time", 0)
     operator.keep_running("The log, all the time", 1)
-    system = start_system(DATABASE_URL=app_url(own_postgres, "notifier"), NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none")
+    url = app_url(own_postgres, "notifier")
+    system = start_system(DATABASE_URL=url, NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none", **SECRETS)
 
     # A base backup while notifications are written.
     before: set[str] = set()

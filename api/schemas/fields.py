@@ -7,7 +7,8 @@ from typing import Any, Final
 import orjson
 from marshmallow import ValidationError, fields, validate
 
-from notifier.addresses import normalised, sought
+from api.parts import parts
+from notifier.addresses import normalised
 from notifier.channels import Channel
 from notifier.durations import parse_iso
 from notifier.masking import MASK
@@ -106,7 +107,7 @@ class Address(fields.String):
 
 
 class AddressFilter(fields.String):
-    """An address that a list is to be filtered by, in all the forms in which it may be kept (see `addresses.sought`).
+    """An address that a list is to be filtered by, in all the forms in which it may be kept.
 
     `channel`: the field beside it that names the address's channel, where there is one.
     """
@@ -120,7 +121,8 @@ class AddressFilter(fields.String):
         if not isinstance(text, str):
             return text
         named = (data or {}).get(self._channel_field)
-        return sought(Channel(named) if named in list(Channel) else None, text)
+        channel = Channel(named) if named in list(Channel) else None
+        return parts().wiring.seals.forms_sought(channel, text)
 
 
 class Mailbox(fields.String):

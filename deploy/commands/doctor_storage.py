@@ -11,6 +11,7 @@ from config.broker import is_amqp, redis_client
 from config.settings import Settings
 from deploy.commands.checking import Finding, ill, note, well
 from notifier import database_roles, migrations, partitions, signing_keys
+from notifier.address_seals import PURPOSE
 from notifier.models import Subscription
 from notifier.vault import CannotDecrypt, Vault
 from tasks import app
@@ -128,6 +129,9 @@ def secrets_readable(engine: Engine, settings: Settings) -> Iterator[Finding]:
 def keys_sealed(engine: Engine, settings: Settings) -> Iterator[Finding]:
     """Whether the keys that sign links and the audit log are encrypted in the database."""
     name, open_keys = "signing keys", signing_keys.plain(engine)
+    if not signing_keys.is_there(engine, PURPOSE):
+        says = "addresses with credentials are kept as they are, as the release before kept them"
+        yield note("addresses", f"{says}; run 'manage.py rekey' once every process is of this release")
     if not open_keys:
         yield well(name, "encrypted")
     elif settings.secret_key:

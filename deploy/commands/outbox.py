@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 from deploy.commands.group import on_a_stack, parts
 from deploy.commands.revealing import revealing
 from deploy.terminal import printable, say, shown_address
-from notifier.addresses import sought
 from notifier.channels import Channel
 from notifier.models import OutboxMessage
 from notifier.times import rfc3339
@@ -27,7 +26,9 @@ def outbox(channel: str | None, recipient: str | None, limit: int) -> None:
     if channel:
         query = query.where(OutboxMessage.channel == channel)
     if recipient:
-        query = query.where(OutboxMessage.recipient.in_(sought(Channel(channel) if channel else None, recipient)))
+        query = query.where(
+            OutboxMessage.recipient.in_(parts().seals.forms_sought(Channel(channel) if channel else None, recipient))
+        )
     with Session(parts().engine) as session:
         messages = session.scalars(query).all()
     if not messages:

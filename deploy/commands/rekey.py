@@ -1,5 +1,6 @@
 """Encrypt what is kept secret anew."""
 
+import time
 from uuid import UUID
 
 import click
@@ -8,7 +9,8 @@ from sqlalchemy import func, select
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import progress, say
-from notifier import erasure, signing_keys, subscriptions
+from notifier import erasure, resealing, signing_keys, subscriptions
+from notifier.address_seals import KNOWN_AFTER
 from notifier.models import Subscription
 
 
@@ -18,7 +20,8 @@ from notifier.models import Subscription
 def rekey() -> None:
     """Encrypt every secret with the first key of NOTIFIER_SECRET_KEY; after that the others can go.
 
-    Run it once after an upgrade too: it encrypts what the release before kept as it was.
+    Run it once after an upgrade too, when no process of the release before runs any more: it encrypts what that kept as
+    it was, such as the credentials in addresses.
 
     To change the key: put a new one in front of the old one, restart everything, run this, drop the old one. Running it
     again does no harm; where it stops, what was done before is kept.
@@ -36,6 +39,12 @@ def rekey() -> None:
             done, after = done + count, last
             bar.advance(count)
     erasure.rekey(wires.engine, wires.vault)
+    is_new = resealing.make_key(wires.engine, wires.vault)
     kept = signing_keys.reseal(wires.engine, wires.vault)
-    say(f"Encrypted {kept} key{'s' * (kept != 1)} that sign links and the audit log.")
+    if is_new:
+        say(f"From now on addresses with credentials are sealed; in {KNOWN_AFTER:.0f} s every process knows.")
+        time.sleep(KNOWN_AFTER)
+    sealed = sum(resealing.seal_stored(wires.engine))
+    say(f"Encrypted {kept} key{'s' * (kept != 1)} that sign links, seal addresses and chain the audit log.")
+    say(f"Sealed {sealed} address{'es' * (sealed != 1)} that had credentials in them.")
     say(f"Encrypted the secrets of {done} subscription{'s' * (done != 1)} with the first key.")

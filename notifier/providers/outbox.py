@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from notifier.address_seals import seals_of
 from notifier.channels import Channel
 from notifier.providers import Message, Outcome, Result
 from notifier.providers.dsn import Context, Dsn
@@ -64,13 +65,14 @@ def keep(
 ) -> list[tuple[Outcome, str | None]]:
     """Keep messages, all in one INSERT, and what `also` writes of them in the same transaction; what became of each."""
     try:
+        recipients = [seals_of(engine).kept(channel, message.recipient) for message in batch]
         with engine.begin() as connection:
             connection.execute(
                 _KEEP,
                 {
                     "channel": channel.value,
                     "ids": [message.id for message in batch],
-                    "recipients": [message.recipient for message in batch],
+                    "recipients": recipients,
                     "subjects": [message.subject for message in batch],
                     "texts": [message.text for message in batch],
                     "htmls": [message.html for message in batch],

@@ -25,13 +25,13 @@ def test_as_many_rows_as_there_is_room_for_and_one_at_least(room: int, fit: int)
     # The first has 1 byte, the second nothing, then 2, 3 and 4; a file that is gone has no size.
     named = {1: (1,), 3: (2,), 4: (3,), 5: (4,), 6: (9,)}
     envelopes = {UUID(int=n): Envelope(attachments=tuple(UUID(int=each) for each in ids)) for n, ids in named.items()}
-    composition = Composition(*cast(Any, [None] * 7), envelopes, SIZES, *cast(Any, [None] * 4))
+    composition = Composition(*cast(Any, [None] * 8), envelopes, SIZES, *cast(Any, [None] * 4))
     rows = [row(n) for n in range(1, 7)]
     assert list(composition.fitting(rows, room)) == rows[:fit]
     assert composition.fitting(rows[4:], room)[0] is rows[4]
 
 
 def test_without_attachments_all_fit() -> None:
-    composition = Composition(*cast(Any, [None] * 7), {}, {}, *cast(Any, [None] * 4))
+    composition = Composition(*cast(Any, [None] * 8), {}, {}, *cast(Any, [None] * 4))
     rows = [row(n) for n in range(1, 7)]
     assert composition.fitting(rows, -1) == rows
