@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Final
 
 import pycurl
@@ -133,13 +134,16 @@ class _Multi:
         """Drive what is in flight until something has finished, for at most a slice."""
         until = time.monotonic() + _SLICE
         while True:
+            began = time.monotonic()
             self._drive(until)
-            finished = self._reap()
+            finished = [*self._reap(), *self._expire(began)]
             if finished or time.monotonic() >= until:
                 return finished
 
     def _drive(self, until: float) -> None:
-        wait = min(until, self._timer_at) - time.monotonic()
+        # All have the same time, so that the first one's ends first.
+        deadline = next((transfer.deadline for transfer in self._busy.values()), math.inf)
+        wait = min(until, self._timer_at, deadline) - time.monotonic()
         for descriptor, events in self._epoll.poll(max(wait, 0)):
             readable = pycurl.CSELECT_IN if events & select.EPOLLIN else 0
             writable = pycurl.CSELECT_OUT if events & select.EPOLLOUT else 0
@@ -163,6 +167,18 @@ class _Multi:
                 finished.append(transfer.finish(code, message))
                 self._release(transfer)
         return finished
+
+    def _expire(self, before: float) -> list[Exchange]:
+        """End what was out of time before the last drive, which has read what had come by then.
+
+        Between two turns as much time may pass as the caller needs for results, to record them for example. An answer
+        that came meanwhile counts: it was in time, and to send the message again would double it.
+        """
+        late = list(takewhile(lambda transfer: transfer.deadline <= before, self._busy.values()))
+        expired = [transfer.finish(pycurl.E_OPERATION_TIMEDOUT, "") for transfer in late]
+        for transfer in late:
+            self._release(transfer)  # and with it its connection
+        return expired
 
     def _release(self, transfer: Transfer) -> None:
         del self._busy[transfer.curl]

@@ -180,7 +180,6 @@ class Transfer:
         self.curl = pycurl.Curl()
         options: dict[int, object] = {
             pycurl.NOSIGNAL: 1,
-            pycurl.TIMEOUT_MS: math.ceil(limits.timeout * 1000),
             pycurl.CONNECTTIMEOUT_MS: math.ceil(limits.connect_timeout * 1000),
             pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS if limits.http2 else pycurl.CURL_HTTP_VERSION_1_1,
@@ -203,6 +202,8 @@ class Transfer:
         self._request = request
         self._started_at = datetime.now(UTC)
         self._began = time.monotonic()
+        #: By the monotonic clock. libcurl's own timeout would be judged before what has come meanwhile is read.
+        self.deadline = self._began + self._limits.timeout
         self._head.clear()
         self._body = b""
         self._read = 0
@@ -245,7 +246,8 @@ class Transfer:
 
     def finish(self, code: int, message: str) -> Exchange:
         """What became of it, from libcurl's code and words."""
-        descriptor = int(self.curl.getinfo(pycurl.ACTIVESOCKET)) if self._requested else -1
+        is_over = self._requested and code != pycurl.E_OPERATION_TIMEDOUT  # else its connection is closed
+        descriptor = int(self.curl.getinfo(pycurl.ACTIVESOCKET)) if is_over else -1
         if descriptor >= 0:  # the connection stays open
             self._idle.add(self._ends, descriptor)
         # An answer that is cut off, by us or by them, after its head still counts by its status.

@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -326,6 +327,31 @@ def test_a_receiver_that_never_answers_is_ambiguous_at_the_deadline(make: Make) 
     assert result.error == "timeout: no answer within 0.5 s"
     assert 490 <= result.duration_ms < 5_000
     assert len(yields) >= 4  # the caller had its turn while nothing happened
+
+
+def test_an_answer_that_came_while_the_caller_did_something_else_counts(make: Make) -> None:
+    """The caller records what has come, which may take as long as Postgres is locked or frozen."""
+    answered = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        for _ in range(2):  # on a kept connection, too
+            receivers.read_request(connection)
+            waited.wait(10)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            answered.set()
+
+    provider = make(timeout=0.5)
+    with receivers.listening(talk) as server:
+        for _ in range(2):
+            waited = threading.Event()
+            answered.clear()
+            calls = provider.send(iter([message_to(url_of(server))]))
+            assert list(next(calls)) == []  # it is under way
+            waited.set()
+            assert answered.wait(10)
+            time.sleep(1)
+            [result] = itertools.chain.from_iterable(calls)
+            assert (result.outcome, result.status_code, result.error) == (Outcome.ACCEPTED, 200, None)
 
 
 def test_a_dripping_head_cannot_extend_the_deadline(make: Make) -> None:
