@@ -214,6 +214,21 @@ def give_back(connection: Connection, rows: Sequence[Claimed]) -> None:
         connection.execute(_GIVE_BACK, {"ids": [row.id for row in rows], "claims": [row.claims for row in rows]})
 
 
+_MAKE_DUE: Final = text(f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM notifications WHERE id = ANY(:ids) AND status = '{Status.QUEUED}' AND tries = :tries
+        ORDER BY id FOR UPDATE
+    )
+    UPDATE notifications n SET due_at = now() FROM locked WHERE n.id = locked.id AND n.id = ANY(:ids)
+""")
+
+
+def make_due(connection: Connection, ids: Sequence[UUID], tries: int) -> None:
+    """Have the clock hand over now what a message named and nobody claimed for it."""
+    if ids:
+        connection.execute(_MAKE_DUE, {"ids": list(ids), "tries": tries})
+
+
 #: A notification in one of these states never arrived: its key goes to the next.
 _NEVER_ARRIVED: Final = f"('{Status.FAILED}', '{Status.CANCELLED}', '{Status.EXPIRED}', '{Status.SKIPPED}')"
 _WANTED: Final = """

@@ -23,9 +23,10 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from notifier import loads
 from notifier.attempts import Record, record
 from notifier.channels import Channel, OnAmbiguous, Status
-from notifier.claiming import COMPOSING, Claimed, claim, give_back
+from notifier.claiming import COMPOSING, Claimed, claim, give_back, make_due
 from notifier.composing import CannotCompose, Composer, Composition
 from notifier.deadletters import AMBIGUOUS
 from notifier.endpoints import Watch
@@ -108,22 +109,39 @@ class Delivery:
         to `detach`, which must see to what fails of it. `due`: when what the clock handed over became due, for what
         is measured. `came_by`: the message's traceparent. Raises BatchFailed where any failed until then. Whatever
         else is raised leaves rows to their lease.
+
+        Large rows are claimed and read in parts, one after the other as long as the sending window lasts.
         """
-        meter = Meter(self._gate.channel, tries, due, came_by)
-        try:
-            failed = self._deliver(ids, tries, detach, meter, patient=patient)
-        except Exception as error:
-            meter.close(error)
-            raise
-        meter.close()
+        start_until = time.monotonic() + self._window
+        failed: list[FailedRow] = []
+        with self._engine.connect() as connection:
+            parts = loads.of_notifications(connection, ids)
+        for place, part in enumerate(parts):
+            if place and time.monotonic() >= start_until:
+                self._leave(parts[place:], tries)
+                break
+            meter = Meter(self._gate.channel, tries, due, came_by)
+            try:
+                failed += self._deliver(part, tries, detach, meter, start_until, patient=patient)
+            except Exception as error:
+                meter.close(error)
+                if not failed:
+                    raise
+                log.warning("part_failed", error=kind_of(error), rows=len(part))
+                break
+            meter.close()
         if failed:
             raise BatchFailed(failed)
 
+    def _leave(self, parts: Sequence[Sequence[UUID]], tries: int) -> None:
+        """Leave the rest of a batch to other messages: high notifications must not wait for so large a one."""
+        with self._engine.connect() as connection:
+            make_due(connection, [row_id for part in parts for row_id in part], tries)
+
     def _deliver(
-        self, ids: Sequence[UUID], tries: int, detach: Detach, meter: Meter, *, patient: bool
+        self, ids: Sequence[UUID], tries: int, detach: Detach, meter: Meter, start_until: float, *, patient: bool
     ) -> list[FailedRow]:
-        # Read before the claim: a send begins only while the row is ours for a whole send and MARGIN more.
-        began = time.monotonic()
+        # The window began before the claim: a send begins only while the row is ours for a whole send and MARGIN more.
         lease = self._window + self._providers.timeout + MARGIN
         with meter.step(CLAIM), self._engine.connect() as connection:
             claimed = claim(connection, ids, tries, lease, patient=patient)
@@ -134,7 +152,7 @@ class Delivery:
         meter.claimed(claimed)
         with meter.step(GATE):
             passed = self._gate.let_through(self._transactions, claimed, facts)
-        failed = self._send(passed, facts, tries, began + self._window, detach, meter) if passed.rows else []
+        failed = self._send(passed, facts, tries, start_until, detach, meter) if passed.rows else []
         meter.batch(passed=len(passed.rows), failed=len(failed))
         return failed
 

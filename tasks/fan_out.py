@@ -11,7 +11,7 @@ from celery.signals import worker_init
 from sqlalchemy.exc import DBAPIError
 
 from config.wiring import wiring
-from notifier import handlers, metrics, routing
+from notifier import handlers, loads, metrics, routing
 from notifier.causes import Cause
 from notifier.isolation import in_parts, is_away, kind_of
 from notifier.lanes import FAN_OUT
@@ -40,9 +40,17 @@ def fan_out(self: Task, ids: Sequence[str]) -> None:
     event_ids = [UUID(event_id) for event_id in ids]
     cause = Cause(self.request.get(REQUEST_ID), self.request.get(TRACEPARENT))
     if self.request.get(DUE) is None:
-        in_parts(event_ids, lambda part: _fan_out(part, cause), _note)
+        _fan_out_all(event_ids, cause)
     else:
         _fan_out_again(event_ids, self.request.retries, cause)
+
+
+def _fan_out_all(event_ids: Sequence[UUID], cause: Cause) -> None:
+    """Fan events out, as many at once as can be read."""
+    with wiring().engine.connect() as connection:
+        parts = loads.of_events(connection, event_ids)
+    for events in parts:
+        in_parts(events, lambda part: _fan_out(part, cause), _note)
 
 
 def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: Cause) -> None:
@@ -50,7 +58,7 @@ def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: Cause) -> None:
     lease = publisher().lease(FAN_OUT) + len(event_ids) / _SLOWEST
     mine = routing.begin(wiring().engine, event_ids, begun, lease)
     try:
-        in_parts(mine, lambda part: _fan_out(part, cause), _note)
+        _fan_out_all(mine, cause)
     except DBAPIError as error:
         if is_away(error):
             _withdraw(mine)

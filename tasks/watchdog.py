@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.queues import own_queue
 from notifier import heartbeats
 from notifier.isolation import kind_of
+from notifier.providers.exchanges import close_unused
 from notifier.threads import end_process, start_lasting
 from tasks.hints import depth
 
@@ -93,6 +94,7 @@ class Watchdog:
             self.look()
             if self.is_stuck:
                 self._end()
+            close_unused()
             time.sleep(self._interval)
 
     def look(self) -> None:

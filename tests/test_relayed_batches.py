@@ -1,5 +1,6 @@
 """A batch through several providers to its rows: what is recorded, whatever the providers do."""
 
+from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -18,6 +19,7 @@ from notifier.failed_rows import BatchFailed
 from notifier.failover import Choice, Providers
 from notifier.gate import Gate
 from notifier.ids import new_id
+from notifier.isolation import BaseExceptionRaised
 from notifier.listeners import Listeners
 from notifier.provider_gate import ProviderGate
 from notifier.providers import Fault, Message, Outcome, Result
@@ -33,6 +35,7 @@ class Vendor:
 
     confirms_delivery = False
     timeout = 5.0
+    error: type[BaseException] = ZeroDivisionError
 
     def __init__(self, name: str, *, is_down: bool = False) -> None:
         self.name, self.is_down = name, is_down
@@ -44,7 +47,7 @@ class Vendor:
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         for message in messages:
             if message.recipient == FAULTY:
-                raise ZeroDivisionError
+                raise self.error
             self.got.append(message.id)
             outcome, fault = (Outcome.UNSENT, Fault.PROVIDER) if self.is_down else (Outcome.ACCEPTED, None)
             yield [Result(message.id, outcome, self.name, datetime.now(UTC), 1.0, fault=fault)]
@@ -53,7 +56,7 @@ class Vendor:
         pass
 
 
-def delivery_by(engine: Engine, *vendors: Vendor) -> Delivery:
+def delivery_by(engine: Engine, *vendors: Vendor, window: float = 5.0) -> Delivery:
     url = engine.url.render_as_string(hide_password=False).replace("+psycopg2", "")
     wires = Wiring(read_settings({"DATABASE_URL": url, "NOTIFIER_SMS": "outbox:", "NOTIFIER_SECRET_KEY": new_key()}))
     providers = Providers(Channel.SMS, [Choice(vendor, vendor.name) for vendor in vendors])
@@ -65,23 +68,24 @@ def delivery_by(engine: Engine, *vendors: Vendor) -> Delivery:
         Gate(Channel.SMS, ZoneInfo("UTC"), age, ReceiverGate(age), provider_gate),
         Composer(engine, Channel.SMS, wires.sandbox, wires.links, wires.vault, wires.sender_rules),
         Listeners(),
-        sending_window=5.0,
+        sending_window=window,
         disable_after=age,
     )
 
 
-def queued(engine: Engine, *recipients: str) -> list[UUID]:
+def queued(engine: Engine, *recipients: str, body: str = "Hello") -> list[UUID]:
     ids = [new_id() for _ in recipients]
     with engine.begin() as connection:
         connection.execute(
             text("""
                 INSERT INTO notifications (id, source, recipient, channel, critical, priority, content, queue, status,
                     due_at, created_at)
-                SELECT id, 'test', recipient, 'sms', false, 'normal', '{"body": "Hello"}', 'sms', 'queued',
+                SELECT id, 'test', recipient, 'sms', false, 'normal',
+                    json_build_object('body', CAST(:body AS text)), 'sms', 'queued',
                     now() + interval '1 minute', now()
                 FROM unnest(CAST(:ids AS uuid[]), CAST(:recipients AS text[])) AS made(id, recipient)
             """),
-            {"ids": ids, "recipients": list(recipients)},
+            {"ids": ids, "recipients": list(recipients), "body": body},
         )
     return ids
 
@@ -107,6 +111,17 @@ def test_what_one_provider_took_is_recorded_where_another_breaks(engine: Engine)
         delivery_by(engine, Vendor("a", is_down=True), Vendor("b")).deliver(ids, 0, no_detaching)
     begun = [status for status, _ in states(engine, ids[:8])]
     assert begun.count(Status.SENT) >= 4, "else they are sent once more"
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, CancelledError, MemoryError])
+def test_what_was_sent_is_recorded_whatever_a_provider_raises(engine: Engine, error: type[BaseException]) -> None:
+    ids = queued(engine, *[f"+1555010{n}" for n in range(8)], FAULTY, "+15550109")
+    vendor = Vendor("a")
+    vendor.error = error
+    with pytest.raises(MemoryError if error is MemoryError else BaseExceptionRaised):
+        delivery_by(engine, vendor).deliver(ids, 0, no_detaching)
+    found = [status for status, _ in states(engine, ids)]
+    assert found == [*[Status.SENT] * 8, Status.SENDING, Status.QUEUED]
 
 
 def test_while_all_fail_each_call_leaves_one_attempt(engine: Engine) -> None:

@@ -14,6 +14,7 @@ import click
 from config.queues import WORKERS
 from config.settings import load_broker_settings, load_settings
 from deploy.commands.group import on_a_stack, parts
+from deploy.limits import give_memory_back, raise_descriptors
 from tasks import app, watchdog
 from tasks.beat import TickScheduler
 
@@ -48,6 +49,8 @@ def worker(
     if metrics_port is not None:
         os.environ["NOTIFIER_METRICS_ADDRESS"] = f"127.0.0.1:{metrics_port}"
     settings = load_settings()
+    give_memory_back()
+    raise_descriptors()
     # A malformed provider stops the start; and what alerts watch of each begins at 0 before its first call.
     parts().channels  # noqa: B018
     hostname = f"{name or lane}@{socket.gethostname()}"

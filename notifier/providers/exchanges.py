@@ -4,6 +4,7 @@ import math
 import select
 import ssl
 import time
+import weakref
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -17,8 +18,22 @@ from notifier.providers.transfers import Exchange, Limits, Request, Transfer
 
 #: The longest that a connection may take, name and TLS included, in seconds.
 _CONNECT_TIMEOUT: Final = 10.0
+#: As many threads' connections are kept while nobody uses them. More are used at once where receivers hang.
+_MOST_IDLE: Final = 8
 #: How long `send` goes without yielding, in seconds.
 _SLICE: Final = 0.1
+
+
+_all: Final[weakref.WeakSet["Exchanges"]] = weakref.WeakSet()
+
+
+def close_unused(idle_for: float = 60.0) -> None:
+    """Close the connections of this process over which nothing was sent for so many seconds.
+
+    They are not used again after a few seconds; but libcurl closes them only when it is asked for another one.
+    """
+    for exchanges in list(_all):
+        exchanges.close_unused(idle_for)
 
 
 class Exchanges:
@@ -50,6 +65,7 @@ class Exchanges:
         self._concurrency = concurrency
         self._lossy = LossyOrigins()
         self._idle: list[_Multi] = []
+        _all.add(self)
 
     def send(self, requests: Iterator[Request]) -> Generator[Sequence[Exchange], None, None]:
         """Send what `requests` yields, each as soon as there is room for it, and yield what finished.
@@ -65,13 +81,30 @@ class Exchanges:
             yield from multi.run(requests)
         finally:
             multi.drop()
-            self._idle.append(multi)
+            multi.used_at = time.monotonic()
+            if len(self._idle) < _MOST_IDLE:
+                self._idle.append(multi)
+            else:
+                multi.close()
 
     def close(self) -> None:
         """Close idle connections."""
         with suppress(IndexError):
             while True:
                 self._idle.pop().close()
+
+    def close_unused(self, idle_for: float) -> None:
+        """Close the connections of threads that have sent nothing for so many seconds."""
+        since = time.monotonic() - idle_for
+        for _ in range(len(self._idle)):
+            try:
+                multi = self._idle.pop(0)
+            except IndexError:  # another thread took it
+                return
+            if multi.used_at < since:
+                multi.close()
+            else:
+                self._idle.append(multi)
 
 
 class _Multi:
@@ -85,6 +118,8 @@ class _Multi:
         self._lossy = lossy
         self._idle_sockets = IdleSockets(concurrency * 2, multiplexed=limits.http2)
         self._concurrency = concurrency
+        #: When it was last used, on the monotonic clock.
+        self.used_at = time.monotonic()
         self._idle: list[Transfer] = []
         self._busy: dict[pycurl.Curl, Transfer] = {}
         self._epoll = select.epoll()
@@ -124,6 +159,7 @@ class _Multi:
                 self._multi.add_handle(transfer.curl)
             else:
                 unbegun.append(transfer.refuse())
+                transfer.forget()
                 self._idle.append(transfer)
         return unbegun
 
@@ -183,6 +219,7 @@ class _Multi:
     def _release(self, transfer: Transfer) -> None:
         del self._busy[transfer.curl]
         self._multi.remove_handle(transfer.curl)
+        transfer.forget()
         self._idle.append(transfer)
 
     def _watch(self, what: int, descriptor: int, _multi: pycurl.CurlMulti, _data: object) -> None:

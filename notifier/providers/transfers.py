@@ -239,6 +239,13 @@ class Transfer:
             self.curl.setopt(pycurl.FORBID_REUSE, is_lossy)
             self._has_own_connection = is_lossy
 
+    def forget(self) -> None:
+        """Let go of the exchange that is over: a handle that waits for its next one would keep a request's body."""
+        del self._request
+        self._body = b""
+        self._head.clear()
+        self.curl.setopt(pycurl.POSTFIELDS, b"")
+
     def begins_again(self) -> bool:
         """Return whether to begin the request again: its connection was closed before any of it went out."""
         is_stale, self._stale = self._stale, False

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+import psutil
 import pytest
 
 from notifier.providers import Message, Outcome, Result, transfers
+from notifier.providers.exchanges import close_unused
 from tests.providers import receivers
 from tests.providers.receivers import response
 from tests.providers.webhook_calls import Make, making, message_to, post, send, url_of
+from tests.running import wait_for
 
 
 @pytest.fixture
@@ -244,6 +247,30 @@ def test_many_threads_share_a_provider(make: Make) -> None:
         assert server.connections <= 4 * 8
     assert len({result.id for result in results}) == 200
     assert {result.outcome for result in results} == {Outcome.ACCEPTED}
+
+
+def test_connections_that_nobody_uses_any_more_are_closed(make: Make) -> None:
+    provider, process = make(concurrency=8), psutil.Process()
+    with receivers.http() as (server, _):
+        before = process.num_fds()
+        # More threads than connections are kept for, all at once.
+        together = threading.Barrier(12)
+
+        def messages() -> Iterator[Message]:
+            together.wait(10)
+            yield message_to(url_of(server))
+
+        threads = [threading.Thread(target=lambda: list(provider.send(messages()))) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        close_unused(idle_for=60)
+        # Of eight threads: an epoll, what libcurl wakes itself with, a connection, and the server's end of that.
+        wait_for(lambda: before + 8 <= process.num_fds() <= before + 8 * 6, what="connections to be kept")
+        close_unused(idle_for=0)
+        wait_for(lambda: process.num_fds() <= before, what="connections to be closed")
+        assert post(provider, url_of(server)).outcome is Outcome.ACCEPTED
 
 
 def test_what_is_in_flight_when_the_caller_leaves_is_dropped(make: Make) -> None:
