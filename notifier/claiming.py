@@ -200,6 +200,27 @@ def set_aside(connection: Connection, asides: Sequence[Aside]) -> list[Aside]:
     return [aside for aside in asides if aside.id in changed]
 
 
+# One that is locked is being recorded, or taken back; the next time will do.
+_RENEW: Final = text(f"""
+    WITH held AS (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:claims AS integer[])) AS held(id, claims)
+    ), free AS MATERIALIZED (
+        SELECT n.id FROM notifications n JOIN held USING (id)
+        WHERE n.id = ANY(:ids) AND n.claims = held.claims AND n.status = '{Status.SENDING}'
+        ORDER BY n.id FOR UPDATE OF n SKIP LOCKED
+    )
+    UPDATE notifications n SET silent_claim = NULL,
+        due_at = greatest(n.due_at, clock_timestamp() + :lease * interval '1 second')
+    FROM free WHERE n.id = ANY(:ids) AND n.id = free.id
+""")
+
+
+def renew(connection: Connection, claims: Sequence[tuple[UUID, int]], lease: float) -> None:
+    """Hold claimed rows (id, claims) for `lease` seconds more, as far as they are still held under their claims."""
+    ids, numbers = [row_id for row_id, _ in claims], [number for _, number in claims]
+    connection.execute(_RENEW, {"ids": ids, "claims": numbers, "lease": lease})
+
+
 _GIVE_BACK: Final = text(f"""
     UPDATE notifications n SET status = '{Status.QUEUED}', due_at = now()
     FROM unnest(CAST(:ids AS uuid[]), CAST(:claims AS integer[])) AS held(id, claims)

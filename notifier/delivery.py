@@ -41,6 +41,7 @@ from notifier.meters import CLAIM, COMPOSE, GATE, RECORD, Meter
 from notifier.patterns import told_as
 from notifier.providers import Fault, Message, Outcome, Result
 from notifier.pruning import prune_tokens
+from notifier.recording import LeaseKeeper, Recorder, Results
 from notifier.redaction import secrets_of, without_secrets
 from notifier.suppressions import Address, suppress
 
@@ -48,9 +49,6 @@ log = structlog.get_logger()
 
 #: What a lease keeps over the longest send, in seconds: time enough to record it.
 MARGIN: Final = 5.0
-#: Results are recorded when this many have come, or after this many seconds.
-_RECORD_ROWS: Final = 100
-_RECORD_SECONDS: Final = 0.1
 #: The most messages that are made at once, and from how many seconds on that is too slow for as many.
 _MOST_AT_ONCE: Final = 16
 _SLOW_COMPOSING: Final = 0.1
@@ -60,9 +58,6 @@ _MOST_CARRIED: Final = 8 * 1024 * 1024
 _LATE: Final = 1.0
 #: Seconds between two looks, where a tenth is usual, that say that this process is slow itself.
 _STALLED: Final = 0.3
-#: Between tries to record while Postgres is away, in seconds.
-_RECORD_PAUSE: Final = 0.25
-
 
 #: Takes what is left of a batch off a worker's hands: whether it could, and then what failed in the end.
 Detach = Callable[[Callable[[], list[FailedRow]], int], bool]
@@ -92,6 +87,7 @@ class Delivery:
         self._finished = Status.DELIVERED if providers.confirms_delivery else Status.SENT
         self._window = sending_window
         self._disable_after = disable_after
+        self._keeper = LeaseKeeper(engine)
 
     def deliver(
         self,
@@ -178,8 +174,11 @@ class Delivery:
         )
         finished = self._finished
         engine = self._transactions
-        batch = _Batch(engine, relay, composition, watch, rows, tries, start_until, finished, meter, told=told)
-        steps = batch.steps()
+        lease_ends = start_until + self._providers.timeout + MARGIN
+        batch = _Batch(
+            *(engine, relay, composition, watch, rows, tries, start_until, finished, meter, lease_ends), told=told
+        )
+        steps = self._keeper.keeping(batch, batch.steps())
         tried = False
         for _ in steps:
             late = batch.late()
@@ -223,13 +222,15 @@ class _Batch:
         start_until: float,
         finished: Status,
         meter: Meter,
+        lease_ends: float,
         *,
         told: bool,
     ) -> None:
-        """`finished`: what becomes of a notification that is accepted."""
+        """`finished`: what becomes of a notification that is accepted. `lease_ends`: on the monotonic clock."""
         self._transactions = engine
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._told = told
+        self._lease_ends = lease_ends
         self._relay = relay
         self._finished = finished
         self._meter = meter
@@ -247,15 +248,13 @@ class _Batch:
         self._calls: dict[UUID, int] = {}
         #: The credentials that they were sent with, which answers may repeat.
         self._secrets: dict[UUID, frozenset[str]] = {}
-        #: What was taken, but nobody could begin.
-        self._returned: list[Claimed] = []
-        self._unrecorded: list[Record] = []
         #: Addresses whose owners told the provider to leave them alone.
         self._refused: list[Address] = []
         #: Users and their push tokens at which nobody is any more.
         self._gone: set[tuple[str, str]] = set()
-        self._recorded_at = time.monotonic()
+        self._recorder = Recorder(self._write, self._reports, self._recorded)
         self._turned_at = time.monotonic()
+        #: Attachments could not be read.
         self._postgres_is_away = False
         self._failed: list[FailedRow] = []
 
@@ -266,27 +265,36 @@ class _Batch:
                 for results in self._relay.send(self._messages()):
                     self._note(results)
                     self._return(self._relay.take_unbegun())
-                    if self._record_is_due():
-                        self._record()
+                    self._recorder.go_on()
                     yield
             except Exception:
                 # A provider broke: what has been taken until then must not be sent once more, and what has not need
                 # not wait for a lease.
-                if self._unrecorded:
-                    self._record()
                 self._give_back()
+                self._recorder.finish()
                 raise
             # Postgres may have gone meanwhile. What went out is recorded before anything more does.
-            while self._unrecorded and not self._record():
-                time.sleep(_RECORD_PAUSE)
+            self._recorder.finish()
         self._give_back()
+        self._recorder.finish()
+
+    def to_renew(self, now: float, soon: float) -> list[tuple[UUID, int]]:
+        """Return the claims of what is under way or not recorded yet, once their leases end within `soon` seconds.
+
+        Results are held until they are recorded, however long Postgres is away. A send that does not come back, though
+        it should have long before, is left to its lease.
+        """
+        if now < self._lease_ends - soon:
+            return []
+        begun = list(self._begun.values()) if now < self._lease_ends + MARGIN else []
+        return [*self._recorder.held(), *((row.id, row.claims) for row, _ in begun)]
 
     def _return(self, unbegun: Sequence[UUID]) -> None:
         """Give back what no provider could begin."""
         for row_id in unbegun:
             row, _ = self._begun.pop(row_id)
             self._meter.returned(row)
-            self._returned.append(row)
+            self._recorder.give_back([row])
 
     def late(self) -> list[Claimed]:
         """What was begun a while ago and is not back."""
@@ -301,7 +309,7 @@ class _Batch:
 
     def is_waiting_for(self, late: Sequence[Claimed]) -> bool:
         """Whether nothing is left but these."""
-        if len(late) < len(self._begun) or not late or self._unrecorded:
+        if len(late) < len(self._begun) or not late or self._recorder.has_any:
             return False
         if self._waiting and self._may_begin():
             return False
@@ -318,14 +326,13 @@ class _Batch:
         self._failed = failed + self._failed
 
     def _give_back(self) -> None:
-        if self._waiting or self._returned:
-            with self._engine.connect() as connection:
-                give_back(connection, [*self._waiting, *self._returned])
-            self._waiting.clear()
-            self._returned.clear()
+        self._recorder.give_back(self._waiting)
+        self._waiting.clear()
 
     def _may_begin(self) -> bool:
-        return not self._postgres_is_away and time.monotonic() < self._start_until and not self._relay.is_shut
+        if self._postgres_is_away or self._recorder.is_behind:
+            return False
+        return time.monotonic() < self._start_until and not self._relay.is_shut
 
     def _messages(self) -> Iterator[Message]:
         """What the provider may begin now; ends early where time, Postgres or the room for attachments runs out."""
@@ -375,7 +382,7 @@ class _Batch:
             result = without_secrets(found, secrets) if secrets else found
             call = self._calls.pop(result.id, 0)
             self._watch.add(row, result)
-            self._unrecorded.append(Record(result, row.claims, row.attempts + call + 1, self._tries + 1, call))
+            self._recorder.add(Record(result, row.claims, row.attempts + call + 1, self._tries + 1, call))
             if result.handed_on:
                 self._calls[row.id] = call + 1
                 self._begun[row.id] = (row, time.monotonic())
@@ -391,37 +398,32 @@ class _Batch:
                 if is_gone and row.queue.startswith(Channel.PUSH) and row.user_id and row.recipient:
                     self._gone.add((row.user_id, row.recipient))
 
-    def _record_is_due(self) -> bool:
-        if not self._unrecorded or self._postgres_is_away:
-            return False
-        return len(self._unrecorded) >= _RECORD_ROWS or time.monotonic() - self._recorded_at >= _RECORD_SECONDS
-
-    def _record(self) -> bool:
-        """Record what has finished, and say whether that worked; while it does not, nothing more is begun."""
-        try:
+    def _write(self, results: Results) -> None:
+        """Commit what has finished, and then what follows from it. Called in other threads too."""
+        if results.records:
             with self._meter.step(RECORD):
-                record(self._transactions, self._unrecorded, finished=self._finished, told=self._told)
-        except DBAPIError as error:
-            if not is_away(error):
-                raise
-            log.warning("record_failed", error=kind_of(error), results=len(self._unrecorded))
-            self._postgres_is_away = True
-            return False
-        self._meter.recorded(self._unrecorded, self._finished)
-        self._unrecorded = []
-        gone, self._gone = self._gone, set()
-        refused, self._refused = self._refused, []
+                record(self._transactions, results.records, finished=self._finished, told=self._told)
         # These reports concern finished calls: if one fails, the calls still under way must not be lost with it.
-        for tell in (
-            self._watch.report,
-            self._relay.report,
-            partial(prune_tokens, self._transactions, gone),
-            partial(suppress, self._transactions, refused),
-        ):
+        for tell in results.reports:
             try:
                 tell()
             except Exception as error:
                 log.warning("not_noted", error=kind_of(error))
-        self._recorded_at = time.monotonic()
+        if results.returned:
+            with self._engine.connect() as connection:
+                give_back(connection, results.returned)
+
+    def _reports(self) -> list[Callable[[], object]]:
+        """What was seen beside the results since this was called last."""
+        gone, self._gone = self._gone, set()
+        refused, self._refused = self._refused, []
+        return [
+            self._watch.take(),
+            self._relay.take(),
+            partial(prune_tokens, self._transactions, gone),
+            partial(suppress, self._transactions, refused),
+        ]
+
+    def _recorded(self, records: Sequence[Record]) -> None:
+        self._meter.recorded(records, self._finished)
         self._postgres_is_away = False
-        return True

@@ -12,9 +12,10 @@ That is for subscriptions. A URL that webhooks are addressed to directly has the
 webhooks each caller is told for its own.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -190,9 +191,13 @@ class Watch:
         if endpoint is not None and (not subscribed or endpoint in self._known):
             self._notes.setdefault(endpoint, Note(endpoint, subscribed)).add(result)
 
-    def report(self) -> None:
-        """Remember what was seen since the last report. It is not worth losing a batch over."""
+    def take(self) -> Callable[[], None]:
+        """Take what was seen since this was called last; returns what remembers it, in any thread."""
         notes, self._notes = self._notes, {}
+        return partial(self._report, notes)
+
+    def _report(self, notes: Mapping[UUID, "Note"]) -> None:
+        """Remember what was seen. It is not worth losing a batch over."""
         if notes:
             try:
                 seen = notes.values()

@@ -21,9 +21,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -203,9 +204,12 @@ class Relay:
         unbegun, self._unbegun = self._unbegun, []
         return unbegun
 
-    def report(self) -> None:
-        """Remember how the providers fared since the last report. It is not worth losing a batch over."""
-        notes = [taken for note in self._notes if (taken := note.take()) is not None]
+    def take(self) -> Callable[[], None]:
+        """Take how the providers fared since this was called last; returns what remembers it, in any thread."""
+        return partial(self._report, [taken for note in self._notes if (taken := note.take()) is not None])
+
+    def _report(self, notes: Sequence[dict[str, Any]]) -> None:
+        """Remember how the providers fared. It is not worth losing a batch over."""
         if notes:
             try:
                 breakers.remember(self._engine, self._providers.channel, notes)

@@ -26,6 +26,8 @@ from notifier.retries import RetryPolicy
 MAX_LOST: Final = 5
 #: Once its workers died this often, its next send decides: of those only one is under way in a queue.
 LAST_CHANCE: Final = MAX_LOST - 1
+#: Seconds for which a worker may stay silent when the lease of its rows is over.
+GRACE: Final = 5.0
 #: An event whose fan-out was begun this often, and did not end, is dead.
 MAX_BEGUN: Final = 5
 
@@ -43,13 +45,14 @@ class Handover:
     cause: Cause = UNKNOWN
 
 
-# A worker that only waits for Postgres to come back must not be taken for dead the moment it is back.
-_DUE: Final = text(f"""
-    SELECT id, status, claims, attempts, tries, lost, on_ambiguous, due_at FROM notifications
-    WHERE queue = :queue AND due_at <= now()
-        AND (status <> '{Status.SENDING}'
-            OR NOT :spare_sending AND pg_postmaster_start_time() < now() - interval '5 seconds')
-    ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+_DUE: Final = text("""
+    SELECT id, status, claims, attempts, tries, lost, on_ambiguous, due_at, silent_claim FROM notifications
+    WHERE queue = :queue AND due_at <= now() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+# Not now(): the statement before may have waited for a lock, or for a frozen Postgres, since this transaction began.
+_ASK: Final = text("""
+    UPDATE notifications SET silent_claim = claims, due_at = clock_timestamp() + :grace * interval '1 second'
+    WHERE id = ANY(:ids)
 """)
 _QUEUE: Final = text(f"""
     UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL,
@@ -84,31 +87,53 @@ _LAST_EVENT_OUT: Final = text(f"""
 """)
 
 
-def hand_over(
-    engine: Engine, queue: str, room: int, lease: float, policy: RetryPolicy | None, *, spare_sending: bool = False
-) -> list[Handover]:
+def hand_over(engine: Engine, queue: str, room: int, lease: float, policy: RetryPolicy | None) -> list[Handover]:
     """Hand over at most one batch of what is due in a queue, oldest first; returns at most `room` messages to publish.
 
     The rows are given a lease of `lease` seconds first, so that a message that is not published, or is lost,
-    only costs that time. `policy` is the channel's; None for events. With `spare_sending` rows in the hands of
-    a worker are left alone.
+    only costs that time. `policy` is the channel's; None for events.
     """
-    with engine.begin() as connection:
-        if queue == FAN_OUT:
+    if queue == FAN_OUT:
+        with engine.begin() as connection:
             return _hand_over_events(connection, room, lease)
-        if policy is None:
-            raise ValueError(f"{queue} needs the retry policy of its channel")
-        due = connection.execute(_DUE, {"queue": queue, "limit": BATCH, "spare_sending": spare_sending}).all()
-        lost = [row for row in due if row.status == Status.SENDING]
+    if policy is None:
+        raise ValueError(f"{queue} needs the retry policy of its channel")
+    while True:
+        messages, is_more = _hand_over_batch(engine, queue, room, lease, policy)
+        if messages or not is_more:
+            return messages
+
+
+def _hand_over_batch(
+    engine: Engine, queue: str, room: int, lease: float, policy: RetryPolicy
+) -> tuple[list[Handover], bool]:
+    """Hand over one batch; returns messages, and whether more may be due behind rows whose workers were only asked."""
+    with engine.begin() as connection:
+        due = connection.execute(_DUE, {"queue": queue, "limit": BATCH}).all()
+        asked = _ask(connection, [row for row in due if row.status == Status.SENDING])
+        lost = [row for row in due if row.status == Status.SENDING and row.id not in asked]
         dead = _take_back(connection, lost, policy)
-        alive = [row for row in due if row.id not in dead]
+        alive = [row for row in due if row.id not in dead and row.id not in asked]
         last = [row.id for row in alive if _workers_lost_by(row) >= LAST_CHANCE]
         waiting = _waiting(last, lambda: connection.scalar(_LAST_CHANCES_OUT, {"queue": queue}))
         alive = [row for row in alive if row.id not in waiting]
         messages = list(islice(_messages(queue, alive, policy.max_retries), room))
         _put_in_queue(connection, _QUEUE, messages, lease, most=policy.max_retries)
     metrics.LOST_ROWS.labels(queue).inc(len(lost))
-    return messages
+    return messages, bool(asked) and len(due) == BATCH
+
+
+def _ask(connection: Connection, held: Sequence[Row[Any]]) -> set[UUID]:
+    """Ask the workers of rows whose leases are over whether they still hold them; returns those that are asked now.
+
+    A worker that lives records a row or renews its lease at once; one that is silent for GRACE seconds more is gone.
+    So a lease that ended while Postgres hung, or was locked, or was away, is no worker's death: each worker that waited
+    for the same Postgres is heard first.
+    """
+    asked = [row.id for row in held if row.silent_claim != row.claims]
+    if asked:
+        connection.execute(_ASK, {"ids": sorted(asked), "grace": GRACE})
+    return set(asked)
 
 
 def _put_in_queue(

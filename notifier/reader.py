@@ -30,9 +30,9 @@ GRANTED: Final[Mapping[str, frozenset[str]]] = {
     ),
     "notifications": _names(
         "id event_id event_type source channel category critical priority queue status reason due_at send_at"
-        " expires_at claims attempts tries lost created_at sent_at delivered_at deferred_at origin_id route template"
-        " template_id template_version on_ambiguous dedup_window dedup_scope next_channels siblings follows"
-        " subscription_id request_id traceparent"
+        " expires_at claims silent_claim attempts tries lost created_at sent_at delivered_at deferred_at origin_id"
+        " route template template_id template_version on_ambiguous dedup_window dedup_scope next_channels siblings"
+        " follows subscription_id request_id traceparent"
     ),
     "attempts": _names("id notification_id number provider outcome status_code fault duration_ms started_at timing"),
     "receipts": _names("id notification_id provider kind happened_at due_at keep_until"),

@@ -47,8 +47,6 @@ Done = TypeVar("Done")
 _TICK: Final = 0.9
 #: Batches of recoveries that a tick does.
 _RECOVERIES: Final = 5
-#: After an outage of Postgres, rows in the hands of workers are left to them for this long, in seconds.
-_SPARE_AFTER_OUTAGE: Final = 5.0
 
 #: A purge goes on for at most this long, in seconds.
 _PURGE: Final = 600.0
@@ -57,21 +55,18 @@ _PURGE: Final = 600.0
 _LONGEST_REST: Final = 1.0
 
 _erasing = threading.Lock()
-_outage_ended = -_SPARE_AFTER_OUTAGE
 
 
 @shared_task(name="tasks.hand_over_due")
 def hand_over_due() -> None:
     """Hand over what is due, queue by queue in turns, as far as the queues have room and the second lasts."""
-    global _outage_ended  # noqa: PLW0603 -- what this process knows of the past
     try:
         with metrics.timed(metrics.TICK_SECONDS):
-            _tick(spare_sending=time.monotonic() - _outage_ended < _SPARE_AFTER_OUTAGE)
+            _tick()
         heartbeats.sign(wiring().engine, heartbeats.CLOCK, heartbeats.CLOCK)
     except DBAPIError as error:
         if not is_away(error):
             raise
-        _outage_ended = time.monotonic()
         metrics.TICKS_FAILED.inc()
         log.warning("tick_failed", error=kind_of(error))
     except (BrokerError, *app.connection_for_write().recoverable_connection_errors) as error:
@@ -79,7 +74,7 @@ def hand_over_due() -> None:
         log.warning("tick_failed", error=type(error).__name__)
 
 
-def _tick(*, spare_sending: bool) -> None:
+def _tick() -> None:
     wires = wiring()
     until = time.monotonic() + _TICK
     freed = _step("holds", partial(holds.free_released, wires.engine))
@@ -97,7 +92,7 @@ def _tick(*, spare_sending: bool) -> None:
             for queue in [queue for queue, left in rooms.items() if left > 0]:
                 lease = LEASE + depth(producer.connection, handover_queue(queue))
                 policy = None if queue == FAN_OUT else wires.settings.retry_policy(channel_of(queue))
-                give = partial(hand_over, wires.engine, queue, rooms[queue], lease, policy, spare_sending=spare_sending)
+                give = partial(hand_over, wires.engine, queue, rooms[queue], lease, policy)
                 messages = _step(f"hand_over {queue}", give) or []
                 publish(app, [replace(each, queue=handover_queue(queue)) for each in messages], producer)
                 rows = sum(len(message.ids) for message in messages)

@@ -109,7 +109,7 @@ def sent(relay: Relay, given: list[Message]) -> dict[UUID, list[Result]]:
         results[result.id].append(result)
     for calls in results.values():
         assert [call.handed_on for call in calls] == [True] * (len(calls) - 1) + [False] * bool(calls)
-    relay.report()
+    relay.take()()
     return results
 
 

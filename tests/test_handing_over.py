@@ -1,5 +1,6 @@
 """Handing over by the clock, against rows of our own: what it counts, what it takes back, and what it buries."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -8,9 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from notifier import routing
+from notifier.claiming import renew
 from notifier.handover import MAX_BEGUN, MAX_LOST, Handover, hand_over
 from notifier.ids import new_id
-from notifier.lanes import FAN_OUT
+from notifier.lanes import BATCH, FAN_OUT
 from notifier.retries import RetryPolicy
 from tests.running import wait_for
 
@@ -33,14 +35,14 @@ class Rows:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     def write(self, count: int, status: str, *, lost: int = 0) -> list[UUID]:
-        """Write rows that have been due for a minute."""
+        """Write rows that have been due for a minute; workers that hold any have been asked, and were silent."""
         ids = [new_id() for _ in range(count)]
         self.sql(
             """
             INSERT INTO notifications (id, source, recipient, channel, critical, priority, queue, status, due_at,
-                claims, attempts, lost, created_at)
+                claims, silent_claim, attempts, lost, created_at)
             SELECT id, 'test', 'ada@example.com', 'email', false, 'normal', 'email', :status,
-                now() - interval '1 minute', 1, 0, :lost, now()
+                now() - interval '1 minute', 1, 1, 0, :lost, now()
             FROM unnest(CAST(:ids AS uuid[])) AS made(id)
             """,
             **{"ids": ids, "status": status, "lost": lost},
@@ -52,9 +54,10 @@ class Rows:
         return hand_over(self._engine, "email", room, lease, POLICY)
 
     def claim(self, ids: list[UUID]) -> None:
-        """Claim rows, as a worker does that dies at once; its lease is over."""
+        """Claim rows, as a worker does that dies at once; its lease is over, and it was silent since."""
         statement = """
-            UPDATE notifications SET status = 'sending', claims = claims + 1, due_at = now() - interval '1 second'
+            UPDATE notifications SET status = 'sending', claims = claims + 1, silent_claim = claims + 1,
+                due_at = now() - interval '1 second'
             WHERE id = ANY(:ids)
         """
         self.sql(statement, ids=ids)
@@ -66,14 +69,7 @@ class Rows:
 
 @pytest.fixture
 def rows(engine: Engine) -> Rows:
-    """The queue, once Postgres is old enough for anybody to be taken for dead."""
-    old = text("SELECT pg_postmaster_start_time() < now() - interval '5 seconds'")
-
-    def is_old() -> bool:
-        with engine.connect() as connection:
-            return bool(connection.scalar(old))
-
-    wait_for(is_old)
+    """The queue."""
     return Rows(engine)
 
 
@@ -86,6 +82,38 @@ def test_a_crash_counts_once_however_little_room_there_is(rows: Rows) -> None:
     assert len(handed) == len(set(handed)) == MANY
     assert rows.sql("SELECT DISTINCT attempts FROM notifications") == [(1,)]
     assert rows.sql("SELECT count(*) FROM attempts") == [(MANY,)]
+
+
+def test_a_worker_is_asked_before_its_rows_are_taken_back(engine: Engine, rows: Rows) -> None:
+    ids = rows.write(2 * BATCH + 1, "sending")
+    rows.sql("UPDATE notifications SET silent_claim = NULL")
+    [behind] = rows.write(1, "queued")
+    [message] = rows.tick()
+    assert message.ids == [behind], "it does not stand behind those that are asked"
+    assert rows.tick() == []
+    waits = "SELECT min(due_at) > now() + interval '2 seconds', count(*) FROM notifications WHERE silent_claim = claims"
+    assert rows.sql(f"{waits} AND status = 'sending'") == [(True, len(ids))]
+    with engine.begin() as connection:
+        renew(connection, [(ids[0], 1), (ids[1], 2)], 60)
+    renewed = "SELECT id FROM notifications WHERE silent_claim IS NULL AND due_at > now() + interval '50 seconds'"
+    assert rows.sql(renewed) == [(ids[0],)], "the other one is held under another claim"
+    rows.sql("UPDATE notifications SET due_at = now() WHERE status = 'sending'")
+    taken = [message.ids for message in rows.tick(room=2)]
+    assert len(taken) == 2
+    assert [ids[0]] not in taken, "it is asked anew"
+
+
+def test_a_clock_that_waited_for_a_lock_takes_nothing_back(engine: Engine, rows: Rows) -> None:
+    ids = rows.write(MANY, "queued")
+    rows.sql("UPDATE notifications SET status = 'sending', silent_claim = NULL")
+    with engine.begin() as connection, ThreadPoolExecutor() as others:
+        connection.execute(text("LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"))
+        clocks = [others.submit(rows.tick) for _ in range(2)]
+        blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST('notifications' AS regclass)"
+        wait_for(lambda: rows.sql(blocked) == [(2,)])
+        connection.commit()
+    assert [clock.result() for clock in clocks] == [[], []]
+    assert rows.sql("SELECT count(*) FROM notifications WHERE status = 'sending' AND due_at > now()") == [(len(ids),)]
 
 
 def test_what_is_taken_back_goes_alone(rows: Rows) -> None:

@@ -76,6 +76,7 @@ NOTIFICATIONS: dict[str, Sequence[str] | str] = {
     "attempts": NUMBERS,
     "tries": "rows that have another number than their message are not its own: see the clock's test",
     "lost": NUMBERS,
+    "silent_claim": (*NOTHING, *NUMBERS),
     "created_at": TIMES,
     "sent_at": TIMES,
     "delivered_at": TIMES,
@@ -566,6 +567,7 @@ def test_the_clock_hands_over_the_others(wires: Wiring, column: str, status: str
     policy = wires.settings.retry_policy(Channel.EMAIL)
     batch = Batch(wires.engine, CLOCK[column], status=f"'{status}'", due_at="now() - interval '1 minute'")
     batch.spoil("notifications", column)
+    batch.sql("UPDATE notifications SET silent_claim = claims")
     messages = hand_over(wires.engine, "email", 64, 3600.0, policy)
     handed = {row_id: message for message in messages for row_id in message.ids}
     assert handed.keys() >= set(batch.good)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import text
 
 from deploy.embedded import EmbeddedPostgres
 from tests.conftest import app_url, new_postgres
@@ -101,6 +102,40 @@ def test_a_result_outlives_an_outage_of_postgres(
     assert time.monotonic() - time_down < 30
     assert (notification["status"], notification["attempts"]) == ("delivered", 1)
     assert len(http.received("/outage")) == 1
+
+
+@pytest.mark.parametrize("how", ["locked", "frozen"])
+def test_a_worker_that_waited_for_postgres_wins_over_the_clock(
+    system: Running, http: HttpReceiver, own_postgres: EmbeddedPostgres, how: str
+) -> None:
+    path = f"/{how}"
+    release = http.hold(path)
+    for _ in range(40):
+        system.event(recipient=http.url(path), channel="webhook")
+    wait_for(lambda: len(http.received(path)) == 40)
+    # The leases end while Postgres answers nobody, and the receivers answer meanwhile.
+    over = text("UPDATE notifications SET due_at = now() WHERE status = 'sending'")
+    waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+    with system.engine.begin() as connection:
+        if how == "locked":
+            connection.execute(text("LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"))
+            connection.execute(over)
+            release()
+            wait_for(lambda: system.sql(waiting)[0][0] >= 3, 30, "the clock and workers to wait")
+    if how == "frozen":
+        with system.engine.connect() as connection:
+            pids = connection.scalars(text("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")).all()
+            connection.execute(over)
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            connection.commit()
+        release()
+        time.sleep(2)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: not system.sql("SELECT FROM notifications WHERE due_at IS NOT NULL"), 40)
+    assert set(http.times(path).values()) == {1}
+    assert system.sql("SELECT count(*) FROM notifications WHERE lost > 0") == [(0,)]
 
 
 def test_a_postgres_that_hangs_does_not_write_what_was_given_up(

@@ -2,7 +2,9 @@
 
 from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -26,6 +28,7 @@ from notifier.providers import Fault, Message, Outcome, Result
 from notifier.receiver_gate import ReceiverGate
 from notifier.throttles import RecipientLimits
 from notifier.vault import new_key
+from tests.running import wait_for
 
 FAULTY = "+15550199"
 
@@ -148,3 +151,51 @@ def test_a_worker_that_was_thought_lost_counts_its_calls_on(engine: Engine) -> N
     records = [Record(first, 1, 1, 1, 0), Record(second, 1, 2, 1, 1)]
     record(engine, records, finished=Status.SENT, told=False)
     assert states(engine, [row_id]) == [(Status.SENT, [1, 2])]
+
+
+class Slow(Vendor):
+    """A provider that takes every message at once, and says so of the last one when it is told to."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.timeout = 0.2
+        self.turns = 0
+        self.answered = Event()
+
+    def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
+        waiting = [message.id for message in messages]
+        while waiting:
+            self.turns += 1
+            if len(waiting) > 1 or self.answered.wait(0.01):
+                row_id = waiting.pop()
+                self.got.append(row_id)
+                yield [Result(row_id, Outcome.ACCEPTED, self.name, datetime.now(UTC), 1.0)]
+            else:
+                yield []
+
+
+def test_what_cannot_be_recorded_is_read_on_and_keeps_its_lease(engine: Engine) -> None:
+    ids = queued(engine, "+15550101", "+15550102")
+    vendor = Slow("slow")
+    delivery = delivery_by(engine, vendor, window=0.5)
+
+    def end_of_lease() -> tuple[int, datetime | None]:
+        query = text("SELECT count(*), min(due_at) FROM notifications WHERE status = 'sending'")
+        with engine.connect() as connection:
+            row = connection.execute(query).one()
+        return row[0], row[1]
+
+    with ThreadPoolExecutor() as others, engine.begin() as connection:
+        connection.execute(text("LOCK TABLE attempts"))
+        sending = others.submit(delivery.deliver, ids, 0, no_detaching)
+        wait_for(lambda: vendor.got)
+        held, first = end_of_lease()
+        turns = vendor.turns
+        wait_for(lambda: vendor.turns > turns + 100, what="answers to be read while none can be recorded")
+        vendor.answered.set()
+        wait_for(lambda: end_of_lease() > (held, first), what="the lease to be renewed")
+        connection.rollback()
+        sending.result(20)
+    assert held == 2
+    assert states(engine, ids) == [("sent", [1]), ("sent", [1])]
+    assert sorted(vendor.got) == sorted(ids)

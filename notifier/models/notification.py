@@ -85,6 +85,8 @@ class Notification(Base):
     attempts: Mapped[int] = mapped_column(server_default="0")
     #: Failed attempts since it was queued or requeued: the retry budget, and Celery's `retries`.
     tries: Mapped[int] = mapped_column(server_default="0")
+    #: The claim whose lease has ended once: its worker has some seconds to say that it still holds the row.
+    silent_claim: Mapped[int | None]
     #: How often its worker died.
     lost: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[datetime]
