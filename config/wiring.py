@@ -2,7 +2,7 @@
 
 import functools
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, create_engine, make_url
@@ -14,6 +14,7 @@ from notifier.audit import AuditLog
 from notifier.channels import Channel
 from notifier.composing import Composer
 from notifier.delivery import MARGIN, Delivery
+from notifier.engines import with_autocommit
 from notifier.gate import Gate
 from notifier.intake import Intake, Publisher
 from notifier.listeners import Listeners
@@ -40,17 +41,19 @@ _SMTP: Final = frozenset({"smtp", "smtps"})
 
 def make_engine(settings: Settings) -> Engine:
     """An engine of what all processes work as. Raises SettingsError where there is no DATABASE_URL."""
-    return _engine_of(settings.database_url)
+    engine = _engine_of(settings.database_url)
+    beside = _engine_of(settings.database_url, pool_size=2, max_overflow=8, isolation_level="AUTOCOMMIT")
+    return with_autocommit(engine, beside)
 
 
-def _engine_of(url: str | None) -> Engine:
+def _engine_of(url: str | None, *, pool_size: int = 5, max_overflow: int = 10, **more: Any) -> Engine:  # noqa: ANN401 -- create_engine's
     """An engine over a small pool. Connections are tested before use, so that a restart of Postgres is survived."""
     if url is None:
         raise no_database()
     engine = create_engine(
         make_url(url).set(drivername="postgresql+psycopg2"),
-        pool_size=5,
-        max_overflow=15,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
         pool_timeout=10,
         pool_pre_ping=True,
         hide_parameters=True,  # in what exceptions say: they are people's addresses, and go to whoever prints them
@@ -61,6 +64,7 @@ def _engine_of(url: str | None) -> Engine:
             "keepalives_interval": 5,
             "keepalives_count": 3,
         },
+        **more,
     )
     return read_without_fail(engine)
 

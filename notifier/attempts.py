@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from notifier.callbacks import tell
 from notifier.channels import Status
 from notifier.documents import to_json
+from notifier.engines import autocommit_of
 from notifier.ids import millisecond_of
 from notifier.isolation import in_parts, kind_of
 from notifier.models import attempt_id
@@ -108,7 +109,7 @@ def _record(engine: Engine, records: Sequence[Record], *, finished: Status, told
     document = to_json(rows)
     values = {"records": document, "ids": list(newest), "finished": finished.value, "tell": told}
     # What is told is told in the same transaction; without that a single statement needs none.
-    transaction = engine.begin() if told else engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+    transaction = engine.begin() if told else autocommit_of(engine).connect()
     with transaction as connection:
         recorded = connection.execute(_RECORD, values).all()
         # Erased while they were being sent: what came back goes too.

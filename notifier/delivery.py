@@ -30,6 +30,7 @@ from notifier.claiming import COMPOSING, Claimed, claim, give_back, make_due
 from notifier.composing import CannotCompose, Composer, Composition
 from notifier.deadletters import AMBIGUOUS
 from notifier.endpoints import Watch
+from notifier.engines import autocommit_of
 from notifier.facts import Facts, read
 from notifier.failed_rows import BatchFailed, FailedRow
 from notifier.failover import Providers, Relay
@@ -79,7 +80,7 @@ class Delivery:
     ) -> None:
         self._transactions = engine
         #: Each statement is a transaction of its own: a third of the round trips.
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = autocommit_of(engine)
         self._providers = providers
         self._gate = gate
         self._composer = composer
@@ -228,7 +229,7 @@ class _Batch:
     ) -> None:
         """`finished`: what becomes of a notification that is accepted. `lease_ends`: on the monotonic clock."""
         self._transactions = engine
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = autocommit_of(engine)
         self._told = told
         self._lease_ends = lease_ends
         self._relay = relay

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from notifier import metrics
 from notifier.causes import Cause
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
+from notifier.engines import autocommit_of
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
 from notifier.isolation import MIGRATE, is_away, is_unmigrated, kind_of
 from notifier.threads import start_lasting
@@ -95,7 +96,7 @@ class Intake:
     """The writer of one API process. Its thread starts with the first request, in the process that serves it."""
 
     def __init__(self, engine: Engine, publisher: Publisher, *, idempotency_ttl: timedelta) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = autocommit_of(engine)
         #: Held from group to group; made anew where it was lost.
         self._connection: Connection | None = None
         self._publisher = publisher

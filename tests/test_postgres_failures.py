@@ -1,10 +1,13 @@
 """What breaks: Postgres. Nothing is half written, and the receiver judges."""
 
+import concurrent.futures
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 
+import psycopg2
 import pytest
 from sqlalchemy import text
 
@@ -164,3 +167,45 @@ def test_a_postgres_that_hangs_does_not_write_what_was_given_up(
     assert "nothing was written" in answers[1].json()["detail"]
     system.event(event_type="after")
     assert system.sql("SELECT count(*) FROM events WHERE event_type = 'hung.1'")[0][0] == 0
+
+
+def test_sessions_that_are_cut_again_and_again_cost_time_alone(
+    system: Running, http: HttpReceiver, own_postgres: EmbeddedPostgres
+) -> None:
+    cut = """
+        SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE usename = 'notifier_app' AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    """
+    accepted: list[str] = []
+    ended = threading.Event()
+
+    def post() -> None:
+        while not ended.wait(0.05):
+            body = {"event_type": "cut", "recipient": http.url("/cut"), "channel": "webhook"}
+            answer = system.post("/api/v1/events", body)
+            if answer.status_code == 202:
+                accepted.append(answer.json()["id"])
+            assert answer.status_code in {202, 503}, answer.text
+
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        psycopg2.connect(own_postgres.url("notifier")) as connection,
+        connection.cursor() as cursor,
+    ):
+        connection.autocommit = True
+        posting = pool.submit(post)
+        try:
+            # More often than a pool has places.
+            for count in range(30):
+                before = len(accepted)
+                wait_for(lambda before=before: len(accepted) > before or posting.done())
+                cursor.execute(cut)
+                assert count < 3 or cursor.fetchone()[0] > 0
+        finally:
+            ended.set()
+        posting.result()
+    for event_id in accepted:
+        assert system.finished(event_id)["status"] == "delivered"
+    wait_for(lambda: system.get("/ready").json()["status"] == "ok")
+    for child in (system.api, system.fresh, system.retry, system.clock):
+        assert "QueuePool limit" not in child.log.read_text()
