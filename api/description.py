@@ -33,7 +33,7 @@ _WITH_KEY: Final = {
     401: "No API key, or none that is in use.",
     403: "The key lacks the scope that is needed (`x-required-scope`), or is limited to other channels or event types;"
     " or a page of another site sent it.",
-    503: "Postgres cannot be reached; see Retry-After.",
+    503: "Postgres cannot do its work now; see Retry-After.",
 }
 _WITH_BODY: Final = {
     400: "The body is not JSON.",

@@ -101,7 +101,7 @@ def _location(event_id: UUID) -> str:
 @blp.doc(requestBody=EVENT_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, AcceptedEventSchema, description="Committed to Postgres.")
 @blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
-@blp.alt_response(503, description="Postgres cannot be reached; see Retry-After.")
+@blp.alt_response(503, description="Postgres cannot do its work now; see Retry-After.")
 def post_event() -> Response:
     """Accept an event.
 
@@ -147,7 +147,7 @@ def take_event() -> Response:
     }
 )
 @blp.response(202, BatchAnswerSchema, description="What was accepted is committed to Postgres.")
-@blp.alt_response(503, description="Postgres cannot be reached; see Retry-After.")
+@blp.alt_response(503, description="Postgres cannot do its work now; see Retry-After.")
 def post_batch() -> Response:
     """Accept up to 1,000 events.
 

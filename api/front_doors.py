@@ -29,7 +29,7 @@ _OURS: Final = {"userId": "user_id", "type": "channel", "idempotencyKey": "idemp
 _THEIRS: Final = {ours: theirs for theirs, ours in _OURS.items()}
 
 _REFUSED: Final[dict[str, Any]] = {"description": "Not valid, or an idempotency key reused with another body."}
-_AWAY: Final[dict[str, Any]] = {"description": "Postgres cannot be reached; see Retry-After."}
+_AWAY: Final[dict[str, Any]] = {"description": "Postgres cannot do its work now; see Retry-After."}
 
 
 @blp.route("/events", methods=["POST"])

@@ -165,8 +165,8 @@ ABOUT: Final = {
     ProblemType.UNAVAILABLE: _About(
         503,
         "Unavailable",
-        "Postgres cannot be reached, or did not answer in time, so that it is not known whether anything was written;"
-        " or too much is being read at once.",
+        "Postgres cannot be reached or cannot write now, or did not answer in time, so that it is not known whether"
+        " anything was written; or too much is being read at once.",
         "Wait as long as `Retry-After` says, in seconds, and repeat the request, with its idempotency key.",
     ),
 }

@@ -11,13 +11,12 @@ import orjson
 import structlog
 from flask import Flask, Response, current_app, request
 from flask_smorest import Api
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api.problem_types import ProblemType, of_status
 from notifier.errors import Conflict, Forbidden, Invalid, KeyReused, NotifierError, Unavailable
-from notifier.isolation import MIGRATE, is_unmigrated
+from notifier.isolation import is_away, why_away
 
 log = structlog.get_logger()
 
@@ -196,18 +195,13 @@ def register_problems(app: Flask) -> None:
     def forbidden(error: Forbidden) -> Response:
         return problem(403, str(error), kind=kind_of(error))
 
-    def database_away(_: Exception) -> Response:
-        return _unavailable(2, "Postgres cannot be reached.")
+    def database_failed(error: SQLAlchemyError) -> Response:
+        return _unavailable(2, why_away(error)) if is_away(error) else _unexpected(error)
 
     app.register_error_handler(Invalid, invalid)
     app.register_error_handler(Unavailable, unavailable)
     app.register_error_handler(Conflict, conflict)
     app.register_error_handler(Forbidden, forbidden)
 
-    def not_migrated(error: ProgrammingError) -> Response:
-        return _unavailable(2, MIGRATE) if is_unmigrated(error) else _unexpected(error)
-
-    app.register_error_handler(ProgrammingError, not_migrated)
-    for kind in (OperationalError, InterfaceError, PoolTimeout):
-        app.register_error_handler(kind, database_away)
+    app.register_error_handler(SQLAlchemyError, database_failed)
     app.register_error_handler(Exception, _unexpected)

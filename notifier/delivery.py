@@ -21,7 +21,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from notifier import loads
 from notifier.attempts import Record, record
@@ -349,7 +349,7 @@ class _Batch:
         try:
             with self._meter.step(COMPOSE):
                 made = self._composition.messages(rows)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             if not is_away(error):
                 raise
             log.warning("attachments_not_read", error=kind_of(error), messages=len(rows))

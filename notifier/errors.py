@@ -3,7 +3,7 @@
 NotifierError
 ├── Invalid            the request is wrong, and says which fields
 │   └── KeyReused      an idempotency key came back with another body
-├── Unavailable        Postgres cannot be reached just now; nothing was written, or it is not known
+├── Unavailable        Postgres cannot do its work now; nothing was written, or it is not known
 ├── Forbidden          the caller's key may not do this
 └── Conflict           the record is not in a state that allows this
 """
@@ -31,7 +31,7 @@ class KeyReused(Invalid):
 
 
 class Unavailable(NotifierError):
-    """Postgres cannot be reached, or did not answer in time. `retry_after` is in seconds."""
+    """Postgres cannot do its work now, or did not answer in time. `retry_after` is in seconds."""
 
     def __init__(self, message: str, retry_after: int = 2) -> None:
         super().__init__(message)

@@ -26,7 +26,7 @@ from notifier.causes import Cause
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.engines import autocommit_of
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
-from notifier.isolation import MIGRATE, is_away, is_unmigrated, kind_of
+from notifier.isolation import is_away, is_of_data, kind_of, why_away
 from notifier.threads import start_lasting
 
 log = structlog.get_logger()
@@ -168,13 +168,14 @@ class Intake:
         except Exception as error:
             if is_away(error):
                 log.warning("intake_unavailable", error=kind_of(error), drafts=len(drafts))
-                why = MIGRATE if is_unmigrated(error) else "Postgres cannot be reached."
-                return [Unavailable(why)] * len(drafts)
+                return [Unavailable(why_away(error))] * len(drafts)
             if len(drafts) > 1:
                 # One poisoned row must not fail its neighbours.
                 return [answer for draft in drafts for answer in self._answers([draft])]
             log.warning("intake_refused", error=kind_of(error))
-            return [Invalid({"_schema": ["Postgres cannot store this."]})]
+            if is_of_data(error):
+                return [Invalid({"_schema": ["Postgres cannot store this."]})]
+            return [Unavailable("Postgres did not take this; nothing was written.")]
 
     def _commit(self, drafts: Sequence[Draft]) -> list[Answer]:
         """Write a group; on a connection that was lost, or after a deadlock, again: that is safe, by its ids."""

@@ -16,7 +16,8 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 log = structlog.get_logger()
 
@@ -26,6 +27,14 @@ Made = TypeVar("Made")
 #: Classes of SQLSTATE that blame the data, also where psycopg2 calls the error operational: data exception, integrity
 #: constraint, program limit exceeded (a key that is too long for its index).
 _OF_DATA: Final = frozenset({"22", "23", "54"})
+#: Classes of SQLSTATE of a server that does not do its work, also where psycopg2 calls the error internal or a
+#: programmer's: connection, transaction state (read-only, as in a failover), authorization, no such database, deadlock
+#: and other rollbacks, resources (disk, memory, connections), not in the state for it (a lock), intervention (it shuts
+#: down), system error, configuration, internal error.
+_OF_SERVER: Final = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "F0", "XX"})
+#: What is said of the classes that are not just an absence.
+_WHY: Final = {"25": "Postgres takes no writes now.", "53": "Postgres has run out of space, memory or connections."}
+_AWAY: Final = "Postgres cannot be reached."
 #: SQLSTATEs of a table, a column, a type, a function or an index that the database does not have (undefined_table,
 #: undefined_column, undefined_object, undefined_function, invalid_column_reference).
 _MISSING: Final = frozenset({"42P01", "42703", "42704", "42883", "42P10"})
@@ -60,13 +69,34 @@ def is_unmigrated(error: BaseException) -> bool:
 def is_away(error: Exception) -> bool:
     """Return whether an error says that the database cannot do its work now, and nothing of the data.
 
-    One that is not migrated yet is away, too: what waits for it goes on once it is.
+    The one place that decides so, for the API, workers and the clock. One that is not migrated
+    yet is away, too: what waits for it goes on once it is.
     """
-    if is_unmigrated(error):
+    if is_unmigrated(error) or isinstance(error, PoolTimeout):
         return True
-    if not isinstance(error, OperationalError | InterfaceError):
+    if not isinstance(error, DBAPIError):
         return False
-    return (getattr(error.orig, "pgcode", None) or "")[:2] not in _OF_DATA
+    state = _class_of(error)
+    # Without a code it is the driver that speaks: it has no connection any more.
+    return state in _OF_SERVER or (isinstance(error, OperationalError | InterfaceError) and state not in _OF_DATA)
+
+
+def is_of_data(error: Exception) -> bool:
+    """Return whether an error may well be the fault of the data that a caller sent, so that it is of no use again."""
+    if not isinstance(error, DBAPIError):
+        return not isinstance(error, PoolTimeout)  # it could not even be made into a statement
+    state = _class_of(error)
+    return state in _OF_DATA or (not state and isinstance(error, DataError | IntegrityError))
+
+
+def why_away(error: Exception) -> str:
+    """Return what a caller is told of a database that cannot do its work now, without any data."""
+    return MIGRATE if is_unmigrated(error) else _WHY.get(_class_of(error), _AWAY)
+
+
+def _class_of(error: Exception) -> str:
+    """Return the class of an error's SQLSTATE; empty where it has none."""
+    return (getattr(getattr(error, "orig", None), "pgcode", None) or "")[:2]
 
 
 def kind_of(error: BaseException) -> str:

@@ -17,7 +17,6 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from notifier.attempts import Record
 from notifier.claiming import Claimed, renew
@@ -152,7 +151,7 @@ class Recorder:
             self._job, self._failed, self._recorded_at = None, False, time.monotonic()
             if job is not None:
                 self._recorded(job.records)
-        elif isinstance(error, PoolTimeout) or (isinstance(error, Exception) and is_away(error)):
+        elif isinstance(error, Exception) and is_away(error):
             log.warning("record_failed", error=kind_of(error), results=len(job.records) if job is not None else 0)
             self._failed = True
         else:

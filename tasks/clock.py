@@ -12,7 +12,7 @@ import structlog
 from celery import shared_task
 from celery.signals import worker_init, worker_ready, worker_shutting_down
 from kombu.exceptions import OperationalError as BrokerError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.queues import is_own_queue
 from config.wiring import wiring
@@ -64,7 +64,7 @@ def hand_over_due() -> None:
         with metrics.timed(metrics.TICK_SECONDS):
             _tick()
         heartbeats.sign(wiring().engine, heartbeats.CLOCK, heartbeats.CLOCK)
-    except DBAPIError as error:
+    except SQLAlchemyError as error:
         if not is_away(error):
             raise
         metrics.TICKS_FAILED.inc()

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from celery import Task, shared_task
 from celery.signals import worker_init
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.wiring import wiring
 from notifier import handlers, loads, metrics, routing
@@ -59,7 +59,7 @@ def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: Cause) -> None:
     mine = routing.begin(wiring().engine, event_ids, begun, lease)
     try:
         _fan_out_all(mine, cause)
-    except DBAPIError as error:
+    except SQLAlchemyError as error:
         if is_away(error):
             _withdraw(mine)
         raise
@@ -71,7 +71,7 @@ def _withdraw(event_ids: Sequence[UUID]) -> None:
     while True:
         try:
             return routing.withdraw(wiring().engine, event_ids)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             if not is_away(error) or time.monotonic() > until:
                 raise
         time.sleep(_PAUSE)

@@ -87,6 +87,53 @@ def test_postgres_down_is_a_503_and_nothing_is_half_written(
     wait_for(lambda: system.get("/ready").json()["status"] == "ok")
 
 
+def test_a_postgres_that_is_read_only_is_a_503_and_nothing_is_lost(
+    system: Running, http: HttpReceiver, own_postgres: EmbeddedPostgres
+) -> None:
+    processes = {child.name: child.pid for child in system.children}
+    release = http.hold("/held")
+    held = system.event(recipient=http.url("/held"), channel="webhook")
+    wait_for(lambda: http.received("/held"))
+    logged = len(system.fresh.log.read_text())
+    _set_read_only(own_postgres, "on")
+    try:
+        release()
+        event = {"event_type": "x", "recipient": http.url("/later"), "channel": "webhook"}
+        # Each server process reads its settings anew when it gets to it.
+        wait_for(lambda: system.post("/api/v1/events", event).status_code == 503)
+        for path, body in (
+            ("/api/v1/events", event),
+            ("/api/v1/events/batch", {"events": [event]}),
+            ("/api/v1/notifications", {"recipient": http.url("/later"), "channel": "webhook", "body": "x"}),
+            ("/api/v1/suppressions", {"channel": "sms", "address": "+4915112345678"}),
+        ):
+            answer = system.post(path, body)
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "no writes" in answer.json()["detail"]
+        wait_for(lambda: "record_failed" in system.fresh.log.read_text()[logged:])
+        wait_for(lambda: "heartbeat_failed" in system.fresh.log.read_text()[logged:])
+    finally:
+        _set_read_only(own_postgres, "off")
+    since = system.sql("SELECT now()")[0][0]
+    assert system.finished(held)["status"] == "delivered"
+    assert len(http.received("/held")) == 1
+    assert system.finished(system.event(recipient=http.url("/later"), channel="webhook"))["status"] == "delivered"
+    signed = "SELECT count(*) FROM heartbeats WHERE kind IN ('worker', 'clock') AND seen_at > :since"
+    wait_for(lambda: system.sql(signed, since=since)[0][0] == 4)
+    assert {child.name: child.pid for child in system.children} == processes
+
+
+def _set_read_only(server: EmbeddedPostgres, value: str) -> None:
+    """Have all transactions from now on read only, or no longer, as on a standby."""
+    connection = psycopg2.connect(server.url())
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        cursor.execute("SELECT pg_reload_conf()")
+    connection.close()
+
+
 def test_a_result_outlives_an_outage_of_postgres(
     system: Running, http: HttpReceiver, own_postgres: EmbeddedPostgres
 ) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from config.settings import SettingsError
 from deploy.terminal import printable
 from notifier import printing
 from notifier.errors import NotifierError
-from notifier.isolation import MIGRATE, is_unmigrated
+from notifier.isolation import MIGRATE, is_away, is_unmigrated, why_away
 
 if TYPE_CHECKING:
     from config.wiring import Wiring
@@ -56,13 +56,14 @@ def _one_line() -> Iterator[None]:
         raise click.ClickException(printing.printable(str(error))) from None
     except NotifierError as error:
         raise click.ClickException(printable(error)) from None
-    except ProgrammingError as error:
-        if not is_unmigrated(error):
+    except DBAPIError as error:
+        if not is_away(error):
             raise
-        raise click.ClickException(MIGRATE) from None
-    except OperationalError as error:
+        if is_unmigrated(error):
+            raise click.ClickException(MIGRATE) from None
         lines = str(error.orig).strip().splitlines() or ["no answer"]
-        raise click.ClickException(f"Postgres cannot be reached: {printable(lines[0])}") from None
+        why = why_away(error).removesuffix(".")
+        raise click.ClickException(f"{why}: {printable(lines[0])}") from None
 
 
 def _remember_data_dir(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -5,10 +5,19 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from notifier.documents import to_json
-from notifier.isolation import Broken, attempt, in_parts, is_away, kind_of
+from notifier.isolation import Broken, attempt, in_parts, is_away, is_of_data, kind_of
 from tasks import clock
 
 
@@ -34,13 +43,36 @@ class Said(Exception):
         (ProgrammingError, "42601", False),
         (DataError, "22P05", False),
         (IntegrityError, "23502", False),
+        # Whatever class psycopg2 gives them: a failover, a full disk, a shutdown, a proxy that says no, a broken page.
+        (InternalError, "25006", True),
+        (OperationalError, "53100", True),
+        (DatabaseError, "58030", True),
+        (ProgrammingError, "08P01", True),
+        (InternalError, "XX001", True),
+        (OperationalError, "22P02", False),
     ],
 )
 def test_the_database_is_away_or_refuses_data(kind: Any, code: str | None, away: bool) -> None:
     error = kind("INSERT", {}, Said(code))
     assert is_away(error) is away
+    assert not (away and is_of_data(error))
     assert not is_away(ValueError())
     assert "ada" not in kind_of(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "of_data"),
+    [
+        (DataError("INSERT", {}, Said("22P05")), True),
+        (IntegrityError("INSERT", {}, Said("23514")), True),
+        (ProgrammingError("INSERT", {}, Said("42501")), False),
+        (DatabaseError("INSERT", {}, Said("P0001")), False),
+        (PoolTimeout(), False),
+        (ValueError(), True),
+    ],
+)
+def test_callers_are_blamed_for_their_data_alone(error: Exception, of_data: bool) -> None:
+    assert is_of_data(error) is of_data
 
 
 def test_in_parts_only_those_to_blame_are_given_up() -> None:
