@@ -99,7 +99,8 @@ def create_app(wires: Wiring | None = None) -> Flask:
     for module in _RESOURCES:
         api.register_blueprint(module.blp)
     app.register_blueprint(operating.pages)
-    app.extensions["openapi"] = completed(api.spec.to_dict())
+    schemas = {name: key[0] for key, name in api.ma_plugin.converter.refs.items()}
+    app.extensions["openapi"] = completed(api.spec.to_dict(), schemas, wires.settings, wires.sender_rules)
     register_problems(app)
     track(app)
     measure(app)

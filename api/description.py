@@ -1,12 +1,20 @@
 """Completion of the OpenAPI description for machines: adds to each operation the parts that all have in common."""
 
-from collections.abc import Iterator
-from http import HTTPStatus
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+import marshmallow as ma
 import orjson
 
-from api.problems import MEDIA_TYPE
+from api.described_errors import add_errors, error_examples
+from api.examples import add_examples
+from api.schemas.fields import CLOSED, IN_ITS_FORM, SENDER
+from api.schemas.forms import MOMENT, TEXT, mailbox_form, named_forms
+from api.schemas.rules import Ruled
+from config.settings import Settings
+from notifier.patterns import NAME, USER_ID
+from notifier.sender_rules import SenderRules
 
 Document = dict[str, Any]
 
@@ -28,25 +36,16 @@ _REVEAL: Final = {
     " scope `admin`, and the audit log tells of it.",
 }
 _METHODS: Final = frozenset({"get", "put", "post", "patch", "delete"})
-_PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_WITH_KEY: Final = {
-    401: "No API key, or none that is in use.",
-    403: "The key lacks the scope that is needed (`x-required-scope`), or is limited to other channels or event types;"
-    " or a page of another site sent it.",
-    503: "Postgres cannot do its work now; see Retry-After.",
+_NAME: Final = f"^{NAME.pattern}$"
+#: Parameters in paths that are names: their forms.
+_IN_PATHS: Final = {
+    "user_id": USER_ID.pattern,
+    "template_name": _NAME,
+    "route_name": rf"^(?!(?:all|email|sms|push|chat|webhook)$){NAME.pattern}$",
+    "target": _NAME,
+    "provider": _NAME,
 }
-_WITH_BODY: Final = {
-    400: "The body is not JSON.",
-    408: "The body did not come in time.",
-    413: "The body is too large.",
-    415: "The body is not declared to be JSON.",
-    422: "Not valid; see `errors`.",
-}
-_WITH_QUERY: Final = {422: "A query parameter is not valid; see `errors`."}
-_ALWAYS: Final = {
-    421: "No key is asked for, and the server does not go by the name in `Host`.",
-    500: "Something went wrong here; it has been logged.",
-}
+_REFERENCE: Final = re.compile(r'"#/components/schemas/(\w+)"')
 
 
 def operation_id(view_name: str) -> str:
@@ -55,45 +54,128 @@ def operation_id(view_name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
+def methods(document: Document) -> Iterator[tuple[str, Document]]:
+    """Every operation of a description, with its method."""
+    for item in document["paths"].values():
+        yield from ((method, operation) for method, operation in item.items() if method in _METHODS)
+
+
 def operations(document: Document) -> Iterator[Document]:
     """Every operation of a description."""
+    return (operation for _, operation in methods(document))
+
+
+def completed(
+    document: Document, schemas: Mapping[str, type[ma.Schema]], settings: Settings, senders: SenderRules
+) -> Document:
+    """A description with all that its operations have in common. `schemas`: those of its components, by their names."""
+    components = document["components"]["schemas"]
+    _add_rules(document, schemas)
+    components |= named_forms()
+    document["components"]["examples"] = error_examples()
+    components["Batch"]["properties"]["events"]["maxItems"] = settings.max_batch_events
     for item in document["paths"].values():
-        yield from (operation for method, operation in item.items() if method in _METHODS)
-
-
-def completed(document: Document) -> Document:
-    """A description with all that its operations have in common."""
+        for parameter in item.get("parameters", ()):
+            _describe_name(parameter)
     for operation in operations(document):
         # A docstring of one line serves as the description too.
         operation.setdefault("description", operation["summary"])
         if operation.pop(TAKES_REVEAL, False):
             operation["parameters"] = [*operation.get("parameters", ()), _REVEAL]
-        _add_errors(operation)
+    _share_parameters(document)
+    for method, operation in methods(document):
+        add_errors(method, operation)
+        add_examples(operation)
     _settle(document)
     _drop_unused(document)
+    _describe_requests(document, senders)
     return document
 
 
-def _add_errors(operation: Document) -> None:
-    """Say which errors there can be, and that each is a problem."""
-    expected = dict(_ALWAYS)
-    if "x-required-scope" in operation:
-        expected |= _WITH_KEY
-    if any(parameter.get("in") == "query" for parameter in operation.get("parameters", ())):
-        expected |= _WITH_QUERY
-    if "requestBody" in operation and "x-required-scope" in operation:
-        expected |= _WITH_BODY
-    responses = operation["responses"]
-    for status, description in expected.items():
-        responses.setdefault(str(status), {"description": description})
-    for status, response in responses.items():
-        if int(status) < HTTPStatus.BAD_REQUEST:
-            continue
-        if "$ref" in response:  # flask-smorest's own word for what a parser refuses
-            responses[status] = {"description": (_WITH_BODY | _WITH_QUERY)[int(status)], "content": _PROBLEM}
-        else:
-            response.setdefault("content", _PROBLEM)
-    operation["responses"] = dict(sorted(responses.items()))
+def _share_parameters(document: Document) -> None:
+    """Give each operation the parameters of its path, which may have an example for each."""
+    for item in document["paths"].values():
+        shared = item.pop("parameters", [])
+        for method in _METHODS & set(item):
+            own = item[method].get("parameters", [])
+            if shared or own:
+                item[method]["parameters"] = [*({**each} for each in shared), *own]
+
+
+def _describe_name(parameter: Document) -> None:
+    form = _IN_PATHS.get(parameter["name"])
+    if form is not None:
+        parameter["schema"] = {"type": "string", "pattern": form}
+
+
+def _add_rules(document: Document, schemas: Mapping[str, type[ma.Schema]]) -> None:
+    """Add to components, or to the bodies that are one, what their schemas' code checks about several members."""
+    beside: dict[str, list[Document]] = {}
+    for name, schema in schemas.items():
+        component = document["components"]["schemas"][name]
+        least = getattr(schema.Meta, "min_properties", None)
+        if least is not None:
+            component["minProperties"] = least
+        if issubclass(schema, Ruled) and (fragments := schema.fragments()):
+            if schema.BESIDE:
+                beside[name] = fragments
+            else:
+                component["allOf"] = fragments
+    for operation in operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            named = _REFERENCE.findall(orjson.dumps(content["schema"]).decode())
+            if named and named[0] in beside:  # the two words for an event have the same rules
+                content["schema"] = {"allOf": [content["schema"], *beside[named[0]]]}
+
+
+def _describe_requests(document: Document, senders: SenderRules) -> None:
+    """Say of requests what their texts may be; of answers no more than their kind."""
+    components = document["components"]["schemas"]
+    asked: list[Any] = [
+        part
+        for operation in operations(document)
+        for part in (operation.get("parameters"), operation.get("requestBody"))
+        if part is not None
+    ]
+    named: set[str] = set()
+    for part in asked:
+        for name in _REFERENCE.findall(orjson.dumps(part).decode()):
+            if name not in named:
+                named.add(name)
+                asked.append(components[name])
+    for part in asked:
+        _describe_texts(part, senders)
+    for name in components.keys() - named:
+        _forget_forms(components[name])
+
+
+def _describe_texts(part: object, senders: SenderRules) -> None:
+    if isinstance(part, list):
+        for each in part:
+            _describe_texts(each, senders)
+    if not isinstance(part, dict):
+        return
+    if part.pop(next(iter(SENDER)), False):
+        part |= mailbox_form(senders)
+    has_form = part.pop(next(iter(IN_ITS_FORM)), False)
+    said = {"pattern", "enum", "format", "anyOf", "allOf", "$ref"}
+    if part.get("type") == "string" and not has_form and not said & part.keys():
+        part["pattern"] = TEXT
+    for key, each in part.items():
+        if key not in {"example", "examples"}:
+            _describe_texts(each, senders)
+
+
+def _forget_forms(part: object) -> None:
+    if isinstance(part, list):
+        for each in part:
+            _forget_forms(each)
+    if not isinstance(part, dict):
+        return
+    if part.get("pattern") == MOMENT:
+        del part["pattern"]
+    for each in part.values():
+        _forget_forms(each)
 
 
 def _settle(part: object) -> None:
@@ -108,6 +190,10 @@ def _settle(part: object) -> None:
         return
     if "enum" in part and "type" not in part:
         part["type"] = "string"
+    if part.pop(next(iter(CLOSED)), False):
+        part["additionalProperties"] = False
+    if part.get("type") == "object":
+        part.pop("maxLength", None)  # marshmallow counts members by it
     if "default" in part and not isinstance(part["default"], dict):
         # Some generators take a member with a default for one that is always there, also in what is sent.
         default = part.pop("default")
@@ -116,9 +202,10 @@ def _settle(part: object) -> None:
             part["description"] = f"{words} By default `{orjson.dumps(default).decode().strip(chr(34))}`.".strip()
     if part.get("nullable") is True and "type" not in part and "anyOf" in part:
         del part["nullable"]
-        part["anyOf"] = [{**each, "nullable": True} for each in part["anyOf"]]
-    for each in part.values():
-        _settle(each)
+        part["anyOf"] = [each if "$ref" in each else {**each, "nullable": True} for each in part["anyOf"]]
+    for key, each in part.items():
+        if key not in {"example", "examples"}:
+            _settle(each)
 
 
 def _drop_unused(document: Document) -> None:

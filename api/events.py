@@ -100,8 +100,6 @@ def _location(event_id: UUID) -> str:
 @takes_body(EVENT_LIMIT)
 @blp.doc(requestBody=EVENT_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, AcceptedEventSchema, description="Committed to Postgres.")
-@blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
-@blp.alt_response(503, description="Postgres cannot do its work now; see Retry-After.")
 def post_event() -> Response:
     """Accept an event.
 
@@ -134,6 +132,10 @@ def take_event() -> Response:
     )
 
 
+#: A text with a line that is not empty.
+_SOME_LINES: Final = r"^[\s\S]*[^ \t\n\v\f\r][\s\S]*$"
+
+
 @blp.route("/batch", methods=["POST"])
 @requires(Scope.SEND)
 @takes_body(lambda settings: settings.max_batch_bytes)
@@ -142,12 +144,13 @@ def take_event() -> Response:
         "required": True,
         "content": {
             "application/json": {"schema": BatchSchema},
-            "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
+            "application/x-ndjson": {
+                "schema": {"type": "string", "pattern": _SOME_LINES, "description": "One event a line."}
+            },
         },
     }
 )
 @blp.response(202, BatchAnswerSchema, description="What was accepted is committed to Postgres.")
-@blp.alt_response(503, description="Postgres cannot do its work now; see Retry-After.")
 def post_batch() -> Response:
     """Accept up to 1,000 events.
 

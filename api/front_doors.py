@@ -1,6 +1,6 @@
 """Front doors in the words of other systems, each to the same intake as `/api/v1`."""
 
-from typing import Any, Final
+from typing import Final
 
 import marshmallow as ma
 from flask import Response
@@ -28,17 +28,12 @@ _notify = NotifySchema()
 _OURS: Final = {"userId": "user_id", "type": "channel", "idempotencyKey": "idempotency_key"}
 _THEIRS: Final = {ours: theirs for theirs, ours in _OURS.items()}
 
-_REFUSED: Final[dict[str, Any]] = {"description": "Not valid, or an idempotency key reused with another body."}
-_AWAY: Final[dict[str, Any]] = {"description": "Postgres cannot do its work now; see Retry-After."}
-
 
 @blp.route("/events", methods=["POST"])
 @requires(Scope.SEND)
 @takes_body(EVENT_LIMIT)
 @blp.doc(requestBody=EVENT_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, AcceptedEventSchema, description="Committed to Postgres.")
-@blp.alt_response(422, **_REFUSED)
-@blp.alt_response(503, **_AWAY)
 def post_typed_event() -> Response:
     """Accept an event, as `POST /api/v1/events` does."""
     return take_event()
@@ -49,8 +44,6 @@ def post_typed_event() -> Response:
 @takes_body(notification_limit)
 @blp.doc(requestBody=NOTIFICATION_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, NotificationsSchema, description="Committed to Postgres.")
-@blp.alt_response(422, **_REFUSED)
-@blp.alt_response(503, **_AWAY)
 def send_notification() -> Response:
     """Send a message without an event, as `POST /api/v1/notifications` does."""
     return take_notification(read_notification())
@@ -64,8 +57,6 @@ def send_notification() -> Response:
     parameters=[KEY_HEADER_DOC],
 )
 @blp.response(202, NotificationsSchema, description="Committed to Postgres.")
-@blp.alt_response(422, **_REFUSED)
-@blp.alt_response(503, **_AWAY)
 def notify_user() -> Response:
     """Send a template to a user over one channel.
 

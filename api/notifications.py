@@ -94,8 +94,6 @@ _MISSING: Final = "There is no such notification."
 @blp.doc(requestBody=NOTIFICATION_BODY_DOC, parameters=[KEY_HEADER_DOC])
 @blp.response(202, NotificationsSchema, description="Committed to Postgres.")
 @blp.alt_response(413, description="Larger than 256 KiB, not counting its attachments, or those are much too large.")
-@blp.alt_response(422, description="Not valid, or an idempotency key reused with another body.")
-@blp.alt_response(503, description="Postgres cannot do its work now; see Retry-After.")
 def post_notification() -> Response:
     """Send a message without an event: one notification for each channel, address and lead time.
 

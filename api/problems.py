@@ -42,18 +42,38 @@ class ProblemSchema(ma.Schema):
         validate=ma.validate.OneOf([kind.path for kind in ProblemType]),
         metadata={
             "description": "What is wrong, for programs: a path at this server, with a page that says what to do.",
-            "example": ProblemType.VALIDATION_FAILED.path,
             "x-enum-varnames": [kind.name for kind in ProblemType],  # as generated clients are to call them
         },
     )
-    title = ma.fields.String(required=True, metadata={"example": ProblemType.VALIDATION_FAILED.summary})
-    status = ma.fields.Integer(required=True, metadata={"example": 422})
-    detail = ma.fields.String(required=True, metadata={"example": "The request is not valid; see errors."})
+    title = ma.fields.String(required=True, metadata={"description": "The same for each of its type."})
+    status = ma.fields.Integer(required=True, metadata={"description": "That of the answer."})
+    detail = ma.fields.String(required=True, metadata={"description": "What is wrong with this request, in words."})
     errors = ma.fields.Dict(
         keys=ma.fields.String(),
         values=ma.fields.List(ma.fields.String()),
-        metadata={"description": "Field → its messages, for validation.", "example": {"recipient": ["…"]}},
+        metadata={"description": "Field → its messages, for validation."},
     )
+    reason = ma.fields.String(metadata={"description": "The rule by which something is not sent, such as `opted_out`."})
+    notification = ma.fields.Raw(
+        metadata={
+            "allOf": [{"$ref": "#/components/schemas/NotificationWithAttempts"}],
+            "description": "The record of a notification that could not be cancelled.",
+        }
+    )
+
+
+def problem_document(
+    status: int,
+    detail: str,
+    *,
+    kind: ProblemType | None = None,
+    errors: Mapping[str, Any] | None = None,
+    **more: object,
+) -> dict[str, object]:
+    """The document of an error. `more` are members beside the usual."""
+    kind = kind or of_status(status)
+    document = {"type": kind.path, "title": kind.summary, "status": status, "detail": detail, **more}
+    return {**document, "errors": errors} if errors else document
 
 
 def problem(
@@ -66,16 +86,7 @@ def problem(
     **more: object,
 ) -> Response:
     """An error response; of the plain type of its status, unless that is given. `more` are members beside the usual."""
-    kind = kind or of_status(status)
-    body: dict[str, object] = {
-        "type": kind.path,
-        "title": kind.summary,
-        "status": status,
-        "detail": detail,
-        **more,
-    }
-    if errors:
-        body["errors"] = errors
+    body = problem_document(status, detail, kind=kind, errors=errors, **more)
     return Response(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status, headers, content_type=MEDIA_TYPE)
 
 

@@ -15,17 +15,11 @@ from werkzeug.routing import BaseConverter
 from api.bodies import is_empty, read_json
 from api.description import TAKES_REVEAL, operation_id
 from api.heads import MAX_BODY
-from api.problems import MEDIA_TYPE, ProblemSchema, flattened
+from api.problems import flattened
 from api.showing import REVEAL, remember_given
 from notifier.errors import Invalid
 from notifier.patterns import USER_ID
 from notifier.strict_json import check_text, shown_name
-
-_TOO_OFTEN: Final[dict[str, Any]] = {
-    "content_type": MEDIA_TYPE,
-    "description": "More requests a second than this key may make.",
-    "headers": {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}},
-}
 
 _ENDS_IN_NAME: Final = re.compile(r"<name:\w+>$")
 
@@ -100,7 +94,7 @@ class Resource(Blueprint):
         self._shows_credentials = shows_credentials
 
     def route(self, rule: str, **options: Any) -> Callable[[View], View]:  # noqa: ANN401 -- flask-smorest's
-        """Serve a view at a path. Every view that wants a key can be called too often."""
+        """Serve a view at a path."""
         if _ENDS_IN_NAME.search(rule):
             options["strict_slashes"] = True  # `users/a%2F` is not the user `a`
         add = super().route(rule, **options)
@@ -114,7 +108,7 @@ class Resource(Blueprint):
             if self._shows_credentials and "GET" in options.get("methods", ["GET"]):
                 view.takes_reveal = True  # type: ignore[attr-defined]  # views carry their marks
                 view = self.doc(**{TAKES_REVEAL: True})(view)
-            return cast(View, add(self.alt_response(429, schema=ProblemSchema, **_TOO_OFTEN)(view)))
+            return cast(View, add(view))
 
         return declare
 

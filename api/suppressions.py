@@ -57,17 +57,16 @@ def suppress_address(fields: dict[str, Any]) -> Suppression:
 @blp.route("", methods=["DELETE"])
 @requires(Scope.USERS)
 @blp.doc(
-    parameters=[
-        {"in": "query", "name": "channel", "schema": {"type": "string"}},
-        {"in": "query", "name": "address", "schema": {"type": "string"}},
-    ],
-    requestBody={"required": False, "content": {"application/json": {"schema": LiftSchema}}},
+    requestBody={"required": True, "content": {"application/json": {"schema": LiftSchema}}},
 )
 @blp.response(204)
 @blp.alt_response(404, description="It is not suppressed.")
 @blp.alt_response(422, description="No channel, or no address of that channel.")
 def lift_suppression() -> None:
-    """Lift a suppression, named by `channel` and `address` in the query or in the body."""
+    """Lift a suppression, named by its `channel` and `address`.
+
+    They may also come in the query, in place of a body, from clients that send none with a DELETE.
+    """
     asked = read_arguments(_lift, "query" if request.args else "json")
     if not suppressions.remove(parts().wiring.engine, asked["channel"], asked["address"]):
         abort(404, "This address is not suppressed on this channel.")

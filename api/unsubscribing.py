@@ -14,6 +14,7 @@ from notifier.unsubscribing import Subscription, switch
 
 blp = Resource("unsubscribing", __name__, url_prefix="/u", description="Links in messages; no key is needed.")
 
+_HTML: Final = {"type": "string"}
 _PAGE: Final = Page("unsubscribe.html")
 #: What a form sends to come back; anything else that is posted ends the messages, as mail programs' one click does.
 _SUBSCRIBE: Final = "subscribe"
@@ -40,8 +41,8 @@ def _unknown() -> Response:
 @blp.route("/<token>")
 @is_open
 @blp.doc(security=[])
-@blp.response(200, description="A page that asks.", content_type="text/html")
-@blp.alt_response(404, description="The link is not one of ours.", content_type="text/html")
+@blp.response(200, _HTML, description="A page that asks.", content_type="text/html")
+@blp.alt_response(404, schema=_HTML, description="The link is not one of ours.", content_type="text/html")
 def show_unsubscribe_page(token: str) -> Response:
     """Ask. Changes nothing: programs that follow links in mail must not unsubscribe anybody."""
     subscription = _read(token)
@@ -55,8 +56,8 @@ def show_unsubscribe_page(token: str) -> Response:
 @is_open
 @takes_body(lambda _: _MAX_FORM)
 @blp.doc(security=[])
-@blp.response(200, description="Done; the page offers to undo it.", content_type="text/html")
-@blp.alt_response(404, description="The link is not one of ours.", content_type="text/html")
+@blp.response(200, _HTML, description="Done; the page offers to undo it.", content_type="text/html")
+@blp.alt_response(404, schema=_HTML, description="The link is not one of ours.", content_type="text/html")
 def unsubscribe_category(token: str) -> Response:
     """Switch the category off for the channel; the form on the page that follows switches it on again."""
     subscription = _read(token)

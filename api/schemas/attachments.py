@@ -23,6 +23,13 @@ _PARAMETER: Final = re.compile(
 #: Parameters that the email itself sets, and that a request may therefore not set.
 _NOT_THEIRS: Final = frozenset({"boundary", "filename", "name", "start", "start-info", "type"})
 _MOST_PARAMETERS: Final = 8
+#: Their forms, for the description: of a type's parameters, those of other names than the email's own.
+_NAME_FORM: Final = r"^[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,255}$"
+_TYPE_FORM: Final = (
+    rf"^(?![Mm][Uu][Ll][Tt][Ii][Pp][Aa][Rr][Tt]/){_NAME}/{_NAME}"
+    r"(?:; *(?:charset|method|profile|version)=(?:\u0022[ !#-<>-\[\]-~]{0,48}\u0022|[A-Za-z0-9!#$&+.^_`{|}~-]{1,48}))?$"
+)
+_BASE64_FORM: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$"
 _UNKNOWN: Final = "application/octet-stream"
 
 
@@ -81,17 +88,17 @@ class AttachmentSchema(ma.Schema):
     name = fields.String(
         required=True,
         validate=[validate.Length(1, 255), _check_name],
-        metadata={"description": "As the recipient sees it.", "example": "invoice.pdf"},
+        metadata={"description": "As the recipient sees it.", "pattern": _NAME_FORM},
     )
     content_type = ContentType(
         load_default=None,
         allow_none=True,
         metadata={
             "description": "With its parameters, such as `text/calendar; method=REQUEST`. Null: by the name's ending.",
-            "example": "application/pdf",
+            "pattern": _TYPE_FORM,
         },
     )
-    content = Base64(required=True, metadata={"description": "In base64.", "example": "JVBERi0xLjcK"})
+    content = Base64(required=True, metadata={"description": "In base64.", "pattern": _BASE64_FORM})
 
     @post_load
     def _make(self, data: dict[str, Any], **_: Any) -> Attachment:  # noqa: ANN401 -- marshmallow's options

@@ -1,12 +1,13 @@
 """Dead letters."""
 
-from typing import Any
+from typing import Any, Final
 
 import marshmallow as ma
 from marshmallow import ValidationError, fields, post_load, validate
 
 from api.schemas.fields import AddressFilter, StrictBoolean, Timestamp, name
 from api.schemas.pages import PageQuery
+from api.schemas.rules import Described, Ruled, absent, both, either, given, valued
 from api.schemas.scheduling import EVENT_TYPE
 from api.schemas.shown import Shown, for_readers
 from notifier.channels import Channel
@@ -61,8 +62,21 @@ class FilterFields(ma.Schema):
     created_before = Timestamp(load_default=None)
 
 
-class RequeueSchema(FilterFields):
+#: Members that say which.
+_FILTERS: Final = tuple(FilterFields._declared_fields)
+
+
+class RequeueSchema(Ruled, FilterFields):
     """The dead letters to requeue: all, or the ones that match the filters."""
+
+    RULES = (
+        Described(
+            either(
+                both(valued("all", True), absent(*_FILTERS)),
+                *(both(given(each), valued("all", False, required=False)) for each in _FILTERS),
+            )
+        ),
+    )
 
     class Meta(PageQuery.Meta):
         """Refuse unknown fields."""

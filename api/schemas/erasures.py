@@ -6,20 +6,31 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validates_schema
 
-from api.schemas.fields import Timestamp, name, user_id
+from api.schemas.fields import IN_ITS_FORM, Timestamp, name, user_id
+from api.schemas.rules import Addressed, Described, Ruled, absent, both, either, given
 from notifier.addresses import folded, normalised
 from notifier.channels import Channel
 
 
-class PersonSchema(ma.Schema):
+class PersonSchema(Ruled):
     """Somebody, by an address and its channel, or by the id that callers gave them."""
+
+    RULES = (
+        Described(
+            either(
+                both(given("user_id"), absent("address", "channel")),
+                both(absent("user_id"), given("address", "channel")),
+            )
+        ),
+        Described(Addressed("address").describe(str)),
+    )
 
     class Meta:
         """Refuse unknown fields."""
 
         unknown = RAISE
 
-    address = name(2048, load_default=None, metadata={"example": "ada@example.com"})
+    address = name(2048, load_default=None, metadata=dict(IN_ITS_FORM))
     channel = fields.Enum(Channel, by_value=True, load_default=None, metadata={"description": "The address's."})
     user_id = user_id(load_default=None, metadata={"description": "In place of an address."})
 

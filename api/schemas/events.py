@@ -1,5 +1,8 @@
 """Events, in and out."""
 
+import re
+from typing import Final
+
 import marshmallow as ma
 from marshmallow import fields, validate
 
@@ -18,14 +21,17 @@ def _not_ours(event_type: str) -> None:
         raise ma.ValidationError(f"Types that begin with {OURS} are events of Notifier itself.")
 
 
+#: The pattern says so of its beginning.
+_NOT_OURS: Final = {"pattern": EVENT_TYPE.regex.pattern.replace("^", f"^(?!{re.escape(OURS)})", 1)}
+
+
 class EventSchema(SchedulingFields):
     """Something that happened. Only `event_type` is required."""
 
-    event_type = fields.String(required=True, validate=[EVENT_TYPE, _not_ours], metadata={"example": "user.signup"})
+    event_type = fields.String(required=True, validate=[EVENT_TYPE, _not_ours], metadata=_NOT_OURS)
     payload = fields.Dict(
         load_default=dict,
         metadata={
-            "example": {"name": "Ada"},
             "description": "Kept as it was written. At most 32 levels deep; no name stands twice in one object.",
         },
     )
@@ -33,10 +39,14 @@ class EventSchema(SchedulingFields):
 
 
 class TypedEventSchema(EventSchema):
-    """An event as other systems write it: with its `type`, which means the same as `event_type`."""
+    """An event as other systems write it: with its `type` in place of `event_type`. Both may stand there if equal."""
 
-    event_type = fields.String(validate=EVENT_TYPE, metadata={"description": "Not needed beside `type`."})
-    type = fields.String(required=True, validate=EVENT_TYPE, metadata={"example": "user.signup"})
+    class Meta(EventSchema.Meta):
+        """Leave out the other word."""
+
+        exclude = ("event_type",)
+
+    type = fields.String(required=True, validate=[EVENT_TYPE, _not_ours], metadata=_NOT_OURS)
 
 
 class AcceptedEventSchema(ma.Schema):
@@ -53,8 +63,17 @@ class BatchSchema(ma.Schema):
     """A batch of events."""
 
     events = fields.List(
-        fields.Raw(metadata={"anyOf": [{"$ref": f"#/components/schemas/{each}"} for each in ("Event", "TypedEvent")]}),
+        fields.Raw(
+            metadata={
+                "anyOf": [
+                    {"$ref": "#/components/schemas/Event"},
+                    {"$ref": "#/components/schemas/TypedEvent"},
+                    {"description": "Anything else is rejected, as an item of the answer."},
+                ]
+            }
+        ),
         required=True,
+        metadata={"minItems": 1},
     )
 
 

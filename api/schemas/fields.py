@@ -8,6 +8,7 @@ import orjson
 from marshmallow import ValidationError, fields, validate
 
 from api.parts import parts
+from api.schemas import forms
 from notifier.addresses import normalised
 from notifier.channels import Channel
 from notifier.durations import parse_iso
@@ -25,12 +26,19 @@ def check_for_masks(value: object, name: str) -> None:
         raise ValidationError(f"A URL in it is as it was shown, with {MASK} for the credentials: give it whole.", name)
 
 
+def named_form(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a text field that is described by a named form (see `forms.named_forms`)."""
+    nullable = kwargs.get("allow_none") is True
+    return {**kwargs, "metadata": {**forms.of_name(name, nullable=nullable), **kwargs.get("metadata", {})}}
+
+
 class Timestamp(fields.Field[datetime]):
     """An RFC 3339 time, with its offset; put out in UTC, ending in `Z`."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
         kwargs.setdefault("metadata", {})
-        kwargs["metadata"] = {"type": "string", "format": "date-time", **kwargs["metadata"]}
+        written = {"type": "string", "format": "date-time", "pattern": forms.MOMENT}
+        kwargs["metadata"] = {**written, **kwargs["metadata"]}
         super().__init__(**kwargs)
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:  # noqa: ANN401
@@ -49,7 +57,8 @@ class DurationText(fields.Field[str]):
     """An ISO 8601 duration, kept as it was written."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        kwargs["metadata"] = {"type": "string", "format": "duration", "example": "P7D", **kwargs.get("metadata", {})}
+        kwargs = named_form("Duration", kwargs)
+        kwargs["metadata"]["type"] = "string"
         super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
@@ -67,9 +76,9 @@ class LeadTimes(fields.Field[list[str]]):
     _MOST = 20
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        one = {"type": "string", "format": "duration"}
+        one = forms.reference_to("Duration")
         either = [one, {"type": "array", "items": one, "minItems": 1, "maxItems": self._MOST}]
-        kwargs["metadata"] = {"anyOf": either, "example": ["P7D", "P1D"], **kwargs.get("metadata", {})}
+        kwargs["metadata"] = {"anyOf": either, **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 -- marshmallow's
@@ -83,6 +92,9 @@ class LeadTimes(fields.Field[list[str]]):
 class Zone(fields.String):
     """The exact name of an IANA time zone."""
 
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        super().__init__(**named_form("TimeZone", kwargs))
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
@@ -95,6 +107,11 @@ class Address(fields.String):
     """An address of one channel, in its normal form."""
 
     def __init__(self, channel: Channel, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        form = forms.ADDRESSES[channel]
+        if "$ref" in form:
+            kwargs = named_form(form["$ref"].rpartition("/")[2], kwargs)
+        else:
+            kwargs["metadata"] = {**form, **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
         self._channel = channel
 
@@ -125,8 +142,20 @@ class AddressFilter(fields.String):
         return parts().wiring.seals.forms_sought(channel, text)
 
 
+#: The mark on a mailbox that must be one of the senders that the settings allow: its description has their pattern.
+SENDER: Final = {"x-sender": True}
+
+
+#: The mark on an address whose form depends on its channel: the rules of its schema describe it.
+IN_ITS_FORM: Final = {"x-in-its-form": True}
+
+
 class Mailbox(fields.String):
     """`name@domain` or `Name <name@domain>`."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        kwargs["metadata"] = {**forms.mailbox_form(), **kwargs.get("metadata", {})}
+        super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
         text = str(super()._deserialize(value, attr, data, **kwargs))
@@ -135,6 +164,10 @@ class Mailbox(fields.String):
         except NotAMailbox as error:
             raise ValidationError(str(error)) from None
         return text
+
+
+#: The mark on an object that has no other members than those that are named.
+CLOSED: Final = {"x-closed": True}
 
 
 class ByName(fields.Dict):
@@ -198,6 +231,14 @@ class Matches(validate.Validator):
             raise ValidationError(self._error)
         return value
 
+
+def _each_once(values: list[str]) -> None:
+    if len(set(values)) < len(values):
+        raise ValidationError("A channel stands there twice.")
+
+
+#: A list of channels names none of them twice.
+EACH_ONCE: Final = _each_once
 
 _USER_ID: Final = Matches(
     USER_ID, error="Not a user id: 1 to 255 characters, no slash or control character, and neither '.' nor '..'."

@@ -6,8 +6,9 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.attachments import AttachmentSchema
-from api.schemas.fields import AddressFilter, JsonText, Mailbox, Timestamp, name, user_id
+from api.schemas.fields import EACH_ONCE, SENDER, AddressFilter, JsonText, Mailbox, Timestamp, name, user_id
 from api.schemas.pages import PageQuery
+from api.schemas.rules import Described, Group, Needs, NotBoth, OneOf, Ruled, SomeOf, absent, both, either, valued
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from api.schemas.shown import Shown, for_readers
 from notifier.channels import Channel, Status
@@ -20,15 +21,49 @@ from notifier.resending import How
 MOST_ATTACHMENTS: Final = 20
 
 
+#: An email alone has an envelope: among the channels, of which there may be several.
+_ANY_OTHER: Final = {"type": "string", "enum": [each.value for each in Channel if each is not Channel.EMAIL]}
+_AN_EMAIL: Final = (
+    absent("channel", "channels"),
+    valued("channel", Channel.EMAIL.value),
+    {
+        "required": ["channels"],
+        "properties": {"channels": {"type": "array", "items": {}, "not": {"items": _ANY_OTHER}}},
+    },
+)
+_NO_FILES: Final = {"type": "array", "nullable": True, "maxItems": 0, "items": {}}
+_NO_ENVELOPE: Final = both(absent("from", "reply_to"), {"properties": {"attachments": _NO_FILES}})
+
+
 class DirectNotificationSchema(SchedulingFields):
     """A message to one recipient or user, without an event: a template and its data, or a subject and a body."""
+
+    RULES = (
+        Group(
+            (
+                *SchedulingFields.ADDRESSING,
+                SomeOf(("user_id", "recipient"), "Name a recipient and its channel, or a user_id."),
+                NotBoth("channel", "channels", "Give channel or channels, not both."),
+                NotBoth("recipient", "channels", "A recipient has one channel; several are for a user_id."),
+                Described(either(_NO_ENVELOPE, *_AN_EMAIL)),
+            )
+        ),
+        *SchedulingFields.SCHEDULING,
+        Group(
+            (
+                OneOf("template", "body", "Give a template (and its data), or a body (and a subject)."),
+                Needs("data", "template", "Data are for a template.", "data"),
+                NotBoth("template", "subject", "A template has its own subject."),
+            )
+        ),
+    )
 
     channels = fields.List(
         fields.Enum(Channel, by_value=True),
         load_default=None,
         allow_none=True,
-        validate=validate.Length(1, len(Channel)),
-        metadata={"description": "In order of preference; instead of `channel`, for a user."},
+        validate=[validate.Length(1, len(Channel)), EACH_ONCE],
+        metadata={"uniqueItems": True, "description": "In order of preference; instead of `channel`, for a user."},
     )
     strategy = fields.Enum(
         Strategy,
@@ -47,13 +82,13 @@ class DirectNotificationSchema(SchedulingFields):
             "description": "Whom an email is from, before its template's and `NOTIFIER_EMAIL_FROM`: a sender that"
             " `NOTIFIER_EMAIL_SENDERS` allows. Other channels leave it out, and so they do with `reply_to` and"
             " `attachments`.",
-            "example": "Billing <billing@example.com>",
+            **SENDER,
         },
     )
     reply_to = Mailbox(
         load_default=None,
         allow_none=True,
-        metadata={"description": "Where answers to an email go.", "example": "help@example.com"},
+        metadata={"description": "Where answers to an email go."},
     )
     attachments = fields.List(
         fields.Nested(AttachmentSchema),
@@ -67,27 +102,6 @@ class DirectNotificationSchema(SchedulingFields):
     )
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_recipient(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        if data["recipient"] is None and data["user_id"] is None:
-            raise ValidationError("Name a recipient and its channel, or a user_id.", "recipient")
-        channels = data["channels"]
-        if channels is not None and data["channel"] is not None:
-            raise ValidationError("Give channel or channels, not both.", "channels")
-        if channels is not None and data["recipient"] is not None:
-            raise ValidationError("A recipient has one channel; several are for a user_id.", "channels")
-        if channels is not None and len(set(channels)) < len(channels):
-            raise ValidationError("A channel stands there twice.", "channels")
-
-    @validates_schema(skip_on_field_errors=True)
-    def _check_content(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        if (data["template"] is None) == (data["body"] is None):
-            raise ValidationError("Give a template (and its data), or a body (and a subject).", "body")
-        if data["template"] is None and data["data"] is not None:
-            raise ValidationError("Data are for a template.", "data")
-        if data["template"] is not None and data["subject"] is not None:
-            raise ValidationError("A template has its own subject.", "subject")
-
-    @validates_schema(skip_on_field_errors=True)
     def _check_envelope(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
         channels = data["channels"] or ([data["channel"]] if data["channel"] else [Channel.EMAIL])
         if Channel.EMAIL in channels:
@@ -98,13 +112,17 @@ class DirectNotificationSchema(SchedulingFields):
             raise ValidationError(errors)
 
 
-class MoveSchema(ma.Schema):
+class MoveSchema(Ruled):
     """Another time for a scheduled notification."""
 
+    #: Also where one of them is null.
+    RULES = (Described(either({"properties": {"send_at": {"not": {}}}}, {"properties": {"target_date": {"not": {}}}})),)
+
     class Meta:
-        """Refuse unknown fields."""
+        """Refuse unknown fields, and an object without any."""
 
         unknown = RAISE
+        min_properties = 1
 
     send_at = Timestamp(allow_none=True, metadata={"description": "Null: at once."})
     target_date = Timestamp(allow_none=True, metadata={"description": "A reminder keeps its lead time."})

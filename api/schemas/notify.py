@@ -18,10 +18,10 @@ class NotifySchema(ma.Schema):
 
         unknown = RAISE
 
-    user_id = user_id(data_key="userId", required=True, metadata={"example": "u_123"})
-    type = fields.String(required=True, validate=validate.OneOf(_TYPES), metadata={"example": "EMAIL"})
-    template = fields.String(required=True, validate=TEMPLATE_NAME, metadata={"example": "welcome"})
-    data = fields.Dict(allow_none=True, metadata={"description": "What the template sees.", "example": {"name": "Ada"}})
+    user_id = user_id(data_key="userId", required=True)
+    type = fields.String(required=True, validate=validate.OneOf(_TYPES))
+    template = fields.String(required=True, validate=TEMPLATE_NAME)
+    data = fields.Dict(allow_none=True, metadata={"description": "What the template sees."})
     idempotency_key = name(
         data_key="idempotencyKey",
         allow_none=True,

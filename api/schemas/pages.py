@@ -1,26 +1,29 @@
 """Lists: `?limit=` and `?cursor=`, newest first."""
 
 import base64
-import binascii
+import re
 from typing import Any
 from uuid import UUID
 
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate
 
+from api.schemas.forms import CURSOR
+
 
 class Cursor(fields.Field[UUID]):
     """Where a page goes on: the last id of the one before, opaque to callers."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        super().__init__(metadata={"type": "string", "description": "`next_cursor` of the page before."}, **kwargs)
+        super().__init__(
+            metadata={"type": "string", "pattern": CURSOR, "description": "`next_cursor` of the page before."}, **kwargs
+        )
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> UUID:  # noqa: ANN401
         del attr, data, kwargs
-        try:
-            return UUID(bytes=base64.urlsafe_b64decode(value + "=="))
-        except (ValueError, TypeError, binascii.Error):
-            raise ValidationError("Not a cursor that a list gave.") from None
+        if not isinstance(value, str) or not re.fullmatch(CURSOR, value):
+            raise ValidationError("Not a cursor that a list gave.")
+        return UUID(bytes=base64.urlsafe_b64decode(value + "=="))
 
 
 def as_cursor(last_id: UUID) -> str:

@@ -1,11 +1,12 @@
 """Routes, in and out."""
 
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import LeadTimes, StrictBoolean, Timestamp, check_for_masks
+from api.schemas.fields import EACH_ONCE, LeadTimes, StrictBoolean, Timestamp, check_for_masks, named_form
+from api.schemas.rules import Described, Rule, Ruled, absent, either
 from api.schemas.scheduling import CATEGORY, TEMPLATE_NAME
 from notifier.channels import Channel, Priority
 from notifier.paths import compiled
@@ -15,6 +16,9 @@ from notifier.plans import Strategy
 
 class Path(fields.String):
     """A JMESPath expression over the event."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        super().__init__(**named_form("JmesPath", kwargs))
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
         text = str(super()._deserialize(value, attr, data, **kwargs))
@@ -29,6 +33,10 @@ class Path(fields.String):
 class Pattern(fields.String):
     """An event type, or the beginning of one and `*`."""
 
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        kwargs["metadata"] = {"pattern": f"^{PATTERN.pattern}$", **kwargs.get("metadata", {})}
+        super().__init__(**kwargs)
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
         text = str(super()._deserialize(value, attr, data, **kwargs))
         if not PATTERN.fullmatch(text):
@@ -36,16 +44,23 @@ class Pattern(fields.String):
         return text
 
 
-class RecipientSchema(ma.Schema):
+_FORBIDDEN: Final[dict[str, Any]] = {"not": {}}
+_A_USER: Final = {"required": ["user_id"], "properties": {"recipient": _FORBIDDEN, "channel": _FORBIDDEN}}
+_AN_ADDRESS: Final = {"required": ["recipient", "channel"], "properties": {"user_id": _FORBIDDEN}}
+
+
+class RecipientSchema(Ruled):
     """Whom a route tells: the users that a path leads to, or an address and its channel."""
+
+    RULES = (Described(either(_A_USER, _AN_ADDRESS)),)
 
     class Meta:
         """Refuse unknown fields."""
 
         unknown = RAISE
 
-    user_id = Path(metadata={"example": "payload.user_id"})
-    recipient = Path(metadata={"example": "payload.email"})
+    user_id = Path(metadata={"description": "Such as `payload.user_id`."})
+    recipient = Path(metadata={"description": "Such as `payload.email`."})
     channel = fields.String(validate=validate.OneOf(list(Channel)))
 
     @validates_schema(skip_on_field_errors=True)
@@ -56,8 +71,12 @@ class RecipientSchema(ma.Schema):
             raise ValidationError("A recipient and its channel go together.", "channel")
 
 
-class RouteSchema(ma.Schema):
+class RouteSchema(Ruled):
     """What an event type means for people. Who and when are JMESPath over the event."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Described(either(absent("channels"), {"properties": {"to": {"type": "object", "required": ["user_id"]}}})),
+    )
 
     class Meta:
         """Refuse unknown fields."""
@@ -65,26 +84,26 @@ class RouteSchema(ma.Schema):
         unknown = RAISE
         ordered = True
 
-    event_type = Pattern(required=True, metadata={"example": "order.*"})
+    event_type = Pattern(required=True, metadata={"description": "Such as `order.*`."})
     to = fields.Nested(RecipientSchema, required=True)
     filter = Path(
         load_default=None,
         allow_none=True,
-        metadata={"description": "It applies only where this holds.", "example": "payload.total > `100`"},
+        metadata={"description": "It applies only where this holds, such as ``payload.total > `100` ``."},
     )
     channels = fields.List(
         fields.String(validate=validate.OneOf(list(Channel))),
         load_default=None,
         allow_none=True,
-        validate=validate.Length(1, len(Channel)),
-        metadata={"description": "In order of preference; none: each that the user has."},
+        validate=[validate.Length(1, len(Channel)), EACH_ONCE],
+        metadata={"uniqueItems": True, "description": "In order of preference; none: each that the user has."},
     )
     strategy = fields.String(load_default=Strategy.ALL.value, validate=validate.OneOf(list(Strategy)))
     template = fields.String(load_default=None, allow_none=True, validate=TEMPLATE_NAME)
     category = fields.String(load_default=None, allow_none=True, validate=CATEGORY)
     critical = StrictBoolean(load_default=None, allow_none=True)
     priority = fields.String(load_default=None, allow_none=True, validate=validate.OneOf(list(Priority)))
-    target_date = Path(load_default=None, allow_none=True, metadata={"example": "payload.expires_at"})
+    target_date = Path(load_default=None, allow_none=True, metadata={"description": "Such as `payload.expires_at`."})
     lead_time = LeadTimes(load_default=None, allow_none=True)
     enabled = StrictBoolean(load_default=True)
 
@@ -92,12 +111,12 @@ class RouteSchema(ma.Schema):
     def _check_whole(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
         if data["channels"] is not None and "recipient" in data["to"]:
             raise ValidationError("A recipient has one channel; several are for a user_id.", "channels")
-        if data["channels"] is not None and len(set(data["channels"])) < len(data["channels"]):
-            raise ValidationError("A channel stands there twice.", "channels")
 
 
 class RouteOutSchema(RouteSchema):
     """A route."""
+
+    RULES = ()
 
     name = fields.String()
     created_at = Timestamp()

@@ -1,12 +1,21 @@
 """What events and notifications have in common when they come in."""
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-import marshmallow as ma
-from marshmallow import RAISE, ValidationError, fields, post_load, validate, validates_schema
+from marshmallow import RAISE, fields, post_load, validate
 
-from api.schemas.fields import DurationText, LeadTimes, Matches, StrictBoolean, Timestamp, Zone, name, user_id
-from notifier.addresses import normalised
+from api.schemas.fields import (
+    IN_ITS_FORM,
+    DurationText,
+    LeadTimes,
+    Matches,
+    StrictBoolean,
+    Timestamp,
+    Zone,
+    name,
+    user_id,
+)
+from api.schemas.rules import Addressed, Described, Group, Needs, NotBoth, Rule, Ruled, Together, absent, either, valued
 from notifier.channels import Channel, DedupScope, OnAmbiguous, Priority
 from notifier.patterns import NAME
 
@@ -22,8 +31,37 @@ CATEGORY: Final = Matches(
 )
 
 
-class SchedulingFields(ma.Schema):
+#: Channels that can have templates: a webhook carries its event as it is.
+_WITH_TEMPLATES: Final = [each.value for each in Channel if each is not Channel.WEBHOOK]
+_NEEDS_TARGET: Final = "A lead time needs a target_date to come before."
+
+
+class SchedulingFields(Ruled):
     """What events and notifications have in common. Unknown fields are refused."""
+
+    ADDRESSING: ClassVar[tuple[Rule, ...]] = (
+        Addressed("recipient", instead="user_id"),
+        # No template can be made for the others.
+        Described(either(absent("template"), absent("channel"), valued("channel", *_WITH_TEMPLATES))),
+    )
+    SCHEDULING = (
+        Group(
+            (
+                NotBoth("lead_time", "lead_time_days", "Give lead_time or lead_time_days, not both."),
+                Needs("lead_time", "target_date", _NEEDS_TARGET, "target_date"),
+                Needs("lead_time_days", "target_date", _NEEDS_TARGET, "target_date"),
+                NotBoth("target_date", "send_at", "Give send_at or target_date, not both."),
+            )
+        ),
+        Group(
+            (
+                Together("dedup_key", "dedup_window", "dedup_key and dedup_window go together."),
+                Needs("dedup_scope", "dedup_key", "A dedup_scope needs a dedup_key.", "dedup_scope"),
+            )
+        ),
+    )
+    RULES: ClassVar[tuple[Rule, ...]] = (Group(ADDRESSING), *SCHEDULING)
+    BESIDE = True
 
     class Meta:
         """Refuse unknown fields."""
@@ -35,7 +73,7 @@ class SchedulingFields(ma.Schema):
         load_default=None,
         allow_none=True,
         metadata={
-            "example": "ada@example.com",
+            **IN_ITS_FORM,
             "description": "An address of the channel. It is kept in one form: an international domain of an email in"
             " its own script, a phone number as E.164, a webhook's URL as an ASCII URI (RFC 3986).",
         },
@@ -46,7 +84,7 @@ class SchedulingFields(ma.Schema):
         load_default=None,
         allow_none=True,
         validate=CATEGORY,
-        metadata={"description": "What kind of message it is, for people's preferences.", "example": "account"},
+        metadata={"description": "What kind of message it is, for people's preferences."},
     )
     critical = StrictBoolean(load_default=False, metadata={"description": "Implies priority high."})
     priority = fields.Enum(Priority, by_value=True, load_default=Priority.NORMAL)
@@ -80,7 +118,7 @@ class SchedulingFields(ma.Schema):
             "description": "Within `dedup_window` the same recipient, channel and key is sent once. See `dedup_scope`."
         },
     )
-    dedup_window = DurationText(load_default=None, allow_none=True, metadata={"example": "PT1H"})
+    dedup_window = DurationText(load_default=None, allow_none=True)
     dedup_scope = fields.Enum(
         DedupScope,
         by_value=True,
@@ -106,35 +144,7 @@ class SchedulingFields(ma.Schema):
         load_default=None, allow_none=True, metadata={"description": "May also come as header `Idempotency-Key`."}
     )
 
-    @validates_schema(skip_on_field_errors=True)
-    def _check_times(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        days = data.get("lead_time_days")
-        if days is not None and data["lead_time"] is not None:
-            raise ValidationError("Give lead_time or lead_time_days, not both.", "lead_time_days")
-        if (days is not None or data["lead_time"] is not None) and data["target_date"] is None:
-            raise ValidationError("A lead time needs a target_date to come before.", "target_date")
-        if data["target_date"] is not None and data["send_at"] is not None:
-            raise ValidationError("Give send_at or target_date, not both.", "send_at")
-        if (data["dedup_key"] is None) != (data["dedup_window"] is None):
-            missing = "dedup_window" if data["dedup_window"] is None else "dedup_key"
-            raise ValidationError("dedup_key and dedup_window go together.", missing)
-        if data["dedup_scope"] is not None and data["dedup_key"] is None:
-            raise ValidationError("A dedup_scope needs a dedup_key.", "dedup_scope")
-
     @post_load
     def _unite_lead_times(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
         days = data.pop("lead_time_days", None)
         return data if days is None else {**data, "lead_time": [f"P{days}D"]}
-
-    @validates_schema(skip_on_field_errors=True)
-    def _check_address(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        channel, recipient = data["channel"], data["recipient"]
-        if recipient is not None and channel is None:
-            raise ValidationError("A recipient needs a channel.", "channel")
-        if channel is not None and recipient is None and data.get("user_id") is None:
-            raise ValidationError("A channel needs a recipient or a user_id.", "recipient")
-        if recipient is not None:
-            try:
-                data["recipient"] = normalised(channel, recipient)
-            except ValueError as error:
-                raise ValidationError(str(error), "recipient") from None

@@ -17,6 +17,7 @@ from notifier.channels import Channel, Status
 from notifier.masking import MASK, masked_headers
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_NO_MASK: Final = r"(?! *[*]{3} *$)"
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
 #: What we, HTTP or the connection itself decide.
 _OURS: Final = frozenset(
@@ -35,6 +36,16 @@ class Headers(fields.Dict):
     """Headers of the receiver's own, name → value; they never override ours."""
 
     _MOST = 20
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        kwargs["metadata"] = {
+            "maxProperties": self._MOST,
+            "properties": {"": {"not": {}}},  # nobody's name
+            "additionalProperties": {"type": "string", "pattern": f"^{_NO_MASK}{_HEADER_VALUE.pattern}$"},
+            "description": "Names of headers (RFC 9110) that are not ours → values in ASCII.",
+            **kwargs.get("metadata", {}),
+        }
+        super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:  # noqa: ANN401 -- marshmallow's
         headers: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
@@ -64,7 +75,11 @@ class PermanentStatus(fields.Integer):
     """A 4xx by which a receiver may refuse a message for good."""
 
     def __init__(self) -> None:
-        super().__init__(strict=True, validate=validate.Range(400, 499), metadata={"example": 422})
+        super().__init__(
+            strict=True,
+            validate=validate.Range(400, 499),
+            metadata={"not": {"type": "integer", "enum": sorted(_NEVER_PERMANENT)}},
+        )
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:  # noqa: ANN401 -- marshmallow's
         status: int | None = super()._deserialize(value, attr, data, **kwargs)
@@ -81,20 +96,20 @@ class SubscriptionFields(ma.Schema):
 
         unknown = RAISE
 
-    url = Address(Channel.WEBHOOK, required=True, metadata={"example": "https://shop.example.com/hooks"})
+    url = Address(Channel.WEBHOOK, required=True)
     event_types = fields.List(
         Pattern(),
         required=True,
         validate=validate.Length(1, 100),
-        metadata={"description": "Types, or the beginning of types and `*`.", "example": ["user.*"]},
+        metadata={"description": "Types, or the beginning of types and `*`."},
     )
     filter = Path(
         load_default=None,
         allow_none=True,
-        metadata={"description": "JMESPath over the event; only those for which it holds.", "example": "payload.vip"},
+        metadata={"description": "JMESPath over the event; only those for which it holds."},
     )
     description = fields.String(load_default=None, allow_none=True, validate=validate.Length(0, 1000))
-    headers = Headers(load_default=dict, metadata={"example": {"X-Tenant": "42"}})
+    headers = Headers(load_default=dict)
     rate_limit_per_second = StrictNumber(
         load_default=None,
         allow_none=True,
@@ -109,7 +124,6 @@ class SubscriptionFields(ma.Schema):
             "description": "The 4xx by which the receiver refuses a webhook for good: it becomes a dead letter at once."
             " Other 4xx are tried again, as a receiver gives them during a deploy; 410 is always permanent; 408, 425,"
             " and 429 never are.",
-            "example": [400, 422],
         },
     )
     enabled = StrictBoolean(load_default=True)
@@ -117,6 +131,11 @@ class SubscriptionFields(ma.Schema):
 
 class SubscriptionChanges(SubscriptionFields):
     """What is to be changed of a subscription; what is absent stays."""
+
+    class Meta(SubscriptionFields.Meta):
+        """Refuse an object without any."""
+
+        min_properties = 1
 
     @validates_schema
     def _check_some(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options

@@ -1,20 +1,18 @@
 """The suppression list, and holds."""
 
-from typing import Any
-
 import marshmallow as ma
-from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
+from marshmallow import RAISE, fields, validate
 
-from api.schemas.fields import AddressFilter, Timestamp, name
+from api.schemas.fields import IN_ITS_FORM, AddressFilter, Timestamp, name
 from api.schemas.pages import PageQuery
+from api.schemas.rules import Addressed, Ruled
 from api.schemas.shown import Shown, for_readers
-from notifier.addresses import normalised, normalised_from_query
+from notifier.addresses import normalised_from_query
 from notifier.channels import Channel
 
 
-class _AddressFields(ma.Schema):
-    #: Converts the address into its normal form.
-    normalise = staticmethod(normalised)
+class _AddressFields(Ruled):
+    RULES = (Addressed("address"),)
 
     class Meta:
         """Refuse unknown fields."""
@@ -22,14 +20,7 @@ class _AddressFields(ma.Schema):
         unknown = RAISE
 
     channel = fields.Enum(Channel, by_value=True, required=True)
-    address = name(2048, required=True, metadata={"example": "ada@example.com"})
-
-    @validates_schema(skip_on_field_errors=True)
-    def _check_address(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        try:
-            data["address"] = self.normalise(data["channel"], data["address"])
-        except ValueError as error:
-            raise ValidationError(str(error), "address") from None
+    address = name(2048, required=True, metadata={"description": "An address of the channel.", **IN_ITS_FORM})
 
 
 class SuppressionSchema(_AddressFields):
@@ -39,7 +30,6 @@ class SuppressionSchema(_AddressFields):
         load_default="manual",
         metadata={
             "description": "hard_bounce, complaint, stop (the owner answered STOP), or in your own words.",
-            "example": "manual",
         },
     )
     until = Timestamp(load_default=None, allow_none=True, metadata={"description": "When it ends; null: never."})
@@ -48,7 +38,7 @@ class SuppressionSchema(_AddressFields):
 class LiftSchema(_AddressFields):
     """Which suppression is lifted."""
 
-    normalise = staticmethod(normalised_from_query)
+    RULES = (Addressed("address", convert=normalised_from_query),)
 
 
 class SuppressionOutSchema(Shown):

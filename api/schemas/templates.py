@@ -1,12 +1,13 @@
 """Templates, in and out."""
 
-from typing import Any
+from typing import Any, Final
 
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
-from api.schemas.fields import Mailbox, Timestamp, check_for_masks
+from api.schemas.fields import SENDER, Mailbox, Timestamp, check_for_masks
 from api.schemas.pages import PageQuery
+from api.schemas.rules import Described, Ruled, absent, either, given, valued
 from api.schemas.users import Locale
 from notifier.channels import Channel
 from notifier.sandbox import check
@@ -15,8 +16,19 @@ from notifier.templates import DEFAULT
 _LONGEST = 200_000
 
 
-class TemplateSchema(ma.Schema):
+_CHANNELS: Final = [channel.value for channel in Channel if channel is not Channel.WEBHOOK]
+#: What an email alone has.
+_OF_EMAIL: Final = ("html", "from", "reply_to")
+
+
+class TemplateSchema(Ruled):
     """A new version of a template for one channel and locale. Jinja2, sandboxed; what is undefined is an error."""
+
+    RULES = (
+        Described(valued("channel", *_CHANNELS)),
+        Described(either(given("text"), given("html"))),
+        Described(either(absent(*_OF_EMAIL), valued("channel", Channel.EMAIL.value))),
+    )
 
     class Meta:
         """Refuse unknown fields."""
@@ -29,9 +41,7 @@ class TemplateSchema(ma.Schema):
         required=True,
         validate=validate.NoneOf([Channel.WEBHOOK], error="A webhook carries the event as it is, without a template."),
     )
-    locale = Locale(
-        load_default=DEFAULT, allow_none=True, metadata={"example": "pt-BR", "description": "Null: default."}
-    )
+    locale = Locale(load_default=DEFAULT, allow_none=True, metadata={"description": "Null: default."})
     subject = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 2000))
     text = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, _LONGEST))
     html = fields.String(
@@ -44,7 +54,7 @@ class TemplateSchema(ma.Schema):
         data_key="from",
         load_default=None,
         allow_none=True,
-        metadata={"description": "Email only; a sender that `NOTIFIER_EMAIL_SENDERS` allows."},
+        metadata={"description": "Email only; a sender that `NOTIFIER_EMAIL_SENDERS` allows.", **SENDER},
     )
     reply_to = Mailbox(load_default=None, allow_none=True, metadata={"description": "Email only."})
 
@@ -114,6 +124,8 @@ class VersionQuery(VariantFields, PageQuery):
 
 class PreviewSchema(VariantFields):
     """What a template is tried out with."""
+
+    version = fields.Integer(load_default=None, allow_none=True, strict=True, validate=validate.Range(1))
 
     data = fields.Dict(
         load_default=dict,

@@ -7,6 +7,7 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, post_load, validate, validates_schema
 
 from api.schemas.fields import (
+    CLOSED,
     Address,
     AddressFilter,
     ByName,
@@ -18,21 +19,24 @@ from api.schemas.fields import (
     check_for_masks,
     user_id,
 )
+from api.schemas.forms import LOCALE
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import CATEGORY
 from api.schemas.shown import Shown, for_readers
 from notifier.channels import Channel
 from notifier.preferences import REST
 
-_TAG: Final = re.compile(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8}){0,4}")
-
 
 class Locale(fields.String):
     """A language tag such as `pt-BR`."""
 
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+        kwargs["metadata"] = {"pattern": LOCALE, **kwargs.get("metadata", {})}
+        super().__init__(**kwargs)
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
         text = str(super()._deserialize(value, attr, data, **kwargs))
-        if not _TAG.fullmatch(text):
+        if not re.fullmatch(LOCALE, text):
             raise ValidationError("Not a language tag, such as de or pt-BR.")
         language, *rest = text.replace("_", "-").split("-")
         return "-".join([language.lower(), *(part.upper() if len(part) == 2 else part.title() for part in rest)])
@@ -46,13 +50,13 @@ class UserSchema(ma.Schema):
 
         unknown = RAISE
 
-    email = Address(Channel.EMAIL, load_default=None, allow_none=True, metadata={"example": "ada@example.com"})
-    phone = Address(Channel.SMS, load_default=None, allow_none=True, metadata={"example": "+4915112345678"})
+    email = Address(Channel.EMAIL, load_default=None, allow_none=True)
+    phone = Address(Channel.SMS, load_default=None, allow_none=True)
     push_tokens = fields.List(Address(Channel.PUSH), load_default=list, validate=validate.Length(max=50))
     webhook_url = Address(Channel.WEBHOOK, load_default=None, allow_none=True)
     chat_url = Address(Channel.CHAT, load_default=None, allow_none=True)
-    timezone = Zone(load_default=None, allow_none=True, metadata={"example": "Europe/Berlin"})
-    locale = Locale(load_default=None, allow_none=True, metadata={"example": "pt-BR"})
+    timezone = Zone(load_default=None, allow_none=True)
+    locale = Locale(load_default=None, allow_none=True)
     attributes = fields.Dict(load_default=dict, metadata={"description": "Whatever templates want to know."})
 
     @validates_schema(skip_on_field_errors=True)
@@ -116,6 +120,7 @@ class UserExportSchema(ma.Schema):
     dedup_keys = _rows("What was sent to them, and until when nothing more of its kind is.")
 
 
+_SWITCHES: Final = {channel.value: {"type": "boolean"} for channel in Channel}
 _CHANNEL: Final = validate.OneOf(list(Channel))
 _CHANNEL_OR_REST: Final = validate.OneOf([*Channel, REST])
 _TIME: Final = Matches(r"^([01][0-9]|2[0-3]):[0-5][0-9]$", error="Not a time of day, such as 22:00.")
@@ -132,10 +137,10 @@ class QuietHoursSchema(ma.Schema):
     channels = fields.List(
         fields.String(validate=_CHANNEL),
         load_default=list,
-        metadata={"description": "None: all.", "example": ["push"]},
+        metadata={"description": "None: all."},
     )
-    start = fields.String(required=True, validate=_TIME, metadata={"example": "22:00"})
-    end = fields.String(required=True, validate=_TIME, metadata={"example": "07:00"})
+    start = fields.String(required=True, validate=_TIME)
+    end = fields.String(required=True, validate=_TIME)
     timezone = Zone(load_default=None, allow_none=True, metadata={"description": "Null: the user's."})
 
     @validates_schema(skip_on_field_errors=True)
@@ -156,14 +161,22 @@ class PreferencesSchema(ma.Schema):
         keys=fields.String(validate=_CHANNEL),
         values=StrictBoolean(),
         load_default=dict,
-        metadata={"example": {"push": True, "sms": False}},
+        metadata={"properties": _SWITCHES, **CLOSED},
     )
     categories = ByName(
         keys=fields.String(validate=validate.Length(1, 64)),
-        values=ByName(keys=fields.String(validate=_CHANNEL_OR_REST), values=StrictBoolean()),
+        values=ByName(
+            keys=fields.String(validate=_CHANNEL_OR_REST),
+            values=StrictBoolean(),
+            metadata={"properties": {**_SWITCHES, REST: {"type": "boolean"}}, **CLOSED},
+        ),
         load_default=dict,
         validate=validate.Length(max=500),
-        metadata={"example": {"order_updates": {"email": True, REST: False}}},
+        metadata={
+            "description": "Category (1 to 64 characters) → channel, or `*` for the others → whether.",
+            "maxProperties": 500,
+            "properties": {"": {"not": {}}},  # nobody's name
+        },
     )
     quiet_hours = fields.List(fields.Nested(QuietHoursSchema), load_default=list, validate=validate.Length(max=50))
 
