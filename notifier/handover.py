@@ -5,7 +5,7 @@ whose worker was killed. One query a queue finds them all, on the index (queue, 
 of clocks may run: each takes rows that the others have not locked.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
@@ -59,9 +59,10 @@ _QUEUE: Final = text(f"""
         tries = greatest(least(tries, :most), 0), due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids)
 """)
-# To count a lost worker and to take its row back is one act: a row that stayed `sending` would be counted again.
+# To count a lost worker and to take its row back is one act: a row that stayed `sending` would be counted again. A
+# claim whose attempt was recorded has ended and is not counted: its worker died, or lost Postgres, afterwards.
 _TAKE_BACK: Final = text(f"""
-    UPDATE notifications SET lost = least(lost, 2147483646) + 1,
+    UPDATE notifications SET lost = least(lost, 2147483646) + CASE WHEN id = ANY(:unrecorded) THEN 1 ELSE 0 END,
         attempts = least(attempts, 2147483646) + CASE WHEN id = ANY(:unrecorded) THEN 1 ELSE 0 END,
         status = CASE WHEN id = ANY(:dead) THEN status ELSE '{Status.QUEUED}' END, due_at = now()
     WHERE id = ANY(:ids)
@@ -182,7 +183,7 @@ def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPo
     if not held:
         return set()
     unrecorded = record_lost(connection, [Held(row.id, row.claims, row.attempts) for row in held])
-    deaths = _deaths(connection, held, policy)
+    deaths = _deaths(connection, held, unrecorded, policy)
     dead = {death.id for death in deaths}
     values = {"ids": sorted(row.id for row in held), "unrecorded": sorted(unrecorded), "dead": sorted(dead)}
     connection.execute(_TAKE_BACK, values)
@@ -190,15 +191,17 @@ def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPo
     return dead
 
 
-def _deaths(connection: Connection, held: Sequence[Row[Any]], policy: RetryPolicy) -> list[Death]:
-    """Of rows whose workers are gone, those that are not to be tried again."""
+def _deaths(
+    connection: Connection, held: Sequence[Row[Any]], unrecorded: Container[UUID], policy: RetryPolicy
+) -> list[Death]:
+    """Of rows whose workers are gone, those that are not to be tried again. `unrecorded`: whose sends did not end."""
     wary = [Held(row.id, row.claims, row.attempts) for row in held if row.on_ambiguous == OnAmbiguous.HOLD]
     ambiguous = may_be_out(connection, wary)
     deaths = []
     for row in held:
         if row.id in ambiguous:
             deaths.append(Death(row.id, row.claims, AMBIGUOUS, "worker lost: it may have been sent"))
-        elif _workers_lost_by(row) >= MAX_LOST:
+        elif row.id in unrecorded and _workers_lost_by(row) >= MAX_LOST:
             deaths.append(Death(row.id, row.claims, WORKER_LOST, "its worker died again and again"))
         elif row.tries > policy.max_retries:
             # The worker recorded the last attempt and died before it could say that it was the last.

@@ -1,6 +1,7 @@
 """Handing over by the clock, against rows of our own: what it counts, what it takes back, and what it buries."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -9,10 +10,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from notifier import routing
+from notifier.attempts import Record, record
+from notifier.channels import Status
 from notifier.claiming import renew
 from notifier.handover import MAX_BEGUN, MAX_LOST, Handover, hand_over
 from notifier.ids import new_id
 from notifier.lanes import BATCH, FAN_OUT
+from notifier.providers import Outcome, Result
 from notifier.retries import RetryPolicy
 from tests.running import wait_for
 
@@ -114,6 +118,15 @@ def test_a_clock_that_waited_for_a_lock_takes_nothing_back(engine: Engine, rows:
         connection.commit()
     assert [clock.result() for clock in clocks] == [[], []]
     assert rows.sql("SELECT count(*) FROM notifications WHERE status = 'sending' AND due_at > now()") == [(len(ids),)]
+
+
+def test_a_send_that_ended_is_held_against_nobody(engine: Engine, rows: Rows) -> None:
+    ids = rows.write(2, "sending", lost=MAX_LOST - 1)
+    failed = [Result(row_id, Outcome.UNSENT, "smtp", datetime.now(UTC), 5.0) for row_id in ids]
+    record(engine, [Record(each, 1, 1, 1) for each in failed], finished=Status.SENT, told=False)
+    assert len(rows.tick()) == 1
+    assert rows.found() == [("queued", MAX_LOST - 1, 2)]
+    assert rows.sql("SELECT DISTINCT attempts, tries FROM notifications") == [(1, 1)]
 
 
 def test_what_is_taken_back_goes_alone(rows: Rows) -> None:

@@ -87,7 +87,7 @@ class Notification(Base):
     tries: Mapped[int] = mapped_column(server_default="0")
     #: The claim whose lease has ended once: its worker has some seconds to say that it still holds the row.
     silent_claim: Mapped[int | None]
-    #: How often its worker died.
+    #: How often its worker died while it was being sent.
     lost: Mapped[int] = mapped_column(server_default="0")
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
