@@ -219,8 +219,8 @@ class Settings:
     #: Threads that deliver in each worker process.
     worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", values.integer(1, 256), 4)
     #: How long a worker may take no messages, though Postgres and the broker answer, before it ends to be started
-    #: again. Never less than the longest that a batch may take.
-    worker_stuck_after: timedelta = _setting("NOTIFIER_WORKER_STUCK_AFTER", values.duration(1), timedelta(minutes=5))
+    #: again. Never less than half as long again as a batch may take.
+    worker_stuck_after: timedelta = _setting("NOTIFIER_WORKER_STUCK_AFTER", values.duration(1), timedelta(minutes=2))
     #: Where each worker process serves its metrics: `host:port`. Unset: nowhere.
     metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", values.address, None)
     #: What a scrape must bring as its bearer token. Unset: to workers and the exporter nothing, to the API a key.

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from notifier import progress
 from notifier.addresses import normalised
 from notifier.isolation import contained, kind_of
 from notifier.patterns import USER_ID, matches
@@ -58,6 +59,7 @@ def plans(view: Mapping[str, Any]) -> list[Plan]:
         # Loaded only for events of its type: a broken package costs those alone.
         if matches(entry.name, view["event_type"]):
             made.extend(contained(_called, entry, view))
+            progress.note()
     for plan in made:
         if not isinstance(plan, Plan):
             raise TypeError(f"a handler of {view['event_type']} returned a {type(plan).__name__}, not a Plan")

@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.queues import own_queue
-from notifier import heartbeats
+from notifier import heartbeats, progress
 from notifier.isolation import kind_of
 from notifier.providers.exchanges import close_unused
 from notifier.threads import end_process, start_lasting
@@ -62,6 +62,7 @@ class Watchdog:
         self._signed_at: float | None = None
         self._looked_at = time.monotonic()
         self._missing_for = 0.0
+        self._steps = progress.count()
         self._is_stopping = False
         self.is_stuck = False
         self.queue = own_queue(node)
@@ -103,9 +104,11 @@ class Watchdog:
         # Where the whole process was stopped, nobody knows what would have come back meanwhile.
         passed = min(now - self._looked_at, 2 * self._interval)
         self._looked_at = now
-        came_back = _came_back.is_set()
+        # A handler may be slow, with hundreds of events in hand: as long as one after the other is done, nothing hangs.
+        steps, self._steps = self._steps, progress.count()
+        is_well = _came_back.is_set() or self._steps != steps
         answers = self._send() and self._signed_at is not None and now - self._signed_at < _ANSWERS_FOR
-        if came_back:
+        if is_well:
             self._missing_for = 0.0
         elif answers:
             self._missing_for += passed

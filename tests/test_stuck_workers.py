@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from deploy.child import Child
 from deploy.ports import free_port
-from notifier import heartbeats
+from notifier import heartbeats, progress
 from notifier.threads import EXIT_CODE
 from tasks.watchdog import Watchdog
 from tests.receivers import SmtpReceiver
@@ -83,6 +83,16 @@ def test_what_a_provider_raises_does_not_stop_its_worker(breakable: Running, wor
                 wait_for(lambda event_id=event_id: system.notifications(event_id)[0]["status"] == "sending")
             fine = system.event(recipient="fine@example.com", channel="email")
             assert system.finished(fine)["status"] == "sent"
+
+        def is_dead() -> bool:
+            # Past its lease, without the wait.
+            system.sql("UPDATE notifications SET due_at = now() WHERE status = 'sending' AND recipient LIKE 'exit@%'")
+            [found] = system.notifications(event_id)
+            return bool(found["status"] == "failed")
+
+        event_id = system.event(recipient="exit@example.com", channel="email")
+        wait_for(is_dead, 60, "the end of a row that its provider always breaks over")
+        assert system.dead_letter(event_id)["reason"]
     finally:
         system.sql("DELETE FROM notifications WHERE channel = 'email' AND due_at IS NOT NULL")
 
@@ -143,3 +153,13 @@ def test_only_time_in_which_postgres_and_the_broker_answer_counts(
     with_both = watchdog(engine, new_redis(), file)
     with_both.signed()
     assert is_stuck(with_both)
+
+
+def test_a_handler_that_is_slow_does_not_hang(engine: Engine, new_redis: Callable[[], str], tmp_path: Path) -> None:
+    slow = watchdog(engine, new_redis(), tmp_path / "sign")
+    slow.signed()
+    until = time.monotonic() + 1.2
+    while time.monotonic() < until:
+        progress.note()
+        slow.look()
+        assert not slow.is_stuck

@@ -54,7 +54,7 @@ def worker(
     # A malformed provider stops the start; and what alerts watch of each begins at 0 before its first call.
     parts().channels  # noqa: B018
     hostname = f"{name or lane}@{socket.gethostname()}"
-    stuck_after = max(settings.worker_stuck_after.total_seconds(), parts().longest_batch)
+    stuck_after = max(settings.worker_stuck_after.total_seconds(), 1.5 * parts().longest_batch)
     watchdog.own = watchdog.Watchdog(app, parts().engine, hostname, stuck_after=stuck_after, sign_file=sign_file)
     consumed = WORKERS.get(lane) or [queue for queues in WORKERS.values() for queue in queues]
     node = app.Worker(
