@@ -111,8 +111,7 @@ class Delivery:
         """
         start_until = time.monotonic() + self._window
         failed: list[FailedRow] = []
-        with self._engine.connect() as connection:
-            parts = loads.of_notifications(connection, ids)
+        parts = loads.of_notifications(self._engine, ids)
         for place, part in enumerate(parts):
             if place and time.monotonic() >= start_until:
                 self._leave(parts[place:], tries)

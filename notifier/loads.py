@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Engine, TextClause, text
 
 #: Bytes of content that one thread reads at once, about: of one row it may be more. In memory it is several times that.
 MOST: Final = 4 * 1024 * 1024
@@ -23,20 +23,21 @@ _OF_NOTIFICATIONS: Final = text("""
 _OF_EVENTS: Final = text("SELECT id, octet_length(CAST(payload AS text)) AS size FROM events WHERE id = ANY(:ids)")
 
 
-def of_notifications(connection: Connection, ids: Sequence[UUID]) -> list[list[UUID]]:
+def of_notifications(engine: Engine, ids: Sequence[UUID]) -> list[list[UUID]]:
     """Return the ids of notifications in parts, each of which can be read at once."""
-    return _weighed(connection, _OF_NOTIFICATIONS, ids)
+    return _weighed(engine, _OF_NOTIFICATIONS, ids)
 
 
-def of_events(connection: Connection, ids: Sequence[UUID]) -> list[list[UUID]]:
+def of_events(engine: Engine, ids: Sequence[UUID]) -> list[list[UUID]]:
     """Return the ids of events in parts, each of which can be read at once."""
-    return _weighed(connection, _OF_EVENTS, ids)
+    return _weighed(engine, _OF_EVENTS, ids)
 
 
-def _weighed(connection: Connection, query: TextClause, ids: Sequence[UUID]) -> list[list[UUID]]:
+def _weighed(engine: Engine, query: TextClause, ids: Sequence[UUID]) -> list[list[UUID]]:
     if len(ids) <= _FEW:
         return [list(ids)] if ids else []
-    sizes = {row.id: row.size for row in connection.execute(query, {"ids": list(ids)})}
+    with engine.connect() as connection:
+        sizes = {row.id: row.size for row in connection.execute(query, {"ids": list(ids)})}
     return in_parts_of(ids, sizes, MOST)
 
 

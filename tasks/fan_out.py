@@ -47,9 +47,7 @@ def fan_out(self: Task, ids: Sequence[str]) -> None:
 
 def _fan_out_all(event_ids: Sequence[UUID], cause: Cause) -> None:
     """Fan events out, as many at once as can be read."""
-    with wiring().engine.connect() as connection:
-        parts = loads.of_events(connection, event_ids)
-    for events in parts:
+    for events in loads.of_events(wiring().engine, event_ids):
         in_parts(events, lambda part: _fan_out(part, cause), _note)
 
 

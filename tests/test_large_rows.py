@@ -91,12 +91,11 @@ def events(engine: Engine) -> Callable[[int, int], list[UUID]]:
 
 def test_events_are_read_in_parts(engine: Engine, events: Callable[[int, int], list[UUID]]) -> None:
     large, small = events(50, 1_000_000), events(500, 1000)
-    with engine.connect() as connection:
-        parts = loads.of_events(connection, large)
-        assert [row_id for part in parts for row_id in part] == large
-        assert {len(part) for part in parts} == {4, 2}
-        assert loads.of_events(connection, small) == [small]
-        assert loads.of_events(connection, []) == []
+    parts = loads.of_events(engine, large)
+    assert [row_id for part in parts for row_id in part] == large
+    assert {len(part) for part in parts} == {4, 2}
+    assert loads.of_events(engine, small) == [small]
+    assert loads.of_events(engine, []) == []
 
 
 def test_a_batch_that_takes_longer_than_its_window_leaves_the_rest_to_others(engine: Engine) -> None:
