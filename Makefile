@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with Python 3.11+ and make:
 #   make run    the whole system on this machine, with a delivered notification on the screen
-#   make test   everything that CI checks, but for `make test-mixed`, `test-services` and `test-chaos`
+#   make test   everything that CI checks, but for `make test-mixed`, `test-schema`, `test-services` and `test-chaos`
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,7 +25,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-services test-chaos chaos soak lint types imports pytest dashboards locks audit format clean
+.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak lint types imports pytest dashboards locks audit format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,7 +33,7 @@ help: ## Show this list
 run: $(VENV)/.installed ## Start everything, send a sample event, and stay up until Ctrl-C
 	$(BIN)/python manage.py up --demo $(ARGS)
 
-test: lint types imports pytest ## Run everything that CI checks, but for `test-mixed`, `test-services` and `test-chaos`
+test: lint types imports pytest ## Run everything that CI checks, but for `test-mixed`, `test-schema`, `test-services` and `test-chaos`
 
 lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -50,6 +50,9 @@ pytest: $(VENV)/.installed-dev ## Run the tests, in WORKERS processes; ARGS="-k 
 
 test-mixed: $(VENV)/.installed-dev ## Run the release before beside this one; needs the history of git
 	$(BIN)/python -m pytest tests/mixed_versions.py $(ARGS)
+
+test-schema: $(VENV)/schema/.installed ## Send a running system what its OpenAPI description allows and forbids; needs the internet once
+	$(BIN)/python -m pytest tests/schema $(ARGS)
 
 # .ci/run unpacks there what is not installed.
 test-services: export PATH := $(PATH):$(CURDIR)/.services/usr/bin:$(CURDIR)/.services/usr/sbin
@@ -93,6 +96,14 @@ $(BIN)/python:
 
 $(VENV)/.installed: requirements.txt $(LOCKS) | $(BIN)/python
 	@$(call install,requirements.txt)
+	@touch $@
+
+# Beside our own environment, as `make audit` has its tool.
+$(VENV)/schema/.installed: requirements-schema.txt $(LOCKS) | $(VENV)/.installed-dev
+	$(PYTHON) -m venv $(VENV)/schema
+	@lock=locks/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/requirements-schema.txt; \
+	echo "Installing $$lock into $(VENV)/schema …"; \
+	$(VENV)/schema/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$$lock"
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements.txt $(LOCKS) tests/data/npm/package-lock.json | $(BIN)/python
