@@ -18,7 +18,7 @@ from notifier import cancelling, changes, receipts, resending, routing
 from notifier.attempts import Record, record
 from notifier.causes import Cause
 from notifier.channels import Channel, Priority, Status
-from notifier.claiming import Claimed, claim
+from notifier.claiming import Claimed, claim, renew
 from notifier.deadletters import PERMANENT_ERROR, RETRIES_EXHAUSTED, Death, bury
 from notifier.errors import Conflict
 from notifier.handover import hand_over
@@ -162,6 +162,11 @@ class Operations(RuleBasedStateMachine):
                 bury(connection, [Death(row.id, row.claims, RETRIES_EXHAUSTED, "no")])
             else:
                 put_off(connection, Channel.SMS, [Wait(row.id, row.claims, 1.0)])
+
+    def do_renew(self, place: int) -> None:
+        """Workers say that they still hold their rows, also those that are late."""
+        with self.engine.begin() as connection:
+            renew(connection, [(each.row.id, each.row.claims) for each in list(self.held)], LEASE)
 
     def do_hand_over(self, place: int) -> None:
         for queue in (*QUEUES, FAN_OUT):

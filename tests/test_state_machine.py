@@ -52,7 +52,9 @@ from tests.operations import (
 #: Any of the rows or events that there are.
 places = st.integers(0, 1_000)
 outcomes = st.sampled_from([*Outcome, Outcome.ACCEPTED])
-operations = st.sampled_from(["fan_out", "claim", "record", "hand_over", "cancel", "requeue", "resend", "bounce"])
+operations = st.sampled_from(
+    ["fan_out", "claim", "record", "renew", "hand_over", "cancel", "requeue", "resend", "bounce"]
+)
 
 
 class Machine(Operations):
@@ -159,6 +161,11 @@ class Machine(Operations):
                 self.held.remove(each)
                 self.seen[each.row.id].taken += each.called
                 self.seen[each.row.id].unheard += each.called
+
+    @precondition(lambda self: self.events)
+    @rule(place=places)
+    def renew(self, place: int) -> None:
+        self.do_renew(place)
 
     @precondition(lambda self: self.events)
     @rule(place=places)
@@ -281,7 +288,7 @@ def test_whatever_happens_in_whatever_order_what_must_hold_holds(engine: Engine,
     run_state_machine_as_test(
         lambda: Machine(engine, owner_engine, intake),
         settings=settings(
-            max_examples=25,
+            max_examples=15,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from tests.chaos import report
 from tests.chaos.every_fault import FAULTS
@@ -25,9 +27,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(1)  # and stop what runs, on the way out
+
+
 def main() -> int:
     """Run what the command line asks for. Returns 0 where everything held, 1 where something did not."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, _end)
     if arguments.list:
         for fault in FAULTS.values():
             print(f"{fault.name:22} {'short' if fault.short is not None else '':6} {fault.what}")

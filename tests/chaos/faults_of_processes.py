@@ -11,10 +11,10 @@ from typing import Final
 
 from tests.chaos.faults import NotHere, Spell, fault, full
 from tests.chaos.receivers import Arrival
-from tests.chaos.system import signal_group
+from tests.chaos.system import signal_group, until
 from tests.running import wait_for
 
-#: A worker is up again within so many seconds, on a machine that is busy with breaking it.
+#: What a beat or the API needs to start, which sign nowhere, is no time of the fault's.
 _START: Final = 10.0
 #: What only fan-out sends to Postgres.
 _FAN_OUT: Final = b"UPDATE events SET status = 'processed'"
@@ -31,8 +31,16 @@ def _kill(spell: Spell, name: str) -> None:
 
 
 def _back(spell: Spell, name: str, before: int) -> None:
-    """Wait until a process runs under another number."""
+    """Wait until a process runs under another number, and until it has signed that it works where it is a worker.
+
+    So the fault is over when the process is there again, however long a busy machine takes to start it.
+    """
+    began = time.time()
     wait_for(lambda: spell.system.processes().get(name) and spell.system.pid(name) != before, 60, f"{name} again")
+    if name.startswith("worker-"):
+        signed = "SELECT count(*) FROM heartbeats WHERE name LIKE :name AND seen_at > to_timestamp(:began)"
+        node = f"{name.removeprefix('worker-')}-{spell.system.port}@%"
+        assert until(lambda: spell.system.sql(signed, name=node, began=began)[0][0] > 0, 60), f"{name} does not sign"
 
 
 @fault("kill-worker", seconds=0, short=0, doubles=True, resumes=_START)
