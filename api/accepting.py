@@ -10,6 +10,7 @@ from flask import Response, request
 from api.bodies import Body
 from api.parts import parts
 from api.problems import flattened
+from notifier import deadlines
 from notifier.drafts import Draft
 from notifier.errors import Invalid
 from notifier.intake import Accepted, Answer
@@ -75,7 +76,9 @@ def with_key_header(fields: dict[str, Any]) -> dict[str, Any]:
 def accept(drafts: Sequence[Draft]) -> list[Answer]:
     """Write drafts and wait for the commit. Raises Unavailable."""
     here = parts()
-    return here.intake.accept(drafts, here.wiring.settings.intake_timeout.total_seconds()) if drafts else []
+    timeout = here.wiring.settings.intake_timeout.total_seconds()
+    seconds = deadlines.left()
+    return here.intake.accept(drafts, timeout if seconds is None else min(timeout, seconds)) if drafts else []
 
 
 def accept_one(draft: Draft) -> Accepted:

@@ -1,5 +1,7 @@
 """The Flask application, which api.serving serves."""
 
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -36,10 +38,12 @@ from api.parts import Parts, keep
 from api.problems import ProblemApi, register_problems
 from api.resources import NameConverter, check_queries
 from api.revealing import mask_answers
+from api.serving.workers import ARRIVED
 from api.tracking import track
 from config.logs import configure_logs
 from config.tracing import start_tracing
 from config.wiring import Wiring, wiring
+from notifier.deadlines import bound, within
 from notifier.metrics import VERSION
 from tasks.publisher import publisher
 
@@ -58,6 +62,25 @@ _RESOURCES: Final = (
     *(events, notifications, front_doors, users, preferences, templates, routes, subscriptions, suppressions, holds),
     *(erasures, exports, dead_letters, receipts, unsubscribing, audit, operating),
 )
+
+
+#: Seconds that the server has for a lock and for a statement, until a connection is given up, and that a request has
+#: from its arrival for all that it asks of Postgres: it is answered within 10 s, whatever hangs.
+_LOCK: Final = 3.0
+_STATEMENT: Final = 5.0
+_ANSWER: Final = 6.0
+_REQUEST: Final = 7.0
+
+
+def _in_time(serve: Callable[..., Any]) -> Callable[..., Any]:
+    """Give each request its time. What an answer reads while it is sent has deadlines for each statement alone."""
+
+    def serve_in_time(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - WSGI's
+        waited = time.monotonic() - environ.get(ARRIVED, time.monotonic())  # for a thread
+        with within(_REQUEST - waited):
+            return serve(environ, start_response)
+
+    return serve_in_time
 
 
 class _Orjson(JSONProvider):
@@ -94,6 +117,8 @@ def create_app(wires: Wiring | None = None) -> Flask:
             "security": [{"key": []}],
         },
     )
+    bound(wires.engine, _ANSWER, statement=_STATEMENT, lock=_LOCK)
+    app.wsgi_app = _in_time(app.wsgi_app)  # type: ignore[method-assign]  # as Flask's documentation has it
     keep(app, Parts(wires, wires.intake(publisher()), publisher()))
     api = ProblemApi(app)
     for module in _RESOURCES:

@@ -15,6 +15,7 @@ from api.auth import ADMITTED, Gate, scope_of
 from api.problems import problem
 from api.serving.workers import Reader, send
 from config.settings import Settings
+from notifier.deadlines import within
 
 View = TypeVar("View", bound=Callable[..., Any])
 Environ = dict[str, Any]
@@ -23,6 +24,8 @@ Environ = dict[str, Any]
 MAX_BODY: Final = 1024 * 1024
 #: A route without a body takes an empty one, as some clients send with every POST.
 _NO_BODY: Final = 1024
+#: Seconds to judge a head, for what that asks of Postgres.
+_SECONDS: Final = 2.5
 _JSON: Final = "application/json"
 _ARGUMENT: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 
@@ -87,7 +90,7 @@ class Heads:
 
     def check(self, environ: Environ, reader: Reader) -> tuple[int, bool] | None:
         """Return how large a body may be, and whether a stranger sends it; or answer the request."""
-        with self._app.request_context(environ):
+        with within(_SECONDS), self._app.request_context(environ):
             try:
                 answer = self._app.preprocess_request()
                 if answer is None:
@@ -106,7 +109,7 @@ class Heads:
     def refuse(self, environ: Environ, status: int, detail: str, reader: Reader) -> None:
         """Answer a request whose body was not taken in."""
         headers = {"Retry-After": "1"} if status == 503 else {}
-        with self._app.request_context(environ):
+        with within(_SECONDS), self._app.request_context(environ):
             try:
                 answer = self._app.preprocess_request()
                 if answer is None:

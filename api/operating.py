@@ -1,12 +1,13 @@
 """For operators: health, readiness, and the interactive description of the API."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
 import flask_swagger_ui
 import structlog
-from flask import Blueprint, Response, abort, current_app, jsonify, request, send_from_directory
+from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request, send_from_directory
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,6 +19,8 @@ from api.resources import Resource
 from api.schemas.operating import HealthSchema, ReadySchema
 from config.broker import name_of
 from notifier import heartbeats, metrics, migrations
+from notifier.deadlines import within
+from notifier.errors import Unavailable
 from notifier.keys import Scope
 from tasks import app as celery_app
 from tasks.hints import depth
@@ -40,6 +43,18 @@ _LOADED: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-1
 _DOCS_POLICY: Final = policy(
     "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'", "form-action 'none'"
 )
+#: Seconds in which `/ready` hears how each part is.
+_READY_SECONDS: Final = 1.5
+#: A part that hangs keeps its thread for so many seconds, whoever asks meanwhile.
+_PART_SECONDS: Final = 5.0
+_asking: Final = ThreadPoolExecutor(20, thread_name_prefix="ready")
+
+#: Where an app keeps that its database was seen migrated.
+_MIGRATED: Final = "notifier.migrated"
+
+#: What is wrong with a part, if anything.
+Check = Callable[[], str | None]
+
 _PROBLEMS: Final = Page("problems.html")
 
 
@@ -52,24 +67,48 @@ def get_health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-def _state(check: Callable[[], str | None]) -> dict[str, str]:
+def _found(checks: Mapping[str, Check]) -> dict[str, dict[str, str]]:
+    """Return the state of each part. They are asked at once, since any of them may hang."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    asked = {name: _asking.submit(_ask, app, check) for name, check in checks.items()}
+    wait(asked.values(), timeout=_READY_SECONDS)
+    return {name: each.result() if each.done() else _failed("no answer") for name, each in asked.items()}
+
+
+def _ask(app: Flask, check: Check) -> dict[str, str]:
+    with app.app_context(), within(_PART_SECONDS):
+        return _state(check)
+
+
+def _failed(why: str) -> dict[str, str]:
+    return {"status": "failed", "detail": why}
+
+
+def _state(check: Check) -> dict[str, str]:
     """`ok`, or `failed` and why, in words without addresses."""
     try:
         trouble = check()
+    except Unavailable as error:
+        trouble = str(error)
     except SQLAlchemyError as error:
         trouble = type(getattr(error, "orig", None) or error).__name__
     except Exception as error:
         trouble = type(error).__name__
-    return {"status": "failed", "detail": trouble} if trouble else {"status": "ok"}
+    return _failed(trouble) if trouble else {"status": "ok"}
 
 
 def _postgres() -> str | None:
+    """What keeps a POST from being committed: it goes the same way, over the same connection."""
+    parts().intake.check(_READY_SECONDS)
     with parts().wiring.engine.connect():
         return None
 
 
 def _migrations() -> str | None:
-    pending = migrations.pending(parts().wiring.engine)
+    known = current_app.extensions
+    # To ask takes a while, since all revisions are read; and a database that has them does not lose them.
+    pending = None if known.get(_MIGRATED) else migrations.pending(parts().wiring.engine)
+    known[_MIGRATED] = pending is None
     return f"the database has not reached {pending}; run 'manage.py migrate'" if pending else None
 
 
@@ -105,15 +144,18 @@ def get_readiness() -> tuple[dict[str, Any], int]:
 
     503 only where Postgres or a migration is missing; without the broker, workers or clock events are still accepted.
     """
-    checks = {"postgres": _state(_postgres)}
-    if checks["postgres"]["status"] == "ok":
-        checks["migrations"] = _state(_migrations)
-    needed = all(check["status"] == "ok" for check in checks.values())
     # By the name of what is to be mended: RabbitMQ may be the broker.
-    checks[name_of(parts().wiring.settings.broker)] = _state(_broker)
+    broker = name_of(parts().wiring.settings.broker)
+    found = _found(
+        {"postgres": _postgres, "migrations": _migrations, broker: _broker, "workers": _workers, "clock": _clock}
+    )
+    checks = {"postgres": found["postgres"]}
+    if checks["postgres"]["status"] == "ok":
+        checks["migrations"] = found["migrations"]
+    needed = all(check["status"] == "ok" for check in checks.values())
+    checks[broker] = found[broker]
     if needed:
-        checks["workers"] = _state(_workers)
-        checks["clock"] = _state(_clock)
+        checks |= {"workers": found["workers"], "clock": found["clock"]}
     status = "ok" if all(check["status"] == "ok" for check in checks.values()) else "degraded"
     answer = {
         "status": status if needed else "unavailable",

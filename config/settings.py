@@ -88,7 +88,7 @@ class Settings:
     #: The most events in a batch.
     max_batch_events: int = _setting("NOTIFIER_MAX_BATCH_EVENTS", values.integer(1, 10_000), 1000)
     #: How long a POST may wait for Postgres before it answers 503.
-    intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", values.duration(0.1), timedelta(seconds=10))
+    intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", values.duration(0.1), timedelta(seconds=7))
 
     #: Networks of proxies in front of the API, whose `X-Forwarded-For` says who calls: `10.0.0.0/8, fd00::/8`.
     trusted_proxies: tuple[Network, ...] = _setting("NOTIFIER_TRUSTED_PROXIES", values.networks, ())

@@ -13,6 +13,7 @@ from notifier.address_seals import AddressSeals, seals_of, with_seals
 from notifier.audit import AuditLog
 from notifier.channels import Channel
 from notifier.composing import Composer
+from notifier.deadlines import CONNECTING, BoundConnection, with_deadlines
 from notifier.delivery import MARGIN, Delivery
 from notifier.engines import with_autocommit
 from notifier.gate import Gate
@@ -54,19 +55,21 @@ def _engine_of(url: str | None, *, pool_size: int = 5, max_overflow: int = 10, *
         make_url(url).set(drivername="postgresql+psycopg2"),
         pool_size=pool_size,
         max_overflow=max_overflow,
-        pool_timeout=10,
+        pool_timeout=3,
         pool_pre_ping=True,
         hide_parameters=True,  # in what exceptions say: they are people's addresses, and go to whoever prints them
         connect_args={
-            "connect_timeout": 3,
+            "connection_factory": BoundConnection,
+            "connect_timeout": round(CONNECTING),
             "application_name": "notifier",
+            "tcp_user_timeout": 5000,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
         },
         **more,
     )
-    return read_without_fail(engine)
+    return with_deadlines(read_without_fail(engine))
 
 
 class Wiring:

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from notifier import metrics
 from notifier.causes import Cause
+from notifier.deadlines import allow
 from notifier.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.engines import autocommit_of
 from notifier.errors import Invalid, KeyReused, NotifierError, Unavailable
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 _GROUP: Final = 2000
 #: How often a group is tried: it may be chosen as a deadlock's victim, or find its connection lost.
 _TRIES: Final = 5
+#: Seconds until a connection that does not answer is given up: a bit more than what the server has for the statement.
+_ANSWER: Final = 4.5
 _DEADLOCK: Final = frozenset({"40P01", "40001"})  # deadlock_detected, serialization_failure
 
 
@@ -70,7 +73,7 @@ _WON = "WHERE row.key IS NULL OR (row.source, row.key) IN (SELECT source, key FR
 # Keys go in in one order everywhere, else two processes deadlock. An expired key is taken over; one that is there
 # with our own ids was written by ourselves, over a connection that was lost before it could say so.
 _WRITE = text(f"""
-    SET LOCAL statement_timeout = '8s';
+    SET LOCAL statement_timeout = '4s';
     WITH won AS (
         INSERT INTO idempotency_keys AS known (source, key, fingerprint, ids, created_at, expires_at)
         SELECT source, key, decode(fingerprint, 'hex'), ids, created_at, now() + CAST(:ttl AS interval)
@@ -112,6 +115,16 @@ class Intake:
         Unavailable. Raises Unavailable where `timeout` seconds pass: what the writer has not taken by then
         is withdrawn and will not be written.
         """
+        return self._ask(drafts, timeout)
+
+    def check(self, timeout: float) -> None:
+        """Go the way of `accept` with nothing to write. Raises Unavailable where that would be."""
+        for answer in self._ask((), timeout):
+            if isinstance(answer, Unavailable):
+                raise answer
+
+    def _ask(self, drafts: Sequence[Draft], timeout: float) -> list[Answer]:
+        """Have the writer write drafts; none: have it try, and answer Unavailable where it could not."""
         if self._writer is None:
             with self._starting:
                 if self._writer is None:
@@ -149,20 +162,33 @@ class Intake:
 
     def _write(self, requests: Sequence[_Request]) -> None:
         drafts = [draft for request in requests for draft in request.drafts]
+        if not drafts:
+            self._try(requests)
+            return
         with metrics.timed(metrics.GROUP_SECONDS):
             answers = self._answers(drafts)
+        away = [answer for answer in answers if isinstance(answer, Unavailable)][:1]
         accepted = [pair for pair in zip(drafts, answers, strict=True) if isinstance(pair[1], Accepted)]
         new = [draft for draft, answer in accepted if isinstance(answer, Accepted) and not answer.duplicate]
         remaining = iter(answers)
         for request in requests:
-            request.answers.set_result([next(remaining) for _ in request.drafts])
+            request.answers.set_result([next(remaining) for _ in request.drafts] if request.drafts else [*away])
         hints = [(hint, draft.cause) for draft in new for hint in draft.hints]
         self._publisher.hint([hint for hint, _ in hints], [cause for _, cause in hints])
         _count(len(drafts), new, len(accepted) - len(new))
 
+    def _try(self, requests: Sequence[_Request]) -> None:
+        """Write nothing, as everything is written, and say whether that works."""
+        away: list[Answer] = []
+        try:
+            self._commit(())
+        except Exception as error:
+            log.warning("intake_unavailable", error=kind_of(error), drafts=0)
+            away = [Unavailable(why_away(error))]
+        for request in requests:
+            request.answers.set_result([*away])
+
     def _answers(self, drafts: Sequence[Draft]) -> list[Answer]:
-        if not drafts:
-            return []
         try:
             return self._commit(drafts)
         except Exception as error:
@@ -184,6 +210,7 @@ class Intake:
             try:
                 if self._connection is None:
                     self._connection = self._engine.connect()
+                    allow(self._connection, _ANSWER)
                 return _write_group(self._connection, drafts, self._ttl)
             except DBAPIError as error:
                 self._drop_connection()
@@ -226,7 +253,7 @@ def _write_group(connection: Connection, drafts: Sequence[Draft], ttl: timedelta
         "ttl": ttl,
         "keys": orjson.dumps([_key_row(leader) for leader in leaders.values()]).decode(),
         # Where they differ, somebody has changed what may listen meanwhile: the oldest makes sure that it is noticed.
-        "version": min(draft.version for draft in written),
+        "version": min((draft.version for draft in written), default=0),
         "events": as_document([draft.event for draft in written if draft.event]),
         "notifications": as_document([row for draft in written for row in draft.notifications]),
     }

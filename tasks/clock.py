@@ -31,6 +31,7 @@ from notifier import (
     retention,
     throttles,
 )
+from notifier.deadlines import bound, patiently
 from notifier.handover import hand_over, queues_with_due_rows
 from notifier.isolation import contained, is_away, kind_of
 from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
@@ -47,6 +48,11 @@ Done = TypeVar("Done")
 _TICK: Final = 0.9
 #: Batches of recoveries that a tick does.
 _RECOVERIES: Final = 5
+
+#: Seconds that the server has for a statement of a worker, and seconds until its connection is given up. Longer than
+#: locks are held by anybody who means well.
+_STATEMENT: Final = 25.0
+_ANSWER: Final = 30.0
 
 #: A purge goes on for at most this long, in seconds.
 _PURGE: Final = 600.0
@@ -127,7 +133,7 @@ def _step(name: str, work: Callable[[], Done]) -> Done | Literal[0]:
 def _begin_erasing() -> None:
     """Begin to go on with erasures, unless that is under way: beside the ticks, since it reads every table."""
     if erasure.is_any_due(wiring().engine) and _erasing.acquire(blocking=False):
-        threading.Thread(target=_erase, name="erasures", daemon=True).start()
+        threading.Thread(target=patiently()(_erase), name="erasures", daemon=True).start()
 
 
 def _erase() -> None:
@@ -157,6 +163,7 @@ def _go_on_recovering() -> int:
 
 
 @shared_task(name="tasks.make_partitions")
+@patiently()
 def make_partitions() -> None:
     """Make the partitions of the days to come, and forget what is known of endpoints that are well again."""
     made = make_missing_partitions(wiring().engine)
@@ -169,7 +176,7 @@ def make_partitions() -> None:
 def purge() -> None:
     """Begin to purge what is old, unless that is under way: beside the ticks, which have this worker's one thread."""
     if _purging.acquire(blocking=False):
-        threading.Thread(target=_purge, name="purge", daemon=True).start()
+        threading.Thread(target=patiently()(_purge), name="purge", daemon=True).start()
 
 
 def _purge() -> None:
@@ -207,6 +214,7 @@ _stopping = threading.Event()
 @worker_init.connect
 def _begin(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
     """Do what comes before the first message is taken."""
+    bound(wiring().engine, _ANSWER, statement=_STATEMENT)
     _wait_for_migrations()
     _hold_if_asked()
 

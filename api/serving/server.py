@@ -16,7 +16,7 @@ from api.serving import bounds as b
 from api.serving.bounds import Addresses, BodyBudget, Bounds
 from api.serving.connection import Connection, State
 from api.serving.messages import Environ, base_environ, canned
-from api.serving.workers import Reader, Threads, send
+from api.serving.workers import ARRIVED, Reader, Threads, send
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -27,6 +27,10 @@ _TICK: Final = 0.25
 _GRACE: Final = 10.0
 #: Connections that make room at once where there are too many: they are looked for among all.
 _SHED: Final = 16
+
+#: The paths by which others see whether this process is well, and the threads that are kept for them.
+_WATCHED_AT: Final = frozenset({"/health", "/ready"})
+_WATCHED: Final = 4
 
 _TOO_MANY: Final = canned(429, "Too many connections from this address.", retry_after=2)
 _FULL: Final = canned(503, "Too many connections.", retry_after=2)
@@ -52,6 +56,8 @@ class Server:
         self.app, self.admission, self.bounds = app, admission, bounds
         self.addresses, self.budget = Addresses(bounds), BodyBudget(bounds.body_bytes)
         self.threads = Threads(threads)
+        #: For those who ask how it is: they hear it also while all other threads wait for Postgres.
+        self._watched_by = Threads(_WATCHED)
         self.base: Environ = {}
         self.now = time.monotonic
         self.is_stopping = False
@@ -115,7 +121,9 @@ class Server:
 
     def serve(self, environ: Environ, connection: Connection) -> None:
         """Have a thread serve a request."""
-        self.threads.run(lambda: send(self.app, environ, connection))
+        environ[ARRIVED] = self.now()
+        threads = self._watched_by if environ["PATH_INFO"] in _WATCHED_AT else self.threads
+        threads.run(lambda: send(self.app, environ, connection))
 
     def call(self, callback: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401 -- the callback's own
         """Have the loop call something, from a thread."""
@@ -153,6 +161,7 @@ class Server:
         for connection in list(self._connections):
             connection.shed()
         self.threads.stop()
+        self._watched_by.stop()
 
     async def _keep_time(self) -> None:
         while True:

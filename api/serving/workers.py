@@ -37,6 +37,10 @@ class Reader(Protocol):
         """Nothing more follows, and something is missing."""
 
 
+#: Where an environ has when its request was complete, on the monotonic clock.
+ARRIVED: Final = "notifier.arrived"
+
+
 class Threads:
     """A fixed number of threads, and what waits for one."""
 
