@@ -110,7 +110,11 @@ class Recorder:
             self._take()
         if self._job is not None and not (self._failed and time.monotonic() - self._tried_at < _PAUSE):
             self._tried_at = time.monotonic()
-            self._future = _writers.submit(self._write, self._job)
+            try:
+                self._future = _writers.submit(self._write, self._job)
+            except RuntimeError:
+                # This process is ending: it waits for stragglers, but lets nobody begin anything in another thread.
+                self._write_here(self._job)
 
     def finish(self) -> None:
         """Write all that there is, however long that takes. Raises what it raises, but where Postgres is away.
@@ -125,15 +129,19 @@ class Recorder:
                 continue
             if self._job is None:
                 self._take()
-            try:
-                self._tried_at = time.monotonic()
-                if self._job is not None:
-                    self._write(self._job)
-            except Exception as error:
-                self._end(error)
+            if self._job is not None and not self._write_here(self._job):
                 time.sleep(_PAUSE)
-            else:
-                self._end(None)
+
+    def _write_here(self, job: Results) -> bool:
+        """Write in this thread; returns whether that is committed."""
+        self._tried_at = time.monotonic()
+        try:
+            self._write(job)
+        except Exception as error:
+            self._end(error)
+            return False
+        self._end(None)
+        return True
 
     def _is_due(self) -> bool:
         if self._returned or len(self._unrecorded) >= _ROWS:
