@@ -1,5 +1,6 @@
 """What breaks: Redis. It costs seconds and no events, and the receiver judges."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -55,6 +56,11 @@ def test_redis_down_costs_seconds_and_no_events(
     assert system.get("/ready").status_code == 200
     assert system.get("/ready").json()["status"] == "degraded"
     assert system.get("/ready").json()["checks"]["redis"]["status"] == "failed"
+    # However long that lasts, workers go on to look for it as often.
+    waits = re.compile(r"Trying again in ([\d.]+) second")
+    logged = len(system.fresh.log.read_text())
+    tried = wait_for(lambda: len(found := waits.findall(system.fresh.log.read_text()[logged:])) >= 4 and found, 40)
+    assert set(tried) == {"2.00"}
     own_valkey.start()
     all_delivered(system, http, "/redis-down", 20)
     assert set(http.times("/redis-down").values()) == {1}
