@@ -80,6 +80,8 @@ class Seen:
     revived: int = 0
     #: How often it bounced.
     bounced: int = 0
+    #: How often its provider said that it was delivered, whatever it had answered before.
+    confirmed: int = 0
     #: How often the provider took it, as far as the provider knows.
     taken: int = 0
     #: How often the provider took it, and the worker never heard.
@@ -197,4 +199,5 @@ class Operations(RuleBasedStateMachine):
             kind = list(Kind)[place % len(Kind)]
             receipt = Receipt("tester", row_id, kind, datetime.now(UTC), "gone")
             self.seen[row_id].bounced += kind is not Kind.DELIVERED
+            self.seen[row_id].confirmed += kind is Kind.DELIVERED
             receipts.take(self.engine, Report([receipt]), SENDERS)

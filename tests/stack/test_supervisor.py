@@ -225,13 +225,18 @@ def test_damaged_records_stop_nothing(tmp_path: Path) -> None:
         stop_left_over(tmp_path / "children.json", pytest.fail)
 
 
+def _crashing(folder: Path, end: str) -> Child:
+    """A child that lives until there is a file `go`: one that ends while it starts is another matter."""
+    code = f"import os, time\nwhile not os.path.exists({str(folder / 'go')!r}):\n    time.sleep(0.01)\n{end}"
+    return child(folder, "crashing", code)
+
+
 def test_a_crashing_child_comes_back_after_growing_pauses(tmp_path: Path) -> None:
     said: list[str] = []
     supervisor = Supervisor(tmp_path / "children.json", said.append, pause=0.05, longest_pause=0.2)
-    crashing = child(
-        tmp_path, "crashing", "import time; print('here', flush=True); time.sleep(0.1); raise SystemExit(3)"
-    )
+    crashing = _crashing(tmp_path, "print('here', flush=True); raise SystemExit(3)")
     supervisor.start(crashing)
+    (tmp_path / "go").touch()
     deadline = time.monotonic() + 20
     while len(said) < 5 and time.monotonic() < deadline:
         supervisor.watch(0.05)
@@ -244,8 +249,9 @@ def test_a_crashing_child_comes_back_after_growing_pauses(tmp_path: Path) -> Non
 def test_a_healthy_while_makes_pauses_short_again(tmp_path: Path) -> None:
     said: list[str] = []
     supervisor = Supervisor(tmp_path / "children.json", said.append, pause=0.05, healthy_after=0.0)
-    crashing = child(tmp_path, "crashing", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    crashing = _crashing(tmp_path, "import signal; os.kill(os.getpid(), signal.SIGKILL)")
     supervisor.start(crashing)
+    (tmp_path / "go").touch()
     while len(said) < 4:
         supervisor.watch(0.05)
     supervisor.stop()
