@@ -58,7 +58,7 @@ _REUSED: Final = (
 )
 _NO_SUCH_NAME: Final = (404, (ProblemType.NOT_FOUND,), "There is nothing of this name.")
 _NO_SUCH_ID: Final = (404, (ProblemType.NOT_FOUND, ProblemType.INVALID_ID), "There is nothing with this id.")
-#: What an operation describes itself; 401 without a key is a provider's signature.
+#: Statuses that an operation describes itself; 401 without a key is a provider's signature.
 _DECLARED: Final = {
     401: ProblemType.INVALID_SIGNATURE,
     404: ProblemType.NOT_FOUND,

@@ -52,7 +52,7 @@ _asking: Final = ThreadPoolExecutor(20, thread_name_prefix="ready")
 #: Where an app keeps that its database was seen migrated.
 _MIGRATED: Final = "notifier.migrated"
 
-#: What is wrong with a part, if anything.
+#: Returns the fault of a part, if any.
 Check = Callable[[], str | None]
 
 _PROBLEMS: Final = Page("problems.html")
@@ -69,7 +69,7 @@ def get_health() -> dict[str, str]:
 
 def _found(checks: Mapping[str, Check]) -> dict[str, dict[str, str]]:
     """Return the state of each part. They are asked at once, since any of them may hang."""
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # of the proxy
     asked = {name: _asking.submit(_ask, app, check) for name, check in checks.items()}
     wait(asked.values(), timeout=_READY_SECONDS)
     return {name: each.result() if each.done() else _failed("no answer") for name, each in asked.items()}
@@ -98,7 +98,7 @@ def _state(check: Check) -> dict[str, str]:
 
 
 def _postgres() -> str | None:
-    """What keeps a POST from being committed: it goes the same way, over the same connection."""
+    """Return the reason why no POST is committed, if any: asked the same way, over the same connection."""
     parts().intake.check(_READY_SECONDS)
     with parts().wiring.engine.connect():
         return None
@@ -119,7 +119,7 @@ def _broker() -> str | None:
 
 
 def _workers() -> str | None:
-    """What is wrong with the workers: none was seen lately, or one takes no messages."""
+    """Return the fault of the workers, if any: none was seen lately, or one takes no messages."""
     engine = parts().wiring.engine
     alive = {heartbeat.name for heartbeat, _ in heartbeats.alive(engine) if heartbeat.kind == heartbeats.WORKER}
     # One that is alive again was started again since.

@@ -1,4 +1,4 @@
-"""What a worker process takes of its machine: memory that it gives back, and descriptors for all that it has open."""
+"""Limits of a worker process: memory that it gives back, and descriptors for all that it has open."""
 
 import contextlib
 import ctypes

@@ -99,7 +99,7 @@ class Supervisor:
         self._stages: list[list[_Watched]] = []
         self._signals = 0
         self._handlers: dict[signal.Signals, Any] = {}
-        #: What could not be written yet, and the files of which that was said.
+        #: Files that could not be written yet, and those of which that was said.
         self._unwritten: dict[Path, str] = {}
         self._told_of: set[Path] = set()
         self._write_again_at = 0.0

@@ -414,7 +414,7 @@ class _Batch:
                 give_back(connection, results.returned)
 
     def _reports(self) -> list[Callable[[], object]]:
-        """What was seen beside the results since this was called last."""
+        """Return the reports on what was seen beside the results since this was called last."""
         gone, self._gone = self._gone, set()
         refused, self._refused = self._refused, []
         return [

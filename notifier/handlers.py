@@ -69,7 +69,7 @@ def plans(view: Mapping[str, Any]) -> list[Plan]:
 
 
 def _called(entry: EntryPoint, view: Mapping[str, Any]) -> list[Plan]:
-    """What a handler returns, all of it: its code may run until the last plan is taken."""
+    """Return all that a handler returns: its code may run until the last plan is taken."""
     return list(_loaded(entry)(view))
 
 

@@ -32,7 +32,7 @@ _OF_DATA: Final = frozenset({"22", "23", "54"})
 #: and other rollbacks, resources (disk, memory, connections), not in the state for it (a lock), intervention (it shuts
 #: down), system error, configuration, internal error.
 _OF_SERVER: Final = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "F0", "XX"})
-#: What is said of the classes that are not just an absence.
+#: The words for the classes that are not just an absence.
 _WHY: Final = {"25": "Postgres takes no writes now.", "53": "Postgres has run out of space, memory or connections."}
 _AWAY: Final = "Postgres cannot be reached."
 #: SQLSTATEs of a table, a column, a type, a function or an index that the database does not have (undefined_table,

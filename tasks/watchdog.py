@@ -74,7 +74,7 @@ class Watchdog:
         """
         arguments = {"x-expires": _FORGOTTEN_AFTER}
         exchange = Exchange("")  # type: ignore[no-untyped-call]  # kombu
-        queue = Queue(self.queue, exchange, self.queue, queue_arguments=arguments)  # type: ignore[no-untyped-call]
+        queue = Queue(self.queue, exchange, self.queue, queue_arguments=arguments)  # type: ignore[no-untyped-call]  # kombu's
         self._app.amqp.queues[self.queue] = queue
         return self.queue
 

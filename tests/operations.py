@@ -1,4 +1,4 @@
-"""What can be done to events and notifications at random, and what a test itself knows of them."""
+"""Operations on events and notifications at random, and what a test itself knows of them."""
 
 import time
 from collections import Counter, defaultdict
@@ -72,7 +72,7 @@ class Held:
 
 @dataclass
 class Seen:
-    """What the test itself knows of one notification."""
+    """The test's own knowledge of one notification."""
 
     #: How often its lease passed while a worker held it.
     leases_lost: int = 0

@@ -72,7 +72,7 @@ def test_no_table_has_a_credential_of_an_address_and_all_is_delivered(system: Ru
     with_secrets = {name: found for name, found in dump(system.engine).items() if SECRET in found}
     assert {name: found[max(found.find(SECRET) - 200, 0) :][:300] for name, found in with_secrets.items()} == {}
 
-    # Whoever has the address finds what is its own, and an answer shows no credential unless it is asked for.
+    # A search by the whole address finds its rows, and an answer shows no credential unless it is asked for.
     for path, address, found in (
         (NOTIFICATIONS, other, ids[1]),
         ("/api/v1/events", other, ids[1]),

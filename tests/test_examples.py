@@ -26,9 +26,9 @@ from tests.planted import Planted, plant
 
 Description = dict[str, Any]
 
-#: Those that need what nobody but a provider, or a reader of a message, can have: a signature, a link.
+#: Operations that need what nobody but a provider, or a reader of a message, can have: a signature, a link.
 NOT_OURS: Final = {"takeReceipt", "takeReceiptFromQuery", "showUnsubscribePage", "unsubscribeCategory"}
-#: What must be there for others, and what takes it away again.
+#: Operations that make what others need, and those that take it away again.
 FIRST: Final = ("erasePerson", "putUser", "putTemplate", "putRoute", "putHold", "suppressAddress")
 LAST: Final = (
     *("cancelNotification", "liftSuppression", "liftSuppressionById", "deleteDeadLetter", "deleteSubscription"),

@@ -1,4 +1,4 @@
-"""What a worker holds in memory and keeps open is bounded, whatever the rows and however many wait."""
+"""Memory and open files of a worker are bounded, whatever the rows and however many wait."""
 
 from collections.abc import Callable
 from uuid import UUID

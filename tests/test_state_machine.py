@@ -194,7 +194,7 @@ class Machine(Operations):
         for done in [self.pool.submit(work, place) for work in works]:
             done.result()
 
-    # What must hold.
+    # Invariants.
 
     @invariant()
     def everything_holds(self) -> None:

@@ -57,7 +57,7 @@ DURATION: Final = (
     rf"|PT[0-9]{{1,9}}{_SECOND}S)$"
 )
 
-#: What a list gave as `next_cursor`: the 16 bytes of an id.
+#: A `next_cursor` that a list gave: the 16 bytes of an id.
 CURSOR: Final = "^[A-Za-z0-9_-]{21}[AQgw]$"
 LOCALE: Final = "^[A-Za-z]{2,8}(?:[_-][A-Za-z0-9]{1,8}){0,4}$"
 

@@ -17,7 +17,7 @@ _LONGEST = 200_000
 
 
 _CHANNELS: Final = [channel.value for channel in Channel if channel is not Channel.WEBHOOK]
-#: What an email alone has.
+#: Members that an email alone has.
 _OF_EMAIL: Final = ("html", "from", "reply_to")
 
 

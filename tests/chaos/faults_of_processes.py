@@ -14,11 +14,11 @@ from tests.chaos.receivers import Arrival
 from tests.chaos.system import signal_group, until
 from tests.running import wait_for
 
-#: What a beat or the API needs to start, which sign nowhere, is no time of the fault's.
+#: Seconds for a beat or the API to start, which sign nowhere: they are no time of the fault's.
 _START: Final = 10.0
-#: What only fan-out sends to Postgres.
+#: A text that only fan-out sends to Postgres.
 _FAN_OUT: Final = b"UPDATE events SET status = 'processed'"
-#: What only intake sends.
+#: A text that only intake sends.
 _INTAKE: Final = b"INSERT INTO idempotency_keys"
 
 

@@ -16,13 +16,13 @@ LONGEST_ANSWER: Final = 10.5
 #: A result may be unrecorded for so many seconds before its worker is killed: it records every 100 ms, or, on a machine
 #: that is busy, when it comes to it.
 UNRECORDED: Final = 3.0
-#: What was sent before a process was killed is read by a busy receiver within so many seconds.
+#: Seconds within which a busy receiver reads what was sent before a process was killed.
 IN_FLIGHT: Final = 1.0
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What must hold for one fault."""
+    """The limits that must hold for one fault."""
 
     #: Whether a message may come twice where its attempt is marked `ambiguous`: its worker was killed or stopped for
     #: longer than its lease, or its answer was lost.

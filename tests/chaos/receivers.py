@@ -17,7 +17,7 @@ from deploy.ports import free_port
 from tests.chaos.proxy import HOST, Loop
 
 _NUMBER: Final = re.compile(rb'"n": ?(\d+)')
-#: What a receiver may say that is no status: nothing and hang up, or no HTTP at all.
+#: Answers of a receiver that are no status: nothing and hang up, or no HTTP at all.
 HANG_UP: Final = 0
 GARBAGE: Final = -1
 
@@ -34,7 +34,7 @@ class Arrival:
     notification: str
     #: Unix time at which it was there whole.
     at: float
-    #: What the receiver answered, a status of HTTP or SMTP.
+    #: The receiver's answer, a status of HTTP or SMTP.
     said: int
 
     @property
@@ -44,11 +44,11 @@ class Arrival:
 
 
 class Arrivals:
-    """What came, in order."""
+    """The arrivals, in order."""
 
     def __init__(self) -> None:
         self.all: list[Arrival] = []
-        #: What is done at each arrival, after it was answered.
+        #: Called at each arrival, after it was answered.
         self.then: Callable[[Arrival], None] | None = None
 
     def note(self, arrival: Arrival) -> Arrival:
@@ -70,7 +70,7 @@ class WebhookSink:
         self._rng = rng
         #: Seconds before it answers.
         self.slowness = 0.0
-        #: What it says, drawn for each message.
+        #: Its answer, drawn for each message.
         self.answers: tuple[int, ...] = (204,)
         self._server: asyncio.Server = loop.run(self._serve())
         self.port: int = self._server.sockets[0].getsockname()[1]

@@ -57,7 +57,7 @@ def _break(system: System, rng: random.Random, fault: Fault, broken: list[str]) 
 
 
 def _grown(samples: Sequence[tuple[float, str, float, int, int]], since: float, end: float) -> list[str]:
-    """What has grown from the quarter after `since` to the last one."""
+    """Return the values that have grown from the quarter after `since` to the last one."""
     quarter = (end - since) / 4
     values: dict[str, list[list[float]]] = defaultdict(lambda: [[], []])
     for at, name, memory, descriptors, connections in samples:

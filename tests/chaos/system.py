@@ -142,7 +142,7 @@ class System:
 
     def beside(self, name: str, *arguments: str, settings: dict[str, str] | None = None) -> Child:
         """A further process of the same system, not started, as another machine would have it."""
-        # What `up` has made of its settings.
+        # The settings as `up` has completed them.
         file = self.data / STACK_FILE
         wait_for(file.exists, 60, "a stack that is up")
         stack = json.loads(file.read_text())["environment"]
@@ -164,7 +164,7 @@ class System:
         assert self.up.alive(), self.up.output()
 
     def readiness(self) -> str:
-        """What `/ready` says, `ok` or `degraded`; empty where it does not answer."""
+        """The status that `/ready` says, `ok` or `degraded`; empty where it does not answer."""
         try:
             return str(requests.get(self.url("/ready"), timeout=5).json().get("status", ""))
         except (requests.RequestException, ValueError):

@@ -29,7 +29,7 @@ def wrong(
     kills: tuple[float, ...] = (),
     **facts: float | None,
 ) -> list[str]:
-    """What the judge says of two events that were accepted."""
+    """The judge's verdict on two events that were accepted."""
     posted = posted or [accepted(0), accepted(1)]
     outcome = replace(Outcome("x", "steady", 1, resumed=0.5, drained=1.0), **facts)
     return judge(outcome, promise, posted, arrivals, ambiguous, lost_events(posted, arrivals), kills).wrong
