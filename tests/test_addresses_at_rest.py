@@ -55,13 +55,13 @@ def test_no_table_has_a_credential_of_an_address_and_all_is_delivered(system: Ru
     assert system.post("/api/v1/suppressions", suppressed).status_code == 201
     quiet = made(system, recipient=chat("quiet"), channel="chat")
 
-    for event_id in ids:
+    for event_id in ids[:2]:
         for row in wait_for(lambda each=event_id: system.notifications(each)):
             reaches(system, row["id"], "sent", "delivered")
     assert reaches(system, quiet, "skipped")["reason"] == "suppressed"
     [doubled] = wait_for(lambda: system.notifications(twice))
-    first = system.notifications(ids[2])[0]["id"]
-    outcomes = {reaches(system, each, "sent", "skipped")["status"] for each in (doubled["id"], first)}
+    [first] = wait_for(lambda: system.notifications(ids[2]))
+    outcomes = {reaches(system, each, "sent", "skipped")["status"] for each in (doubled["id"], first["id"])}
     assert outcomes == {"sent", "skipped"}
     assert reaches(system, failed, "failed")["attempts"] == 3
 
