@@ -11,8 +11,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, text
 
 from notifier.address_seals import PURPOSE, SEALED_CHANNELS, AddressSeals, seals_of
+from notifier.addresses import folded
 from notifier.channels import Channel
 from notifier.claiming import compared_for_dedup
+from notifier.masking import seal_of
 from notifier.signing_keys import find_signing_key, signing_key
 from notifier.vault import Vault
 
@@ -102,8 +104,9 @@ def _seal_column(engine: Engine, seals: AddressSeals, column: _Column) -> Iterat
             rows = connection.execute(find, {"after": after, "channels": list(_CHANNELS)}).all()
             if not rows:
                 return
-            kept = {row.id: seals.kept(Channel(row.channel), row.address) for row in rows}
-            changed = [row for row in rows if kept[row.id] != row.address]
+            # Folded: an address that was kept before its form was normalised is compared by the normal one.
+            kept = {row.id: seals.kept(Channel(row.channel), folded(Channel(row.channel), row.address)) for row in rows}
+            changed = [row for row in rows if seal_of(kept[row.id]) is not None]
             values = {
                 "ids": [str(row.id) for row in changed],
                 "whole": [row.address for row in changed],

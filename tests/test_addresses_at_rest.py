@@ -217,6 +217,22 @@ def test_of_an_address_that_is_listed_in_both_forms_one_is_kept(old: Engine, vau
     assert not is_left_alone(old, Channel.CHAT)
 
 
+def test_what_was_kept_before_its_form_was_normalised_is_found_by_the_normal_one(old: Engine, vault: Vault) -> None:
+    given, normal = (f"https://u:{SECRET}@{host}/x" for host in ("exämple.com", "xn--exmple-cua.com"))
+    suppressed = {"channel": "webhook", "address": given, "folded": normal, "reason": "stop", "created_at": NOW}
+    insert(old, "suppressions", id=new_id(), **suppressed)
+    bare = "https://exämple.com/x"  # it has nothing to seal, and stays
+    row = notification(old, None, channel="webhook", recipient=bare)
+    make_key(old, vault)
+    with_seals(old, vault)
+    for _ in seal_stored(old):
+        pass
+    assert suppressions.remove(old, Channel.WEBHOOK, normal)
+    assert still_in(old, SECRET) == []
+    with old.connect() as connection:
+        assert connection.scalar(text("SELECT recipient FROM notifications WHERE id = :id"), {"id": row}) == bare
+
+
 def test_what_waits_for_a_sealed_address_moves_though_the_user_is_kept_whole(old: Engine, vault: Vault) -> None:
     make_key(old, vault)
     with_seals(old, vault)
