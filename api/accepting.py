@@ -10,12 +10,12 @@ from flask import Response, request
 from api.bodies import Body
 from api.parts import parts
 from api.problems import flattened
-from notifier import deadlines
-from notifier.drafts import Draft
-from notifier.errors import Invalid
-from notifier.intake import Accepted, Answer
-from notifier.plans import Planner
-from notifier.templates import EMPTY, Catalogue, catalogue
+from notifier.content.templates import EMPTY, Catalogue, catalogue
+from notifier.events.intake import Accepted, Answer
+from notifier.planning.drafts import Draft
+from notifier.planning.plans import Planner
+from notifier.storage import deadlines
+from notifier.vocabulary.errors import Invalid
 
 #: How an idempotency key may come besides in the body.
 KEY_HEADER: Final = "Idempotency-Key"

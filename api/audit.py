@@ -7,9 +7,9 @@ from api.pages import page
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.audit import AuditPageSchema, AuditQuery
-from notifier.audit import filtered
-from notifier.keys import Scope
 from notifier.models import AuditLine
+from notifier.security.api_keys import Scope
+from notifier.security.audit_log import filtered
 
 blp = Resource("audit", __name__, url_prefix="/api/v1/audit", description="Who did what, from where, and when.")
 

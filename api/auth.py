@@ -10,7 +10,7 @@ from api.problems import problem
 from api.tracking import note
 from config.scraping import brings
 from config.wiring import Wiring
-from notifier.keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Ended, Scope, hash_of
+from notifier.security.api_keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Ended, Scope, hash_of
 
 #: Scopes of what the audit log tells of, and methods that change nothing.
 _ACTING: Final = frozenset({Scope.ADMIN, *PARTS_OF_ADMIN})

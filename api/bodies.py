@@ -12,8 +12,8 @@ from flask import abort, request
 
 from api.problem_types import ProblemType
 from api.problems import Unreadable, problem
-from notifier.errors import Invalid
-from notifier.strict_json import TWICE, NotJson, NotKept, items_in, names_twice, parse_object
+from notifier.vocabulary.errors import Invalid
+from notifier.vocabulary.strict_json import TWICE, NotJson, NotKept, items_in, names_twice, parse_object
 
 _NDJSON: Final = "application/x-ndjson"
 

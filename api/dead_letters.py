@@ -20,12 +20,13 @@ from api.schemas.dead_letters import (
     RequeuedSchema,
     RequeueSchema,
 )
-from notifier import deadletters, resending
-from notifier.deadletters import Filters
-from notifier.errors import Conflict
-from notifier.keys import Scope
 from notifier.models import DeadLetter, Event, Notification
-from notifier.resending import Refused, Requeued, counted
+from notifier.notifications import dead_letters
+from notifier.notifications.dead_letters import Filters
+from notifier.resending import resend
+from notifier.resending.resend import Refused, Requeued, counted
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.errors import Conflict
 
 blp = Resource("dead letters", __name__, url_prefix="/api/v1/dead-letters", description="What failed for good.")
 
@@ -61,7 +62,7 @@ def _check_source(letter: DeadLetter) -> None:
 
 def _requeue(ids: list[UUID]) -> Requeued:
     wires, publisher = parts().wiring, parts().publisher
-    done = resending.requeue(wires.engine, ids, publisher.lease, caller().name, wires.standards)
+    done = resend.requeue(wires.engine, ids, publisher.lease, caller().name, wires.standards)
     publisher.hint(done.hints)
     return done
 
@@ -126,7 +127,7 @@ def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
         asked = {**asked, "source": bounds}
     filters = Filters(**asked, requeued=False)
     requeued, reasons = 0, Counter[str]()
-    for ids in deadletters.matching(parts().wiring.engine, filters):
+    for ids in dead_letters.matching(parts().wiring.engine, filters):
         done = _requeue(ids)
         requeued += len(done.letters)
         reasons.update(counted(done.refused.values()))
@@ -139,5 +140,5 @@ def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
 @blp.alt_response(404, description="There is no such dead letter.")
 def delete_dead_letter(letter_id: UUID) -> None:
     """Delete it for good; its notification stays, as failed."""
-    if not deadletters.purge(parts().wiring.engine, [letter_id]):
+    if not dead_letters.purge(parts().wiring.engine, [letter_id]):
         abort(404, _MISSING)

@@ -13,8 +13,8 @@ from api.schemas.fields import CLOSED, IN_ITS_FORM, SENDER
 from api.schemas.forms import MOMENT, TEXT, mailbox_form, named_forms
 from api.schemas.rules import Ruled
 from config.settings import Settings
-from notifier.patterns import NAME, USER_ID
-from notifier.sender_rules import SenderRules
+from notifier.content.sender_rules import SenderRules
+from notifier.vocabulary.event_types import NAME, USER_ID
 
 Document = dict[str, Any]
 

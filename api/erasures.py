@@ -13,9 +13,9 @@ from api.parts import parts
 from api.resources import Resource
 from api.schemas.erasures import ErasurePageSchema, ErasureSchema, PersonSchema, about
 from api.schemas.pages import PageQuery
-from notifier import erasure
-from notifier.keys import Scope
 from notifier.models import Erasure
+from notifier.people import erasure
+from notifier.security.api_keys import Scope
 
 blp = Resource("erasures", __name__, url_prefix="/api/v1/erasures", description="People who are to be forgotten.")
 

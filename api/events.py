@@ -42,16 +42,17 @@ from api.schemas.events import (
     TypedEventSchema,
 )
 from api.tracking import cause, note
-from notifier import metrics, routing
-from notifier.drafts import Draft, draft_event
-from notifier.errors import Forbidden, Invalid, NotifierError, Unavailable
-from notifier.explaining import explain_event
-from notifier.finding import is_called_by_provider, was_tried_by
-from notifier.intake import Accepted, Answer
-from notifier.keys import Scope
+from notifier.content.templates import Catalogue
+from notifier.diagnostics.explanations import explain_event
+from notifier.events import fan_out
+from notifier.events.intake import Accepted, Answer
 from notifier.models import Event, Notification
-from notifier.templates import Catalogue
-from notifier.times import rfc3339
+from notifier.notifications.filters import is_called_by_provider, was_tried_by
+from notifier.observability import metrics
+from notifier.planning.drafts import Draft, draft_event
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.errors import Forbidden, Invalid, NotifierError, Unavailable
+from notifier.vocabulary.timestamps import rfc3339
 
 blp = Resource("events", __name__, url_prefix="/api/v1/events", description="Something happened.")
 
@@ -278,6 +279,6 @@ def replay_event(event_id: UUID) -> Event:
         abort(404, "There is no such event.")
     check_event(vars(event))
     known = vars(event) | asdict(cause())
-    hints = routing.replay(here.wiring.engine, known, planner(), here.wiring.listeners)
+    hints = fan_out.replay(here.wiring.engine, known, planner(), here.wiring.listeners)
     here.publisher.hint(hints, [cause()] * len(hints))
     return event

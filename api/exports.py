@@ -11,8 +11,8 @@ from api.parts import parts
 from api.resources import Resource
 from api.schemas.erasures import PersonSchema, about
 from api.schemas.users import UserExportSchema
-from notifier.exporting import export, export_address
-from notifier.keys import Scope
+from notifier.people.export import export, export_address
+from notifier.security.api_keys import Scope
 
 blp = Resource("exports", __name__, url_prefix="/api/v1/exports", description="What is known of a person.")
 

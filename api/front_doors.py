@@ -16,8 +16,8 @@ from api.resources import Resource
 from api.schemas.events import AcceptedEventSchema
 from api.schemas.notifications import NotificationsSchema
 from api.schemas.notify import NotifySchema
-from notifier.errors import Invalid
-from notifier.keys import Scope
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.errors import Invalid
 
 blp = Resource(
     "front doors", __name__, description="The same intake, in the words of systems that this one takes the place of."

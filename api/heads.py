@@ -15,7 +15,7 @@ from api.auth import ADMITTED, Gate, scope_of
 from api.problems import problem
 from api.serving.workers import Reader, send
 from config.settings import Settings
-from notifier.deadlines import within
+from notifier.storage.deadlines import within
 
 View = TypeVar("View", bound=Callable[..., Any])
 Environ = dict[str, Any]

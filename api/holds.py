@@ -8,9 +8,9 @@ from api.auth import caller, requires
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.suppressions import HoldPageSchema, HoldSchema
-from notifier import holds
-from notifier.keys import Scope
 from notifier.models import Hold
+from notifier.notifications import holds
+from notifier.security.api_keys import Scope
 
 blp = Resource(
     "holds", __name__, url_prefix="/api/v1/holds", description="What an operator holds back.", shows_credentials=False

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from notifier import keys
-from notifier.keys import Caller, Ended
+from notifier.security import api_keys
+from notifier.security.api_keys import Caller, Ended
 
 #: A key that was found is not looked up again for this long, in seconds: so long a revoked one may still work.
 _REMEMBERED: Final = 5.0
@@ -28,7 +28,7 @@ _AN_ADDRESS: Final = (10, 1.0)
 _ALL: Final = (50, 0.1)
 
 #: The form of every key that was ever made: nothing else needs to be looked up.
-_FORM: Final = re.compile(rf"{re.escape(keys.PREFIX)}[A-Za-z0-9_-]{{43}}", re.ASCII)
+_FORM: Final = re.compile(rf"{re.escape(api_keys.PREFIX)}[A-Za-z0-9_-]{{43}}", re.ASCII)
 
 
 class TooManyUnknown(Exception):
@@ -86,7 +86,7 @@ class KnownKeys:
         """Who a key belongs to, and None for an unknown one. `address`: where it came from. Raises TooManyUnknown."""
         if not _FORM.fullmatch(key):
             return None
-        hashed = keys.hash_of(key)
+        hashed = api_keys.hash_of(key)
         caller = self.remembered(hashed)
         if caller is not None:
             return caller
@@ -122,10 +122,10 @@ class KnownKeys:
 
     def ended(self, key: str) -> Ended | None:
         """Whose key it was that was just refused; None where it was nobody's."""
-        return self._ended.get(keys.hash_of(key))
+        return self._ended.get(api_keys.hash_of(key))
 
     def _look(self, hashed: bytes, key: str) -> Caller | None:
-        found = keys.look_up(self._engine(), key)
+        found = api_keys.look_up(self._engine(), key)
         caller, now = (found if isinstance(found, Caller) else None), self._clock()
         with self._lock:
             if caller is None:

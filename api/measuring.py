@@ -6,7 +6,7 @@ from typing import Final
 from flask import Flask, Response, g, request
 
 from api.tracking import method, route
-from notifier import metrics
+from notifier.observability import metrics
 
 #: What counts the refusals of the routes that accept something.
 _REJECTED: Final = {

@@ -44,26 +44,26 @@ from api.schemas.notifications import (
 from api.showing import remember_given, reveals
 from api.tracking import cause, note
 from config.settings import Settings
-from notifier import changes as changing
-from notifier.attachments import drop, store
-from notifier.callbacks import tell
-from notifier.cancelling import Cancelled, cancel, cancel_by_key, replace_older
-from notifier.channels import FINISHED, Channel
-from notifier.composing import CannotCompose
-from notifier.contents import Gone, content_of
-from notifier.drafts import Draft, draft_notifications
-from notifier.errors import Invalid
-from notifier.explaining import explain
-from notifier.finding import ids_of_key, is_called_by_provider, was_tried_by
-from notifier.intake import Accepted
-from notifier.keys import Scope
-from notifier.looking import attempts_of, earlier_sends, receipts_of
+from notifier.content.attachments import drop, store
+from notifier.content.rendering import Envelope, as_members
+from notifier.delivery.composer import CannotCompose
+from notifier.delivery.stored_message import Gone, content_of
+from notifier.diagnostics.explanations import explain
+from notifier.diagnostics.records import attempts_of, earlier_sends, receipts_of
+from notifier.events.intake import Accepted
 from notifier.models import Notification
-from notifier.plans import Plan, shared_fields
-from notifier.providers import Message
-from notifier.redaction import secrets_of, without
-from notifier.rendering import Envelope, as_members
-from notifier.users import Person, people
+from notifier.notifications.cancellation import Cancelled, cancel, cancel_by_key, replace_older
+from notifier.notifications.filters import ids_of_key, is_called_by_provider, was_tried_by
+from notifier.notifications.status_events import tell
+from notifier.people.users import Person, people
+from notifier.planning.drafts import Draft, draft_notifications
+from notifier.planning.plans import Plan, shared_fields
+from notifier.providers.protocol import Message
+from notifier.resending import reschedule as changing
+from notifier.security.api_keys import Scope
+from notifier.security.redaction import secrets_of, without
+from notifier.vocabulary.errors import Invalid
+from notifier.vocabulary.states import FINISHED, Channel
 
 blp = Resource(
     "notifications", __name__, url_prefix="/api/v1/notifications", description="One message to one recipient."

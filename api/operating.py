@@ -18,10 +18,11 @@ from api.problem_types import ABOUT, ProblemType
 from api.resources import Resource
 from api.schemas.operating import HealthSchema, ReadySchema
 from config.broker import name_of
-from notifier import heartbeats, metrics, migrations
-from notifier.deadlines import within
-from notifier.errors import Unavailable
-from notifier.keys import Scope
+from notifier import migrations
+from notifier.observability import heartbeats, metrics
+from notifier.security.api_keys import Scope
+from notifier.storage.deadlines import within
+from notifier.vocabulary.errors import Unavailable
 from tasks import app as celery_app
 from tasks.hints import depth
 

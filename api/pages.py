@@ -9,8 +9,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from api.schemas.pages import as_cursor
-from notifier.errors import Invalid
-from notifier.ids import first_id_of
+from notifier.vocabulary.errors import Invalid
+from notifier.vocabulary.ids import first_id_of
 
 #: A rare value of a filter without an index may be looked for in millions of rows; nobody is kept longer than this.
 _LIMIT: Final = text("SET LOCAL statement_timeout = '5s'")

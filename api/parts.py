@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from flask import Flask, current_app
 
 from config.wiring import Wiring
-from notifier.intake import Intake
+from notifier.events.intake import Intake
 from tasks.hints import HintPublisher
 
 

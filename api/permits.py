@@ -5,8 +5,8 @@ from typing import Any
 
 from api.auth import caller
 from api.parts import parts
-from notifier.errors import Forbidden, Invalid
-from notifier.keys import Scope
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.errors import Forbidden, Invalid
 
 
 def check_event(fields: Mapping[str, Any]) -> None:

@@ -9,10 +9,10 @@ from api.auth import requires
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.users import DecisionSchema, PreferenceCheckSchema
-from notifier.asking import ask
-from notifier.keys import Scope
-from notifier.plans import NO_ADDRESS
-from notifier.preferences import Decision
+from notifier.people.preference_check import ask
+from notifier.people.preferences import Decision
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.reasons import Reason
 
 blp = Resource(
     "preferences",
@@ -46,4 +46,4 @@ def check_preferences(asked: dict[str, Any]) -> Decision | dict[str, Any]:
     if decision is not None:
         return decision
     words = f"The user has no address for {asked['channel']}."
-    return {"allowed": False, "at": None, "rule": NO_ADDRESS, "explanation": words}
+    return {"allowed": False, "at": None, "rule": Reason.NO_ADDRESS, "explanation": words}

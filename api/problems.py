@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from api.problem_types import ProblemType, of_status
-from notifier.errors import Conflict, Forbidden, Invalid, KeyReused, NotifierError, Unavailable
-from notifier.isolation import is_away, why_away
+from notifier.runtime.isolation import is_away, why_away
+from notifier.vocabulary.errors import Conflict, Forbidden, Invalid, KeyReused, NotifierError, Unavailable
 
 log = structlog.get_logger()
 

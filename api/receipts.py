@@ -14,7 +14,7 @@ from api.parts import parts
 from api.problem_types import ProblemType
 from api.problems import problem
 from api.resources import Resource
-from notifier import receipts
+from notifier.notifications import delivery_receipts
 from notifier.providers.receipts import Callback, Malformed, NotNow, NotSigned, ReceiptSource, Report
 
 log = structlog.get_logger()
@@ -105,7 +105,7 @@ def _take(provider: str, sources: list[ReceiptSource]) -> Response:
             kind=ProblemType.INVALID_SIGNATURE,
             headers={"WWW-Authenticate": "Signature"},
         )
-    receipts.take(wires.engine, report, wires.senders, source=provider)
+    delivery_receipts.take(wires.engine, report, wires.senders, source=provider)
     if sources[0].reply is None:
         return Response(status=204)
     body, content_type = sources[0].reply

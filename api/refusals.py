@@ -14,9 +14,9 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from notifier.audit import AuditLog
-from notifier.errors import NotifierError
-from notifier.threads import start_lasting
+from notifier.runtime.threads import start_lasting
+from notifier.security.audit_log import AuditLog
+from notifier.vocabulary.errors import NotifierError
 
 log = structlog.get_logger()
 

@@ -17,9 +17,9 @@ from api.description import TAKES_REVEAL, operation_id
 from api.heads import MAX_BODY
 from api.problems import flattened
 from api.showing import REVEAL, remember_given
-from notifier.errors import Invalid
-from notifier.patterns import USER_ID
-from notifier.strict_json import check_text, shown_name
+from notifier.vocabulary.errors import Invalid
+from notifier.vocabulary.event_types import USER_ID
+from notifier.vocabulary.strict_json import check_text, shown_name
 
 _ENDS_IN_NAME: Final = re.compile(r"<name:\w+>$")
 
@@ -114,7 +114,7 @@ class Resource(Blueprint):
 
 
 class NameConverter(BaseConverter):
-    """A name in a path, as callers chose it: what `notifier.patterns.USER_ID` says."""
+    """A name in a path, as callers chose it: what `notifier.vocabulary.event_types.USER_ID` says."""
 
     regex = USER_ID.pattern.removeprefix("^").removesuffix("$")
     part_isolating = True

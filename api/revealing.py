@@ -12,9 +12,9 @@ from api.auth import caller
 from api.parts import parts
 from api.problems import MEDIA_TYPE, problem
 from api.showing import REVEAL, reveals
-from notifier.errors import Invalid
-from notifier.keys import Scope
-from notifier.redaction import masked_json, opened_json
+from notifier.security.api_keys import Scope
+from notifier.security.redaction import masked_json, opened_json
+from notifier.vocabulary.errors import Invalid
 
 _VALUES: Final = {"0": False, "false": False, "1": True, "true": True}
 _JSON: Final = frozenset({"application/json", MEDIA_TYPE})

@@ -11,9 +11,9 @@ from api.parts import parts
 from api.resources import Resource
 from api.schemas.pages import PageQuery
 from api.schemas.routes import RouteOutSchema, RoutePageSchema, RouteSchema
-from notifier import routes
-from notifier.keys import Scope
 from notifier.models import Route
+from notifier.planning import routes
+from notifier.security.api_keys import Scope
 
 blp = Resource("routes", __name__, url_prefix="/api/v1/routes", description="What an event type means for people.")
 

@@ -7,7 +7,7 @@ from flask import g
 
 from api.auth import caller
 from api.parts import parts
-from notifier.keys import Scope
+from notifier.security.api_keys import Scope
 
 #: The query parameter by which an administrator asks to see credentials.
 REVEAL: Final = "reveal"

@@ -30,10 +30,11 @@ from api.schemas.subscriptions import (
     SubscriptionSchema,
 )
 from api.showing import reveals
-from notifier import recovery, subscriptions
-from notifier.channels import Channel
-from notifier.keys import Scope
 from notifier.models import Notification, Recovery, Subscription
+from notifier.resending import recovery
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.states import Channel
+from notifier.webhooks import subscriptions
 
 blp = Resource(
     "subscriptions", __name__, url_prefix="/api/v1/subscriptions", description="Webhooks to receivers of their own."

@@ -17,10 +17,10 @@ from api.schemas.suppressions import (
     SuppressionQuery,
     SuppressionSchema,
 )
-from notifier import suppressions
-from notifier.channels import Channel
-from notifier.keys import Scope
 from notifier.models import Suppression
+from notifier.people import suppressions
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.states import Channel
 
 blp = Resource(
     "suppressions", __name__, url_prefix="/api/v1/suppressions", description="Addresses that are left alone."

@@ -23,13 +23,13 @@ from api.schemas.templates import (
     VariantFields,
     VersionQuery,
 )
-from notifier import templates
-from notifier.channels import Channel
-from notifier.keys import Scope
+from notifier.content import templates
+from notifier.content.rendering import preview_context
+from notifier.content.template_process import Rendered, Source
 from notifier.models import Template
-from notifier.providers import segments
-from notifier.rendering import preview_context
-from notifier.sandbox import Rendered, Source
+from notifier.providers.formats import sms_segments
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.states import Channel
 
 blp = Resource("templates", __name__, url_prefix="/api/v1/templates", description="What notifications say.")
 
@@ -147,5 +147,5 @@ def preview_template(asked: dict[str, Any], template_name: str) -> Any:  # noqa:
         "subject": outcome.subject,
         "text": outcome.text,
         "html": outcome.html,
-        "sms": segments.count(outcome.text or "") if template.channel == Channel.SMS else None,
+        "sms": sms_segments.count(outcome.text or "") if template.channel == Channel.SMS else None,
     }

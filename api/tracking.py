@@ -14,9 +14,9 @@ import structlog
 from flask import Flask, Response, g, request
 from opentelemetry.trace import SpanKind
 
-from notifier import tracing
-from notifier.causes import Cause, as_request_id, as_traceparent
-from notifier.ids import new_id
+from notifier.observability import tracing
+from notifier.observability.request_context import Cause, as_request_id, as_traceparent
+from notifier.vocabulary.ids import new_id
 
 log = structlog.get_logger()
 

@@ -9,8 +9,8 @@ from api.browsers import Page
 from api.heads import takes_body
 from api.parts import parts
 from api.resources import Resource
-from notifier.preferences import GENERAL
-from notifier.unsubscribing import Subscription, switch
+from notifier.people.preferences import GENERAL
+from notifier.people.unsubscribe import Subscription, switch
 
 blp = Resource("unsubscribing", __name__, url_prefix="/u", description="Links in messages; no key is needed.")
 

@@ -20,11 +20,11 @@ from api.schemas.users import (
     UserSchema,
 )
 from api.showing import reveals
-from notifier import users
-from notifier.erasure import erase_user
-from notifier.exporting import export
-from notifier.keys import Scope
 from notifier.models import User
+from notifier.people import users
+from notifier.people.erasure import erase_user
+from notifier.people.export import export
+from notifier.security.api_keys import Scope
 
 blp = Resource("users", __name__, url_prefix="/api/v1/users", description="People, and what they want to hear of.")
 

@@ -16,9 +16,9 @@ from rich.table import Table
 from sqlalchemy import Connection, text
 
 from benchmarks.stack import servers
-from notifier import facts
-from notifier.breakers import HEALTH_IN_SQL, health_from
-from notifier.channels import Channel
+from notifier.delivery import gate_inputs
+from notifier.providers.breakers import HEALTH_IN_SQL, health_from
+from notifier.vocabulary.states import Channel
 
 ROUNDS = 200
 SIZES = (1, 20, 500)
@@ -27,7 +27,7 @@ _TWO_SICK = text("""
     INSERT INTO providers (channel, name, failures, failed_at, error, open_until, open_for)
     SELECT 'email', name, 5, now(), 'http 503', now() + interval '1 hour', 60 FROM unnest(ARRAY['smtp', 'ses']) name
 """)
-_WITHOUT = text(str(facts._FACTS).replace(f"({HEALTH_IN_SQL}) AS health,", ""))
+_WITHOUT = text(str(gate_inputs._FACTS).replace(f"({HEALTH_IN_SQL}) AS health,", ""))
 
 
 def _read(connection: Connection, size: int, *, breakers: bool) -> float:
@@ -35,7 +35,7 @@ def _read(connection: Connection, size: int, *, breakers: bool) -> float:
     addresses = [f"u{n}@example.com" for n in range(size)]
     values = {"channel": Channel.EMAIL.value, "users": [], "addresses": addresses, "hashes": [], "endpoints": []}
     began = time.perf_counter()
-    found = connection.execute(facts._FACTS if breakers else _WITHOUT, values).one()
+    found = connection.execute(gate_inputs._FACTS if breakers else _WITHOUT, values).one()
     if breakers:
         health_from(found.health)
     return time.perf_counter() - began

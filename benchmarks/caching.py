@@ -24,14 +24,14 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.stack import servers
-from notifier.channels import Channel, Priority
-from notifier.claiming import claim
-from notifier.drafts import Draft, draft_event
-from notifier.facts import read
-from notifier.intake import Intake
-from notifier.listeners import Directory
-from notifier.plans import Planner
-from notifier.templates import EMPTY
+from notifier.content.templates import EMPTY
+from notifier.delivery.gate_inputs import read
+from notifier.events.intake import Intake
+from notifier.notifications.claims import claim
+from notifier.planning.drafts import Draft, draft_event
+from notifier.planning.plans import Planner
+from notifier.planning.subscribers import Directory
+from notifier.vocabulary.states import Channel, Priority
 
 PREFERENCES = {
     "channels": {"sms": False},

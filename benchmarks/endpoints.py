@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.stack import granian, stack
 from deploy.child import wait_until
-from notifier.vault import new_key
+from notifier.security.secret_box import new_key
 
 DRAIN = 300.0
 #: Of each twenty endpoints one hangs.

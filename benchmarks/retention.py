@@ -26,8 +26,8 @@ from benchmarks.client import post
 from benchmarks.stack import ROOT, granian, stack
 from config.settings import running_stack
 from deploy.child import wait_until
-from notifier.ids import first_id_of, millisecond_of
-from notifier.partitions import TABLES, make_day, partition_of
+from notifier.storage.partitions import TABLES, make_day, partition_of
+from notifier.vocabulary.ids import first_id_of, millisecond_of
 
 #: Seconds for which posts are watched before the purge, and seconds of a load.
 BEFORE = 20.0

@@ -22,7 +22,7 @@ import orjson
 import structlog
 
 from config.settings import Settings, unknown_settings
-from notifier.printing import printable, printable_json
+from notifier.vocabulary.untrusted_text import printable, printable_json
 
 _CHATTY = ("alembic", "celery.app.trace", "celery.beat", "celery.worker.strategy", "kombu", "tornado.access")
 _TRACE: Final = "celery.app.trace"

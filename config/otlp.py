@@ -8,8 +8,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from notifier.lanes import BATCH
-from notifier.metrics import VERSION
+from notifier.observability.metrics import VERSION
+from notifier.vocabulary.queues import BATCH
 
 _SERVICE: Final = "notifier"
 

@@ -6,15 +6,15 @@ from sqlalchemy import Engine
 
 from config.broker import limits_storage
 from config.settings import Settings, SettingsError
-from notifier.channels import Channel
-from notifier.failover import Choice, Providers
 from notifier.providers import registry
 from notifier.providers.dsn import Context, parse
-from notifier.providers.simulator import Simulator
-from notifier.providers.webhook import Webhooks
-from notifier.signing import key_of
-from notifier.throttles import KeyLimits, RecipientLimits
-from notifier.vault import Vault
+from notifier.providers.failover import Choice, Providers
+from notifier.providers.rate_limits import KeyLimits, RecipientLimits
+from notifier.providers.vendors.simulator import Simulator
+from notifier.providers.vendors.webhook import Webhooks
+from notifier.security.secret_box import Vault
+from notifier.security.webhook_signatures import key_of
+from notifier.vocabulary.states import Channel
 
 #: How long one question to Redis may take, in seconds: batches and requests wait for it.
 _REDIS_TIMEOUT: Final = 0.5

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from notifier.lanes import DELIVERY, DUE, FAN_OUT, HIGH, LOW, NORMAL, RETRY, SLOW
+from notifier.vocabulary.queues import DELIVERY, DUE, FAN_OUT, HIGH, LOW, NORMAL, RETRY, SLOW
 
 CLOCK: Final = "clock"
 ALL: Final = (*DELIVERY, *DUE, FAN_OUT, CLOCK)

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from config.hosts import KnownHosts, is_loopback
-from notifier.threads import start_lasting
+from notifier.runtime.threads import start_lasting
 
 #: A caller that says nothing for so many seconds is hung up on.
 _PATIENCE: Final = 10

@@ -20,10 +20,10 @@ from limits import RateLimitItem
 from config import values
 from config.hosts import Host, KnownHosts
 from config.values import Network
-from notifier.channels import Channel
-from notifier.providers.imap_mailbox import Address
-from notifier.retries import RetryPolicy
-from notifier.zones import UTC_ZONE
+from notifier.notifications.retries import RetryPolicy
+from notifier.providers.vendors.imap_mailbox import Address
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.time_zones import UTC_ZONE
 
 #: Written by `manage.py up` into its data folder, so that other commands find the running stack.
 STACK_FILE: Final = "stack.json"

@@ -13,14 +13,14 @@ from zoneinfo import ZoneInfo
 from limits import RateLimitItem, parse_many
 
 from config.hosts import Host, parse_host
-from notifier import zones
-from notifier.durations import parse_iso
-from notifier.providers import imap_mailbox
-from notifier.providers.mailboxes import mailbox
-from notifier.sender_rules import sender_pattern
-from notifier.signing import key_of
-from notifier.uris import ascii_uri, has_port_zero
-from notifier.vault import Vault
+from notifier.content.sender_rules import sender_pattern
+from notifier.providers.formats.mailboxes import mailbox
+from notifier.providers.vendors import imap_mailbox
+from notifier.security.secret_box import Vault
+from notifier.security.webhook_signatures import key_of
+from notifier.vocabulary import time_zones
+from notifier.vocabulary.durations import parse_iso
+from notifier.vocabulary.uris import ascii_uri, has_port_zero
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -191,7 +191,7 @@ def senders(value: str) -> tuple[str, ...]:
 def zone(value: str) -> ZoneInfo:
     """An IANA time zone."""
     try:
-        return zones.zone(value)
+        return time_zones.zone(value)
     except ValueError:
         raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
 

@@ -9,32 +9,32 @@ from sqlalchemy import Engine, create_engine, make_url
 
 from config.providers import make_key_limits, make_limits, make_providers
 from config.settings import Settings, load_settings, no_database
-from notifier.address_seals import AddressSeals, seals_of, with_seals
-from notifier.audit import AuditLog
-from notifier.channels import Channel
-from notifier.composing import Composer
-from notifier.deadlines import CONNECTING, BoundConnection, with_deadlines
-from notifier.delivery import MARGIN, Delivery
-from notifier.engines import with_autocommit
-from notifier.gate import Gate
-from notifier.intake import Intake, Publisher
-from notifier.listeners import Listeners
-from notifier.plans import Lease, Planner
-from notifier.provider_gate import ProviderGate
-from notifier.providers import smtp_receipts
+from notifier.content.sender_rules import SenderRules, rules_of
+from notifier.content.template_process import Sandbox
+from notifier.delivery.batch import MARGIN, Delivery
+from notifier.delivery.composer import Composer
+from notifier.delivery.endpoint_gate import ReceiverGate
+from notifier.delivery.gate import Gate
+from notifier.delivery.provider_gate import ProviderGate
+from notifier.events.intake import Intake, Publisher
+from notifier.notifications.delivery_receipts import Senders
+from notifier.people.unsubscribe import Links, links
+from notifier.planning.plans import Lease, Planner
+from notifier.planning.subscribers import Listeners
 from notifier.providers.dsn import parse
+from notifier.providers.rate_limits import KeyLimits
 from notifier.providers.receipts import ReceiptSource, source
-from notifier.providers.return_paths import ReturnPaths, bounces_of
-from notifier.receipts import Senders
-from notifier.receiver_gate import ReceiverGate
-from notifier.resending import Standards
-from notifier.retention import Retention
-from notifier.sandbox import Sandbox
-from notifier.sender_rules import SenderRules, rules_of
-from notifier.stored_values import read_without_fail
-from notifier.throttles import KeyLimits
-from notifier.unsubscribing import Links, links
-from notifier.vault import Vault
+from notifier.providers.vendors import smtp_receipts
+from notifier.providers.vendors.smtp_return_paths import ReturnPaths, bounces_of
+from notifier.resending.resend import Standards
+from notifier.security.address_seals import AddressSeals, seals_of, with_seals
+from notifier.security.audit_log import AuditLog
+from notifier.security.secret_box import Vault
+from notifier.storage.deadlines import CONNECTING, BoundConnection, with_deadlines
+from notifier.storage.engines import with_autocommit
+from notifier.storage.retention import Retention
+from notifier.storage.stored_values import read_without_fail
+from notifier.vocabulary.states import Channel
 
 #: The schemes whose bounces come by mail.
 _SMTP: Final = frozenset({"smtp", "smtps"})

@@ -19,10 +19,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.queues import ALL, WORKERS
 from config.wiring import Wiring
-from notifier import gauges, metrics
-from notifier.channels import LIVE, Channel
-from notifier.gauges import Standing
-from notifier.threads import start_lasting
+from notifier.observability import gauges, metrics
+from notifier.observability.gauges import SystemSnapshot
+from notifier.runtime.threads import start_lasting
+from notifier.vocabulary.states import LIVE, Channel
 from tasks import app, canary
 from tasks.hints import depth
 
@@ -35,7 +35,7 @@ _TIMES: Final = 20
 #: The values of labels, as a tuple → a gauge's value.
 Values = Mapping[Any, float]
 
-_NOTHING: Final = Standing({}, {}, 0, {}, {}, frozenset(), [], None, {}, 0)
+_NOTHING: Final = SystemSnapshot({}, {}, 0, {}, {}, frozenset(), [], None, {}, 0)
 
 
 def _gauge(name: str, words: str, labels: tuple[str, ...], values: Values) -> GaugeMetricFamily:
@@ -106,7 +106,7 @@ def _broker_gauges(depths: Values) -> Iterator[GaugeMetricFamily]:
     yield _gauge("notifier_queue_messages", "Messages in a queue of the broker; 64 at the most.", ("queue",), depths)
 
 
-def _postgres_gauges(found: Standing) -> Iterator[GaugeMetricFamily]:
+def _postgres_gauges(found: SystemSnapshot) -> Iterator[GaugeMetricFamily]:
     yield _up("postgres", is_up=True)
     yield _gauge(
         "notifier_queue_oldest_due_seconds",
@@ -141,7 +141,7 @@ def _postgres_gauges(found: Standing) -> Iterator[GaugeMetricFamily]:
     yield from _signs_of_life(found)
 
 
-def _signs_of_life(found: Standing) -> Iterator[GaugeMetricFamily]:
+def _signs_of_life(found: SystemSnapshot) -> Iterator[GaugeMetricFamily]:
     yield _gauge(
         "notifier_workers_alive",
         "Worker processes that were seen lately, by the lane that they serve.",

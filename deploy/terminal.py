@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from notifier import printing
-from notifier.masking import masked
-from notifier.redaction import masked_text, opened_text
+from notifier.security.redaction import masked_text, opened_text
+from notifier.vocabulary import untrusted_text
+from notifier.vocabulary.masking import masked
 
 #: Columns of a cell with several words, below which it is not wrapped.
 _NARROWEST: Final = 24
@@ -65,10 +65,10 @@ def reveals_credentials() -> bool:
 
 
 def printable(text: object, *, lines: bool = False) -> str:
-    """Return text as `notifier.printing.printable` does, its credentials in URLs masked unless they are asked for."""
+    """Return text as `untrusted_text.printable` does, its credentials in URLs masked unless they are asked for."""
     opened = _opened.get()
     shown = masked_text(str(text)) if opened is None else opened_text(str(text), opened)
-    return printing.printable(shown, lines=lines)
+    return untrusted_text.printable(shown, lines=lines)
 
 
 def say(*parts: object, lines: bool = False, err: bool = False, **style: Any) -> None:  # noqa: ANN401 -- click.style's
@@ -88,7 +88,7 @@ def say(*parts: object, lines: bool = False, err: bool = False, **style: Any) ->
 
 def say_json(document: object) -> None:
     """Write JSON for programs, on one line; people see it too."""
-    say(printing.printable_json(orjson.dumps(document).decode()))
+    say(untrusted_text.printable_json(orjson.dumps(document).decode()))
 
 
 def console() -> Console:

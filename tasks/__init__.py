@@ -10,7 +10,7 @@ from config.logs import configure_logs
 from config.scraping import MetricsServer
 from config.tracing import start_tracing
 from config.wiring import wiring
-from notifier.metrics import REGISTRY
+from notifier.observability.metrics import REGISTRY
 from tasks.headers import REQUEST_ID, TRACEPARENT
 
 _TASKS = ["tasks.canary", "tasks.clock", "tasks.deliver", "tasks.fan_out"]

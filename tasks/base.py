@@ -11,12 +11,13 @@ from celery.exceptions import Retry
 from celery.utils.time import get_exponential_backoff_interval
 
 from config.wiring import wiring
-from notifier import metrics
-from notifier.channels import Channel
-from notifier.deadletters import PERMANENT_ERROR, RETRIES_EXHAUSTED, Death, bury
-from notifier.failed_rows import BatchFailed, FailedRow
-from notifier.isolation import kind_of
-from notifier.retries import RetryPolicy, Wait, put_off
+from notifier.delivery.batch_failed import BatchFailed, FailedRow
+from notifier.notifications.dead_letters import Death, bury
+from notifier.notifications.retries import RetryPolicy, Wait, put_off
+from notifier.observability import metrics
+from notifier.runtime.isolation import kind_of
+from notifier.vocabulary.reasons import Reason
+from notifier.vocabulary.states import Channel
 from tasks.guard import GuardedTask
 
 log = structlog.get_logger()
@@ -130,7 +131,10 @@ class DeliverTask(GuardedTask):
     def _deaths(rows: Sequence[FailedRow]) -> list[Death]:
         return [
             Death(
-                row.id, row.claims, row.reason or (PERMANENT_ERROR if row.permanent else RETRIES_EXHAUSTED), row.error
+                row.id,
+                row.claims,
+                row.reason or (Reason.PERMANENT_ERROR if row.permanent else Reason.RETRIES_EXHAUSTED),
+                row.error,
             )
             for row in rows
         ]

@@ -8,7 +8,7 @@ from celery import Celery, shared_task
 
 from config.queues import ALL, MAX_MESSAGES
 from config.wiring import wiring
-from notifier import heartbeats, metrics
+from notifier.observability import heartbeats, metrics
 from tasks.hints import depth
 
 #: Seconds between the canaries of a queue.

@@ -16,27 +16,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.queues import is_own_queue
 from config.wiring import wiring
-from notifier import (
-    breakers,
-    endpoints,
-    erasure,
-    fallbacks,
-    heartbeats,
-    holds,
-    letting_go,
-    metrics,
-    migrations,
-    receipts,
-    recovery,
-    retention,
-    throttles,
-)
-from notifier.deadlines import bound, patiently
-from notifier.handover import hand_over, queues_with_due_rows
-from notifier.isolation import contained, is_away, kind_of
-from notifier.lanes import DELIVERY, FAN_OUT, channel_of, handover_queue
-from notifier.partitions import make_partitions as make_missing_partitions
-from notifier.threads import start_lasting
+from notifier import migrations
+from notifier.notifications import delivery_receipts, holds
+from notifier.observability import heartbeats, metrics
+from notifier.people import erasure
+from notifier.providers import breakers, rate_limits
+from notifier.resending import recovery
+from notifier.runtime.isolation import contained, is_away, kind_of
+from notifier.runtime.threads import start_lasting
+from notifier.scheduling import next_channel
+from notifier.scheduling.due import hand_over, queues_with_due_rows
+from notifier.storage import retention
+from notifier.storage.deadlines import bound, patiently
+from notifier.storage.partitions import make_partitions as make_missing_partitions
+from notifier.vocabulary.queues import DELIVERY, FAN_OUT, channel_of, handover_queue
+from notifier.vocabulary.states import ALL_CHANNELS
+from notifier.webhooks import endpoint_health, release_waiting
 from tasks import app, watchdog
 from tasks.hints import LEASE, depth, publish, room
 
@@ -84,12 +79,12 @@ def _tick() -> None:
     wires = wiring()
     until = time.monotonic() + _TICK
     freed = _step("holds", partial(holds.free_released, wires.engine))
-    succeeded = _step("next_channels", partial(fallbacks.take_over, wires.engine, wires.planner(lambda _: LEASE)))
-    let_go = sum(_step("let_go", partial(each.let_go, wires.engine)) for each in (letting_go, breakers))
-    let_go += _step("move_up", partial(throttles.move_up, wires.engine))
+    succeeded = _step("next_channels", partial(next_channel.take_over, wires.engine, wires.planner(lambda _: LEASE)))
+    let_go = sum(_step("let_go", partial(each.let_go, wires.engine)) for each in (release_waiting, breakers))
+    let_go += _step("move_up", partial(rate_limits.move_up, wires.engine))
     recovered = _step("recoveries", _go_on_recovering)
     _step("erasures", _begin_erasing)
-    received = _step("receipts", partial(receipts.apply_waiting, wires.engine, wires.senders))
+    received = _step("receipts", partial(delivery_receipts.apply_waiting, wires.engine, wires.senders))
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
     with app.producer_or_acquire() as producer:
@@ -167,7 +162,7 @@ def _go_on_recovering() -> int:
 def make_partitions() -> None:
     """Make the partitions of the days to come, and forget what is known of endpoints that are well again."""
     made = make_missing_partitions(wiring().engine)
-    forgotten = endpoints.forget_well(wiring().engine)
+    forgotten = endpoint_health.forget_well(wiring().engine)
     if made or forgotten:
         log.info("kept_house", partitions=made, endpoints_forgotten=forgotten)
 
@@ -238,12 +233,12 @@ def _hold_if_asked() -> None:
         return
     while True:
         try:
-            is_new = holds.hold(wiring().engine, holds.ALL, "NOTIFIER_HOLD")
+            is_new = holds.hold(wiring().engine, ALL_CHANNELS, "NOTIFIER_HOLD")
         except SQLAlchemyError as error:
             log.warning("hold_failed", error=kind_of(error))
             time.sleep(heartbeats.INTERVAL)
         else:
-            log.warning("held" if is_new else "held_already", target=holds.ALL, until="manage.py release")
+            log.warning("held" if is_new else "held_already", target=ALL_CHANNELS, until="manage.py release")
             return
 
 

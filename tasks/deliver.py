@@ -10,9 +10,9 @@ from celery import Task, shared_task
 from celery.signals import worker_init
 
 from config.wiring import wiring
-from notifier.channels import Channel
-from notifier.failed_rows import BatchFailed
-from notifier.lanes import PATIENT
+from notifier.delivery.batch_failed import BatchFailed
+from notifier.vocabulary.queues import PATIENT
+from notifier.vocabulary.states import Channel
 from tasks.base import DeliverTask
 from tasks.headers import DUE, TRACEPARENT
 

@@ -11,11 +11,14 @@ from celery.signals import worker_init
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.wiring import wiring
-from notifier import handlers, loads, metrics, routing
-from notifier.causes import Cause
-from notifier.isolation import in_parts, is_away, kind_of
-from notifier.lanes import FAN_OUT
-from notifier.tracing import BatchTrace
+from notifier.delivery import load_sizes
+from notifier.events import fan_out as event_fan_out
+from notifier.observability import metrics
+from notifier.observability.request_context import Cause
+from notifier.observability.tracing import BatchTrace
+from notifier.planning import handlers
+from notifier.runtime.isolation import in_parts, is_away, kind_of
+from notifier.vocabulary.queues import FAN_OUT
 from tasks.headers import DUE, REQUEST_ID, TRACEPARENT
 from tasks.publisher import publisher
 
@@ -47,14 +50,14 @@ def fan_out(self: Task, ids: Sequence[str]) -> None:
 
 def _fan_out_all(event_ids: Sequence[UUID], cause: Cause) -> None:
     """Fan events out, as many at once as can be read."""
-    for events in loads.of_events(wiring().engine, event_ids):
+    for events in load_sizes.of_events(wiring().engine, event_ids):
         in_parts(events, lambda part: _fan_out(part, cause), _note)
 
 
 def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: Cause) -> None:
     """Fan out what the clock handed over. An earlier message may have killed its worker, so each beginning counts."""
     lease = publisher().lease(FAN_OUT) + len(event_ids) / _SLOWEST
-    mine = routing.begin(wiring().engine, event_ids, begun, lease)
+    mine = event_fan_out.begin(wiring().engine, event_ids, begun, lease)
     try:
         _fan_out_all(mine, cause)
     except SQLAlchemyError as error:
@@ -68,7 +71,7 @@ def _withdraw(event_ids: Sequence[UUID]) -> None:
     until = time.monotonic() + _WITHDRAWN_WITHIN
     while True:
         try:
-            return routing.withdraw(wiring().engine, event_ids)
+            return event_fan_out.withdraw(wiring().engine, event_ids)
         except SQLAlchemyError as error:
             if not is_away(error) or time.monotonic() > until:
                 raise
@@ -79,7 +82,9 @@ def _fan_out(event_ids: Sequence[UUID], cause: Cause) -> None:
     wires, trace = wiring(), BatchTrace("fan out", cause.traceparent)
     try:
         with metrics.timed(metrics.FAN_OUT_SECONDS):
-            hints = routing.fan_out(wires.engine, event_ids, wires.planner(publisher().lease), wires.listeners, trace)
+            hints = event_fan_out.fan_out(
+                wires.engine, event_ids, wires.planner(publisher().lease), wires.listeners, trace
+            )
     except Exception as error:
         trace.close(type(error).__name__, {})
         raise
@@ -90,4 +95,4 @@ def _fan_out(event_ids: Sequence[UUID], cause: Cause) -> None:
 def _note(event_id: UUID, error: Exception) -> None:
     """Remember why an event cannot be fanned out."""
     log.warning("fan_out_failed", event_id=str(event_id), error=kind_of(error))
-    routing.note_failure(wiring().engine, event_id, kind_of(error))
+    event_fan_out.note_failure(wiring().engine, event_id, kind_of(error))

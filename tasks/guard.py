@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 from celery import Task
 
-from notifier.isolation import kind_of
+from notifier.runtime.isolation import kind_of
 
 log = structlog.get_logger()
 

@@ -17,12 +17,12 @@ from amqp.exceptions import ChannelError
 from celery import Celery
 
 from config.queues import MAX_MESSAGES
-from notifier import metrics
-from notifier.causes import UNKNOWN, Cause
-from notifier.handover import Handover
-from notifier.isolation import kind_of
-from notifier.lanes import BATCH, DELIVERY, FAN_OUT, channel_of
-from notifier.threads import start_lasting
+from notifier.observability import metrics
+from notifier.observability.request_context import UNKNOWN, Cause
+from notifier.runtime.isolation import kind_of
+from notifier.runtime.threads import start_lasting
+from notifier.scheduling.due import Handover
+from notifier.vocabulary.queues import BATCH, DELIVERY, FAN_OUT, channel_of
 from tasks.headers import DUE, REQUEST_ID, TRACEPARENT
 
 log = structlog.get_logger()

@@ -21,10 +21,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.queues import own_queue
-from notifier import heartbeats, progress
-from notifier.isolation import kind_of
-from notifier.providers.exchanges import close_unused
-from notifier.threads import end_process, start_lasting
+from notifier.observability import heartbeats
+from notifier.providers.http.exchanges import close_unused
+from notifier.runtime import progress
+from notifier.runtime.isolation import kind_of
+from notifier.runtime.threads import end_process, start_lasting
 from tasks.hints import depth
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import requests
 
-from notifier import keys
+from notifier.security import api_keys
 from tests.running import Running, free_port
 
 _numbers: Final = itertools.count()
@@ -53,4 +53,4 @@ class Callers:
     def new(self, scopes: Sequence[str] = ("send",), **options: Any) -> Caller:
         """Make a caller, by default with a source of its own; `options` as those of keys.create."""
         name = options.pop("name", f"caller-{next(_numbers)}")
-        return Caller(self._url, keys.create(self._engine, name, list(scopes), **options))
+        return Caller(self._url, api_keys.create(self._engine, name, list(scopes), **options))

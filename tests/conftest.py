@@ -13,10 +13,11 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
-from notifier import database_roles, migrations
-from notifier.database_roles import Login
-from notifier.signing import new_secret
-from notifier.vault import new_key
+from notifier import migrations
+from notifier.security.secret_box import new_key
+from notifier.security.webhook_signatures import new_secret
+from notifier.storage import database_roles
+from notifier.storage.database_roles import Login
 from tests.callers import Callers
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running

@@ -14,26 +14,29 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine, text
 
-from notifier import cancelling, changes, receipts, resending, routing
-from notifier.attempts import Record, record
-from notifier.causes import Cause
-from notifier.channels import Channel, Priority, Status
-from notifier.claiming import Claimed, claim, renew
-from notifier.deadletters import PERMANENT_ERROR, RETRIES_EXHAUSTED, Death, bury
-from notifier.errors import Conflict
-from notifier.handover import hand_over
-from notifier.intake import Intake
-from notifier.lanes import FAN_OUT, handover_queue, retry_queue
-from notifier.listeners import Listeners
-from notifier.plans import Planner
-from notifier.providers import Outcome, Result
+from notifier.events import fan_out
+from notifier.events.intake import Intake
+from notifier.notifications import cancellation, delivery_receipts
+from notifier.notifications.attempts import Record, record
+from notifier.notifications.claims import Claimed, claim, renew
+from notifier.notifications.dead_letters import Death, bury
+from notifier.notifications.retries import RetryPolicy, Wait, put_off
+from notifier.observability.request_context import Cause
+from notifier.observability.tracing import BatchTrace
+from notifier.planning.plans import Planner
+from notifier.planning.subscribers import Listeners
+from notifier.providers.protocol import Outcome, Result
 from notifier.providers.receipts import Kind, Receipt, Report
-from notifier.retries import RetryPolicy, Wait, put_off
-from notifier.tracing import BatchTrace
+from notifier.resending import reschedule, resend
+from notifier.scheduling.due import hand_over
+from notifier.vocabulary.errors import Conflict
+from notifier.vocabulary.queues import FAN_OUT, handover_queue, retry_queue
+from notifier.vocabulary.reasons import Reason
+from notifier.vocabulary.states import Channel, Priority, Status
 
 POLICY = RetryPolicy(backoff=1, backoff_max=1, max_retries=2, jitter=False)
 PLANNER = Planner(lambda _: 60.0, frozenset(Channel))
-SENDERS = receipts.Senders(policies={"sms": POLICY})
+SENDERS = delivery_receipts.Senders(policies={"sms": POLICY})
 LEASE = 60.0
 #: Rows of this run, for their ids begin with the time.
 OURS = "id BETWEEN :first AND :last"
@@ -130,7 +133,7 @@ class Operations(RuleBasedStateMachine):
 
     def do_fan_out(self, place: int) -> None:
         ids = list(self.event_rows())
-        routing.fan_out(self.engine, ids[place % max(1, len(ids)) :], PLANNER, self.listeners, BatchTrace("fan out"))
+        fan_out.fan_out(self.engine, ids[place % max(1, len(ids)) :], PLANNER, self.listeners, BatchTrace("fan out"))
 
     def do_claim(self, place: int) -> None:
         tries = place % (POLICY.max_retries + 1)
@@ -159,9 +162,9 @@ class Operations(RuleBasedStateMachine):
             return
         with self.engine.begin() as connection:
             if outcome is Outcome.REJECTED:
-                bury(connection, [Death(row.id, row.claims, PERMANENT_ERROR, "no")])
+                bury(connection, [Death(row.id, row.claims, Reason.PERMANENT_ERROR, "no")])
             elif tries > POLICY.max_retries:
-                bury(connection, [Death(row.id, row.claims, RETRIES_EXHAUSTED, "no")])
+                bury(connection, [Death(row.id, row.claims, Reason.RETRIES_EXHAUSTED, "no")])
             else:
                 put_off(connection, Channel.SMS, [Wait(row.id, row.claims, 1.0)])
 
@@ -176,12 +179,12 @@ class Operations(RuleBasedStateMachine):
 
     def do_cancel(self, place: int) -> None:
         if row_id := self.pick(place):
-            cancelling.cancel(self.engine, row_id)
+            cancellation.cancel(self.engine, row_id)
 
     def do_requeue(self, place: int) -> None:
         letters = self.sql("SELECT id, notification_id FROM dead_letters WHERE requeued_at IS NULL ORDER BY id")
         chosen = letters[place % max(1, len(letters)) :]
-        done = resending.requeue(self.engine, [row.id for row in chosen], lambda _: LEASE, "tester")
+        done = resend.requeue(self.engine, [row.id for row in chosen], lambda _: LEASE, "tester")
         for queue, row_id in done.hints:
             if queue != FAN_OUT:
                 self.seen[row_id].revived += 1
@@ -189,7 +192,7 @@ class Operations(RuleBasedStateMachine):
     def do_resend(self, place: int) -> None:
         if row_id := self.pick(place):
             try:
-                changes.resend(self.engine, row_id, lambda _: LEASE, "tester")
+                reschedule.resend(self.engine, row_id, lambda _: LEASE, "tester")
             except Conflict:
                 return
             self.seen[row_id].revived += 1
@@ -200,4 +203,4 @@ class Operations(RuleBasedStateMachine):
             receipt = Receipt("tester", row_id, kind, datetime.now(UTC), "gone")
             self.seen[row_id].bounced += kind is not Kind.DELIVERED
             self.seen[row_id].confirmed += kind is Kind.DELIVERED
-            receipts.take(self.engine, Report([receipt]), SENDERS)
+            delivery_receipts.take(self.engine, Report([receipt]), SENDERS)

@@ -15,8 +15,6 @@ from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
 from config.wiring import Wiring
-from notifier import keys, subscriptions, users
-from notifier.ids import new_id
 from notifier.models import (
     Attempt,
     DeadLetter,
@@ -28,6 +26,10 @@ from notifier.models import (
     Suppression,
     TakenReceipt,
 )
+from notifier.people import users
+from notifier.security import api_keys
+from notifier.vocabulary.ids import new_id
+from notifier.webhooks import subscriptions
 
 ADDRESS: Final = "qzplanted"
 SECRET: Final = "qzs3cret"
@@ -67,7 +69,7 @@ class Planted:
         """Return the headers of a key that has these scopes: `send`, or `read,admin`."""
         if scopes not in self._keys:
             name = scopes.replace(",", "-")
-            self._keys[scopes] = keys.create(self.engine, f"only-{name}", scopes.split(","), source="planted")
+            self._keys[scopes] = api_keys.create(self.engine, f"only-{name}", scopes.split(","), source="planted")
         return {"Authorization": f"Bearer {self._keys[scopes]}"}
 
     def ask(self, scopes: str, method: str, path: str, body: Any = None, query: str = "") -> TestResponse:

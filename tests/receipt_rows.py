@@ -6,10 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from notifier.ids import new_id
 from notifier.models import attempt_id
-from notifier.providers.receipts import Kind, Receipt, Report, Standing
-from notifier.receipts import apply_waiting, take
+from notifier.notifications.delivery_receipts import apply_waiting, take
+from notifier.providers.receipts import AddressStatus, Kind, Receipt, Report
+from notifier.vocabulary.ids import new_id
 
 FINISHED = ("sent", "delivered", "failed", "cancelled", "expired", "skipped")
 
@@ -93,7 +93,7 @@ def bounce(row_id: UUID, **more: Any) -> Receipt:
     return of(row_id, Kind.BOUNCED, error="acme 5, nobody there", **more)
 
 
-def taken(engine: Engine, *receipts: Receipt, standings: tuple[Standing, ...] = ()) -> None:
+def taken(engine: Engine, *receipts: Receipt, standings: tuple[AddressStatus, ...] = ()) -> None:
     take(engine, Report(receipts, standings))
 
 

@@ -15,8 +15,8 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from deploy.child import Child
 from deploy.ports import free_port
-from notifier.address_seals import AddressSeals, seals_of, with_seals
-from notifier.vault import Vault
+from notifier.security.address_seals import AddressSeals, seals_of, with_seals
+from notifier.security.secret_box import Vault
 
 ROOT = Path(__file__).resolve().parents[1]
 Found = TypeVar("Found")

@@ -12,14 +12,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import asking, erasure, exporting, suppressions, users
-from notifier.address_seals import PURPOSE, AddressSeals, seals_of, with_seals
-from notifier.channels import Channel
-from notifier.ids import new_id
-from notifier.masking import masked, seal_of
-from notifier.resealing import make_key, seal_stored
-from notifier.vault import Vault, new_key
-from notifier.zones import UTC_ZONE
+from notifier.notifications.resealing import make_key, seal_stored
+from notifier.people import erasure, export, preference_check, suppressions, users
+from notifier.security.address_seals import PURPOSE, AddressSeals, seals_of, with_seals
+from notifier.security.secret_box import Vault, new_key
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.masking import masked, seal_of
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.time_zones import UTC_ZONE
 from tests.conftest import clean_environment
 from tests.receivers import HttpReceiver
 from tests.running import Running, made, reaches, wait_for
@@ -172,7 +172,7 @@ HOOK: Final = f"https://old:{SECRET}-old@example.com/hook"
 
 
 def is_left_alone(engine: Engine, channel: Channel) -> bool:
-    asked = asking.ask(engine, "old", channel, None, critical=True, at=datetime.now(UTC), zone=UTC_ZONE)
+    asked = preference_check.ask(engine, "old", channel, None, critical=True, at=datetime.now(UTC), zone=UTC_ZONE)
     assert asked is not None
     return not asked.allowed
 
@@ -256,13 +256,13 @@ def test_a_person_is_exported_and_erased_in_both_forms(old: Engine, vault: Vault
     if sealed_before:
         for _ in seal_stored(old):
             pass
-    pieces = exporting.export(old, "old", reveals=True)
+    pieces = export.export(old, "old", reveals=True)
     assert pieces is not None
     exported = json.loads(b"".join(pieces))
     assert {each["recipient"] for each in exported["notifications"]} == {HOOK, chat("old"), "a@example.com"}
     assert str(bare) in {each["id"] for each in exported["notifications"]}
     assert {each["address"] for each in exported["suppressions"]} >= {HOOK, chat("old")}
-    masks = exporting.export_address(old, Channel.CHAT, chat("old"))
+    masks = export.export_address(old, Channel.CHAT, chat("old"))
     assert SECRET not in b"".join(masks).decode()
 
     erasure_id = erasure.erase_address(old, vault, Channel.CHAT, chat("old"))

@@ -11,8 +11,8 @@ import pytest
 import requests
 from sqlalchemy import Engine
 
-from notifier import attachments
-from notifier.providers import Attachment
+from notifier.content import attachments
+from notifier.providers.protocol import Attachment
 from tests.providers import strict_email
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, ahead, made, reaches, wait_for

@@ -16,11 +16,12 @@ from sqlalchemy import Engine, text
 
 from api.refusals import Refusal, Refusals
 from deploy.commands.cli import cli
-from notifier import keys, migrations
-from notifier.audit import AuditLog, Verdict
-from notifier.errors import NotifierError
-from notifier.signing_keys import is_sealed
-from notifier.vault import Vault, new_key
+from notifier import migrations
+from notifier.security import api_keys
+from notifier.security.audit_log import AuditLog, Verdict
+from notifier.security.secret_box import Vault, new_key
+from notifier.security.signing_keys import is_sealed
+from notifier.vocabulary.errors import NotifierError
 from tests.conftest import OWNER, QUICK, as_login, clean_environment
 from tests.running import Running, wait_for
 from tests.test_commands import manage, succeed
@@ -52,7 +53,7 @@ def guarded(new_system: Callable[..., Running]) -> Iterator[Running]:
 def act(guarded: Running, request: pytest.FixtureRequest) -> Callable[..., tuple[int, list[tuple[Any, ...]]]]:
     """Does something with a key of a name of its own; gives the status, and what the log has of that key."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-")
-    key = keys.create(guarded.engine, name, ["admin", "read", "send"])
+    key = api_keys.create(guarded.engine, name, ["admin", "read", "send"])
 
     def run(method: str, path: str, **options: Any) -> tuple[int, list[tuple[Any, ...]]]:
         headers = {"Authorization": f"Bearer {key}", "X-Request-ID": "r-1", **options.pop("headers", {})}
@@ -129,7 +130,7 @@ def test_what_changes_nothing_of_ours_is_not_in_it(act: Act, method: str, path: 
 
 
 def test_what_is_refused_is_on_record_with_its_key_and_address(guarded: Running) -> None:
-    key = keys.create(guarded.engine, "may-not", ["read", "send"])
+    key = api_keys.create(guarded.engine, "may-not", ["read", "send"])
     for _ in range(3):
         answer = _with(guarded, key).put(f"{guarded.url}/api/v1/holds/sms", timeout=20)
         assert answer.status_code == 403
@@ -148,8 +149,8 @@ def _with(system: Running, key: str) -> requests.Session:
 
 
 def test_a_key_that_is_none_any_more_is_named_and_one_that_never_was_is_not(guarded: Running) -> None:
-    revoked = keys.create(guarded.engine, "was-one", ["read"])
-    keys.revoke(guarded.engine, "was-one")
+    revoked = api_keys.create(guarded.engine, "was-one", ["read"])
+    api_keys.revoke(guarded.engine, "was-one")
     for key in (revoked, "ntf_" + "x" * 43, "wrong"):
         answer = _with(guarded, key).get(f"{guarded.url}/api/v1/holds", timeout=20)
         assert answer.status_code == 401
@@ -198,13 +199,13 @@ def test_the_log_is_listed_over_http_and_that_is_on_record(guarded: Running, act
     act("PUT", "/api/v1/holds/push")
     status, lines = act("GET", "/api/v1/audit?action=PUT%20/api/v1/holds/%7Btarget%7D&target=target=push&limit=1")
     assert (status, lines[0][0]) == (200, "GET /api/v1/audit")
-    key = keys.create(guarded.engine, "lists", ["admin"])
+    key = api_keys.create(guarded.engine, "lists", ["admin"])
     found = _with(guarded, key).get(f"{guarded.url}/api/v1/audit", params={"target": "target=push"}, timeout=20).json()
     [line] = found["items"]
     assert line["peer"] == "127.0.0.1"
     assert line["number"] > 0
     assert "hash" not in line
-    read = keys.create(guarded.engine, "may-read", ["read"])
+    read = api_keys.create(guarded.engine, "may-read", ["read"])
     assert _with(guarded, read).get(f"{guarded.url}/api/v1/audit", timeout=20).status_code == 403
 
 
@@ -315,7 +316,7 @@ def test_without_the_secret_key_a_line_is_written_outside_of_the_chain(engine: E
 
 
 def test_an_act_is_done_where_its_line_cannot_be_written(guarded: Running) -> None:
-    key = keys.create(guarded.engine, "no-line", ["admin"])
+    key = api_keys.create(guarded.engine, "no-line", ["admin"])
     guarded.sql("ALTER TABLE audit RENAME TO audit_elsewhere")
     try:
         headers = {"Authorization": f"Bearer {key}"}

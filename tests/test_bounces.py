@@ -11,14 +11,16 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from notifier.channels import Channel
-from notifier.ids import new_id
-from notifier.providers import Message, Outcome, imap_mailbox, registry
+from notifier.providers import registry
 from notifier.providers.dsn import Context
-from notifier.providers.receipts import Kind, Reason, Report, Standing
-from notifier.providers.return_paths import ReturnPaths
-from notifier.providers.smtp_receipts import read
-from notifier.vault import Vault
+from notifier.providers.protocol import Message, Outcome
+from notifier.providers.receipts import AddressStatus, Kind, Report, SuppressionReason
+from notifier.providers.vendors import imap_mailbox
+from notifier.providers.vendors.smtp_receipts import read
+from notifier.providers.vendors.smtp_return_paths import ReturnPaths
+from notifier.security.secret_box import Vault
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.conftest import clean_environment
 from tests.imap import imap
 from tests.providers import receivers
@@ -254,7 +256,7 @@ def test_nobody_is_there(paths: ReturnPaths, report: Callable[[str], str]) -> No
     assert (receipt.provider, receipt.notification_id, receipt.kind) == ("smtp", row_id, Kind.BOUNCED)
     assert (receipt.error or "").startswith("smtp bounce, 5.1.1")
     # The return path's own recipient, whomever the report names.
-    assert said.standings == (Standing(Channel.EMAIL, "", Reason.HARD_BOUNCE, notification_id=row_id),)
+    assert said.standings == (AddressStatus(Channel.EMAIL, "", SuppressionReason.HARD_BOUNCE, notification_id=row_id),)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +298,7 @@ def test_it_arrived(paths: ReturnPaths) -> None:
 @pytest.mark.parametrize(("kind", "counts"), [("abuse", True), ("fraud", True), ("not-spam", False)])
 def test_complaints(paths: ReturnPaths, where: str, kind: str, counts: bool) -> None:
     row_id = new_id()
-    standing = Standing(Channel.EMAIL, "", Reason.COMPLAINT, notification_id=row_id)
+    standing = AddressStatus(Channel.EMAIL, "", SuppressionReason.COMPLAINT, notification_id=row_id)
     assert says(paths, complaint(paths.of(row_id), kind, where)) == Report((), (standing,) if counts else ())
 
 

@@ -10,9 +10,9 @@ from limits import parse_many
 from limits.storage import storage_from_string
 
 from deploy.ports import free_port
-from notifier.channels import Channel
 from notifier.models import attempt_id
-from notifier.throttles import RecipientLimits
+from notifier.providers.rate_limits import RecipientLimits
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, made, reaches, wait_for

@@ -13,8 +13,8 @@ from api.app import create_app
 from api.auth import scope_of
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import keys
-from notifier.channels import Channel
+from notifier.security import api_keys
+from notifier.vocabulary.states import Channel
 from tests.running import Running
 
 NOTHING = "01a1fc47-52fc-7015-a681-4dd01035c71e"
@@ -105,7 +105,10 @@ def test_without_keys_only_this_machine_is_served(api: FlaskClient) -> None:
 def test_where_keys_are_asked_for_any_name_will_do(database_url: str, engine: Engine) -> None:
     wires = Wiring(read_settings({"DATABASE_URL": database_url, "NOTIFIER_AUTH": "required"}))
     client = create_app(wires).test_client()
-    headers = {"Authorization": f"Bearer {keys.create(engine, 'all', list(keys.Scope))}", "Host": "10.0.0.7:8000"}
+    headers = {
+        "Authorization": f"Bearer {api_keys.create(engine, 'all', list(api_keys.Scope))}",
+        "Host": "10.0.0.7:8000",
+    }
     answer = client.get("/api/v1/events", headers=headers, environ_base={"REMOTE_ADDR": "192.0.2.1"})
     assert answer.status_code == 200
     wires.engine.dispose()

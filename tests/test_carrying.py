@@ -10,13 +10,13 @@ from sqlalchemy import Engine, make_url, text
 
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import attachments
-from notifier.channels import Channel
-from notifier.drafts import as_document, insert_notifications
-from notifier.ids import new_id
-from notifier.plans import Origin, Plan, Planner
-from notifier.providers import Attachment
-from notifier.templates import EMPTY
+from notifier.content import attachments
+from notifier.content.templates import EMPTY
+from notifier.planning.drafts import as_document, insert_notifications
+from notifier.planning.plans import Origin, Plan, Planner
+from notifier.providers.protocol import Attachment
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import Received
 from tests.providers.vendors import sendgrid

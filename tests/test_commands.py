@@ -21,8 +21,8 @@ from config.settings import STACK_FILE
 from deploy.child import Child
 from deploy.commands.cli import cli
 from deploy.ports import free_port
-from notifier import heartbeats
-from notifier.metrics import VERSION
+from notifier.observability import heartbeats
+from notifier.observability.metrics import VERSION
 from tests.conftest import clean_environment
 from tests.providers import receivers
 from tests.receivers import HttpReceiver, SmtpReceiver
@@ -316,7 +316,7 @@ def test_plain_celery_consumes_every_queue(env: dict[str, str]) -> None:
 def test_messages_say_in_few_words_what_they_are_for(env: dict[str, str], new_redis: Callable[[], str]) -> None:
     program = """
 import json, os, redis, uuid
-from notifier.handover import Handover
+from notifier.scheduling.due import Handover
 from tasks import app
 from tasks.hints import publish
 one, many = [uuid.UUID(int=1)], [uuid.UUID(int=n) for n in range(1, 501)]

@@ -12,7 +12,7 @@ import requests
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from notifier.deadlines import BoundConnection, bound, with_deadlines, within
+from notifier.storage.deadlines import BoundConnection, bound, with_deadlines, within
 from tests.chaos.proxy import HOST, Loop, Proxy
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for

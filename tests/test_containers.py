@@ -41,8 +41,8 @@ from deploy.commands.cli import cli
 from deploy.dashboards import FOLDER
 from deploy.embedded import EmbeddedValkey
 from deploy.ports import free_port
-from notifier.database_roles import APP, OWNER
-from notifier.reader import CONNECTIONS, ROLE
+from notifier.storage.dashboard_role import CONNECTIONS, ROLE
+from notifier.storage.database_roles import APP, OWNER
 from tests.running import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]

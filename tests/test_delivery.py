@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from standardwebhooks import Webhook
 
-from notifier.ids import new_id
+from notifier.vocabulary.ids import new_id
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, made_of, reaches, wait_for
 

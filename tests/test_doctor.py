@@ -15,11 +15,15 @@ from deploy.commands import doctor_service as service
 from deploy.commands import doctor_storage as storage
 from deploy.commands.checking import Check, Finding, State, findings, well
 from deploy.embedded import EmbeddedValkey
-from notifier import breakers, heartbeats, keys, migrations, partitions
-from notifier.channels import Channel
-from notifier.errors import Conflict
-from notifier.signing_keys import reseal, signing_key
-from notifier.vault import Vault, new_key
+from notifier import migrations
+from notifier.observability import heartbeats
+from notifier.providers import breakers
+from notifier.security import api_keys
+from notifier.security.secret_box import Vault, new_key
+from notifier.security.signing_keys import reseal, signing_key
+from notifier.storage import partitions
+from notifier.vocabulary.errors import Conflict
+from notifier.vocabulary.states import Channel
 from tests.conftest import clean_environment
 from tests.providers import receivers
 from tests.running import Running, wait_for
@@ -290,11 +294,11 @@ def test_the_public_url(url: str, auth: str, state: State) -> None:
 
 def test_keys_that_can_be_used(engine: Engine) -> None:
     assert _one(service.api_keys(_settings(), engine))[0] is State.FAILED
-    keys.create(engine, "ending", ["send"], expires_at=datetime.now(UTC) + timedelta(days=3))
+    api_keys.create(engine, "ending", ["send"], expires_at=datetime.now(UTC) + timedelta(days=3))
     usable, soon = service.api_keys(_settings(), engine)
     assert (usable.state, usable.says) == (State.OK, "1 in use")
     assert soon.says.startswith("ending ends ")
-    keys.revoke(engine, "ending")
+    api_keys.revoke(engine, "ending")
     assert _one(service.api_keys(_settings(), engine))[0] is State.FAILED
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.pool import QueuePool
 
 from config.settings import read_settings
 from config.wiring import make_engine
-from notifier.engines import autocommit_of
+from notifier.storage.engines import autocommit_of
 from tests.running import ROOT
 
 

@@ -15,14 +15,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from api.schemas.events import EventSchema
 from api.schemas.notifications import DirectNotificationSchema
-from notifier import erasure, exporting, forgetting, naming, suppressions, users
-from notifier.channels import Channel
-from notifier.errors import Conflict
-from notifier.ids import derived_id, new_id
-from notifier.mentions import ERASED, SEPARATORS
 from notifier.models import Base
 from notifier.models.declarative import JsonText
-from notifier.vault import Vault, new_key
+from notifier.people import erasure, export, forgetting, identities, suppressions, users
+from notifier.people.mentions import ERASED, SEPARATORS
+from notifier.security.secret_box import Vault, new_key
+from notifier.vocabulary.errors import Conflict
+from notifier.vocabulary.ids import derived_id, new_id
+from notifier.vocabulary.states import Channel
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, ahead, made, wait_for
 from tests.test_commands import succeed
@@ -388,7 +388,7 @@ def test_what_cannot_be_erased_at_once_is_left_to_the_clock(engine: Engine, monk
 def test_an_id_of_a_service_is_no_person_who_has_all_its_addresses(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(naming, "_MOST", 2)
+    monkeypatch.setattr(identities, "_MOST", 2)
     for n in range(3):
         notification(engine, "service-1", recipient=f"r{n}@example.com")
     others = notification(engine, None, recipient="r1@example.com")
@@ -439,7 +439,7 @@ def test_of_a_suppression_the_hash_goes_on_to_hold(engine: Engine) -> None:
     suppressions.add(engine, given)
     finish(engine, erasure.erase_address(engine, VAULT, Channel.EMAIL, MARK))
     assert still_in(engine, MARK) == []
-    document = json.loads(b"".join(exporting.export_address(engine, Channel.EMAIL, "GONE.zq@example.com")))
+    document = json.loads(b"".join(export.export_address(engine, Channel.EMAIL, "GONE.zq@example.com")))
     assert [(each["address"], each["reason"]) for each in document["suppressions"]] == [("[erased]", "hard_bounce")]
     # Erased again, with a new one beside it.
     suppressions.add(engine, {**given, "reason": "manual"})
@@ -454,6 +454,6 @@ def test_they_are_exported_by_an_address(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE events SET recipient = :mark"), {"mark": MARK})
     notification(engine, None, recipient="other@example.com")
-    document = json.loads(b"".join(exporting.export_address(engine, Channel.EMAIL, MARK)))
+    document = json.loads(b"".join(export.export_address(engine, Channel.EMAIL, MARK)))
     assert (document["user"], [each["id"] for each in document["notifications"]]) == (None, [str(row)])
     assert [each["payload"] for each in document["events"]] == [{"for": "them"}]

@@ -18,9 +18,9 @@ from api.problems import MEDIA_TYPE
 from api.schemas import forms
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import addresses, durations, paths, times, zones
-from notifier.channels import Channel
-from notifier.providers.mailboxes import mailbox
+from notifier.providers.formats.mailboxes import mailbox
+from notifier.vocabulary import addresses, durations, expressions, time_zones, timestamps
+from notifier.vocabulary.states import Channel
 from tests.conftest import QUICK
 from tests.planted import Planted, plant
 
@@ -279,14 +279,14 @@ def test_examples_are_what_the_description_says(planted: Planted) -> None:
 
 #: Patterns of the description and the checks of their fields.
 CHECKS: Final = {
-    "moment": (forms.MOMENT, times.parse_rfc3339),
+    "moment": (forms.MOMENT, timestamps.parse_rfc3339),
     "duration": (forms.DURATION, durations.parse_iso),
     "webhook": (forms.URL, lambda text: addresses.normalised(Channel.WEBHOOK, text)),
     "chat": (forms.CHAT, lambda text: addresses.normalised(Channel.CHAT, text)),
     "push": (forms.PUSH, lambda text: addresses.normalised(Channel.PUSH, text)),
     "phone": (forms.phone_form(), lambda text: addresses.normalised(Channel.SMS, text)),
-    "zone": (forms.zone_form(), zones.zone),
-    "path": (forms.JMESPATH, paths.compiled),
+    "zone": (forms.zone_form(), time_zones.zone),
+    "path": (forms.JMESPATH, expressions.compiled),
     "mailbox": (forms.mailbox_form()["pattern"], mailbox),
 }
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import exporting, suppressions, users
-from notifier.addresses import hash_of
-from notifier.channels import Channel
-from notifier.erasure import erase_user
-from notifier.ids import derived_id, new_id
-from notifier.vault import Vault
+from notifier.people import export, suppressions, users
+from notifier.people.erasure import erase_user
+from notifier.security.secret_box import Vault
+from notifier.vocabulary.addresses import hash_of
+from notifier.vocabulary.ids import derived_id, new_id
+from notifier.vocabulary.states import Channel
 from tests.conftest import clean_environment
 from tests.running import ROOT, Running
 
@@ -82,14 +82,14 @@ def ada(engine: Engine) -> dict[str, Any]:
 
 
 def exported(engine: Engine, user_id: str) -> dict[str, Any]:
-    pieces = exporting.export(engine, user_id)
+    pieces = export.export(engine, user_id)
     assert pieces is not None
     document: dict[str, Any] = json.loads(b"".join(pieces))
     return document
 
 
 def test_all_of_a_person_is_there_and_nothing_of_others(engine: Engine, ada: dict[str, Any]) -> None:
-    pieces = list(exporting.export(engine, "ada") or [])
+    pieces = list(export.export(engine, "ada") or [])
     assert any(b'{"b": 1.10, "a": "\xc3\xa4"}' in piece for piece in pieces)  # as it was posted
     found = json.loads(b"".join(pieces))
     assert (found["user"]["phone"], found["user"]["preferences"]["channels"]) == ("+4915112345678", {"sms": False})
@@ -106,7 +106,7 @@ def test_all_of_a_person_is_there_and_nothing_of_others(engine: Engine, ada: dic
     for name in ("outbox", "dedup_keys"):
         assert [each["notification_id"] for each in found[name]] == [ada["rows"][0]], name
     assert datetime.fromisoformat(first["created_at"]).utcoffset() == timedelta(0)
-    assert exporting.export(engine, "nobody") is None
+    assert export.export(engine, "nobody") is None
     assert str(ada["theirs"]) not in json.dumps(found)
 
 
@@ -115,13 +115,13 @@ def test_a_person_with_many_rows_is_read_page_by_page(engine: Engine, monkeypatc
     ids = sorted(derived_id(1_760_000_000_000 + n * 10_000_000, n) for n in range(60))
     for each in ids:
         notification(engine, "ada", id=each)
-    monkeypatch.setattr(exporting, "_PAGE", 7)
-    monkeypatch.setattr(exporting, "_IDS", 20)
+    monkeypatch.setattr(export, "_PAGE", 7)
+    monkeypatch.setattr(export, "_IDS", 20)
     assert [each["id"] for each in exported(engine, "ada")["notifications"]] == [str(each) for each in ids]
 
 
 def test_nothing_is_held_while_somebody_reads_slowly(engine: Engine, ada: dict[str, Any]) -> None:
-    for piece in exporting.export(engine, "ada") or []:
+    for piece in export.export(engine, "ada") or []:
         with engine.connect() as connection:
             others = text(
                 "SELECT count(*) FROM pg_stat_activity"
@@ -168,7 +168,7 @@ def test_erasing_leaves_nothing_of_a_person_but_what_leaves_them_alone(engine: E
             assert list(connection.scalars(text(f"SELECT notification_id FROM {table}"))) == [ada["theirs"]], table
         assert connection.scalar(text("SELECT count(*) FROM suppressions")) == 3
         assert connection.scalar(text("SELECT count(*) FROM opt_outs")) == 1
-    assert exporting.export(engine, "ada") is None
+    assert export.export(engine, "ada") is None
     erase_user(engine, Vault(()), "bob")
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM attachments")) == 0

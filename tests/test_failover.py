@@ -13,12 +13,12 @@ from sqlalchemy import Engine, text
 
 from config.providers import make_providers
 from config.settings import SettingsError, read_settings
-from notifier import breakers
-from notifier.breakers import OPENS_AT, Health, health_from
-from notifier.channels import Channel
-from notifier.failover import Providers, Relay
-from notifier.ids import new_id
-from notifier.providers import Message, Outcome, Result
+from notifier.providers import breakers
+from notifier.providers.breakers import OPENS_AT, Health, health_from
+from notifier.providers.failover import Providers, Relay
+from notifier.providers.protocol import Message, Outcome, Result
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import Received, Talk
 from tests.providers.vendors import twilio

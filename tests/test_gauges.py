@@ -10,15 +10,17 @@ from celery import Celery
 from sqlalchemy import Engine, text
 
 from config.queues import ALL, WORKERS
-from notifier import breakers, gauges, heartbeats, holds, metrics
-from notifier.channels import Channel
-from notifier.claiming import Claimed
-from notifier.handover import hand_over
-from notifier.ids import new_id
-from notifier.lanes import DELIVERY, FAN_OUT
-from notifier.meters import eligible_at
-from notifier.providers import Fault, Outcome, Result
-from notifier.retries import RetryPolicy
+from notifier.delivery.telemetry import eligible_at
+from notifier.notifications import holds
+from notifier.notifications.claims import Claimed
+from notifier.notifications.retries import RetryPolicy
+from notifier.observability import gauges, heartbeats, metrics
+from notifier.providers import breakers
+from notifier.providers.protocol import Fault, Outcome, Result
+from notifier.scheduling.due import hand_over
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.queues import DELIVERY, FAN_OUT
+from notifier.vocabulary.states import Channel
 from tasks.hints import HintPublisher
 from tests.running import wait_for
 

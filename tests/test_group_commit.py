@@ -6,13 +6,13 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from notifier.channels import Channel, Priority
-from notifier.drafts import Draft, draft_event
-from notifier.errors import Invalid
-from notifier.intake import Accepted, Intake
-from notifier.listeners import Directory
-from notifier.plans import Planner
-from notifier.templates import EMPTY
+from notifier.content.templates import EMPTY
+from notifier.events.intake import Accepted, Intake
+from notifier.planning.drafts import Draft, draft_event
+from notifier.planning.plans import Planner
+from notifier.planning.subscribers import Directory
+from notifier.vocabulary.errors import Invalid
+from notifier.vocabulary.states import Channel, Priority
 
 _FIELDS = {
     "event_type": "x",

@@ -9,15 +9,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import routing
-from notifier.attempts import Record, record
-from notifier.channels import Status
-from notifier.claiming import renew
-from notifier.handover import MAX_BEGUN, MAX_LOST, Handover, hand_over
-from notifier.ids import new_id
-from notifier.lanes import BATCH, FAN_OUT
-from notifier.providers import Outcome, Result
-from notifier.retries import RetryPolicy
+from notifier.events import fan_out
+from notifier.notifications.attempts import Record, record
+from notifier.notifications.claims import renew
+from notifier.notifications.retries import RetryPolicy
+from notifier.providers.protocol import Outcome, Result
+from notifier.scheduling.due import MAX_BEGUN, MAX_LOST, Handover, hand_over
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.queues import BATCH, FAN_OUT
+from notifier.vocabulary.states import Status
 from tests.running import wait_for
 
 POLICY = RetryPolicy(1, 1, 3)
@@ -197,11 +197,11 @@ def test_only_a_fan_out_that_began_and_did_not_end_is_counted(engine: Engine, ro
     for number in range(MAX_BEGUN):
         [message] = hand_over(engine, FAN_OUT, ROOM, 0, None)
         assert (message.ids, message.tries) == ([event_id], number)
-        assert routing.begin(engine, message.ids, message.tries, 0) == [event_id]
-        assert routing.begin(engine, message.ids, message.tries, 0) == [], "the message was doubled"
+        assert fan_out.begin(engine, message.ids, message.tries, 0) == [event_id]
+        assert fan_out.begin(engine, message.ids, message.tries, 0) == [], "the message was doubled"
         if number == 1:
-            routing.withdraw(engine, [event_id])
-            assert routing.begin(engine, message.ids, message.tries, 0) == [event_id]
+            fan_out.withdraw(engine, [event_id])
+            assert fan_out.begin(engine, message.ids, message.tries, 0) == [event_id]
     assert hand_over(engine, FAN_OUT, ROOM, 0, None) == []
     letters = rows.sql("SELECT event_id, error FROM dead_letters WHERE reason = 'fan_out_failed'")
     assert letters == [(event_id, "its worker died again and again")]
@@ -211,14 +211,14 @@ def test_what_is_being_fanned_out_is_not_begun_once_more(engine: Engine, rows: R
     ids = write_events(rows, 2)
     with engine.begin() as connection:
         connection.execute(text("SELECT FROM events WHERE id = :id FOR UPDATE"), {"id": ids[0]})
-        assert routing.begin(engine, ids, 0, 60) == ids[1:]
+        assert fan_out.begin(engine, ids, 0, 60) == ids[1:]
 
 
 def test_an_event_that_kills_its_workers_takes_no_other_with_it(engine: Engine, rows: Rows) -> None:
     write_events(rows, 2, begun=MAX_BEGUN - 1)
     [killer] = hand_over(engine, FAN_OUT, ROOM, 60, None)
     assert hand_over(engine, FAN_OUT, ROOM, 60, None) == [], "only one of them is under way"
-    assert routing.begin(engine, killer.ids, killer.tries, 0) == killer.ids
+    assert fan_out.begin(engine, killer.ids, killer.tries, 0) == killer.ids
     [other] = hand_over(engine, FAN_OUT, ROOM, 60, None)
     assert other.ids != killer.ids
     assert counted(rows) == [("accepted", MAX_BEGUN - 1, 1), ("failed", MAX_BEGUN, 1)]

@@ -16,8 +16,8 @@ CRANKS = '''
 import asyncio
 import sys
 
-from notifier.channels import Channel
-from notifier.plans import Plan
+from notifier.plugin_api import Channel
+from notifier.plugin_api import Plan
 
 class Overslept(Exception):
     pass

@@ -20,9 +20,9 @@ from api.auth import scope_of
 from config.providers import make_key_limits
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import keys
-from notifier.errors import Conflict, Invalid
-from notifier.keys import Scope
+from notifier.security import api_keys
+from notifier.security.api_keys import Scope
+from notifier.vocabulary.errors import Conflict, Invalid
 from tests.running import Running, wait_for
 from tests.test_commands import manage, succeed
 
@@ -84,7 +84,7 @@ def test_every_route_declares_its_scope(database_url: str, engine: Engine) -> No
 def test_each_scope_opens_its_own_routes_and_no_others(database_url: str, engine: Engine) -> None:
     wires = Wiring(read_settings({"DATABASE_URL": database_url, "NOTIFIER_AUTH": "required"}))
     app = create_app(wires)
-    tokens = {scope: keys.create(engine, f"only-{scope}", [scope]) for scope in Scope}
+    tokens = {scope: api_keys.create(engine, f"only-{scope}", [scope]) for scope in Scope}
     client = app.test_client()
     tried = 0
     for rule in app.url_map.iter_rules():
@@ -103,10 +103,10 @@ def test_each_scope_opens_its_own_routes_and_no_others(database_url: str, engine
 
 
 def test_a_scope_of_a_newer_release_means_nothing(engine: Engine) -> None:
-    token = keys.create(engine, "newer", ["read"])
+    token = api_keys.create(engine, "newer", ["read"])
     with engine.begin() as connection:
         connection.execute(text("UPDATE api_keys SET scopes = '{read,teleport}' WHERE name = 'newer'"))
-    found = keys.find(engine, token)
+    found = api_keys.find(engine, token)
     assert found
     assert found.scopes == {Scope.READ}
 
@@ -137,8 +137,8 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def test_scopes_are_held_to(guarded: Running) -> None:
-    sender = keys.create(guarded.engine, "sender", ["send"])
-    reader = keys.create(guarded.engine, "reader", ["read"])
+    sender = api_keys.create(guarded.engine, "sender", ["send"])
+    reader = api_keys.create(guarded.engine, "reader", ["read"])
     event = {"event_type": "x"}
     assert guarded.post("/api/v1/events", event, headers=bearer(sender)).status_code == 202
     assert guarded.post("/api/v1/events", event, headers=bearer(reader)).status_code == 403
@@ -150,8 +150,8 @@ def test_scopes_are_held_to(guarded: Running) -> None:
 
 
 def test_the_keys_name_is_the_source_and_scopes_idempotency_keys(guarded: Running) -> None:
-    one = keys.create(guarded.engine, "billing", ["send", "read"])
-    two = keys.create(guarded.engine, "shipping", ["send"])
+    one = api_keys.create(guarded.engine, "billing", ["send", "read"])
+    two = api_keys.create(guarded.engine, "shipping", ["send"])
     body = {"event_type": "x", "idempotency_key": "the-same"}
     first = guarded.post("/api/v1/events", body, headers=bearer(one)).json()
     second = guarded.post("/api/v1/events", body, headers=bearer(two)).json()
@@ -177,19 +177,19 @@ def test_open_routes_want_no_key(guarded: Running) -> None:
 
 
 def test_a_revoked_key_stops_working(guarded: Running) -> None:
-    key = keys.create(guarded.engine, "shortlived", ["read"])
+    key = api_keys.create(guarded.engine, "shortlived", ["read"])
     assert guarded.get("/api/v1/events", headers=bearer(key)).status_code == 200
-    assert keys.revoke(guarded.engine, "shortlived")
+    assert api_keys.revoke(guarded.engine, "shortlived")
     wait_for(lambda: guarded.get("/api/v1/events", headers=bearer(key)).status_code == 401, 10)
-    assert not keys.revoke(guarded.engine, "shortlived")
+    assert not api_keys.revoke(guarded.engine, "shortlived")
 
 
 def test_only_the_hash_is_kept(engine: Engine) -> None:
-    key = keys.create(engine, "hashed", ["send"])
-    [row] = keys.listed(engine)
+    key = api_keys.create(engine, "hashed", ["send"])
+    [row] = api_keys.listed(engine)
     assert key not in repr(vars(row))
-    assert row.key_hash == keys.hash_of(key)
-    found = keys.find(engine, key)
+    assert row.key_hash == api_keys.hash_of(key)
+    found = api_keys.find(engine, key)
     assert found
     assert (found.name, found.scopes) == ("hashed", {Scope.SEND})
 
@@ -199,13 +199,13 @@ def test_only_the_hash_is_kept(engine: Engine) -> None:
 )
 def test_a_wrong_key_is_not_made(engine: Engine, name: str, scopes: list[str]) -> None:
     with pytest.raises(Invalid):
-        keys.create(engine, name, scopes)
+        api_keys.create(engine, name, scopes)
 
 
 def test_names_are_not_used_twice(engine: Engine) -> None:
-    keys.create(engine, "once", ["send"])
+    api_keys.create(engine, "once", ["send"])
     with pytest.raises(Conflict):
-        keys.create(engine, "once", ["read"])
+        api_keys.create(engine, "once", ["read"])
 
 
 # --- unknown keys
@@ -223,7 +223,7 @@ def counted(database_url: str) -> Iterator[tuple[FlaskClient, Engine, list[str]]
 
 
 def _made_up() -> str:
-    return keys.PREFIX + secrets.token_urlsafe(32)
+    return api_keys.PREFIX + secrets.token_urlsafe(32)
 
 
 def _status(client: FlaskClient, key: str, address: str = "203.0.113.1") -> int:
@@ -236,7 +236,7 @@ def _status(client: FlaskClient, key: str, address: str = "203.0.113.1") -> int:
 
 def test_a_flood_of_unknown_keys_costs_few_look_ups(counted: tuple[FlaskClient, Engine, list[str]]) -> None:
     client, engine, statements = counted
-    known = keys.create(engine, "known", ["read"])
+    known = api_keys.create(engine, "known", ["read"])
     assert _status(client, known) == 200
     began, before = time.monotonic(), len(statements)
     answers = Counter(_status(client, _made_up()) for _ in range(200))
@@ -245,8 +245,8 @@ def test_a_flood_of_unknown_keys_costs_few_look_ups(counted: tuple[FlaskClient, 
     assert answers == {401: looked_up, 429: 200 - looked_up}
     # Nobody else hears of it: a key that is known, one that is new from another address, and soon one from this.
     assert _status(client, known) == 200
-    assert _status(client, keys.create(engine, "new", ["read"]), "203.0.113.2") == 200
-    newer = keys.create(engine, "newer", ["read"])
+    assert _status(client, api_keys.create(engine, "new", ["read"]), "203.0.113.2") == 200
+    newer = api_keys.create(engine, "newer", ["read"])
     wait_for(lambda: _status(client, newer) == 200, 5)
 
 
@@ -257,7 +257,7 @@ def test_many_addresses_have_no_more_than_all_may(counted: tuple[FlaskClient, En
     assert len(statements) <= 50 + 10 * (time.monotonic() - began) + 1
     assert answers[401] == len(statements)
     # Addresses of one network of IPv6 are one.
-    wait_for(lambda: _status(client, keys.create(engine, f"k{time.monotonic()}", ["read"])) == 200, 5)
+    wait_for(lambda: _status(client, api_keys.create(engine, f"k{time.monotonic()}", ["read"])) == 200, 5)
     time_left = [_status(client, _made_up(), f"2001:db8::{number:x}") for number in range(40)]
     assert time_left.count(401) <= 12
 
@@ -286,15 +286,15 @@ def test_a_key_that_is_made_after_it_was_tried_works_within_seconds(
     client, engine, _ = counted
     key = _made_up()
     assert _status(client, key) == 401
-    keys.create(engine, "late", ["read"])
+    api_keys.create(engine, "late", ["read"])
     with engine.begin() as connection:
-        connection.execute(text("UPDATE api_keys SET key_hash = :hash"), {"hash": keys.hash_of(key)})
+        connection.execute(text("UPDATE api_keys SET key_hash = :hash"), {"hash": api_keys.hash_of(key)})
     wait_for(lambda: _status(client, key) == 200, 4)
 
 
 def test_a_key_s_look_ups_count_for_nothing(counted: tuple[FlaskClient, Engine, list[str]]) -> None:
     client, engine, _ = counted
-    assert {_status(client, keys.create(engine, f"service-{number}", ["read"])) for number in range(60)} == {200}
+    assert {_status(client, api_keys.create(engine, f"service-{number}", ["read"])) for number in range(60)} == {200}
 
 
 # --- rotation, expiry, limits
@@ -306,46 +306,46 @@ def _set(engine: Engine, name: str, what: str) -> None:
 
 
 def test_a_rotated_keys_old_secret_works_until_the_overlap_ends(engine: Engine) -> None:
-    old = keys.create(engine, "turning", ["send"], rate=7)
-    new = keys.rotate(engine, "turning", timedelta(hours=1))
+    old = api_keys.create(engine, "turning", ["send"], rate=7)
+    new = api_keys.rotate(engine, "turning", timedelta(hours=1))
     assert new
     assert new != old
     for key, good_for in ((old, pytest.approx(3600, abs=60)), (new, float("inf"))):
-        caller = keys.find(engine, key)
+        caller = api_keys.find(engine, key)
         assert caller
         assert (caller.name, caller.scopes, caller.rate, caller.good_for) == ("turning", {"send"}, 7, good_for)
     _set(engine, "turning", "previous_until = now()")
-    assert keys.find(engine, old) is None
-    assert keys.find(engine, new)
+    assert api_keys.find(engine, old) is None
+    assert api_keys.find(engine, new)
 
 
 def test_a_second_rotation_ends_the_oldest_secret(engine: Engine) -> None:
-    first = keys.create(engine, "twice", ["send"])
-    second = keys.rotate(engine, "twice")
-    third = keys.rotate(engine, "twice")
-    assert [keys.find(engine, str(key)) is not None for key in (first, second, third)] == [False, True, True]
+    first = api_keys.create(engine, "twice", ["send"])
+    second = api_keys.rotate(engine, "twice")
+    third = api_keys.rotate(engine, "twice")
+    assert [api_keys.find(engine, str(key)) is not None for key in (first, second, third)] == [False, True, True]
 
 
 def test_without_overlap_the_old_secret_ends_at_once(engine: Engine) -> None:
-    old = keys.create(engine, "atonce", ["send"])
-    new = keys.rotate(engine, "atonce", timedelta())
-    assert keys.find(engine, old) is None
-    assert keys.find(engine, str(new))
+    old = api_keys.create(engine, "atonce", ["send"])
+    new = api_keys.rotate(engine, "atonce", timedelta())
+    assert api_keys.find(engine, old) is None
+    assert api_keys.find(engine, str(new))
 
 
 def test_revoking_ends_both_secrets_and_there_is_nothing_left_to_rotate(engine: Engine) -> None:
-    old = keys.create(engine, "both", ["send"])
-    new = keys.rotate(engine, "both")
-    assert keys.revoke(engine, "both")
-    assert keys.find(engine, old) is None
-    assert keys.find(engine, str(new)) is None
-    assert keys.rotate(engine, "both") is None
-    assert keys.rotate(engine, "nobody") is None
+    old = api_keys.create(engine, "both", ["send"])
+    new = api_keys.rotate(engine, "both")
+    assert api_keys.revoke(engine, "both")
+    assert api_keys.find(engine, old) is None
+    assert api_keys.find(engine, str(new)) is None
+    assert api_keys.rotate(engine, "both") is None
+    assert api_keys.rotate(engine, "nobody") is None
 
 
 def test_an_expired_key_is_as_one_that_never_was(guarded: Running) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=3)
-    key = keys.create(guarded.engine, "ending", ["read"], expires_at=soon)
+    key = api_keys.create(guarded.engine, "ending", ["read"], expires_at=soon)
     assert guarded.get("/api/v1/events", headers=bearer(key)).status_code == 200
     wait_for(lambda: guarded.sql("SELECT FROM api_keys WHERE name = 'ending' AND expires_at <= now()"))
     # It is not remembered for longer than it is good.
@@ -356,49 +356,49 @@ def test_an_expired_key_is_as_one_that_never_was(guarded: Running) -> None:
 
 
 def test_an_expired_key_gets_another_end_with_another_secret_alone(engine: Engine) -> None:
-    old = keys.create(engine, "revived", ["read"], expires_at=datetime.now(UTC) + timedelta(days=1))
+    old = api_keys.create(engine, "revived", ["read"], expires_at=datetime.now(UTC) + timedelta(days=1))
     _set(engine, "revived", "expires_at = now()")
     with pytest.raises(Conflict, match="has expired"):
-        keys.rotate(engine, "revived")
-    new = keys.rotate(engine, "revived", expires_at=datetime.now(UTC) + timedelta(days=1))
-    assert keys.find(engine, old) is None
-    assert keys.find(engine, str(new))
+        api_keys.rotate(engine, "revived")
+    new = api_keys.rotate(engine, "revived", expires_at=datetime.now(UTC) + timedelta(days=1))
+    assert api_keys.find(engine, old) is None
+    assert api_keys.find(engine, str(new))
 
 
 @pytest.mark.parametrize("wrong", [{"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, {"rate": 0}])
 def test_a_key_that_could_never_be_used_is_not_made(engine: Engine, wrong: dict[str, object]) -> None:
     with pytest.raises(Invalid):
-        keys.create(engine, "useless", ["read"], **wrong)  # type: ignore[arg-type]
-    assert keys.listed(engine) == []
+        api_keys.create(engine, "useless", ["read"], **wrong)  # type: ignore[arg-type]
+    assert api_keys.listed(engine) == []
 
 
 def test_its_use_is_noted_once_an_hour(engine: Engine) -> None:
-    key = keys.create(engine, "used", ["read"])
-    assert keys.listed(engine)[0].last_used_at is None
-    keys.find(engine, key)
-    [first] = keys.listed(engine)
+    key = api_keys.create(engine, "used", ["read"])
+    assert api_keys.listed(engine)[0].last_used_at is None
+    api_keys.find(engine, key)
+    [first] = api_keys.listed(engine)
     assert first.last_used_at
-    keys.find(engine, key)
-    assert keys.listed(engine)[0].last_used_at == first.last_used_at
+    api_keys.find(engine, key)
+    assert api_keys.listed(engine)[0].last_used_at == first.last_used_at
     _set(engine, "used", "last_used_at = now() - interval '61 minutes'")
-    keys.find(engine, key)
-    last = keys.listed(engine)[0].last_used_at
+    api_keys.find(engine, key)
+    last = api_keys.listed(engine)[0].last_used_at
     assert last
     assert last >= first.last_used_at
 
 
 def test_a_callers_use_counts_even_where_it_cannot_be_noted(engine: Engine, owner_engine: Engine) -> None:
-    key = keys.create(engine, "unnoted", ["read"])
+    key = api_keys.create(engine, "unnoted", ["read"])
     with owner_engine.begin() as connection:
         connection.execute(
             text("CREATE RULE no_notes AS ON UPDATE TO api_keys DO INSTEAD SELECT 1 / (count(*) - 1) FROM listeners")
         )
-    assert keys.find(engine, key)
+    assert api_keys.find(engine, key)
 
 
 def test_more_than_a_keys_rate_is_a_429(guarded: Running) -> None:
-    limited = keys.create(guarded.engine, "limited", ["read"], rate=5)
-    free = keys.create(guarded.engine, "unlimited", ["read"])
+    limited = api_keys.create(guarded.engine, "limited", ["read"], rate=5)
+    free = api_keys.create(guarded.engine, "unlimited", ["read"])
 
     def ask(key: str) -> requests.Response:
         return requests.get(f"{guarded.url}/api/v1/events", headers=bearer(key), timeout=10)

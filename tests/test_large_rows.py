@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from deploy.child import Child
-from notifier import loads
-from notifier.channels import Status
-from notifier.ids import new_id
-from notifier.loads import in_parts_of
+from notifier.delivery import load_sizes
+from notifier.delivery.load_sizes import in_parts_of
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Status
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for
 from tests.test_relayed_batches import Vendor, delivery_by, no_detaching, queued, states
@@ -91,11 +91,11 @@ def events(engine: Engine) -> Callable[[int, int], list[UUID]]:
 
 def test_events_are_read_in_parts(engine: Engine, events: Callable[[int, int], list[UUID]]) -> None:
     large, small = events(50, 1_000_000), events(500, 1000)
-    parts = loads.of_events(engine, large)
+    parts = load_sizes.of_events(engine, large)
     assert [row_id for part in parts for row_id in part] == large
     assert {len(part) for part in parts} == {4, 2}
-    assert loads.of_events(engine, small) == [small]
-    assert loads.of_events(engine, []) == []
+    assert load_sizes.of_events(engine, small) == [small]
+    assert load_sizes.of_events(engine, []) == []
 
 
 def test_a_batch_that_takes_longer_than_its_window_leaves_the_rest_to_others(engine: Engine) -> None:

@@ -12,7 +12,7 @@ import requests
 from standardwebhooks import Webhook
 
 from deploy.ports import free_port
-from notifier.ids import new_id
+from notifier.vocabulary.ids import new_id
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for
 

@@ -21,9 +21,10 @@ from config.wiring import Wiring
 from deploy.child import Child
 from deploy.exporter import Standings
 from deploy.ports import free_port
-from notifier import heartbeats, keys, metrics
-from notifier.ids import new_id
-from notifier.providers import Outcome
+from notifier.observability import heartbeats, metrics
+from notifier.providers.protocol import Outcome
+from notifier.security import api_keys
+from notifier.vocabulary.ids import new_id
 from tests.receivers import HttpReceiver
 from tests.running import ROOT, Running, ahead, made, reaches, wait_for
 
@@ -82,7 +83,7 @@ def measured(new_system: Callable[..., Running]) -> Iterator[Measured]:
     )
     port = free_port()
     running.add("exporter", "exporter", "--port", str(port))
-    key = keys.create(running.engine, "everything", ["send", "read", "admin"])
+    key = api_keys.create(running.engine, "everything", ["send", "read", "admin"])
     running.http.headers["Authorization"] = f"Bearer {key}"
     with running:
         found = Measured(running, f"http://127.0.0.1:{port}/metrics")
@@ -311,7 +312,7 @@ def test_workers_and_exporter_ask_for_the_token(measured: Measured) -> None:
 
 def test_the_api_asks_for_a_key_that_may_read(measured: Measured) -> None:
     url = f"{measured.system.url}/metrics"
-    sender, reader = (keys.create(measured.system.engine, f"m-{scope}", [scope]) for scope in ("send", "read"))
+    sender, reader = (api_keys.create(measured.system.engine, f"m-{scope}", [scope]) for scope in ("send", "read"))
     assert requests.get(url, timeout=10).status_code == 401
     assert requests.get(url, headers={"Authorization": f"Bearer {sender}"}, timeout=10).status_code == 403
     assert requests.get(url, headers={"Authorization": f"Bearer {reader}"}, timeout=10).status_code == 200

@@ -14,11 +14,11 @@ from sqlalchemy import Engine, inspect, text
 
 from deploy.embedded import EmbeddedPostgres
 from notifier import migrations
-from notifier.errors import Unavailable
-from notifier.ids import derived_id
 from notifier.migrations import _config, online
 from notifier.models import Attempt, Base, attempt_id
-from notifier.partitions import DAYS_AHEAD, TABLES, make_partitions, partition_of
+from notifier.storage.partitions import DAYS_AHEAD, TABLES, make_partitions, partition_of
+from notifier.vocabulary.errors import Unavailable
+from notifier.vocabulary.ids import derived_id
 from tests.conftest import engine_of
 from tests.running import ROOT, wait_for
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from notifier import keys
-from notifier.errors import Invalid
-from notifier.permits import Permit, permit_of
+from notifier.security import api_keys
+from notifier.security.permits import Permit, permit_of
+from notifier.vocabulary.errors import Invalid
 from tests.callers import Caller, Callers
 from tests.receivers import HttpReceiver
 from tests.running import Running, reaches, wait_for
@@ -160,9 +160,9 @@ def test_a_key_is_made_with_its_limits_and_keeps_them(callers: Callers, system: 
         if "within-limits" in line
     ]
     assert "email, sms, invoice, order.*" in row
-    rotated = keys.rotate(system.engine, "within-limits")
+    rotated = api_keys.rotate(system.engine, "within-limits")
     answered(Caller(limited.url, str(rotated)).post(EVENT, {"event_type": "x"}), 403, "key-restricted")
-    found = keys.find(system.engine, str(rotated))
+    found = api_keys.find(system.engine, str(rotated))
     assert found
     assert found.permit == Permit(frozenset({"email", "sms"}), ("invoice", "order.*"))
 
@@ -174,4 +174,4 @@ def test_a_key_is_made_with_its_limits_and_keeps_them(callers: Callers, system: 
 def test_wrong_limits_are_refused(engine: Engine, channels: list[str], event_types: list[str]) -> None:
     with pytest.raises(Invalid):
         permit_of(channels, event_types)
-    assert keys.listed(engine) == []
+    assert api_keys.listed(engine) == []

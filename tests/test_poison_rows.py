@@ -15,14 +15,18 @@ from sqlalchemy import Engine, text
 
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import fallbacks, letting_go, models, routing, stored_values
-from notifier.channels import Channel
-from notifier.deadletters import bury
-from notifier.failed_rows import BatchFailed
-from notifier.handover import hand_over
-from notifier.ids import new_id
-from notifier.isolation import in_parts, kind_of
-from notifier.tracing import BatchTrace
+from notifier import models
+from notifier.delivery.batch_failed import BatchFailed
+from notifier.events import fan_out as event_fan_out
+from notifier.notifications.dead_letters import bury
+from notifier.observability.tracing import BatchTrace
+from notifier.runtime.isolation import in_parts, kind_of
+from notifier.scheduling import next_channel
+from notifier.scheduling.due import hand_over
+from notifier.storage import stored_values
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
+from notifier.webhooks import release_waiting
 from tasks.base import DeliverTask
 from tests.conftest import QUICK
 from tests.receivers import HttpReceiver, SmtpReceiver
@@ -461,7 +465,7 @@ def test_whatever_is_remembered_of_an_endpoint_the_others_are_sent(
     )
     batch.spoil("endpoints", column)
     deliver(wires, Channel.WEBHOOK, batch.ids)
-    letting_go.let_go(wires.engine)
+    release_waiting.let_go(wires.engine)
     batch.sql("DELETE FROM subscriptions")
     assert batch.good_ends() == [("delivered", 1, 1)] * GOOD
     # A row whose endpoint is known to keep callers waiting is queued anew, in the slow lane.
@@ -478,7 +482,7 @@ def fan_out(wires: Wiring, ids: Sequence[UUID]) -> dict[UUID, str]:
     failed: dict[UUID, str] = {}
 
     def work(part: Sequence[UUID]) -> None:
-        routing.fan_out(wires.engine, part, wires.planner(lambda _: 60.0), wires.listeners, BatchTrace("fan out"))
+        event_fan_out.fan_out(wires.engine, part, wires.planner(lambda _: 60.0), wires.listeners, BatchTrace("fan out"))
 
     def give_up(event_id: UUID, error: Exception) -> None:
         failed[event_id] = kind_of(error)
@@ -599,7 +603,7 @@ def test_the_others_get_their_next_channel(wires: Wiring, column: str) -> None:
         template="NULL",
     )
     batch.spoil("notifications", column)
-    fallbacks.take_over(wires.engine, wires.planner(lambda _: 3600.0))
+    next_channel.take_over(wires.engine, wires.planner(lambda _: 3600.0))
     statement = "SELECT count(*) FROM notifications WHERE follows = ANY(:ids) AND status = 'queued'"
     assert batch.sql(statement, ids=batch.good)[0][0] == GOOD
     statement = "SELECT count(*) FROM notifications WHERE id = ANY(:ids) AND next_channels IS NOT NULL"

@@ -15,8 +15,8 @@ from api.app import create_app
 from api.problem_types import ABOUT, ProblemType, of_status
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import keys
-from notifier.permits import Permit
+from notifier.security import api_keys
+from notifier.security.permits import Permit
 from tests.running import ROOT
 
 #: An id in the form of one, of nothing.
@@ -29,10 +29,10 @@ def api(database_url: str, engine: Engine) -> Iterator[FlaskClient]:
     """An API that asks for keys, in this process, with a caller who may do everything."""
     wires = Wiring(read_settings({"DATABASE_URL": database_url, "NOTIFIER_AUTH": "required"}))
     client = create_app(wires).test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {keys.create(engine, 'all', list(keys.Scope))}"
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {api_keys.create(engine, 'all', list(api_keys.Scope))}"
     orders = Permit(event_types=("order.*",))
-    client.environ_base["HTTP_X_ORDERS"] = keys.create(engine, "orders", ["send"], permit=orders)
-    client.environ_base["HTTP_X_LIMITED"] = keys.create(engine, "limited", ["read"], rate=1)
+    client.environ_base["HTTP_X_ORDERS"] = api_keys.create(engine, "orders", ["send"], permit=orders)
+    client.environ_base["HTTP_X_LIMITED"] = api_keys.create(engine, "limited", ["read"], rate=1)
     yield client
     wires.engine.dispose()
 

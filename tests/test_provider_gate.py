@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import breakers, throttles
-from notifier.breakers import HEALTH_IN_SQL, OPENS_AT, Health, health_from
-from notifier.channels import Channel
-from notifier.claiming import Aside, Claimed
-from notifier.failover import Choice, Providers, Relay
-from notifier.ids import new_id
-from notifier.pacing import BREAKER_OPEN, THROTTLED
-from notifier.provider_gate import ProviderGate
-from notifier.providers import Fault, Message, Outcome, Result
-from notifier.throttles import RecipientLimits
+from notifier.delivery.provider_gate import ProviderGate
+from notifier.notifications.claims import Aside, Claimed
+from notifier.providers import breakers, rate_limits
+from notifier.providers.breakers import HEALTH_IN_SQL, OPENS_AT, Health, health_from
+from notifier.providers.failover import Choice, Providers, Relay
+from notifier.providers.protocol import Fault, Message, Outcome, Result
+from notifier.providers.rate_limits import RecipientLimits
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.reasons import Reason
+from notifier.vocabulary.states import Channel
 from tests.running import wait_for
 
 NOW = datetime.now(UTC)
@@ -139,14 +139,14 @@ def test_rows_wait_for_those_alone_that_are_down(engine: Engine) -> None:
           "probe_failed": False}],
     )  # fmt: skip
     put, _ = gate.keep(engine, [claimed("+4930123456")], known)
-    assert [each.reason for each in put if isinstance(each, Aside)] == [BREAKER_OPEN]
+    assert [each.reason for each in put if isinstance(each, Aside)] == [Reason.BREAKER_OPEN]
     with engine.begin() as connection:
         gate.remember_waiting(connection, put, known)
     standings = {each.name: each.waited_for for each in breakers.standings(engine)}
     assert standings == {"vendor-0": True, "vendor-1": False}, "else the clock lets them go once a second"
 
 
-def waiting_for(engine: Engine, words: str, count: int = 1, reason: str = BREAKER_OPEN) -> None:
+def waiting_for(engine: Engine, words: str, count: int = 1, reason: str = Reason.BREAKER_OPEN) -> None:
     """Rows that wait for a provider, as the gate puts them off."""
     with engine.begin() as connection:
         connection.execute(
@@ -253,9 +253,9 @@ def test_a_worker_whose_clock_is_ahead_keeps_no_breaker_open(engine: Engine) -> 
 
 
 def test_only_those_in_a_providers_own_line_move_up(engine: Engine) -> None:
-    waiting_for(engine, "vendor-0 takes 1 a second.", 2, THROTTLED)
-    waiting_for(engine, "vendor-0-2 takes 1 a second.", 3, THROTTLED)
-    waiting_for(engine, "The recipient has had as many messages as one may in that time.", 4, THROTTLED)
+    waiting_for(engine, "vendor-0 takes 1 a second.", 2, Reason.THROTTLED)
+    waiting_for(engine, "vendor-0-2 takes 1 a second.", 3, Reason.THROTTLED)
+    waiting_for(engine, "The recipient has had as many messages as one may in that time.", 4, Reason.THROTTLED)
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -263,4 +263,4 @@ def test_only_those_in_a_providers_own_line_move_up(engine: Engine) -> None:
                 VALUES ('sms', 'vendor-0', now() - interval '1 minute', now() + interval '1 minute')
             """)
         )
-    assert [throttles.move_up(engine), throttles.move_up(engine)] == [2, 0]
+    assert [rate_limits.move_up(engine), rate_limits.move_up(engine)] == [2, 0]

@@ -10,14 +10,14 @@ from sqlalchemy import Engine, create_engine, text
 
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import users
-from notifier.channels import Channel
-from notifier.drafts import as_document, insert_notifications
-from notifier.failed_rows import BatchFailed
-from notifier.ids import new_id
-from notifier.plans import Origin, Plan, Planner
-from notifier.pruning import prune_tokens
-from notifier.templates import EMPTY
+from notifier.content.templates import EMPTY
+from notifier.delivery.batch_failed import BatchFailed
+from notifier.people import users
+from notifier.people.push_tokens import prune_tokens
+from notifier.planning.drafts import as_document, insert_notifications
+from notifier.planning.plans import Origin, Plan, Planner
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import Received
 from tests.providers.vendors import fcm

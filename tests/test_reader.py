@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
-from notifier import migrations, reader
-from notifier.errors import Conflict, Invalid
+from notifier import migrations
 from notifier.models import Base
+from notifier.storage import dashboard_role
+from notifier.vocabulary.errors import Conflict, Invalid
 from tests.conftest import QUICK, clean_environment, engine_of
 from tests.test_commands import manage, succeed
 
@@ -53,21 +54,21 @@ def as_role(database_url: str) -> Iterator[Callable[[str], Engine]]:
 def test_each_column_is_granted_or_withheld() -> None:
     """A new column, or a new table, must be decided about: may whoever sees a dashboard read it?"""
     tables = {name: {column.name for column in table.columns} for name, table in Base.metadata.tables.items()}
-    assert tables.keys() - reader.GRANTED.keys() | {"alembic_version"} == reader.WITHHELD_TABLES
-    for name, granted in reader.GRANTED.items():
-        assert not granted & reader.WITHHELD[name]
-        decided = granted | reader.WITHHELD[name]
+    assert tables.keys() - dashboard_role.GRANTED.keys() | {"alembic_version"} == dashboard_role.WITHHELD_TABLES
+    for name, granted in dashboard_role.GRANTED.items():
+        assert not granted & dashboard_role.WITHHELD[name]
+        decided = granted | dashboard_role.WITHHELD[name]
         assert tables[name] - decided == set(), "neither granted nor withheld"
         assert decided - tables[name] == set(), "no such column"
 
 
 def test_what_names_somebody_is_withheld() -> None:
     for name in ("recipient", "user_id", "payload", "content", "error", "response_excerpt", "request_headers"):
-        assert not any(name in columns for columns in reader.GRANTED.values())
+        assert not any(name in columns for columns in dashboard_role.GRANTED.values())
 
 
 def test_it_reads_what_is_granted_and_nothing_else(engine: Engine, role: str, as_role: Callable[[str], Engine]) -> None:
-    done = reader.set_up(engine, PASSWORD, role)
+    done = dashboard_role.set_up(engine, PASSWORD, role)
     assert done.created
     with engine.connect() as connection:
         columns = connection.execute(
@@ -84,8 +85,8 @@ def test_it_reads_what_is_granted_and_nothing_else(engine: Engine, role: str, as
                 readable.add(f"{table}.{column}")
             connection.rollback()
     assert readable == set(done.readable)
-    assert {name.partition(".")[0] for name in readable} == reader.GRANTED.keys()
-    assert readable <= {f"{table}.{column}" for table, granted in reader.GRANTED.items() for column in granted}
+    assert {name.partition(".")[0] for name in readable} == dashboard_role.GRANTED.keys()
+    assert readable <= {f"{table}.{column}" for table, granted in dashboard_role.GRANTED.items() for column in granted}
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_it_reads_what_is_granted_and_nothing_else(engine: Engine, role: str, as
     ],
 )
 def test_it_can_do_nothing_more(engine: Engine, role: str, as_role: Callable[[str], Engine], statement: str) -> None:
-    reader.set_up(engine, PASSWORD, role)
+    dashboard_role.set_up(engine, PASSWORD, role)
     with as_role(role).connect() as connection:
         connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE"))
         connection.commit()
@@ -112,7 +113,7 @@ def test_it_can_do_nothing_more(engine: Engine, role: str, as_role: Callable[[st
 
 
 def test_statistics_give_nothing_away(engine: Engine, role: str, as_role: Callable[[str], Engine]) -> None:
-    reader.set_up(engine, PASSWORD, role)
+    dashboard_role.set_up(engine, PASSWORD, role)
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -126,11 +127,11 @@ def test_statistics_give_nothing_away(engine: Engine, role: str, as_role: Callab
         assert {"error", "provider"} <= set(connection.scalars(query))
     with as_role(role).connect() as connection:
         seen = set(connection.scalars(query))
-    assert seen == reader.GRANTED["receipts"]
+    assert seen == dashboard_role.GRANTED["receipts"]
 
 
 def test_its_sessions_are_read_only_and_short(engine: Engine, role: str, as_role: Callable[[str], Engine]) -> None:
-    reader.set_up(engine, PASSWORD, role)
+    dashboard_role.set_up(engine, PASSWORD, role)
     with as_role(role).connect() as connection:
         for name, value in {"transaction_read_only": "on", "statement_timeout": "10s", "lock_timeout": "2s"}.items():
             assert connection.scalar(text(f"SHOW {name}")) == value
@@ -138,14 +139,14 @@ def test_its_sessions_are_read_only_and_short(engine: Engine, role: str, as_role
         found = connection.execute(
             text("SELECT rolconnlimit, rolinherit FROM pg_roles WHERE rolname = :r"), {"r": role}
         )
-        assert found.one() == (reader.CONNECTIONS, False)
+        assert found.one() == (dashboard_role.CONNECTIONS, False)
 
 
 def test_running_it_again_changes_nothing_but_the_password(
     engine: Engine, role: str, database_url: str, as_role: Callable[[str], Engine]
 ) -> None:
-    reader.set_up(engine, "another one", role)
-    done = reader.set_up(engine, PASSWORD, role)
+    dashboard_role.set_up(engine, "another one", role)
+    done = dashboard_role.set_up(engine, PASSWORD, role)
     assert (done.created, done.granted, done.revoked) == (False, (), ())
     with as_role(role).connect() as connection:
         assert connection.scalar(text("SELECT count(status) FROM notifications")) == 0
@@ -154,27 +155,27 @@ def test_running_it_again_changes_nothing_but_the_password(
 
 
 def test_grants_are_brought_back_to_what_they_should_be(engine: Engine, role: str) -> None:
-    reader.set_up(engine, PASSWORD, role)
+    dashboard_role.set_up(engine, PASSWORD, role)
     with engine.begin() as connection:
         connection.execute(text(f'GRANT SELECT ON users TO "{role}"'))
         connection.execute(text(f'GRANT SELECT (recipient), UPDATE (status) ON notifications TO "{role}"'))
         connection.execute(text(f'REVOKE SELECT (outcome) ON attempts FROM "{role}"'))
-    done = reader.set_up(engine, PASSWORD, role)
+    done = dashboard_role.set_up(engine, PASSWORD, role)
     assert done.granted == ("attempts.outcome",)
     assert "notifications.recipient" in done.revoked
     assert "users.email" in done.revoked
     assert "notifications.status" in done.readable
-    assert reader.set_up(engine, PASSWORD, role).revoked == ()
+    assert dashboard_role.set_up(engine, PASSWORD, role).revoked == ()
 
 
 def test_a_column_that_comes_later_is_granted_by_the_next_run(engine: Engine, role: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE attempts RENAME timing TO timing_to_come"))
-    assert "attempts.timing" not in reader.set_up(engine, PASSWORD, role).readable
+    assert "attempts.timing" not in dashboard_role.set_up(engine, PASSWORD, role).readable
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE attempts RENAME timing_to_come TO timing"))
         connection.execute(text("ALTER TABLE attempts ADD said text"))
-    done = reader.set_up(engine, PASSWORD, role)
+    done = dashboard_role.set_up(engine, PASSWORD, role)
     assert done.granted == ("attempts.timing",)
     assert "attempts.said" not in done.readable
 
@@ -183,7 +184,7 @@ def test_what_everybody_may_read_is_refused(engine: Engine, role: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("GRANT SELECT ON suppressions TO PUBLIC"))
     with pytest.raises(Conflict, match=r"Nothing was changed: .* suppressions\.address.* PUBLIC"):
-        reader.set_up(engine, PASSWORD, role)
+        dashboard_role.set_up(engine, PASSWORD, role)
     with engine.connect() as connection:
         assert not connection.scalar(text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :r)"), {"r": role})
 
@@ -192,29 +193,29 @@ def test_a_role_that_may_do_more_is_left_alone(engine: Engine, role: str) -> Non
     with engine.begin() as connection:
         connection.execute(text(f'CREATE ROLE "{role}" CREATEDB'))
     with pytest.raises(Conflict, match="is there already, and it"):
-        reader.set_up(engine, PASSWORD, role)
+        dashboard_role.set_up(engine, PASSWORD, role)
     with engine.begin() as connection:
         connection.execute(text(f'ALTER ROLE "{role}" NOCREATEDB'))
         connection.execute(text(f'GRANT pg_read_all_data TO "{role}"'))
     with pytest.raises(Conflict, match="is there already, and it"):
-        reader.set_up(engine, PASSWORD, role)
+        dashboard_role.set_up(engine, PASSWORD, role)
 
 
 def test_the_user_of_the_database_itself_is_refused(engine: Engine) -> None:
     with pytest.raises(Conflict, match="must go on writing"):
-        reader.set_up(engine, PASSWORD, str(engine.url.username))
+        dashboard_role.set_up(engine, PASSWORD, str(engine.url.username))
 
 
 @pytest.mark.parametrize("name", ["", "pg_reader", 'a"; DROP TABLE events', "Reader", "r" * 64])
 def test_a_name_that_is_none_is_refused(engine: Engine, name: str) -> None:
     with pytest.raises(Invalid, match="role"):
-        reader.set_up(engine, PASSWORD, name)
+        dashboard_role.set_up(engine, PASSWORD, name)
 
 
 def test_a_database_without_tables_is_refused(engine: Engine, role: str) -> None:
     migrations.downgrade(engine, "base")
     with pytest.raises(Conflict, match=r"manage\.py migrate"):
-        reader.set_up(engine, PASSWORD, role)
+        dashboard_role.set_up(engine, PASSWORD, role)
 
 
 # --- from the shell

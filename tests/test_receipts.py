@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, event
 
-from notifier import suppressions
-from notifier.callbacks import TOLD
-from notifier.channels import Channel
-from notifier.ids import new_id
-from notifier.patterns import told_as
-from notifier.providers.receipts import Kind, Reason, Standing
-from notifier.receipts import apply_waiting
+from notifier.notifications.delivery_receipts import apply_waiting
+from notifier.notifications.status_events import TOLD
+from notifier.people import suppressions
+from notifier.providers.receipts import AddressStatus, Kind, SuppressionReason
+from notifier.vocabulary.event_types import told_as
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.receipt_rows import (
     attempted,
     bounce,
@@ -150,7 +150,9 @@ def test_it_bounces_again_after_a_requeue(engine: Engine) -> None:
 def test_many_at_the_same_moment(engine: Engine) -> None:
     ids = rows(engine, "sent", 60)
     receipts = [of(row_id) if number % 2 else bounce(row_id) for number, row_id in enumerate(ids)]
-    standings = tuple(Standing(Channel.EMAIL, f"p{n}@example.com", Reason.HARD_BOUNCE) for n in range(20))
+    standings = tuple(
+        AddressStatus(Channel.EMAIL, f"p{n}@example.com", SuppressionReason.HARD_BOUNCE) for n in range(20)
+    )
     with ThreadPoolExecutor(6) as pool:
         for turn in range(6):
             shuffled = receipts[turn * 7 :] + receipts[: turn * 7]
@@ -281,8 +283,8 @@ def test_a_callback_costs_the_same_statements_however_much_it_says(engine: Engin
         sent, again = rows(engine, "sent", 2 * count), resent(engine, count)
         for number in range(count):
             receipts += [of(sent[number]), bounce(sent[count + number]), bounce(again[number]), of(new_id())]
-            standings += [Standing(Channel.EMAIL, f"c{number}@example.com", Reason.COMPLAINT)]
-            standings += [Standing(Channel.SMS, f"+49151123{number:05}", Reason.STOP, lifted=True)]
+            standings += [AddressStatus(Channel.EMAIL, f"c{number}@example.com", SuppressionReason.COMPLAINT)]
+            standings += [AddressStatus(Channel.SMS, f"+49151123{number:05}", SuppressionReason.STOP, lifted=True)]
         statements.clear()
         taken(engine, *receipts, standings=tuple(standings))
         costs.append(len(statements))
@@ -296,15 +298,19 @@ def test_a_callback_costs_the_same_statements_however_much_it_says(engine: Engin
 # Suppressions.
 
 
-def stand(engine: Engine, channel: str, address: str, reason: Reason, *, lifted: bool = False) -> None:
-    taken(engine, standings=(Standing(Channel(channel), address, reason, lifted),))
+def stand(engine: Engine, channel: str, address: str, reason: SuppressionReason, *, lifted: bool = False) -> None:
+    taken(engine, standings=(AddressStatus(Channel(channel), address, reason, lifted),))
 
 
 @pytest.mark.parametrize("status", ["sent", "delivered", "failed", "queued"])
 def test_a_hard_bounce_suppresses_whatever_the_state_is(engine: Engine, status: str) -> None:
     row_id = row(engine, status)
     for _ in range(2):
-        taken(engine, bounce(row_id), standings=(Standing(Channel.EMAIL, "Ada@Example.COM", Reason.HARD_BOUNCE),))
+        taken(
+            engine,
+            bounce(row_id),
+            standings=(AddressStatus(Channel.EMAIL, "Ada@Example.COM", SuppressionReason.HARD_BOUNCE),),
+        )
         assert suppressed(engine) == [("email", "Ada@example.com", "hard_bounce", None)]
 
 
@@ -316,8 +322,8 @@ def test_what_stands_already_stays_as_it_is(engine: Engine) -> None:
     suppressions.add(engine, {"channel": "email", "address": "c@example.com", "reason": "for a while", "until": gone})
     before = suppressed(engine)
     for name in "abc":
-        stand(engine, "email", f"{name.upper()}@example.com", Reason.COMPLAINT)
-        stand(engine, "email", f"{name}@example.com", Reason.HARD_BOUNCE)
+        stand(engine, "email", f"{name.upper()}@example.com", SuppressionReason.COMPLAINT)
+        stand(engine, "email", f"{name}@example.com", SuppressionReason.HARD_BOUNCE)
     # One that ends gives way to one that does not: it would hold nobody back any more.
     new = [("email", f"{name}@example.com", "complaint", None) for name in "BC"]
     assert sorted(suppressed(engine)) == sorted([*new, before[0]])
@@ -325,18 +331,18 @@ def test_what_stands_already_stays_as_it_is(engine: Engine) -> None:
 
 def test_stop_and_start(engine: Engine) -> None:
     for _ in range(2):
-        stand(engine, "sms", "+49 151 12345678", Reason.STOP)
+        stand(engine, "sms", "+49 151 12345678", SuppressionReason.STOP)
         assert suppressed(engine) == [("sms", "+4915112345678", "stop", None)]
     for _ in range(2):
-        stand(engine, "sms", "+4915112345678", Reason.STOP, lifted=True)
+        stand(engine, "sms", "+4915112345678", SuppressionReason.STOP, lifted=True)
         assert suppressed(engine) == []
 
 
 @pytest.mark.parametrize("reason", ["hard_bounce", "complaint", "manual"])
 def test_start_lifts_nothing_but_a_stop(engine: Engine, reason: str) -> None:
     suppressions.add(engine, {"channel": "sms", "address": "+4915112345678", "reason": reason, "until": None})
-    stand(engine, "sms", "+4915112345678", Reason.STOP)
-    stand(engine, "sms", "+4915112345678", Reason.STOP, lifted=True)
+    stand(engine, "sms", "+4915112345678", SuppressionReason.STOP)
+    stand(engine, "sms", "+4915112345678", SuppressionReason.STOP, lifted=True)
     assert suppressed(engine) == [("sms", "+4915112345678", reason, None)]
 
 
@@ -354,7 +360,7 @@ def test_start_lifts_nothing_but_a_stop(engine: Engine, reason: str) -> None:
     ],
 )
 def test_these_are_never_suppressed(engine: Engine, channel: str, address: str) -> None:
-    stand(engine, channel, address, Reason.HARD_BOUNCE)
+    stand(engine, channel, address, SuppressionReason.HARD_BOUNCE)
     assert suppressed(engine) == []
 
 

@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from notifier.attempts import attempts_of, bounced_by
-from notifier.channels import Channel
-from notifier.ids import new_id
-from notifier.providers.receipts import Kind, Reason, Receipt, Report, Standing
-from notifier.receipts import Senders, apply_waiting, take
-from notifier.retries import RetryPolicy
+from notifier.notifications.attempts import attempts_of, bounced_by
+from notifier.notifications.delivery_receipts import Senders, apply_waiting, take
+from notifier.notifications.retries import RetryPolicy
+from notifier.providers.receipts import AddressStatus, Kind, Receipt, Report, SuppressionReason
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.receipt_rows import (
     attempted,
     letters,
@@ -36,7 +36,7 @@ ELSEWHERE = Senders(
 )
 
 
-def say(engine: Engine, *receipts: Receipt, standings: tuple[Standing, ...] = (), source: str = "acme") -> None:
+def say(engine: Engine, *receipts: Receipt, standings: tuple[AddressStatus, ...] = (), source: str = "acme") -> None:
     take(engine, Report(receipts, standings), ELSEWHERE, source=source)
 
 
@@ -44,7 +44,7 @@ def say(engine: Engine, *receipts: Receipt, standings: tuple[Standing, ...] = ()
 @pytest.mark.parametrize("status", ["sent", "retrying"])
 def test_a_provider_speaks_only_of_what_it_sent(engine: Engine, status: str, kind: Kind) -> None:
     row_id = row(engine, status)
-    standing = Standing(Channel.EMAIL, "eve@example.com", Reason.COMPLAINT, notification_id=row_id)
+    standing = AddressStatus(Channel.EMAIL, "eve@example.com", SuppressionReason.COMPLAINT, notification_id=row_id)
     say(engine, replace(of(row_id, kind, error="x"), provider="other"), standings=(standing,), source="other")
     assert state(engine, row_id) == (status, None)
     assert suppressed(engine) == []
@@ -83,19 +83,26 @@ def test_what_waited_is_not_believed_either(engine: Engine) -> None:
 def test_a_bounce_of_another_channel_suppresses_nobody(engine: Engine) -> None:
     row_id = row(engine, "queued", attempts=0)
     sql(engine, "DELETE FROM attempts")
-    standing = Standing(Channel.SMS, "+4915112340003", Reason.HARD_BOUNCE, notification_id=row_id)
+    standing = AddressStatus(Channel.SMS, "+4915112340003", SuppressionReason.HARD_BOUNCE, notification_id=row_id)
     say(engine, standings=(standing,), source="other")
     assert suppressed(engine) == []
 
 
 def test_a_complaint_outlives_its_notification(engine: Engine) -> None:
-    say(engine, standings=(Standing(Channel.EMAIL, "eve@example.com", Reason.COMPLAINT, notification_id=new_id()),))
+    say(
+        engine,
+        standings=(
+            AddressStatus(Channel.EMAIL, "eve@example.com", SuppressionReason.COMPLAINT, notification_id=new_id()),
+        ),
+    )
     assert suppressed(engine) == [("email", "eve@example.com", "complaint", None)]
 
 
 def test_an_address_that_is_not_named_is_the_notifications_own(engine: Engine) -> None:
     for row_id in (row(engine, "sent"), new_id()):
-        say(engine, standings=(Standing(Channel.EMAIL, "", Reason.HARD_BOUNCE, notification_id=row_id),))
+        say(
+            engine, standings=(AddressStatus(Channel.EMAIL, "", SuppressionReason.HARD_BOUNCE, notification_id=row_id),)
+        )
     assert suppressed(engine) == [("email", "ada@example.com", "hard_bounce", None)]
 
 
@@ -171,7 +178,9 @@ def test_some_bounces_say_enough_only_the_second_time(engine: Engine) -> None:
 
     def bounces(address: str = "ada@example.com") -> UUID:
         row_id = row(engine, "sent")
-        standing = Standing(Channel.EMAIL, address, Reason.HARD_BOUNCE, notification_id=row_id, repeats=said)
+        standing = AddressStatus(
+            Channel.EMAIL, address, SuppressionReason.HARD_BOUNCE, notification_id=row_id, repeats=said
+        )
         for _ in range(2):  # the same callback again is no second time
             say(engine, of(row_id, Kind.BOUNCED, error=said), standings=(standing,))
         assert state(engine, row_id) == ("failed", "bounced")
@@ -191,7 +200,7 @@ def test_so_they_do_where_another_provider_took_over_the_first_time(engine: Engi
     for times in range(2):
         assert len(suppressed(engine)) == 0, times
         row_id = row(engine, "sent")
-        standing = Standing(Channel.EMAIL, "", Reason.HARD_BOUNCE, notification_id=row_id, repeats=said)
+        standing = AddressStatus(Channel.EMAIL, "", SuppressionReason.HARD_BOUNCE, notification_id=row_id, repeats=said)
         say(engine, of(row_id, Kind.BOUNCED_HERE, error=said), standings=(standing,))
         assert state(engine, row_id) == ("retrying", None)
     assert [each[1] for each in suppressed(engine)] == ["ada@example.com"]

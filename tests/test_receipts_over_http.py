@@ -12,9 +12,9 @@ import pytest
 import requests
 from sqlalchemy import Engine
 
-from notifier.ids import new_id
 from notifier.providers.dsn import parse
-from notifier.providers.vonage_receipts import callback_query
+from notifier.providers.vendors.vonage_receipts import callback_query
+from notifier.vocabulary.ids import new_id
 from tests.providers import receivers
 from tests.providers.signed import (
     PATH,

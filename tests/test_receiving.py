@@ -26,10 +26,10 @@ import svix.webhooks
 from celery.utils.time import get_exponential_backoff_interval
 
 from config.settings import STACK_FILE, Settings
-from notifier import signing
-from notifier.channels import Channel
-from notifier.providers import Message, Outcome
-from notifier.providers.webhook import Webhooks
+from notifier.providers.protocol import Message, Outcome
+from notifier.providers.vendors.webhook import Webhooks
+from notifier.security import webhook_signatures
+from notifier.vocabulary.states import Channel
 from tests.conftest import clean_environment
 from tests.node_packages import NODE, node_modules
 from tests.providers import receivers
@@ -113,7 +113,9 @@ def signed(
     secret: str, body: bytes = b'{"type": "order.paid"}', message_id: str | None = None, age: int = 0
 ) -> dict[str, str]:
     """The headers of a webhook that was signed so many seconds ago."""
-    return signing.headers([signing.key_of(secret)], message_id or str(uuid4()), int(time.time()) - age, body)
+    return webhook_signatures.headers(
+        [webhook_signatures.key_of(secret)], message_id or str(uuid4()), int(time.time()) - age, body
+    )
 
 
 # The page's receivers
@@ -150,9 +152,9 @@ def test_the_pages_receivers_take_what_is_genuine_once(receiver: Process, system
     assert receiver.post(signed(secret, body, name, age=200), body) == 204
 
     # While the secret is being rotated.
-    rotated = [signing.key_of(signing.new_secret()), signing.key_of(secret)]
+    rotated = [webhook_signatures.key_of(webhook_signatures.new_secret()), webhook_signatures.key_of(secret)]
     last = body.replace(b"second", b"last")
-    assert receiver.post(signing.headers(rotated, uuid4(), int(time.time()), last), last) == 204
+    assert receiver.post(webhook_signatures.headers(rotated, uuid4(), int(time.time()), last), last) == 204
     receiver.shows("event last.event")
     events = re.findall(r"^event (\S+)", receiver.output, re.MULTILINE)
     assert sorted(events) == ["first.event", "last.event", "second.event"]
@@ -164,7 +166,7 @@ def test_the_pages_receivers_refuse_what_is_forged(receiver: Process, system: Ru
     body = b'{"type":"forged.event","timestamp":"2026-11-21T09:00:00Z","id":"x","data":{"total": 12.50}}'
     good = signed(secret, body)
     forgeries = [
-        (signed(signing.new_secret(), body), body),
+        (signed(webhook_signatures.new_secret(), body), body),
         (good, body.replace(b"12.50", b"99.50")),
         (good, body.replace(b"12.50", b"12.5")),
         (good, b""),
@@ -193,7 +195,7 @@ def test_the_pages_receivers_refuse_what_is_forged(receiver: Process, system: Ru
 
 def test_the_pages_receiver_in_python_works_what_an_earlier_run_left(start: Start, tmp_path: Path) -> None:
     program = block("python")
-    secret = signing.new_secret()
+    secret = webhook_signatures.new_secret()
     environment = {**clean_environment(), "WEBHOOK_SECRET": secret, "PORT": "0"}
     dies = program.replace("event = json.loads(body)", "os._exit(1)")
     assert dies != program
@@ -217,7 +219,9 @@ def test_what_arrives_is_what_the_page_shows(system: Running, http: HttpReceiver
     assert line == "POST /hooks/orders HTTP/1.1"
     assert headers["Content-Length"] == str(len(body))
     [secret] = set(re.findall(r"`(whsec_\w+)`", PAGE))
-    signing.verify([signing.key_of(secret)], headers, body.encode(), now=int(headers["webhook-timestamp"]))
+    webhook_signatures.verify(
+        [webhook_signatures.key_of(secret)], headers, body.encode(), now=int(headers["webhook-timestamp"])
+    )
 
     example = json.loads(body)
     data = body.partition('"data":')[2].removesuffix("}")
@@ -240,7 +244,7 @@ def test_what_arrives_is_what_the_page_shows(system: Running, http: HttpReceiver
     for verifier in (standardwebhooks.webhooks.Webhook, svix.webhooks.Webhook):
         verifier(system.environment["NOTIFIER_WEBHOOK_SECRET"]).verify(received.body, received.headers)
         with pytest.raises(standardwebhooks.webhooks.WebhookVerificationError):
-            verifier(signing.new_secret()).verify(received.body, received.headers)
+            verifier(webhook_signatures.new_secret()).verify(received.body, received.headers)
 
 
 def words(seconds: float) -> str:
@@ -288,7 +292,9 @@ def test_answers_lead_to_what_the_page_says() -> None:
     said = {answer: follows for answer, follows in table("your answer") if re.search(r"\d|status", answer)}
     assert said.keys() == STATUSES.keys()
     provider = Webhooks(
-        keys=[signing.key_of(signing.new_secret())], allowed_networks=[ip_network("127.0.0.0/8")], timeout=10
+        keys=[webhook_signatures.key_of(webhook_signatures.new_secret())],
+        allowed_networks=[ip_network("127.0.0.0/8")],
+        timeout=10,
     )
     try:
         for answer, follows in said.items():
@@ -333,18 +339,18 @@ def ended(process: Process) -> str:
 
 
 def test_listen_tells_good_from_forged_repeated_and_oversized(listen: Start) -> None:
-    old, new = signing.new_secret(), signing.new_secret()
-    process = listen("--secret", old, NOTIFIER_WEBHOOK_SECRET=signing.new_secret())
+    old, new = webhook_signatures.new_secret(), webhook_signatures.new_secret()
+    process = listen("--secret", old, NOTIFIER_WEBHOOK_SECRET=webhook_signatures.new_secret())
     body = b'{"type":"order.paid","data":{"total":12.50,"big":18446744073709551616,"text":"\xe2\x98\x83"}}'
-    keys = [signing.key_of(new), signing.key_of(old)]
+    keys = [webhook_signatures.key_of(new), webhook_signatures.key_of(old)]
     name, now = str(uuid4()), int(time.time())
 
-    assert process.post(signing.headers(keys, name, now, body), body) == 204
+    assert process.post(webhook_signatures.headers(keys, name, now, body), body) == 204
     shown = process.output
     assert f" order.paid, webhook-id {name}, POST /hook\nverified, new; answer 204\n" in shown
     assert '    "total": 12.50,\n    "big": 18446744073709551616,\n    "text": "☃"\n' in shown
     for times in ("once", "2 times"):
-        assert process.post(signing.headers(keys, name, now - 10, body), body) == 204
+        assert process.post(webhook_signatures.headers(keys, name, now - 10, body), body) == 204
         assert f"verified, seen before, {times}; answer 204\n" in process.output
 
     assert process.post(signed(new, body), body) == 401
@@ -352,7 +358,7 @@ def test_listen_tells_good_from_forged_repeated_and_oversized(listen: Start) -> 
         "not verified: no signature fits: it was signed with another secret, or changed on the way, new; answer 401"
         in (process.output)
     )
-    assert process.post(signing.headers(keys, name, now, body), body + b" ") == 401
+    assert process.post(webhook_signatures.headers(keys, name, now, body), body + b" ") == 401
     assert process.post(signed(old, body, age=400), body) == 401
     assert re.search(r"not verified: it was signed 40\d s ago, and 300 s are allowed, new; answer 401", process.output)
     forged = str(uuid4())
@@ -402,7 +408,7 @@ def test_listen_prints_nothing_that_steers_a_terminal(listen: Start) -> None:
 
 def test_listen_without_a_secret_says_that_it_does_not_verify(listen: Start) -> None:
     process = listen()
-    assert process.post(signed(signing.new_secret()), b'{"type": "order.paid"}') == 204
+    assert process.post(signed(webhook_signatures.new_secret()), b'{"type": "order.paid"}') == 204
     assert "nothing is verified" in process.output
     assert "not verified: there is no secret, new; answer 204" in process.output
     process.popen.terminate()
@@ -421,10 +427,12 @@ def test_listen_verifies_with_the_running_stacks_secret(listen: Start, system: R
 
 
 def test_listen_verifies_with_the_secret_of_the_host_that_it_is_addressed_by(listen: Start) -> None:
-    root = signing.new_secret()
+    root = webhook_signatures.new_secret()
     process = listen(NOTIFIER_WEBHOOK_SECRET=root, NOTIFIER_WEBHOOK_SHARED_SECRET="none")
     host = process.url().split("/")[2]
-    own, other = (signing.secret_of_host(signing.key_of(root), each) for each in (host, f"other.{host}"))
+    own, other = (
+        webhook_signatures.secret_of_host(webhook_signatures.key_of(root), each) for each in (host, f"other.{host}")
+    )
     body = b"{}"
     assert process.post(signed(own, body), body) == 204
     assert process.post(signed(root, body), body) == 401
@@ -443,7 +451,7 @@ def test_listen_fails_on_purpose_and_sees_the_retries(listen: Start, system: Run
 
 def test_listen_fails_a_share_on_purpose(listen: Start) -> None:
     process = listen("--fail-rate", "0.5")
-    assert {process.post(signed(signing.new_secret()), b"{}") for _ in range(60)} == {204, 500}
+    assert {process.post(signed(webhook_signatures.new_secret()), b"{}") for _ in range(60)} == {204, 500}
 
 
 def test_listen_lets_a_delayed_answer_go_when_it_stops(listen: Start) -> None:

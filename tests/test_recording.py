@@ -7,10 +7,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier.attempts import Held, Record, may_be_out, record, record_lost
-from notifier.channels import Status
-from notifier.ids import new_id
-from notifier.providers import Fault, Outcome, Result
+from notifier.notifications.attempts import Held, Record, may_be_out, record, record_lost
+from notifier.providers.protocol import Fault, Outcome, Result
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Status
 
 _INSERT = text("""
     INSERT INTO notifications

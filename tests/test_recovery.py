@@ -10,8 +10,8 @@ import requests
 from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 
-from notifier import recovery
-from notifier.ids import derived_id, millisecond_of, new_id
+from notifier.resending import recovery
+from notifier.vocabulary.ids import derived_id, millisecond_of, new_id
 from tests.receivers import HttpReceiver
 from tests.running import Running, wait_for
 

@@ -13,21 +13,21 @@ from sqlalchemy import Engine, text
 
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier.attempts import Held, Record, record, record_lost
-from notifier.channels import Channel, Status
-from notifier.composing import Composer
-from notifier.delivery import Delivery
-from notifier.failed_rows import BatchFailed
-from notifier.failover import Choice, Providers
-from notifier.gate import Gate
-from notifier.ids import new_id
-from notifier.isolation import BaseExceptionRaised
-from notifier.listeners import Listeners
-from notifier.provider_gate import ProviderGate
-from notifier.providers import Fault, Message, Outcome, Result
-from notifier.receiver_gate import ReceiverGate
-from notifier.throttles import RecipientLimits
-from notifier.vault import new_key
+from notifier.delivery.batch import Delivery
+from notifier.delivery.batch_failed import BatchFailed
+from notifier.delivery.composer import Composer
+from notifier.delivery.endpoint_gate import ReceiverGate
+from notifier.delivery.gate import Gate
+from notifier.delivery.provider_gate import ProviderGate
+from notifier.notifications.attempts import Held, Record, record, record_lost
+from notifier.planning.subscribers import Listeners
+from notifier.providers.failover import Choice, Providers
+from notifier.providers.protocol import Fault, Message, Outcome, Result
+from notifier.providers.rate_limits import RecipientLimits
+from notifier.runtime.isolation import BaseExceptionRaised
+from notifier.security.secret_box import new_key
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel, Status
 from tests.running import wait_for
 
 FAULTY = "+15550199"

@@ -13,12 +13,12 @@ import orjson
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import compacting, retention
-from notifier.holds import free_released
-from notifier.ids import derived_id, first_id_of, new_id
-from notifier.partitions import TABLES, make_day, partition_of
-from notifier.retention import PurgedElsewhere, Retention
-from notifier.routing import replay
+from notifier.events.fan_out import replay
+from notifier.notifications.holds import free_released
+from notifier.storage import compaction, retention
+from notifier.storage.partitions import TABLES, make_day, partition_of
+from notifier.storage.retention import PurgedElsewhere, Retention
+from notifier.vocabulary.ids import derived_id, first_id_of, new_id
 from tests.conftest import clean_environment
 from tests.running import ROOT, Running, wait_for
 
@@ -103,8 +103,8 @@ def data(engine: Engine) -> Data:
 @pytest.fixture
 def small_days_are_compacted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if each test filled its days with a million rows."""
-    monkeypatch.setattr(compacting, "_SMALLEST", 0)
-    monkeypatch.setattr(compacting, "_TIMES", 0)
+    monkeypatch.setattr(compaction, "_SMALLEST", 0)
+    monkeypatch.setattr(compaction, "_TIMES", 0)
 
 
 @pytest.fixture(params=["row by row", "anew"])
@@ -417,7 +417,7 @@ def test_a_large_day_of_which_little_is_needed_is_made_anew_and_gives_its_disk_s
 
 
 def test_a_day_of_which_much_is_needed_is_not_copied(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compacting, "MOST", 2)
+    monkeypatch.setattr(compaction, "MOST", 2)
     data.days(OLD)
     live = {data.live(id_of(OLD, n), attempts=0) for n in range(3)}
     fill(data, 3000)

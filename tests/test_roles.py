@@ -12,10 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from deploy.commands import doctor_storage
 from deploy.commands.checking import State
 from deploy.embedded import EmbeddedPostgres
-from notifier import database_roles, migrations, partitions, reader
-from notifier.database_roles import FUNCTIONS, Login, set_up
-from notifier.errors import Conflict
+from notifier import migrations
 from notifier.models import Base
+from notifier.storage import dashboard_role, database_roles, partitions
+from notifier.storage.database_roles import FUNCTIONS, Login, set_up
+from notifier.vocabulary.errors import Conflict
 from tests.conftest import APP, OWNER, as_login, clean_environment, engine_of
 from tests.test_commands import manage, succeed
 
@@ -469,7 +470,7 @@ def test_the_commands_from_an_empty_database(roles: Roles, postgres: EmbeddedPos
 
 def test_the_reader_is_not_made_of_the_processes_role(super_engine: Engine, engine: Engine) -> None:
     with pytest.raises(Conflict, match="must go on writing"):
-        reader.set_up(super_engine, "x", APP.name)
+        dashboard_role.set_up(super_engine, "x", APP.name)
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM users"))
 

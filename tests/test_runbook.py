@@ -21,9 +21,9 @@ import requests
 from deploy.embedded import EmbeddedPostgres
 from deploy.ports import free_port
 from deploy.unprivileged import User
-from notifier import reader
-from notifier.signing import new_secret
-from notifier.vault import new_key
+from notifier.security.secret_box import new_key
+from notifier.security.webhook_signatures import new_secret
+from notifier.storage import dashboard_role
 from tests.conftest import app_url, clean_environment, engine_of, new_postgres
 from tests.receivers import SmtpReceiver
 from tests.running import ROOT, Running, ahead, made, reaches, wait_for
@@ -328,7 +328,7 @@ def test_a_dump_goes_into_an_empty_database(operator: Operator, own_postgres: Em
     )
     subprocess.run([*psql, own_postgres.url("notifier"), "-c", event], **options, check=True, capture_output=True)
     engine = engine_of(own_postgres.url("notifier"))
-    reader.set_up(engine, "secret")
+    dashboard_role.set_up(engine, "secret")
     engine.dispose()
     operator.type("A small installation: a dump")
     # Grants would be to a role that is not where the dump goes, and the first of them would end it.

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from deploy.ports import free_port
-from notifier import keys
+from notifier.security import api_keys
 from tests.running import Running, wait_for
 
 #: Quick to watch.
@@ -42,7 +42,7 @@ def api(new_system: Callable[..., Running]) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def key(api: Running) -> str:
     """A key for everything but administration, which the API has seen."""
-    key = keys.create(api.engine, "caller", ["send", "read"])
+    key = api_keys.create(api.engine, "caller", ["send", "read"])
     assert api.get("/api/v1/events", headers={"Authorization": f"Bearer {key}"}).status_code == 200
     return key
 
@@ -199,7 +199,7 @@ def test_a_head_that_is_refused_is_answered_before_its_body_comes(
     scopes: list[str] | None,
     status: int,
 ) -> None:
-    key = keys.create(api.engine, f"k-{time.monotonic_ns()}", scopes) if scopes else None
+    key = api_keys.create(api.engine, f"k-{time.monotonic_ns()}", scopes) if scopes else None
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     more = headers if any("Content-Type" in each for each in headers) else ("Content-Type: application/json", *headers)
     with Raw(api, timeout=2) as raw:
@@ -215,7 +215,7 @@ def test_a_head_that_is_refused_is_answered_before_its_body_comes(
 
 
 def test_a_key_s_limit_is_answered_before_the_body_comes(api: Running) -> None:
-    key = keys.create(api.engine, "limited", ["send"], rate=1)
+    key = api_keys.create(api.engine, "limited", ["send"], rate=1)
 
     statuses = []
     with contextlib.ExitStack() as stack:
@@ -297,7 +297,7 @@ def test_each_route_has_its_limit_however_the_body_comes(
 
 
 def test_a_bodiless_post_may_have_an_empty_body(api: Running) -> None:
-    key = keys.create(api.engine, "canceller", ["send"])
+    key = api_keys.create(api.engine, "canceller", ["send"])
     path = "/api/v1/notifications/01a1fc47-52fc-7015-a681-4dd01035c71e/cancel"
     for body in (b"", b"{}"):
         with Raw(api) as raw:

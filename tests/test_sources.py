@@ -7,8 +7,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import cancelling, keys
-from notifier.errors import Conflict, Invalid
+from notifier.notifications import cancellation
+from notifier.security import api_keys
+from notifier.vocabulary.errors import Conflict, Invalid
 from tests.callers import Caller, Callers
 from tests.receivers import HttpReceiver
 from tests.running import Running, reaches, wait_for
@@ -63,25 +64,25 @@ def test_keys_of_one_service_share_a_source(callers: Callers, system: Running) -
 
 
 def test_a_name_takes_no_other_key_s_source_unawares(engine: Engine) -> None:
-    keys.create(engine, "billing-1", ["send"], source="billing")
+    api_keys.create(engine, "billing-1", ["send"], source="billing")
     with pytest.raises(Conflict, match="billing-1"):
-        keys.create(engine, "billing", ["send"])
-    assert keys.revoke(engine, "billing-1")
+        api_keys.create(engine, "billing", ["send"])
+    assert api_keys.revoke(engine, "billing-1")
     with pytest.raises(Conflict, match="billing-1"):
-        keys.create(engine, "billing", ["send"])
-    token = keys.create(engine, "billing", ["send"], source="billing")
-    keys.create(engine, "billing-2", ["send"], source="billing-2")
-    found = keys.find(engine, token)
+        api_keys.create(engine, "billing", ["send"])
+    token = api_keys.create(engine, "billing", ["send"], source="billing")
+    api_keys.create(engine, "billing-2", ["send"], source="billing-2")
+    found = api_keys.find(engine, token)
     assert found
     assert (found.name, found.source) == ("billing", "billing")
-    rotated = keys.rotate(engine, "billing")
-    assert (keys.find(engine, str(rotated)) or found).source == "billing"
+    rotated = api_keys.rotate(engine, "billing")
+    assert (api_keys.find(engine, str(rotated)) or found).source == "billing"
 
 
 @pytest.mark.parametrize("source", ["", "a b", "a/b", "*", "anonymous", "notifier", "x" * 65])
 def test_a_wrong_source_is_refused(engine: Engine, source: str) -> None:
     with pytest.raises(Invalid, match="source"):
-        keys.create(engine, "wrong", ["send"], source=source)
+        api_keys.create(engine, "wrong", ["send"], source=source)
 
 
 # Cancelling and moving.
@@ -130,9 +131,9 @@ def test_an_event_that_is_not_fanned_out_yet_is_its_own_source_s_too(engine: Eng
         values = "gen_random_uuid(), 'x', source, 'accepted', '{}', false, 'normal', 'k', now(), now()"
         sources = "unnest(ARRAY['one', 'other', 'other']) AS source"
         connection.execute(text(f"{insert} created_at, due_at) SELECT {values} FROM {sources}"))
-    assert cancelling.cancel_by_key(engine, "k", "third").cancelled == 0
-    assert cancelling.cancel_by_key(engine, "k", "other").cancelled == 2
-    assert cancelling.cancel_by_key(engine, "k").cancelled == 1
+    assert cancellation.cancel_by_key(engine, "k", "third").cancelled == 0
+    assert cancellation.cancel_by_key(engine, "k", "other").cancelled == 2
+    assert cancellation.cancel_by_key(engine, "k").cancelled == 1
 
 
 # Reminders.

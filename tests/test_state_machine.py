@@ -24,17 +24,17 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine, text
 
-from notifier import routing
-from notifier.channels import FINISHED, EventStatus, Status
-from notifier.claiming import give_back
-from notifier.deadletters import WORKER_LOST
-from notifier.drafts import draft_event
-from notifier.handover import MAX_BEGUN, MAX_LOST, hand_over
-from notifier.intake import Accepted, Intake
-from notifier.listeners import Directory
+from notifier.content.templates import EMPTY
+from notifier.events import fan_out as event_fan_out
+from notifier.events.intake import Accepted, Intake
 from notifier.models import attempt_id
-from notifier.providers import Outcome
-from notifier.templates import EMPTY
+from notifier.notifications.claims import give_back
+from notifier.planning.drafts import draft_event
+from notifier.planning.subscribers import Directory
+from notifier.providers.protocol import Outcome
+from notifier.scheduling.due import MAX_BEGUN, MAX_LOST, hand_over
+from notifier.vocabulary.reasons import Reason
+from notifier.vocabulary.states import FINISHED, EventStatus, Status
 from tests.operations import (
     ADDRESSED,
     FOR_A_USER,
@@ -93,7 +93,7 @@ class Machine(Operations):
     def a_fan_out_dies(self) -> None:
         """Workers begin what the clock has handed over, and are killed before they end it."""
         for row in self.event_rows().values():
-            begun = routing.begin(self.engine, [row.id], row.handovers, LEASE)
+            begun = event_fan_out.begin(self.engine, [row.id], row.handovers, LEASE)
             self.begun.update(begun)
 
     @precondition(lambda self: self.events)
@@ -227,7 +227,7 @@ class Machine(Operations):
     def _a_crash_counts_once(self, rows: dict[UUID, Any]) -> None:
         for row in rows.values():
             assert row.lost <= self.seen[row.id].leases_lost, "it was counted as lost more often than a lease passed"
-            assert row.reason != WORKER_LOST or self.seen[row.id].leases_lost >= MAX_LOST
+            assert row.reason != Reason.WORKER_LOST or self.seen[row.id].leases_lost >= MAX_LOST
 
     def _calls_that_are_over_left_attempts(self, rows: dict[UUID, Any]) -> None:
         known = {row.id for row in self.sql(f"SELECT id FROM attempts WHERE {OURS}", **self.bounds)}

@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 
 from deploy.child import Child
 from deploy.ports import free_port
-from notifier import heartbeats, progress
-from notifier.threads import EXIT_CODE
+from notifier.observability import heartbeats
+from notifier.runtime import progress
+from notifier.runtime.threads import EXIT_CODE
 from tasks.watchdog import Watchdog
 from tests.receivers import SmtpReceiver
 from tests.running import ROOT, Running, wait_for

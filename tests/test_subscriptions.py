@@ -10,8 +10,8 @@ import pytest
 import requests
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from notifier import keys
-from notifier.vault import Vault, new_key
+from notifier.security import api_keys
+from notifier.security.secret_box import Vault, new_key
 from tests.receivers import HttpReceiver, Received
 from tests.running import Running, wait_for
 from tests.test_commands import succeed
@@ -389,7 +389,7 @@ def guarded(new_system: Callable[..., Running]) -> Iterator[Running]:
 
 def test_reading_wants_read_and_all_else_admin(guarded: Running) -> None:
     def bearer(scope: str) -> dict[str, str]:
-        key = keys.create(guarded.engine, f"for-{scope}", [scope])
+        key = api_keys.create(guarded.engine, f"for-{scope}", [scope])
         return {"Authorization": f"Bearer {key}"}
 
     scopes = {scope: bearer(scope) for scope in ("send", "read", "admin")}
@@ -417,8 +417,8 @@ def test_reading_wants_read_and_all_else_admin(guarded: Running) -> None:
 
 
 def test_what_may_be_a_secret_is_masked(guarded: Running) -> None:
-    administers = {"Authorization": f"Bearer {keys.create(guarded.engine, 'sees-all', ['read', 'admin'])}"}
-    reads = {"Authorization": f"Bearer {keys.create(guarded.engine, 'sees-less', ['read'])}"}
+    administers = {"Authorization": f"Bearer {api_keys.create(guarded.engine, 'sees-all', ['read', 'admin'])}"}
+    reads = {"Authorization": f"Bearer {api_keys.create(guarded.engine, 'sees-less', ['read'])}"}
     url, headers = "https://user:pa55w0rd@example.com/hook", {"X-Api-Key": "s3cret"}
     body = {"url": url, "event_types": ["x"], "headers": headers}
     made = guarded.post(PATH, body, headers=administers)

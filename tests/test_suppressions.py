@@ -10,10 +10,10 @@ from sqlalchemy import event as sqlalchemy_event
 
 from config.settings import read_settings
 from config.wiring import Wiring
-from notifier import users
-from notifier.channels import Channel
-from notifier.masking import masked
-from notifier.unsubscribing import links
+from notifier.people import users
+from notifier.people.unsubscribe import links
+from notifier.vocabulary.masking import masked
+from notifier.vocabulary.states import Channel
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, ahead, wait_for
 

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 from deploy import terminal
 from deploy.commands.cli import cli
-from notifier.ids import new_id
 from notifier.models import ApiKey, AuditLine, DeadLetter, Heartbeat, Hold, OutboxMessage, ProviderState
+from notifier.vocabulary.ids import new_id
 from tests.conftest import clean_environment
 from tests.running import ROOT
 

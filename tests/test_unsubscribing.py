@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from notifier import keys
-from notifier.channels import Channel
-from notifier.unsubscribing import Links, links
+from notifier.people.unsubscribe import Links, links
+from notifier.security import api_keys
+from notifier.vocabulary.states import Channel
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import Running, wait_for
 
@@ -224,7 +224,7 @@ def test_links_start_with_the_public_url_and_want_no_key(
         NOTIFIER_PUBLIC_URL="https://notify.example.com/base/",
         NOTIFIER_EMAIL=f"{smtp.dsn}?tls=none",
     )
-    guarded.http.headers["Authorization"] = f"Bearer {keys.create(guarded.engine, 'sender', ['send', 'read'])}"
+    guarded.http.headers["Authorization"] = f"Bearer {api_keys.create(guarded.engine, 'sender', ['send', 'read'])}"
     mail = sent(guarded, smtp, "guarded@example.com", category="news")
     path = page_of(mail, "https://notify.example.com/base")
     del guarded.http.headers["Authorization"]

@@ -14,7 +14,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.masking import masked
+from notifier.vocabulary.masking import masked
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import FINISHED, Running, wait_for
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, post_load, validate
 
-from notifier.providers import Attachment
+from notifier.providers.protocol import Attachment
 
 #: Line breaks of any kind would break the header that the name stands in.
 _UNFIT_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})

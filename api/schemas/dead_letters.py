@@ -5,12 +5,13 @@ from typing import Any, Final
 import marshmallow as ma
 from marshmallow import ValidationError, fields, post_load, validate
 
-from api.schemas.fields import AddressFilter, StrictBoolean, Timestamp, name
+from api.schemas.fields import AddressFilter, StrictBoolean, Timestamp, name, reason_field
 from api.schemas.pages import PageQuery
 from api.schemas.rules import Described, Ruled, absent, both, either, given, valued
 from api.schemas.scheduling import EVENT_TYPE
 from api.schemas.shown import Shown, for_readers
-from notifier.channels import Channel
+from notifier.vocabulary.reasons import DEAD_LETTER_REASONS, Reason
+from notifier.vocabulary.states import Channel
 
 
 class DeadLetterSchema(Shown):
@@ -21,7 +22,7 @@ class DeadLetterSchema(Shown):
     event_id = fields.UUID(allow_none=True)
     channel = fields.String(allow_none=True)
     event_type = fields.String(allow_none=True)
-    reason = fields.String(metadata={"example": "retries_exhausted"})
+    reason = reason_field([*DEAD_LETTER_REASONS, Reason.FAN_OUT_FAILED])
     error = fields.String(allow_none=True, metadata=for_readers())
     attempts = fields.Integer()
     created_at = Timestamp()

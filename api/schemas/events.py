@@ -12,8 +12,8 @@ from api.schemas.notifications import NotificationSchema
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from api.schemas.shown import Shown, for_readers
-from notifier.channels import EventStatus
-from notifier.patterns import OURS
+from notifier.vocabulary.event_types import OURS
+from notifier.vocabulary.states import EventStatus
 
 
 def _not_ours(event_type: str) -> None:

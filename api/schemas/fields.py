@@ -1,6 +1,7 @@
 """Fields that are stricter than marshmallow's: what is accepted is exactly what the contract says."""
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,15 +10,16 @@ from marshmallow import ValidationError, fields, validate
 
 from api.parts import parts
 from api.schemas import forms
-from notifier.addresses import normalised
-from notifier.channels import Channel
-from notifier.durations import parse_iso
-from notifier.masking import MASK
-from notifier.patterns import USER_ID
-from notifier.providers.mailboxes import NotAMailbox, mailbox
-from notifier.redaction import holds_mask
-from notifier.times import parse_rfc3339, rfc3339
-from notifier.zones import zone
+from notifier.providers.formats.mailboxes import NotAMailbox, mailbox
+from notifier.security.redaction import holds_mask
+from notifier.vocabulary.addresses import normalised
+from notifier.vocabulary.durations import parse_iso
+from notifier.vocabulary.event_types import USER_ID
+from notifier.vocabulary.masking import MASK
+from notifier.vocabulary.reasons import SENTENCES, Reason
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.time_zones import zone
+from notifier.vocabulary.timestamps import parse_rfc3339, rfc3339
 
 
 def check_for_masks(value: object, name: str) -> None:
@@ -253,3 +255,9 @@ def user_id(**kwargs: Any) -> fields.String:  # noqa: ANN401 -- marshmallow's op
 def name(longest: int = 255, **kwargs: Any) -> fields.String:  # noqa: ANN401 -- marshmallow's options
     """A text of 1 to `longest` characters."""
     return fields.String(validate=validate.Length(1, longest), **kwargs)
+
+
+def reason_field(known: Collection[Reason] = tuple(Reason), **kwargs: Any) -> fields.String:  # noqa: ANN401 -- as for `name`
+    """A reason of ours, with a sentence about each that it may be."""
+    described = "\n".join(f"- `{each}`: {SENTENCES[each]}" for each in known)
+    return fields.String(validate=validate.OneOf(list(known)), metadata={"description": described}, **kwargs)

@@ -13,9 +13,9 @@ from typing import Any, Final
 import phonenumbers
 from phonenumbers.phonemetadata import PhoneMetadata
 
-from notifier.channels import Channel
-from notifier.sender_rules import ALL, SenderRules
-from notifier.zones import names
+from notifier.content.sender_rules import ALL, SenderRules
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.time_zones import names
 
 Form = dict[str, Any]
 
@@ -26,7 +26,7 @@ TEXT: Final = r"^[^\u0000]*$"
 
 _YEAR: Final = "(?:19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])"
 _TWO_DIGITS: Final = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-#: An RFC 3339 time of the years 1970 to 9998 (`notifier.times`). In UTC, too: so no offsets at either end.
+#: An RFC 3339 time of the years 1970 to 9998 (`vocabulary.timestamps`). In UTC, too: so no offsets at either end.
 MOMENT: Final = (
     rf"^(?!1970-01-01.*[+])(?!9998-12-31.{{9,20}}-){_YEAR}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
     rf"[Tt]{_TWO_DIGITS}:[0-5][0-9](?:[.][0-9]{{1,9}})?(?:[Zz]|[+-]{_TWO_DIGITS})$"
@@ -51,7 +51,7 @@ _SEVERAL: Final = (
     rf"P(?=[0-9]|T[0-9])(?:[0-9]{{1,3}}W)?(?:[0-9]{{1,4}}D)?"
     rf"(?:T(?=[0-9])(?:[0-9]{{1,5}}H)?(?:[0-9]{{1,6}}M)?(?:[0-9]{{1,7}}{_SECOND}S)?)?"
 )
-#: An ISO 8601 duration of at most a hundred years (`notifier.durations`).
+#: An ISO 8601 duration of at most a hundred years (`notifier.vocabulary.durations`).
 DURATION: Final = (
     rf"^(?:{_SEVERAL}|P{_up_to(_DAYS // 7)}W|P{_up_to(_DAYS)}D|PT{_up_to(_DAYS * 24)}H|PT{_up_to(_DAYS * 1440)}M"
     rf"|PT[0-9]{{1,9}}{_SECOND}S)$"

@@ -6,16 +6,26 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.attachments import AttachmentSchema
-from api.schemas.fields import EACH_ONCE, SENDER, AddressFilter, JsonText, Mailbox, Timestamp, name, user_id
+from api.schemas.fields import (
+    EACH_ONCE,
+    SENDER,
+    AddressFilter,
+    JsonText,
+    Mailbox,
+    Timestamp,
+    name,
+    reason_field,
+    user_id,
+)
 from api.schemas.pages import PageQuery
 from api.schemas.rules import Described, Group, Needs, NotBoth, OneOf, Ruled, SomeOf, absent, both, either, valued
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from api.schemas.shown import Shown, for_readers
-from notifier.channels import Channel, Status
-from notifier.plans import Strategy
-from notifier.providers import Outcome
+from notifier.planning.plans import Strategy
+from notifier.providers.protocol import Outcome
 from notifier.providers.receipts import Kind
-from notifier.resending import How
+from notifier.resending.resend import How
+from notifier.vocabulary.states import Channel, Status
 
 #: The most files that go along with one notification.
 MOST_ATTACHMENTS: Final = 20
@@ -225,7 +235,7 @@ class NotificationSchema(Shown):
     source = fields.String(metadata={"description": "The source of the key that posted it or its event."})
     request_id = fields.String(allow_none=True, metadata={"description": "The request that brought it or its event."})
     status = fields.String(validate=validate.OneOf(list(Status)))
-    reason = fields.String(allow_none=True)
+    reason = reason_field(allow_none=True)
     due_at = Timestamp(
         allow_none=True,
         metadata={
@@ -256,7 +266,7 @@ class EarlierSendSchema(Shown):
     asked_by = fields.String(metadata={"description": "The name of a key, or `shell:` and a user."})
     asked_at = Timestamp()
     status = fields.String(validate=validate.OneOf(list(Status)))
-    reason = fields.String(allow_none=True)
+    reason = reason_field(allow_none=True)
     explanation = fields.String(allow_none=True, metadata=for_readers())
     sent_at = Timestamp(allow_none=True)
     delivered_at = Timestamp(allow_none=True)

@@ -5,7 +5,7 @@ from marshmallow import RAISE, fields, validate
 
 from api.schemas.fields import name, user_id
 from api.schemas.scheduling import TEMPLATE_NAME
-from notifier.channels import Channel
+from notifier.vocabulary.states import Channel
 
 _TYPES = [channel.upper() for channel in (Channel.EMAIL, Channel.SMS, Channel.PUSH)]
 

@@ -8,10 +8,10 @@ from marshmallow import RAISE, ValidationError, fields, validate, validates_sche
 from api.schemas.fields import EACH_ONCE, LeadTimes, StrictBoolean, Timestamp, check_for_masks, named_form
 from api.schemas.rules import Described, Rule, Ruled, absent, either
 from api.schemas.scheduling import CATEGORY, TEMPLATE_NAME
-from notifier.channels import Channel, Priority
-from notifier.paths import compiled
-from notifier.patterns import PATTERN
-from notifier.plans import Strategy
+from notifier.planning.plans import Strategy
+from notifier.vocabulary.event_types import PATTERN
+from notifier.vocabulary.expressions import compiled
+from notifier.vocabulary.states import Channel, Priority
 
 
 class Path(fields.String):

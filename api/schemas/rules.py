@@ -8,8 +8,8 @@ import marshmallow as ma
 from marshmallow import ValidationError, validates_schema
 
 from api.schemas.forms import ADDRESSES, NULL
-from notifier.addresses import normalised
-from notifier.channels import Channel
+from notifier.vocabulary.addresses import normalised
+from notifier.vocabulary.states import Channel
 
 Fields = dict[str, Any]
 Fragment = dict[str, Any]

@@ -16,8 +16,8 @@ from api.schemas.fields import (
     user_id,
 )
 from api.schemas.rules import Addressed, Described, Group, Needs, NotBoth, Rule, Ruled, Together, absent, either, valued
-from notifier.channels import Channel, DedupScope, OnAmbiguous, Priority
-from notifier.patterns import NAME
+from notifier.vocabulary.event_types import NAME
+from notifier.vocabulary.states import Channel, DedupScope, OnAmbiguous, Priority
 
 EVENT_TYPE: Final = Matches(
     r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$",

@@ -13,8 +13,8 @@ from api.schemas.pages import PageQuery
 from api.schemas.routes import Path, Pattern
 from api.schemas.shown import Shown, for_readers
 from api.showing import reveals
-from notifier.channels import Channel, Status
-from notifier.masking import MASK, masked_headers
+from notifier.vocabulary.masking import MASK, masked_headers
+from notifier.vocabulary.states import Channel, Status
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _NO_MASK: Final = r"(?! *[*]{3} *$)"

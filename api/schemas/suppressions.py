@@ -7,8 +7,8 @@ from api.schemas.fields import IN_ITS_FORM, AddressFilter, Timestamp, name
 from api.schemas.pages import PageQuery
 from api.schemas.rules import Addressed, Ruled
 from api.schemas.shown import Shown, for_readers
-from notifier.addresses import normalised_from_query
-from notifier.channels import Channel
+from notifier.vocabulary.addresses import normalised_from_query
+from notifier.vocabulary.states import Channel
 
 
 class _AddressFields(Ruled):

@@ -9,9 +9,9 @@ from api.schemas.fields import SENDER, Mailbox, Timestamp, check_for_masks
 from api.schemas.pages import PageQuery
 from api.schemas.rules import Described, Ruled, absent, either, given, valued
 from api.schemas.users import Locale
-from notifier.channels import Channel
-from notifier.sandbox import check
-from notifier.templates import DEFAULT
+from notifier.content.template_process import check
+from notifier.content.templates import DEFAULT
+from notifier.vocabulary.states import Channel
 
 _LONGEST = 200_000
 

@@ -23,8 +23,8 @@ from api.schemas.forms import LOCALE
 from api.schemas.pages import PageQuery
 from api.schemas.scheduling import CATEGORY
 from api.schemas.shown import Shown, for_readers
-from notifier.channels import Channel
-from notifier.preferences import REST
+from notifier.people.preferences import REST
+from notifier.vocabulary.states import Channel
 
 
 class Locale(fields.String):

@@ -13,10 +13,10 @@ from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.commands.moments import When
 from deploy.terminal import progress, say, show_table
-from notifier.audit import Verdict
 from notifier.models import AuditLine
-from notifier.printing import printable, printable_json
-from notifier.times import rfc3339
+from notifier.security.audit_log import Verdict
+from notifier.vocabulary.timestamps import rfc3339
+from notifier.vocabulary.untrusted_text import printable, printable_json
 
 _FIELDS: Final = ("id", "at", "actor", "action", "target", "outcome", "request_id", "peer", "times", "number")
 #: Names in targets whose values the log keeps as fingerprints.

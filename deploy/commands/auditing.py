@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.settings import SettingsError
 from deploy.commands.group import Command, parts
 from deploy.terminal import say
-from notifier.errors import NotifierError
-from notifier.times import rfc3339
+from notifier.vocabulary.errors import NotifierError
+from notifier.vocabulary.timestamps import rfc3339
 
 #: Options with which a command changes nothing.
 _LOOKING: Final = ("dry_run", "only_list")

@@ -14,11 +14,11 @@ from config.settings import SettingsError
 from config.wiring import Wiring
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import say
-from notifier import receipts
-from notifier.isolation import MIGRATE, is_unmigrated
-from notifier.providers import imap_mailbox, smtp_receipts
+from notifier.notifications import delivery_receipts
 from notifier.providers.receipts import Report
-from notifier.providers.return_paths import ReturnPaths
+from notifier.providers.vendors import imap_mailbox, smtp_receipts
+from notifier.providers.vendors.smtp_return_paths import ReturnPaths
+from notifier.runtime.isolation import MIGRATE, is_unmigrated
 
 log = structlog.get_logger()
 
@@ -90,7 +90,7 @@ def _take(wires: Wiring, paths: list[ReturnPaths], mails: list[bytes]) -> Counte
     for mail in mails:
         read = (smtp_receipts.read(mail, each, now) for each in paths)
         report = next((each for each in read if each != Report()), Report())
-        receipts.take(wires.engine, report, wires.senders, source=smtp_receipts.NAME)
+        delivery_receipts.take(wires.engine, report, wires.senders, source=smtp_receipts.NAME)
         said.update(receipt.kind.value for receipt in report.receipts)
         said.update(standing.reason.value for standing in report.standings)
     return said

@@ -8,7 +8,7 @@ import click
 
 from deploy.commands.group import OneLineErrors
 from deploy.terminal import fit_encoding, say
-from notifier.metrics import VERSION
+from notifier.observability.metrics import VERSION
 
 #: Where each command is, in the order in which they are listed.
 _COMMANDS: Final = {

@@ -14,12 +14,13 @@ from deploy.commands.auditing import audited, user
 from deploy.commands.group import Command, on_a_stack, parts
 from deploy.commands.revealing import revealing
 from deploy.terminal import progress, say, show_fields, show_table
-from notifier import deadletters, resending
-from notifier.channels import Channel
-from notifier.deadletters import Filters
 from notifier.models import DeadLetter
-from notifier.resending import counted
-from notifier.times import rfc3339
+from notifier.notifications import dead_letters
+from notifier.notifications.dead_letters import Filters
+from notifier.resending import resend
+from notifier.resending.resend import counted
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.timestamps import rfc3339
 from tasks import app
 from tasks.hints import LEASE, publish_hints
 
@@ -113,7 +114,7 @@ def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **
         query = query.where(DeadLetter.id.in_(ids))
     with parts().engine.connect() as connection:
         count = connection.scalar(query) or 0
-    return count, [list(ids)] if ids else deadletters.matching(parts().engine, Filters(**filters, **more))
+    return count, [list(ids)] if ids else dead_letters.matching(parts().engine, Filters(**filters, **more))
 
 
 def _run(what: str, count: int, batches: Iterable[list[UUID]], act: Callable[[list[UUID]], int]) -> None:
@@ -148,7 +149,7 @@ class _Requeueing:
         """Requeue a batch; returns how many."""
         here = parts()
         by = f"shell:{user()}"
-        done = resending.requeue(here.engine, ids, lambda _: LEASE, by, here.standards, dry_run=self._dry_run)
+        done = resend.requeue(here.engine, ids, lambda _: LEASE, by, here.standards, dry_run=self._dry_run)
         publish_hints(app, done.hints)
         self.refused.update(counted(done.refused.values()))
         return len(done.letters)
@@ -198,4 +199,4 @@ def purge(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, yes: bo
         return
     if count and not yes:
         click.confirm(f"Delete {_letters(count)} for good?", abort=True)
-    _run("purged", count, batches, lambda ids: deadletters.purge(parts().engine, ids))
+    _run("purged", count, batches, lambda ids: dead_letters.purge(parts().engine, ids))

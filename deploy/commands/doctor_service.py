@@ -18,14 +18,15 @@ from config.providers import make_providers
 from config.queues import WORKERS
 from config.settings import Settings, SettingsError, all_faults
 from deploy.commands.checking import Check, Finding, ill, note, well
-from notifier import heartbeats, keys
-from notifier.breakers import Standing, standings
-from notifier.channels import Channel
-from notifier.failover import Choice
-from notifier.providers.outbox import Outbox
-from notifier.providers.simulator import Simulator
-from notifier.providers.smtp import Smtp
-from notifier.times import rfc3339
+from notifier.observability import heartbeats
+from notifier.providers.breakers import BreakerStatus, breaker_statuses
+from notifier.providers.failover import Choice
+from notifier.providers.vendors.outbox import Outbox
+from notifier.providers.vendors.simulator import Simulator
+from notifier.providers.vendors.smtp import Smtp
+from notifier.security import api_keys as keys
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.timestamps import rfc3339
 
 #: The channels that have providers of their own; webhooks have receivers.
 CHANNELS: Final = [channel for channel in Channel if channel is not Channel.WEBHOOK]
@@ -116,7 +117,7 @@ def any_channel(settings: Settings) -> Iterator[Finding]:
 
 def breakers(engine: Engine) -> Iterator[Finding]:
     """Whether a provider is left alone, because it fails."""
-    shut = [standing for standing in standings(engine) if standing.open_until is not None]
+    shut = [standing for standing in breaker_statuses(engine) if standing.open_until is not None]
     for standing in shut:
         says, todo = _since(standing), f"see 'manage.py providers status {standing.channel}'"
         yield ill(f"breaker {standing.channel} {standing.name}", says, todo)
@@ -124,7 +125,7 @@ def breakers(engine: Engine) -> Iterator[Finding]:
         yield well("breakers", "all are closed")
 
 
-def _since(standing: Standing) -> str:
+def _since(standing: BreakerStatus) -> str:
     since = f" since {rfc3339(standing.failing_since.replace(microsecond=0))}" if standing.failing_since else ""
     return f"open: it fails{since}: {standing.error}"
 

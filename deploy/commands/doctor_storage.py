@@ -10,10 +10,12 @@ from sqlalchemy import Connection, Engine, create_engine, func, make_url, select
 from config.broker import is_amqp, redis_client
 from config.settings import Settings
 from deploy.commands.checking import Finding, ill, note, well
-from notifier import database_roles, migrations, partitions, signing_keys
-from notifier.address_seals import PURPOSE
+from notifier import migrations
 from notifier.models import Subscription
-from notifier.vault import CannotDecrypt, Vault
+from notifier.security import signing_keys
+from notifier.security.address_seals import PURPOSE
+from notifier.security.secret_box import CannotDecrypt, Vault
+from notifier.storage import database_roles, partitions
 from tasks import app
 from tasks.hints import depth
 

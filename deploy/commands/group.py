@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError
 
 from config.settings import SettingsError
 from deploy.terminal import printable
-from notifier import printing
-from notifier.errors import NotifierError
-from notifier.isolation import MIGRATE, is_away, is_unmigrated, why_away
+from notifier.runtime.isolation import MIGRATE, is_away, is_unmigrated, why_away
+from notifier.vocabulary import untrusted_text
+from notifier.vocabulary.errors import NotifierError
 
 if TYPE_CHECKING:
     from config.wiring import Wiring
@@ -53,7 +53,7 @@ def _one_line() -> Iterator[None]:
         raise
     except SettingsError as error:
         # It never repeats a value; the forms that it shows are no credentials, and of no use with a mask.
-        raise click.ClickException(printing.printable(str(error))) from None
+        raise click.ClickException(untrusted_text.printable(str(error))) from None
     except NotifierError as error:
         raise click.ClickException(printable(error)) from None
     except DBAPIError as error:

@@ -5,9 +5,10 @@ import click
 from deploy.commands.auditing import audited, nothing_changed, user
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import say, show_table
-from notifier import holds
-from notifier.ids import time_of
-from notifier.times import rfc3339
+from notifier.notifications import holds
+from notifier.vocabulary.ids import time_of
+from notifier.vocabulary.states import ALL_CHANNELS
+from notifier.vocabulary.timestamps import rfc3339
 
 
 @click.command()
@@ -22,10 +23,10 @@ def hold(target: str | None, everything: bool, only_list: bool) -> None:
     Nothing is lost: events are accepted, and what would be sent waits and says that it is held. What a worker has
     begun goes out still.
     """
-    if everything and target not in {None, holds.ALL}:
+    if everything and target not in {None, ALL_CHANNELS}:
         raise click.UsageError("Name a channel or a route, or say --all.")
     if everything:
-        target = holds.ALL
+        target = ALL_CHANNELS
     if target is None or only_list:
         nothing_changed()
     else:
@@ -41,7 +42,7 @@ def hold(target: str | None, everything: bool, only_list: bool) -> None:
 
 @click.command()
 @on_a_stack
-@click.argument("target", default=holds.ALL, metavar="[CHANNEL|ROUTE]")
+@click.argument("target", default=ALL_CHANNELS, metavar="[CHANNEL|ROUTE]")
 @audited("target")
 def release(target: str) -> None:
     """Lift a hold; without arguments, the one on everything. What waited goes out within seconds, oldest first."""

@@ -8,11 +8,11 @@ from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.commands.moments import Span, When
 from deploy.terminal import say, show_table
-from notifier import keys
-from notifier.keys import OVERLAP, Scope
 from notifier.models import ApiKey
-from notifier.permits import permit_of
-from notifier.times import rfc3339
+from notifier.security import api_keys as keys
+from notifier.security.api_keys import OVERLAP, Scope
+from notifier.security.permits import permit_of
+from notifier.vocabulary.timestamps import rfc3339
 
 
 @click.group("api-keys")

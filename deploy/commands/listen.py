@@ -20,8 +20,8 @@ from config.settings import load_webhook_secrets
 from deploy.commands.group import on_a_stack
 from deploy.ports import url_of
 from deploy.terminal import printable, say
-from notifier import signing
-from notifier.times import rfc3339
+from notifier.security import webhook_signatures
+from notifier.vocabulary.timestamps import rfc3339
 
 #: The largest body that is taken, in bytes.
 _LARGEST: Final = 1 << 20
@@ -34,7 +34,7 @@ _LAST_ANSWERS: Final = 2.0
 def _keys(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[bytes]:
     del ctx, param
     try:
-        return [signing.key_of(value) for value in values]
+        return [webhook_signatures.key_of(value) for value in values]
     except ValueError as error:
         raise click.BadParameter(f"it {error}") from None
 
@@ -71,7 +71,10 @@ def listen(
     root = None
     if not keys:
         secret, shared = load_webhook_secrets()
-        keys, root = [signing.key_of(each) for each in shared], signing.key_of(secret) if secret else None
+        keys, root = (
+            [webhook_signatures.key_of(each) for each in shared],
+            webhook_signatures.key_of(secret) if secret else None,
+        )
     if fail_rate is None:
         fail_rate = 0.0 if status is None else 1.0
     listener = _Listener(_Options(keys, root, fail_rate, status or 500, delay, once))
@@ -116,7 +119,7 @@ class _Options:
         host = next((value for name, value in headers.items() if name.lower() == "host"), "")
         with contextlib.suppress(ValueError):
             if self.root is not None:
-                return [signing.key_for(self.root, host), *self.keys]
+                return [webhook_signatures.key_for(self.root, host), *self.keys]
         return list(self.keys)
 
 
@@ -204,8 +207,8 @@ class _Listener:
         if not self._options.verifies:
             return "there is no secret"
         try:
-            signing.verify(self._options.keys_for(headers), headers, body)
-        except signing.NotVerified as error:
+            webhook_signatures.verify(self._options.keys_for(headers), headers, body)
+        except webhook_signatures.NotVerified as error:
             return str(error)
         return None
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from config.values import parse_duration
-from notifier.times import parse_rfc3339
+from notifier.vocabulary.timestamps import parse_rfc3339
 
 
 class Span(click.ParamType[timedelta]):

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from deploy.commands.group import on_a_stack, parts
 from deploy.commands.revealing import revealing
 from deploy.terminal import printable, say, shown_address
-from notifier.channels import Channel
 from notifier.models import OutboxMessage
-from notifier.times import rfc3339
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.timestamps import rfc3339
 
 
 @click.command()

@@ -10,12 +10,12 @@ from config.providers import make_providers
 from deploy.commands.group import OneLineErrors, on_a_stack, parts
 from deploy.commands.why import tell_why
 from deploy.terminal import say, show_fields, show_table
-from notifier.addresses import normalised
-from notifier.channels import Channel
-from notifier.failover import Providers
-from notifier.ids import new_id
-from notifier.providers import Fault, Message, Outcome, Provider, Result
 from notifier.providers.dsn import Dsn, parse
+from notifier.providers.failover import Providers
+from notifier.providers.protocol import Fault, Message, Outcome, Provider, Result
+from notifier.vocabulary.addresses import normalised
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 
 #: Webhooks have receivers, whom subscriptions name and `POST /subscriptions/{id}/test` tries out.
 _CHANNELS: Final = [channel for channel in Channel if channel is not Channel.WEBHOOK]

@@ -8,8 +8,8 @@ from rich.filesize import decimal
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import progress, say, show_table
-from notifier import retention
-from notifier.partitions import partitions_before
+from notifier.storage import retention
+from notifier.storage.partitions import partitions_before
 
 
 @click.command()

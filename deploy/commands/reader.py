@@ -5,7 +5,7 @@ import click
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import say
-from notifier import reader as roles
+from notifier.storage import dashboard_role as roles
 
 
 @click.command()

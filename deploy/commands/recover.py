@@ -11,7 +11,8 @@ from deploy.commands.auditing import audited, user
 from deploy.commands.dlq import Moment, say_refused
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import progress, say
-from notifier import recovery, subscriptions
+from notifier.resending import recovery
+from notifier.webhooks import subscriptions
 from tasks import app
 from tasks.hints import LEASE, publish_hints
 

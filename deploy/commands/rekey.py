@@ -9,9 +9,12 @@ from sqlalchemy import func, select
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import progress, say
-from notifier import erasure, resealing, signing_keys, subscriptions
-from notifier.address_seals import KNOWN_AFTER
 from notifier.models import Subscription
+from notifier.notifications import resealing
+from notifier.people import erasure
+from notifier.security import signing_keys
+from notifier.security.address_seals import KNOWN_AFTER
+from notifier.webhooks import subscriptions
 
 
 @click.command()

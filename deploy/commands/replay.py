@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import say
-from notifier import routing
+from notifier.events import fan_out
 from notifier.models import Event
 from tasks import app
 from tasks.hints import LEASE, publish_hints
@@ -25,6 +25,6 @@ def replay(event_ids: tuple[UUID, ...]) -> None:
             event = session.get(Event, event_id)
         if event is None:
             raise click.ClickException(f"There is no event {event_id}.")
-        hints = routing.replay(parts().engine, vars(event), parts().planner(lambda _: LEASE), parts().listeners)
+        hints = fan_out.replay(parts().engine, vars(event), parts().planner(lambda _: LEASE), parts().listeners)
         publish_hints(app, hints)
         say(f"Replayed {event_id}: {len(hints)} notification{'s' * (len(hints) != 1)} to be sent now.")

@@ -7,7 +7,7 @@ from config.settings import SettingsError
 from deploy.commands.auditing import audited, nothing_changed
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import say
-from notifier.database_roles import Login, set_up
+from notifier.storage.database_roles import Login, set_up
 
 
 @click.command()

@@ -16,10 +16,10 @@ from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.commands.revealing import revealing
 from deploy.terminal import is_encodable, printable, reveals_credentials, say
-from notifier import routes as stored
-from notifier.errors import Invalid
-from notifier.redaction import masked_json
-from notifier.strict_json import check_text
+from notifier.planning import routes as stored
+from notifier.security.redaction import masked_json
+from notifier.vocabulary.errors import Invalid
+from notifier.vocabulary.strict_json import check_text
 
 #: The largest file of routes, in bytes.
 _LARGEST = 1024 * 1024

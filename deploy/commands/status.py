@@ -12,9 +12,10 @@ from sqlalchemy import func, select
 from config.queues import ALL
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import in_words, say, show_table
-from notifier import heartbeats, holds
-from notifier.handover import live_rows
 from notifier.models import DeadLetter
+from notifier.notifications import holds
+from notifier.observability import heartbeats
+from notifier.scheduling.due import live_rows
 from tasks import app
 from tasks.hints import depth
 

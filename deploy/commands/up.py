@@ -24,8 +24,8 @@ from deploy.folder import make_folder
 from deploy.ports import ADDRESS, free_port, is_free
 from deploy.supervisor import Stopped, Supervisor, stop_left_over
 from deploy.terminal import say
-from notifier.signing import new_secret
-from notifier.vault import new_key
+from notifier.security.secret_box import new_key
+from notifier.security.webhook_signatures import new_secret
 
 _PROJECT: Final = Path(__file__).resolve().parents[2]
 _API_PORT: Final = 8000

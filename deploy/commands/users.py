@@ -10,13 +10,13 @@ from deploy.commands.auditing import audited, user
 from deploy.commands.group import Command, on_a_stack, parts
 from deploy.commands.revealing import revealing
 from deploy.terminal import reveals_credentials, say
-from notifier import erasure
-from notifier.addresses import folded, normalised
-from notifier.channels import Channel
-from notifier.exporting import export as export_data
-from notifier.exporting import export_address
 from notifier.models import Erasure
-from notifier.printing import printable_json
+from notifier.people import erasure
+from notifier.people.export import export as export_data
+from notifier.people.export import export_address
+from notifier.vocabulary.addresses import folded, normalised
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.untrusted_text import printable_json
 
 #: Channels that an address shows by its look: an @, a plus and digits, or a scheme.
 _BY_LOOK: Final = (Channel.EMAIL, Channel.SMS, Channel.WEBHOOK)

@@ -5,8 +5,8 @@ import click
 from deploy.commands.auditing import audited
 from deploy.commands.group import on_a_stack, parts
 from deploy.terminal import say
-from notifier.signing import key_of, secret_of_host
-from notifier.uris import host_and_port
+from notifier.security.webhook_signatures import key_of, secret_of_host
+from notifier.vocabulary.uris import host_and_port
 
 
 def _host(ctx: click.Context, param: click.Parameter, value: str) -> str:

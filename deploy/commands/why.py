@@ -12,12 +12,12 @@ from config.settings import Settings
 from deploy.commands.group import on_a_stack, parts
 from deploy.commands.revealing import revealing
 from deploy.terminal import say, show_table
-from notifier import looking
-from notifier.breakers import Standing, standings
-from notifier.channels import Channel, Status
-from notifier.explaining import explain
-from notifier.timelines import timelines
-from notifier.times import rfc3339
+from notifier.diagnostics import records
+from notifier.diagnostics.explanations import explain
+from notifier.diagnostics.timeline import timelines
+from notifier.providers.breakers import BreakerStatus, breaker_statuses
+from notifier.vocabulary.states import Channel, Status
+from notifier.vocabulary.timestamps import rfc3339
 
 #: How far back recent attempts go.
 _RECENTLY = timedelta(hours=1)
@@ -33,12 +33,12 @@ def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: st
     say(channel.value, bold=True)
     for sentence in _providers(settings, engine, channel):
         say(f"  {sentence}")
-    for hold in looking.holds_on(engine, channel):
+    for hold in records.holds_on(engine, channel):
         say(f"  An operator holds {hold}: nothing of it goes out before manage.py release {hold}.")
     if recipient is not None:
         _tell_of_recipient(engine, channel, recipient)
         return
-    for waiting in looking.waiting(engine, channel):
+    for waiting in records.waiting(engine, channel):
         why = waiting.reason or waiting.status
         # That of a row which is queued or being sent is the end of a lease, and no delay.
         is_delay = waiting.status not in {Status.QUEUED, Status.SENDING}
@@ -51,13 +51,13 @@ def _providers(settings: Settings, engine: Engine, channel: Channel) -> Iterator
     if not settings.providers(channel):
         yield f"No provider: NOTIFIER_{channel.upper()} is not set, and the API answers 422."
         return
-    known = {standing.name: standing for standing in standings(engine) if standing.channel == channel}
+    known = {standing.name: standing for standing in breaker_statuses(engine) if standing.channel == channel}
     with closing(make_providers(settings, channel, engine)) as made:
         for choice in made.choices:
             yield _standing(choice.name, known.get(choice.name))
 
 
-def _standing(name: str, known: Standing | None) -> str:
+def _standing(name: str, known: BreakerStatus | None) -> str:
     """How one provider fares, in a sentence."""
     if known is None or known.failed_at is None:
         return f"{name} is well: no failure of its own is known."
@@ -76,7 +76,7 @@ def _standing(name: str, known: Standing | None) -> str:
 
 
 def _tell_of_attempts(engine: Engine, channel: Channel) -> None:
-    recent = looking.recent_attempts(engine, channel, _RECENTLY)
+    recent = records.recent_attempts(engine, channel, _RECENTLY)
     if not recent:
         say("  Nothing was tried within the last hour.")
         return
@@ -87,9 +87,9 @@ def _tell_of_attempts(engine: Engine, channel: Channel) -> None:
 
 
 def _tell_of_recipient(engine: Engine, channel: Channel, recipient: str) -> None:
-    if (suppressed := looking.suppression(engine, channel, recipient)) is not None:
+    if (suppressed := records.suppression(engine, channel, recipient)) is not None:
         say(f"  The address is on the suppression list, and gets nothing: {suppressed}.")
-    found = looking.latest(engine, channel, recipient)
+    found = records.latest(engine, channel, recipient)
     if not found:
         say("  No notification to this address is known.")
     for notification, attempts in found:

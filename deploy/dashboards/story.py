@@ -1,6 +1,6 @@
 """What became of one notification? From Postgres: ids are no labels of metrics.
 
-Asked as a role that sees neither addresses nor contents (notifier/reader.py).
+Asked as a role that sees neither addresses nor contents (notifier/storage/dashboard_role.py).
 """
 
 from typing import Final

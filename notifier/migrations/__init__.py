@@ -15,9 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from notifier.database_roles import grant
-from notifier.errors import Unavailable
-from notifier.partitions import make_partitions
+from notifier.storage.database_roles import grant
+from notifier.storage.partitions import make_partitions
+from notifier.vocabulary.errors import Unavailable
 
 _MIGRATING: Final = 5_141_980_125  # the advisory lock of whoever migrates
 #: How long a migration may hold everybody up while it waits for a lock.

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from notifier.ids import derived_id, millisecond_of
 from notifier.models.declarative import BY_DAY, Base, JsonText
+from notifier.vocabulary.ids import derived_id, millisecond_of
 
 
 def attempt_id(notification_id: UUID, claims: int, call: int | None = None) -> UUID:
@@ -36,10 +36,10 @@ class Attempt(Base):
     number: Mapped[int]
     #: Null where its worker died before it could say.
     provider: Mapped[str | None]
-    #: One of notifier.providers.Outcome.
+    #: One of notifier.providers.protocol.Outcome.
     outcome: Mapped[str]
     status_code: Mapped[int | None]
-    #: One of notifier.providers.Fault, where it was not accepted and that is known.
+    #: One of notifier.providers.protocol.Fault, where it was not accepted and that is known.
     fault: Mapped[str | None]
     #: What the provider calls the message: its receipts and its support know it by that.
     message_id: Mapped[str | None]

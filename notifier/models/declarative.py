@@ -44,5 +44,5 @@ class Base(DeclarativeBase):
     }
 
 
-#: Table options of a table that is range-partitioned by day on its UUIDv7 `id` (see notifier.partitions).
+#: Table options of a table that is range-partitioned by day on its UUIDv7 `id` (see notifier.storage.partitions).
 BY_DAY = {"postgresql_partition_by": "RANGE (id)"}

@@ -27,7 +27,7 @@ class Event(Base):
     event_type: Mapped[str]
     #: The name of the API key that posted it; `anonymous` without authentication.
     source: Mapped[str]
-    #: One of notifier.channels.EventStatus.
+    #: One of notifier.vocabulary.states.EventStatus.
     status: Mapped[str]
     payload: Mapped[str] = mapped_column(JsonText())
     recipient: Mapped[str | None]
@@ -57,7 +57,7 @@ class Event(Base):
     dedup_key: Mapped[str | None]
     #: An ISO 8601 duration.
     dedup_window: Mapped[str | None]
-    #: One of notifier.channels.DedupScope; null is `source`.
+    #: One of notifier.vocabulary.states.DedupScope; null is `source`.
     dedup_scope: Mapped[str | None]
     #: See Notification.
     on_ambiguous: Mapped[str | None]

@@ -55,7 +55,7 @@ class Notification(Base):
         BY_DAY,
     )
 
-    #: A UUIDv7, derived from event and target (see notifier.routing); what receivers see in every attempt.
+    #: A UUIDv7, derived from event and target (see notifier.events.fan_out); what receivers see in every attempt.
     id: Mapped[UUID] = mapped_column(primary_key=True)
     event_id: Mapped[UUID | None]
     event_type: Mapped[str | None]
@@ -72,7 +72,7 @@ class Notification(Base):
     content: Mapped[str | None] = mapped_column(JsonText())
     #: The queue it waits for, or waited for last.
     queue: Mapped[str]
-    #: One of notifier.channels.Status.
+    #: One of notifier.vocabulary.states.Status.
     status: Mapped[str]
     reason: Mapped[str | None]
     due_at: Mapped[datetime | None]
@@ -107,7 +107,7 @@ class Notification(Base):
     dedup_key: Mapped[str | None]
     #: An ISO 8601 duration.
     dedup_window: Mapped[str | None]
-    #: One of notifier.channels.DedupScope; null is `source`.
+    #: One of notifier.vocabulary.states.DedupScope; null is `source`.
     dedup_scope: Mapped[str | None]
     #: Strategy `first`: the channels that are tried in turn once this one is dead or cannot be used.
     next_channels: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
@@ -119,14 +119,14 @@ class Notification(Base):
     rule: Mapped[str | None]
     #: The subscription that it is for.
     subscription_id: Mapped[UUID | None]
-    #: What is done where an attempt may have been sent; null is `retry`. See notifier.channels.OnAmbiguous.
+    #: What is done where an attempt may have been sent; null is `retry`. See notifier.vocabulary.states.OnAmbiguous.
     on_ambiguous: Mapped[str | None]
     #: The request that brought it or its event, and its place in a trace (W3C's traceparent).
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
     #: When a rule first put it off, since it last became due.
     deferred_at: Mapped[datetime | None]
-    #: The last rule of its recipient that put it off or stopped it, as notifier.claiming.Judged has it.
+    #: The last rule of its recipient that put it off or stopped it, as notifier.notifications.claims.Judged has it.
     judged: Mapped[str | None] = mapped_column(JsonText())
 
     @property

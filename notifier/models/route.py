@@ -9,7 +9,7 @@ from notifier.models.declarative import Base, JsonText
 
 
 class Route(Base):
-    """A route, as it was put; notifier.routes reads its definition."""
+    """A route, as it was put; notifier.planning.routes reads its definition."""
 
     __tablename__ = "routes"
 

@@ -16,10 +16,10 @@ class Subscription(Base):
     __table_args__ = (Index("subscriptions_event_types_idx", "event_types", postgresql_using="gin"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    #: With `***` where `sealed_url` has the whole, encrypted (notifier.sealing).
+    #: With `***` where `sealed_url` has the whole, encrypted (notifier.security.sealed_columns).
     url: Mapped[str]
     sealed_url: Mapped[bytes | None]
-    #: Patterns (notifier.patterns).
+    #: Patterns (notifier.vocabulary.event_types).
     event_types: Mapped[list[str]] = mapped_column(ARRAY(Text()))
     #: JMESPath over the event.
     filter: Mapped[str | None]
@@ -33,7 +33,7 @@ class Subscription(Base):
     enabled: Mapped[bool]
     #: Why it is not enabled: `by_hand`, `gone` (410), `failing`.
     disabled_reason: Mapped[str | None]
-    #: Encrypted (notifier.vault); the one before signs too until its end.
+    #: Encrypted (notifier.security.secret_box); the one before signs too until its end.
     secret: Mapped[bytes]
     previous_secret: Mapped[bytes | None]
     previous_secret_until: Mapped[datetime | None]

@@ -18,7 +18,7 @@ class Suppression(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     channel: Mapped[str]
     address: Mapped[str]
-    #: The address as addresses are compared (notifier.addresses.folded).
+    #: The address as addresses are compared (notifier.vocabulary.addresses.folded).
     folded: Mapped[str]
     reason: Mapped[str]
     #: When it ends; null: never.

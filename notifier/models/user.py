@@ -30,7 +30,7 @@ class User(Base):
     #: A language tag such as `pt-BR`.
     locale: Mapped[str | None]
     attributes: Mapped[str] = mapped_column(JsonText())
-    #: `{"channels", "categories", "quiet_hours"}`, as notifier.preferences reads it. Null: nothing was ever set.
+    #: `{"channels", "categories", "quiet_hours"}`, as notifier.people.preferences reads it. Null: nothing was ever set.
     preferences: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sqlalchemy import Engine
 
-from notifier.channels import Channel
-from notifier.domains import ascii_domain
-from notifier.vault import Vault
+from notifier.security.secret_box import Vault
+from notifier.vocabulary.domains import ascii_domain
+from notifier.vocabulary.states import Channel
 
 _DEFAULT_HOST: Final = "default"
 #: Text that can stand in a header as it is.

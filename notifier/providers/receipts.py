@@ -17,8 +17,8 @@ from importlib.metadata import entry_points
 from typing import Final, Protocol
 from uuid import UUID
 
-from notifier.channels import Channel
 from notifier.providers.dsn import Dsn, parse
+from notifier.vocabulary.states import Channel
 
 
 class NotSigned(Exception):
@@ -45,7 +45,7 @@ class Kind(StrEnum):
     BOUNCED_FOR_NOW = "bounced_for_now"
 
 
-class Reason(StrEnum):
+class SuppressionReason(StrEnum):
     """Why an address is not to be written to any more."""
 
     #: Nobody is there, and nobody will be.
@@ -86,13 +86,13 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AddressStatus:
     """Whether an address may be written to over a channel, as far as the vendor has heard."""
 
     channel: Channel
     #: As the vendor writes it.
     address: str
-    reason: Reason
+    reason: SuppressionReason
     #: The reason holds no longer.
     lifted: bool = False
     #: The notification that it was seen by, where it was by one: it counts only from a provider that sent that one.
@@ -106,7 +106,7 @@ class Report:
     """All that one callback says; each in the order in which it stands there."""
 
     receipts: tuple[Receipt, ...] = ()
-    standings: tuple[Standing, ...] = ()
+    standings: tuple[AddressStatus, ...] = ()
 
 
 class ReceiptSource(Protocol):
@@ -140,7 +140,7 @@ def source(text: str) -> ReceiptSource | None:
     """
     dsn = parse(text)
     if dsn.scheme in _OURS:
-        factory: Factory = importlib.import_module(f"notifier.providers.{_OURS[dsn.scheme]}").source
+        factory: Factory = importlib.import_module(f"notifier.providers.vendors.{_OURS[dsn.scheme]}").source
         return factory(dsn)
     others = entry_points(group=GROUP)
     if dsn.scheme not in others.names:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Final
 
-from notifier.channels import Channel
-from notifier.providers import Provider
 from notifier.providers.dsn import Context, Dsn, parse
+from notifier.providers.protocol import Provider
+from notifier.vocabulary.states import Channel
 
 GROUP: Final = "notifier.providers"
 
@@ -51,7 +51,7 @@ def _factory(scheme: str, channel: Channel) -> Factory:
     others = entry_points(group=GROUP)
     try:
         if scheme in ours:
-            factory: Factory = importlib.import_module(f"notifier.providers.{ours[scheme]}").provider
+            factory: Factory = importlib.import_module(f"notifier.providers.vendors.{ours[scheme]}").provider
         elif scheme in others.names:
             factory = others[scheme].load()
         else:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from notifier.providers import Message
+from notifier.providers.protocol import Message
 from notifier.providers.receipts import Callback
 
 TOKEN = "hunter2token"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier.providers import Fault, Outcome
+from notifier.providers.protocol import Fault, Outcome
 from tests.providers import receivers
 from tests.providers.http2 import Answer, http2
 from tests.providers.test_conformance import made, message_for, one, sent

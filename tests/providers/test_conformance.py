@@ -13,9 +13,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import create_engine
 
-from notifier.ids import new_id
-from notifier.providers import Fault, Message, Outcome, Provider, Result, registry
+from notifier.providers import registry
 from notifier.providers.dsn import Context
+from notifier.providers.protocol import Fault, Message, Outcome, Provider, Result
+from notifier.vocabulary.ids import new_id
 from tests.providers import receivers, vendors
 from tests.providers.vendors import Case, Vendor
 

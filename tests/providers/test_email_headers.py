@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from notifier.providers import Attachment, Message, letters
-from notifier.providers.mailboxes import Mailbox, NotAMailbox, mailbox
+from notifier.providers.formats import mime
+from notifier.providers.formats.mailboxes import Mailbox, NotAMailbox, mailbox
+from notifier.providers.protocol import Attachment, Message
 from tests.providers import strict_email
 
 SENDER = mailbox("Notifier <notifier@example.com>")
@@ -33,7 +34,7 @@ NAMES = TEXT | NASTY
 
 
 def fields_of(message: Message, sender: Mailbox = SENDER) -> tuple[dict[str, str], bytes]:
-    letter = letters.draft(message, sender)
+    letter = mime.draft(message, sender)
     fields, body = strict_email.head_of(letter.data, utf8=letter.international)
     return dict(fields), body
 
@@ -181,8 +182,8 @@ def test_the_parameters_of_a_files_type_arrive() -> None:
     "kind", ["text/plain\r\nBcc: eve@example.net", 'text/plain; a="b', "text/plain; a=b; a=c", "text/plain; a=\u2028"]
 )
 def test_a_type_that_would_say_something_else_goes_into_no_letter(kind: str) -> None:
-    with pytest.raises((letters.Unwritable, UnicodeError)):
-        letters.draft(message_with(attachments=(Attachment("a.txt", kind, b"x"),)), SENDER)
+    with pytest.raises((mime.Unwritable, UnicodeError)):
+        mime.draft(message_with(attachments=(Attachment("a.txt", kind, b"x"),)), SENDER)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +201,8 @@ def test_a_header_that_a_strict_reader_refuses_does_not_go_out(field: str, broke
     """A value that was let in by mistake is not sent in somebody's name."""
     values = {"display_name": "Ada", "username": "ada", "domain": "example.org", field: broken}
 
-    with pytest.raises(letters.Unwritable):
-        letters.draft(message_with(), Mailbox(**values))
+    with pytest.raises(mime.Unwritable):
+        mime.draft(message_with(), Mailbox(**values))
 
 
 def test_domains_are_in_ascii_wherever_they_stand() -> None:
@@ -211,7 +212,7 @@ def test_domains_are_in_ascii_wherever_they_stand() -> None:
         reply_to="fragen@straße.example",
         unsubscribe="https://bücher.example/u/ü{x}",
     )
-    letter = letters.draft(message, SENDER)
+    letter = mime.draft(message, SENDER)
     found = dict(strict_email.head_of(letter.data)[0])
 
     assert not letter.international
@@ -248,7 +249,7 @@ def test_a_link_of_any_length_stays_one_link() -> None:
 
 @pytest.mark.parametrize("field", ["recipient", "sender", "reply_to"])
 def test_only_a_local_part_beyond_ascii_makes_a_letter_international(field: str) -> None:
-    letter = letters.draft(message_with(**{field: "jörg@bücher.example"}), SENDER)
+    letter = mime.draft(message_with(**{field: "jörg@bücher.example"}), SENDER)
     found = dict(strict_email.head_of(letter.data, utf8=True)[0])
 
     assert letter.international

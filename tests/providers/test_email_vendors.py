@@ -17,12 +17,13 @@ from botocore.credentials import Credentials
 from botocore.exceptions import CredentialRetrievalError
 from sqlalchemy import create_engine
 
-from notifier.channels import Channel
-from notifier.providers import Attachment, Fault, Message, Outcome, Provider, Result, registry
+from notifier.providers import registry
 from notifier.providers.dsn import Context
-from notifier.providers.http_api import HttpApi
-from notifier.providers.letters import mailbox
-from notifier.providers.ses import Ses
+from notifier.providers.formats.mime import mailbox
+from notifier.providers.http.api import HttpApi
+from notifier.providers.protocol import Attachment, Fault, Message, Outcome, Provider, Result
+from notifier.providers.vendors.ses import Ses
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import Received
 from tests.providers.vendors import Case, Vendor, mailgun, resend, sendgrid, ses

@@ -12,8 +12,9 @@ from uuid import UUID
 import psutil
 import pytest
 
-from notifier.providers import Message, Outcome, Result, transfers
-from notifier.providers.exchanges import close_unused
+from notifier.providers.http import transfers
+from notifier.providers.http.exchanges import close_unused
+from notifier.providers.protocol import Message, Outcome, Result
 from tests.providers import receivers
 from tests.providers.receivers import response
 from tests.providers.webhook_calls import Make, making, message_to, post, send, url_of

@@ -11,10 +11,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import create_engine
 
-from notifier.channels import Channel
-from notifier.ids import new_id
-from notifier.providers import Fault, Message, Outcome, Provider, Result, registry
+from notifier.providers import registry
 from notifier.providers.dsn import Context
+from notifier.providers.protocol import Fault, Message, Outcome, Provider, Result
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import MailServer, Talk
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from notifier.ids import new_id
-from notifier.providers import Fault, Message, Outcome, Provider
+from notifier.providers.protocol import Fault, Message, Outcome, Provider
+from notifier.vocabulary.ids import new_id
 from tests.providers import receivers
 from tests.providers.test_conformance import made, message_for, sent
 from tests.providers.vendors import Vendor, fcm, web_push

@@ -12,10 +12,10 @@ from uuid import UUID
 
 import pytest
 
-from notifier.channels import Channel
 from notifier.providers.dsn import parse
-from notifier.providers.receipts import Callback, Kind, Reason, Standing, source
-from notifier.providers.vonage_receipts import callback_query
+from notifier.providers.receipts import AddressStatus, Callback, Kind, SuppressionReason, source
+from notifier.providers.vendors.vonage_receipts import callback_query
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receipt_conformance import Case, hold
 from tests.providers.receivers import response
@@ -132,5 +132,5 @@ def test_the_one_of_the_documentation(acme_case: Case) -> None:
     hold(acme_case)
     report = acme_case.source.read(acme_callback(b'{"id": "%s", "state": "unknown"}' % str(ID).encode()))
     assert report.receipts[0].kind is Kind.BOUNCED
-    assert report.standings == (Standing(Channel.SMS, "", Reason.HARD_BOUNCE, notification_id=ID),)
+    assert report.standings == (AddressStatus(Channel.SMS, "", SuppressionReason.HARD_BOUNCE, notification_id=ID),)
     assert source("acme://TOKEN@default") is None

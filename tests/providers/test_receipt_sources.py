@@ -13,20 +13,21 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import create_engine
 
-from notifier.channels import Channel
-from notifier.providers import registry, twilio_receipts
+from notifier.providers import registry
 from notifier.providers.dsn import Context, parse
 from notifier.providers.receipts import (
+    AddressStatus,
     Callback,
     Kind,
     Malformed,
     NotSigned,
-    Reason,
     Receipt,
     Report,
-    Standing,
+    SuppressionReason,
     source,
 )
+from notifier.providers.vendors import twilio_receipts
+from notifier.vocabulary.states import Channel
 from tests.providers import signed
 from tests.providers.signed import SENDGRID_KEY, TOKEN, URL, sendgrid_callback, twilio_callback
 
@@ -119,13 +120,13 @@ def test_twilio_is_not_done_yet(state: str) -> None:
 
 
 #: Codes of Twilio's error dictionary, what may come of a later attempt, and what they mean for the number.
-TWILIO_CODES: dict[str, tuple[Kind, Reason | None]] = {
+TWILIO_CODES: dict[str, tuple[Kind, SuppressionReason | None]] = {
     **dict.fromkeys(["30001", "30022", "30023", "30027"], (Kind.BOUNCED_FOR_NOW, None)),
     **dict.fromkeys(["30002", "30037"], (Kind.BOUNCED_HERE, None)),
     "30003": (Kind.BOUNCED_FOR_NOW, None),
     "30004": (Kind.BOUNCED_HERE, None),
-    "30005": (Kind.BOUNCED, Reason.HARD_BOUNCE),
-    "30006": (Kind.BOUNCED_HERE, Reason.HARD_BOUNCE),  # on repeat
+    "30005": (Kind.BOUNCED, SuppressionReason.HARD_BOUNCE),
+    "30006": (Kind.BOUNCED_HERE, SuppressionReason.HARD_BOUNCE),  # on repeat
     **dict.fromkeys(["30007", "30038", "30039", "30043"], (Kind.BOUNCED_HERE, None)),
     "30008": (Kind.BOUNCED_FOR_NOW, None),
     "30010": (Kind.BOUNCED, None),
@@ -139,8 +140,8 @@ TWILIO_CODES: dict[str, tuple[Kind, Reason | None]] = {
     "30036": (Kind.BOUNCED_FOR_NOW, None),
     "30046": (Kind.BOUNCED_HERE, None),
     "30450": (Kind.BOUNCED_FOR_NOW, None),
-    "21610": (Kind.BOUNCED, Reason.STOP),
-    **dict.fromkeys(["21211", "21614", "21635", "63003", "63024"], (Kind.BOUNCED, Reason.HARD_BOUNCE)),
+    "21610": (Kind.BOUNCED, SuppressionReason.STOP),
+    **dict.fromkeys(["21211", "21614", "21635", "63003", "63024"], (Kind.BOUNCED, SuppressionReason.HARD_BOUNCE)),
 }
 
 
@@ -157,7 +158,7 @@ def test_twilio_bounced(state: str, code: str) -> None:
     assert (receipt.kind, receipt.happened_at) == (kind, NOW)
     assert re.fullmatch(rf"twilio {code}, [a-z' -]+", receipt.error or "")
     repeats = receipt.error if code == "30006" else None
-    standing = Standing(Channel.SMS, TO, reason or Reason.STOP, notification_id=ID, repeats=repeats)
+    standing = AddressStatus(Channel.SMS, TO, reason or SuppressionReason.STOP, notification_id=ID, repeats=repeats)
     assert report.standings == ((standing,) if reason else ())
 
 
@@ -225,12 +226,14 @@ def test_twilio_signs_with_what_asks_for_repeats_or_without(fragment: str, port:
 
 @pytest.mark.parametrize("text", ["STOP", "stop", " Stop\r\n", "StopAll", "unsubscribe", "cancel", "end", "QUIT"])
 def test_twilio_stop(text: str) -> None:
-    assert twilio_says(From=TO, Body=text) == Report((), (Standing(Channel.SMS, TO, Reason.STOP),))
+    assert twilio_says(From=TO, Body=text) == Report((), (AddressStatus(Channel.SMS, TO, SuppressionReason.STOP),))
 
 
 @pytest.mark.parametrize("text", ["START", "yes", "Unstop "])
 def test_twilio_start(text: str) -> None:
-    assert twilio_says(From=TO, Body=text) == Report((), (Standing(Channel.SMS, TO, Reason.STOP, lifted=True),))
+    assert twilio_says(From=TO, Body=text) == Report(
+        (), (AddressStatus(Channel.SMS, TO, SuppressionReason.STOP, lifted=True),)
+    )
 
 
 @pytest.mark.parametrize("form", [{"Body": "stop it"}, {"Body": "HELP"}, {"Body": ""}, {}])
@@ -339,8 +342,8 @@ def a_drop(reason: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("more", "error", "kind", "reason"),
     [
-        (a_bounce("bounce", "", "5.1.1"), "bounce, 5.1.1", Kind.BOUNCED, Reason.HARD_BOUNCE),
-        (a_bounce("bounce", "", "5.1.10"), "bounce, 5.1.10", Kind.BOUNCED, Reason.HARD_BOUNCE),
+        (a_bounce("bounce", "", "5.1.1"), "bounce, 5.1.1", Kind.BOUNCED, SuppressionReason.HARD_BOUNCE),
+        (a_bounce("bounce", "", "5.1.10"), "bounce, 5.1.10", Kind.BOUNCED, SuppressionReason.HARD_BOUNCE),
         (a_bounce("bounce", "Invalid Address", "5.0.0"), "bounce, 5.0.0, invalid address", Kind.BOUNCED, "hard_bounce"),
         (
             a_bounce("bounce", "Mailbox Unavailable", "5.1.1"),
@@ -369,9 +372,14 @@ def a_drop(reason: Any) -> dict[str, Any]:
         ),
         (a_bounce("expired", "", "ada@example.org"), "bounce", Kind.BOUNCED, None),
         ({"event": "bounce"}, "bounce", Kind.BOUNCED, None),
-        (a_drop("Bounced Address"), "dropped, bounced address", Kind.BOUNCED, Reason.HARD_BOUNCE),
-        (a_drop("Invalid"), "dropped, invalid", Kind.BOUNCED, Reason.HARD_BOUNCE),
-        (a_drop("Spam Reporting Address"), "dropped, spam reporting address", Kind.BOUNCED, Reason.COMPLAINT),
+        (a_drop("Bounced Address"), "dropped, bounced address", Kind.BOUNCED, SuppressionReason.HARD_BOUNCE),
+        (a_drop("Invalid"), "dropped, invalid", Kind.BOUNCED, SuppressionReason.HARD_BOUNCE),
+        (
+            a_drop("Spam Reporting Address"),
+            "dropped, spam reporting address",
+            Kind.BOUNCED,
+            SuppressionReason.COMPLAINT,
+        ),
         (a_drop("Unsubscribed Address"), "dropped, unsubscribed address", Kind.BOUNCED, None),
         (a_drop("Spam Content"), "dropped, spam content", Kind.BOUNCED, None),
         (a_drop("Invalid SMTPAPI header"), "dropped, invalid smtpapi header", Kind.BOUNCED, None),
@@ -380,9 +388,9 @@ def a_drop(reason: Any) -> dict[str, Any]:
         (a_drop(17), "dropped", Kind.BOUNCED, None),
     ],
 )
-def test_sendgrid_bounced(more: dict[str, Any], error: str, kind: Kind, reason: Reason | None) -> None:
+def test_sendgrid_bounced(more: dict[str, Any], error: str, kind: Kind, reason: SuppressionReason | None) -> None:
     receipt = Receipt("sendgrid", ID, kind, NOW - timedelta(minutes=1), f"sendgrid {error}")
-    standing = Standing(Channel.EMAIL, "Ada@example.org", Reason(reason or "stop"), notification_id=ID)
+    standing = AddressStatus(Channel.EMAIL, "Ada@example.org", SuppressionReason(reason or "stop"), notification_id=ID)
     assert sendgrid_says(event("", **more)) == Report((receipt,), (standing,) if reason else ())
 
 
@@ -394,7 +402,7 @@ def test_sendgrid_keys_of_several_webhooks() -> None:
 
 
 def test_sendgrid_complaint() -> None:
-    standing = Standing(Channel.EMAIL, "Ada@example.org", Reason.COMPLAINT, notification_id=ID)
+    standing = AddressStatus(Channel.EMAIL, "Ada@example.org", SuppressionReason.COMPLAINT, notification_id=ID)
     assert sendgrid_says(event("spamreport")) == Report((), (standing,))
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from notifier.channels import Channel
-from notifier.ids import new_id
-from notifier.providers import Fault, Message, Outcome, registry
+from notifier.providers import registry
 from notifier.providers.dsn import Context, parse
+from notifier.providers.protocol import Fault, Message, Outcome
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import response
 from tests.running import ROOT

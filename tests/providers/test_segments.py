@@ -2,8 +2,8 @@
 
 import pytest
 
-from notifier.providers.http_api import CannotSend
-from notifier.providers.segments import MOST_SEGMENTS, Segments, checked, count
+from notifier.providers.formats.sms_segments import MOST_SEGMENTS, Segments, checked, count
+from notifier.providers.http.api import CannotSend
 
 #: Every character of TS 23.038 that takes one septet, in its order, without the escape; and those that take two.
 BASIC = (

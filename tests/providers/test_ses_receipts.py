@@ -10,19 +10,19 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from notifier.channels import Channel
-from notifier.providers import ses_receipts
 from notifier.providers.receipts import (
+    AddressStatus,
     Kind,
     Malformed,
     NotNow,
     NotSigned,
-    Reason,
     ReceiptSource,
     Report,
-    Standing,
+    SuppressionReason,
     source,
 )
+from notifier.providers.vendors import ses_receipts
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import Received, response
 from tests.providers.signed import CERTIFICATE_PATH, SNS, TOPIC, certificate, sns_callback, sns_message
@@ -72,9 +72,9 @@ def test_both_signatures(ses: ReceiptSource, version: str, more: dict[str, str])
     assert (receipt.notification_id, receipt.kind, receipt.message_id) == (ID, Kind.DELIVERED, "0100-1")
 
 
-BOUNCES: dict[tuple[str, str], tuple[Kind, Reason | None]] = {
+BOUNCES: dict[tuple[str, str], tuple[Kind, SuppressionReason | None]] = {
     **{
-        ("Permanent", sub): (Kind.BOUNCED, Reason.HARD_BOUNCE)
+        ("Permanent", sub): (Kind.BOUNCED, SuppressionReason.HARD_BOUNCE)
         for sub in ("General", "NoEmail", "Suppressed", "OnAccountSuppressionList")
     },
     ("Transient", "General"): (Kind.BOUNCED_FOR_NOW, None),
@@ -102,19 +102,21 @@ def test_bounces(ses: ReceiptSource, kind: str, sub: str, name: str) -> None:
     [receipt] = report.receipts
     assert (receipt.kind, receipt.error) == (expected, f"ses bounce, {kind}, {sub}, 5.1.1")
     assert receipt.happened_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    standing = Standing(Channel.EMAIL, "Ada@example.org", reason or Reason.STOP, notification_id=ID)
+    standing = AddressStatus(Channel.EMAIL, "Ada@example.org", reason or SuppressionReason.STOP, notification_id=ID)
     assert report.standings == ((standing,) if reason else ())
 
 
 def test_complaints(ses: ReceiptSource) -> None:
     detail: dict[str, Any] = {"complainedRecipients": [{"emailAddress": "ada@example.org"}]}
     event = {"eventType": "Complaint", "mail": MAIL, "complaint": detail}
-    standing = Standing(Channel.EMAIL, "ada@example.org", Reason.COMPLAINT, notification_id=ID)
+    standing = AddressStatus(Channel.EMAIL, "ada@example.org", SuppressionReason.COMPLAINT, notification_id=ID)
     assert says(ses, event) == Report((), (standing,))
     detail["complaintFeedbackType"] = "not-spam"
     assert says(ses, event) == Report()
     detail.update(complaintFeedbackType="abuse", complainedRecipients="nobody")
-    assert says(ses, event).standings == (Standing(Channel.EMAIL, "", Reason.COMPLAINT, notification_id=ID),)
+    assert says(ses, event).standings == (
+        AddressStatus(Channel.EMAIL, "", SuppressionReason.COMPLAINT, notification_id=ID),
+    )
 
 
 @pytest.mark.parametrize("name", ["Reject", "RenderingFailure", "Rendering Failure"])

@@ -7,12 +7,12 @@ from contextlib import closing
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from notifier.channels import Channel
-from notifier.ids import new_id
-from notifier.providers import Fault, Message, Outcome, Provider, Result
-from notifier.providers.outbox import Outbox
-from notifier.providers.simulator import Behaviour, Simulator
-from notifier.providers.smtp import Smtp
+from notifier.providers.protocol import Fault, Message, Outcome, Provider, Result
+from notifier.providers.vendors.outbox import Outbox
+from notifier.providers.vendors.simulator import Behaviour, Simulator
+from notifier.providers.vendors.smtp import Smtp
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 
 ACCEPTED = (Outcome.ACCEPTED, None, None)

@@ -17,10 +17,12 @@ import pytest
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
 from sqlalchemy import create_engine
 
-from notifier.channels import Channel
-from notifier.providers import EXCERPT, Attachment, Fault, Message, Outcome, Result, registry, smtp
+from notifier.providers import registry
 from notifier.providers.dsn import Context
-from notifier.providers.smtp import Smtp
+from notifier.providers.protocol import EXCERPT, Attachment, Fault, Message, Outcome, Result
+from notifier.providers.vendors import smtp
+from notifier.providers.vendors.smtp import Smtp
+from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import MailServer, in_turn
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from notifier.breakers import Health, Note
-from notifier.ids import new_id
-from notifier.providers import Fault, Outcome, Result
-from notifier.providers.smtp_connection import judged
+from notifier.providers.breakers import Health, Note
+from notifier.providers.protocol import Fault, Outcome, Result
+from notifier.providers.vendors.smtp_connection import judged
+from notifier.vocabulary.ids import new_id
 from tests.providers.test_conformance import VENDORS
 
 FILE = Path(__file__).parents[1] / "data" / "vendor_codes.yaml"
@@ -30,7 +30,7 @@ def _published(vendor: str) -> dict[str, tuple[Outcome, Fault | None, str | None
 
 @pytest.mark.parametrize("vendor", sorted(TABLES))
 def test_every_code_means_what_its_vendor_says_and_none_is_missing(vendor: str) -> None:
-    module = importlib.import_module(f"notifier.providers.{vendor}")
+    module = importlib.import_module(f"notifier.providers.vendors.{vendor}")
     found = {
         code: (outcome, fault, module.SUPPRESSES.get(code))
         for code, ((outcome, fault), _) in getattr(module, IN_CODE[vendor]).items()

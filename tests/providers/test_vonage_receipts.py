@@ -12,10 +12,20 @@ import orjson
 import pytest
 from sqlalchemy import create_engine
 
-from notifier.channels import Channel
-from notifier.providers import registry, vonage_receipts
+from notifier.providers import registry
 from notifier.providers.dsn import Context
-from notifier.providers.receipts import Callback, Kind, Malformed, NotSigned, Reason, Report, Standing, source
+from notifier.providers.receipts import (
+    AddressStatus,
+    Callback,
+    Kind,
+    Malformed,
+    NotSigned,
+    Report,
+    SuppressionReason,
+    source,
+)
+from notifier.providers.vendors import vonage_receipts
+from notifier.vocabulary.states import Channel
 from tests.providers import signed
 
 URL = "https://notifier.example.com/api/v1/receipts/vonage"
@@ -86,12 +96,12 @@ def test_the_addresss_own_parameters_may_be_signed_or_not(form: str) -> None:
 
 
 #: Vonage's err-codes.
-CODES: dict[str, tuple[Kind, Reason | None]] = {
+CODES: dict[str, tuple[Kind, SuppressionReason | None]] = {
     "1": (Kind.BOUNCED, None),
     **dict.fromkeys(["2", "7", "8", "11", "99"], (Kind.BOUNCED_FOR_NOW, None)),
-    **dict.fromkeys(["3", "4"], (Kind.BOUNCED, Reason.HARD_BOUNCE)),
+    **dict.fromkeys(["3", "4"], (Kind.BOUNCED, SuppressionReason.HARD_BOUNCE)),
     **dict.fromkeys(["5", "12", "14", "15", "6", "10", "13"], (Kind.BOUNCED, None)),
-    "9": (Kind.BOUNCED, Reason.STOP),
+    "9": (Kind.BOUNCED, SuppressionReason.STOP),
 }
 
 
@@ -106,7 +116,7 @@ def test_bounces(status: str, code: str) -> None:
     report = says(receipt(status=status, **{"err-code": code}))
     assert report.receipts[0].kind is kind
     assert "4915112345678" not in str(report.receipts[0].error)
-    standing = Standing(Channel.SMS, "+4915112345678", reason or Reason.STOP, notification_id=ID)
+    standing = AddressStatus(Channel.SMS, "+4915112345678", reason or SuppressionReason.STOP, notification_id=ID)
     assert report.standings == ((standing,) if reason else ())
 
 
@@ -149,7 +159,9 @@ def test_no_form(body: bytes) -> None:
 @pytest.mark.parametrize(("text", "lifted"), [("STOP", False), (" stop ", False), ("Start", True), ("stop it", None)])
 def test_answers(text: str, lifted: bool | None) -> None:
     given = {"msisdn": "4915112345678", "to": "4915100", "text": text, "timestamp": str(int(NOW.timestamp()))}
-    expected = () if lifted is None else (Standing(Channel.SMS, "+4915112345678", Reason.STOP, lifted=lifted),)
+    expected = (
+        () if lifted is None else (AddressStatus(Channel.SMS, "+4915112345678", SuppressionReason.STOP, lifted=lifted),)
+    )
     assert says(given, "form") == Report((), expected)
 
 

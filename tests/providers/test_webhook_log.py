@@ -12,13 +12,15 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier import attempts, signing
-from notifier.attempts import Held, Record, record_lost
-from notifier.channels import Status
-from notifier.ids import new_id
-from notifier.providers import Message, Outcome, Result, headers
-from notifier.providers.address_guard import Network
-from notifier.providers.webhook import Webhooks
+from notifier.notifications import attempts
+from notifier.notifications.attempts import Held, Record, record_lost
+from notifier.providers.http import headers
+from notifier.providers.http.address_guard import Network
+from notifier.providers.protocol import Message, Outcome, Result
+from notifier.providers.vendors.webhook import Webhooks
+from notifier.security import webhook_signatures
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Status
 from tests.providers import receivers
 from tests.providers.receivers import response
 
@@ -34,7 +36,7 @@ def make() -> Iterator[Make]:
     with ExitStack() as stack:
 
         def webhooks(*, timeout: float = 10.0, keys: int = 1, allowed: tuple[Network, ...] = (LOOPBACK,)) -> Webhooks:
-            secrets = [signing.key_of(signing.new_secret()) for _ in range(keys)]
+            secrets = [webhook_signatures.key_of(webhook_signatures.new_secret()) for _ in range(keys)]
             provider = Webhooks(keys=secrets, allowed_networks=allowed, timeout=timeout, concurrency=1)
             stack.callback(provider.close)
             return provider

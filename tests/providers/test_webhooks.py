@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from notifier import signing
-from notifier.providers import EXCERPT, Outcome
-from notifier.providers.address_guard import refusal
-from notifier.providers.webhook import Webhooks
+from notifier.providers.http.address_guard import refusal
+from notifier.providers.protocol import EXCERPT, Outcome
+from notifier.providers.vendors.webhook import Webhooks
+from notifier.security import webhook_signatures
 from tests.providers import receivers
 from tests.providers.receivers import response
 from tests.providers.webhook_calls import LOOPBACK, SECRET, Make, making, message_to, post, send, url_of
@@ -61,16 +61,16 @@ def test_a_webhook_is_a_signed_post_of_the_text(make: Make) -> None:
 
 
 def test_no_receiver_can_verify_or_forge_what_is_signed_for_another() -> None:
-    root, shared = signing.new_secret(), signing.new_secret()
+    root, shared = webhook_signatures.new_secret(), webhook_signatures.new_secret()
     with receivers.http() as (server, received):
         urls = [url_of(server, "/one"), url_of(server, "/two").replace("127.0.0.1", "LocalHost")]
-        for keys in ([], [signing.key_of(shared)]):
-            provider = Webhooks(keys, allowed_networks=(LOOPBACK,), timeout=5, root=signing.key_of(root))
+        for keys in ([], [webhook_signatures.key_of(shared)]):
+            provider = Webhooks(keys, allowed_networks=(LOOPBACK,), timeout=5, root=webhook_signatures.key_of(root))
             with closing(provider):
                 send(provider, *(message_to(url) for url in urls))
     port = server.port
     secrets = {
-        f"/{path}": signing.secret_of_host(signing.key_of(root), f"{host}:{port}")
+        f"/{path}": webhook_signatures.secret_of_host(webhook_signatures.key_of(root), f"{host}:{port}")
         for path, host in (("one", "127.0.0.1"), ("two", "localhost"))
     }
     assert sorted(request.line.split()[1] for request in received) == ["/one", "/one", "/two", "/two"]
@@ -582,7 +582,7 @@ def test_the_refusal_names_the_address_and_its_kind(make: Make) -> None:
 
 def test_ports_can_be_limited() -> None:
     with receivers.http() as (allowed, _), receivers.http() as (other, _), ExitStack() as stack:
-        keys = [signing.key_of(SECRET)]
+        keys = [webhook_signatures.key_of(SECRET)]
         provider = Webhooks(keys, allowed_networks=(LOOPBACK,), timeout=5, allowed_ports=[allowed.port])
         stack.callback(provider.close)
         assert post(provider, url_of(allowed)).outcome is Outcome.ACCEPTED

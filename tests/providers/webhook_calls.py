@@ -6,13 +6,13 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import ip_network
 from uuid import uuid4
 
-from notifier import signing
-from notifier.providers import Message, Result
-from notifier.providers.address_guard import Network
-from notifier.providers.webhook import Webhooks
+from notifier.providers.http.address_guard import Network
+from notifier.providers.protocol import Message, Result
+from notifier.providers.vendors.webhook import Webhooks
+from notifier.security import webhook_signatures
 from tests.providers import receivers
 
-SECRET = signing.new_secret()
+SECRET = webhook_signatures.new_secret()
 LOOPBACK = ip_network("127.0.0.0/8")
 
 Make = Callable[..., Webhooks]
@@ -27,7 +27,10 @@ def making() -> Iterator[Make]:
             *, timeout: float = 10.0, concurrency: int = 64, allowed: tuple[Network, ...] = (LOOPBACK,)
         ) -> Webhooks:
             provider = Webhooks(
-                keys=[signing.key_of(SECRET)], allowed_networks=allowed, timeout=timeout, concurrency=concurrency
+                keys=[webhook_signatures.key_of(SECRET)],
+                allowed_networks=allowed,
+                timeout=timeout,
+                concurrency=concurrency,
             )
             stack.callback(provider.close)
             return provider

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from notifier import keys
+from notifier.security import api_keys
 from tests.running import ROOT, Running
 
 TOOL = Path(sys.prefix) / "schema" / "bin" / "schemathesis"
@@ -27,7 +27,7 @@ TEMPLATES = ("email", "sms", "push", "chat")
 def test_nothing_is_found(start_system: Callable[..., Running], tmp_path: Path) -> None:
     # Addresses that it makes up lead nowhere: nothing is to be sent.
     system = start_system(NOTIFIER_AUTH="required", NOTIFIER_SANDBOX="1")
-    key = keys.create(system.engine, "schema", [str(scope) for scope in keys.Scope])
+    key = api_keys.create(system.engine, "schema", [str(scope) for scope in api_keys.Scope])
     system.http.headers["Authorization"] = f"Bearer {key}"
     for channel in TEMPLATES:
         template = {"channel": channel, "text": "Hello"}

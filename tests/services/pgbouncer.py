@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 from deploy.child import Child
 from deploy.ports import free_port
 from deploy.unprivileged import User
-from notifier.database_roles import Login
+from notifier.storage.database_roles import Login
 from tests.conftest import clean_environment
 
 _CONF = """

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deploy.ports import free_port
-from notifier import keys
+from notifier.security import api_keys
 from tests.providers import receivers
 from tests.providers.vendors import twilio
 from tests.receivers import HttpReceiver
@@ -114,7 +114,7 @@ def watched(new_system: Callable[..., Running], tmp_path: Path) -> Iterator[Watc
 @pytest.mark.timeout(300)  # rules wait for a minute before they fire
 def test_what_happens_is_told_and_told_to_be_over(watched: Watched, http: HttpReceiver) -> None:
     system, prometheus = watched.system, watched.prometheus
-    key = keys.create(system.engine, "test", ["send", "read", "admin"])
+    key = api_keys.create(system.engine, "test", ["send", "read", "admin"])
     system.http.headers["Authorization"] = f"Bearer {key}"
     wait_for(lambda: set(prometheus.targets().values()) == {"up"}, 30, "all to be scraped, with one token")
     wait_for(lambda: len(prometheus.query("notifier_workers_alive == 1")) == 3, 30, "the workers' signs of life")

@@ -15,9 +15,9 @@ from sqlalchemy import Engine, make_url, text
 
 from deploy.embedded import EmbeddedPostgres
 from deploy.ports import free_port
-from notifier import receipts
+from notifier.notifications import delivery_receipts
 from notifier.providers.receipts import Kind, Receipt, Report
-from notifier.reader import set_up
+from notifier.storage.dashboard_role import set_up
 from tests.conftest import engine_of
 from tests.receivers import HttpReceiver, SmtpReceiver
 from tests.running import ROOT, Running, ahead, made, made_of, reaches, wait_for
@@ -282,7 +282,7 @@ def test_the_story_says_what_is_waited_for(watched: Watched) -> None:
     assert state["until"] > datetime.now(UTC) + timedelta(minutes=50)
     assert rows(watched, "story: What happened, in order A", watched.waiting)[-1]["what"] == "ahead: it goes"
     early = Receipt("fcm", UUID(watched.waiting), Kind.DELIVERED, datetime.now(UTC))
-    receipts.take(watched.system.engine, Report((early,)))
+    delivery_receipts.take(watched.system.engine, Report((early,)))
     [receipt] = rows(watched, "story: Receipts A", watched.waiting)
     assert (receipt["receipt"], receipt["provider"], receipt["applied"]) == ("delivered", "fcm", "waits")
 

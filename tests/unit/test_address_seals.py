@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from notifier.address_seals import NO_SEALS, AddressSeals, seals_of, with_seals
-from notifier.addresses import endpoint_of, folded, normalised
-from notifier.channels import Channel
-from notifier.masking import is_masked, masked, seal_of
-from notifier.redaction import masked_json, masked_text, opened_json
-from notifier.vault import CannotDecrypt, Vault, new_key
+from notifier.security.address_seals import NO_SEALS, AddressSeals, seals_of, with_seals
+from notifier.security.redaction import masked_json, masked_text, opened_json
+from notifier.security.secret_box import CannotDecrypt, Vault, new_key
+from notifier.vocabulary.addresses import endpoint_of, folded, normalised
+from notifier.vocabulary.masking import is_masked, masked, seal_of
+from notifier.vocabulary.states import Channel
 
 HOOK = "https://ada:hunter2@example.com/hook?token=s3cret"
 CHAT = "slack://T0KENA/T0KENB/T0KENC"

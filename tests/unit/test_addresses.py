@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from notifier.addresses import endpoint_of, folded, normalised, sought
-from notifier.channels import Channel
-from notifier.providers.mailboxes import bare_mailbox
+from notifier.providers.formats.mailboxes import bare_mailbox
+from notifier.vocabulary.addresses import endpoint_of, folded, normalised, sought
+from notifier.vocabulary.states import Channel
 
 
 @pytest.mark.parametrize(

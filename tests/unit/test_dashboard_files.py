@@ -16,7 +16,7 @@ from deploy import dashboards
 from deploy.dashboards import FOLDER, TITLES
 from deploy.dashboards.panels import POSTGRES, PROMETHEUS, WIDTH
 from notifier.models import Base
-from notifier.reader import GRANTED, ROLE, WITHHELD
+from notifier.storage.dashboard_role import GRANTED, ROLE, WITHHELD
 from tests.running import ROOT
 from tests.unit.test_documented_metrics import registered
 

@@ -5,9 +5,9 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.ids import new_id
-from notifier.listeners import Directory, Listener
-from notifier.patterns import matches
+from notifier.planning.subscribers import Directory, Listener
+from notifier.vocabulary.event_types import matches
+from notifier.vocabulary.ids import new_id
 
 
 def test_callers_who_invent_types_take_no_memory_to_speak_of() -> None:

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from config.settings import read_settings
 from config.wiring import Wiring
 from deploy.exporter import Standings
-from notifier import metrics
+from notifier.observability import metrics
 from tests.running import ROOT
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.durations import Duration, parse_iso
+from notifier.vocabulary.durations import Duration, parse_iso
 
 
 @pytest.mark.parametrize(

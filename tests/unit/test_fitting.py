@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from notifier.claiming import Claimed
-from notifier.composing import Composition
-from notifier.rendering import Envelope
+from notifier.content.rendering import Envelope
+from notifier.delivery.composer import Composition
+from notifier.notifications.claims import Claimed
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 #: Four files of 1, 2, 3 and 4 bytes.

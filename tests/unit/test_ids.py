@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.ids import derived_id, first_id_of, millisecond_of, new_id, time_of
+from notifier.vocabulary.ids import derived_id, first_id_of, millisecond_of, new_id, time_of
 
 MILLISECONDS = st.integers(0, 2**48 - 1)
 

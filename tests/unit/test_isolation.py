@@ -16,8 +16,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from notifier.documents import to_json
-from notifier.isolation import Broken, attempt, in_parts, is_away, is_of_data, kind_of
+from notifier.runtime.isolation import Broken, attempt, in_parts, is_away, is_of_data, kind_of
+from notifier.vocabulary.json_documents import to_json
 from tasks import clock
 
 

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from notifier.masking import is_masked, masked, masked_headers
+from notifier.vocabulary.masking import is_masked, masked, masked_headers
 
 _BROWSER = (
     '{"endpoint":"https://updates.push.services.mozilla.com/wpush/v2/gAAAS3cret",'

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from notifier.channels import Channel
-from notifier.mentions import ERASED, Named
+from notifier.people.mentions import ERASED, Named
+from notifier.vocabulary.states import Channel
 
 PERSON = Named.of(
     ["u_815-ada", "42", "guest"],

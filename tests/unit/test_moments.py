@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from notifier.channels import Status
-from notifier.durations import Duration, parse_iso
-from notifier.reminders import Schedule, deadline_of, instant_of, moment_before, schedule
+from notifier.planning.reminders import Schedule, deadline_of, instant_of, moment_before, schedule
+from notifier.vocabulary.durations import Duration, parse_iso
+from notifier.vocabulary.states import Status
 
 BERLIN = ZoneInfo("Europe/Berlin")
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from notifier.channels import Channel
-from notifier.preferences import Circumstances, Decision, Rule, decide
+from notifier.people.preferences import Circumstances, Decision, Rule, decide
+from notifier.vocabulary.states import Channel
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 AFTERNOON = datetime(2026, 11, 21, 14, 30, tzinfo=UTC)

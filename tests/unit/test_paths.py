@@ -2,7 +2,7 @@
 
 import pytest
 
-from notifier.paths import compiled, search
+from notifier.vocabulary.expressions import compiled, search
 
 LIST = "`[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]`"
 VIEW = {"payload": {"a": [1, 2, 3], "items": [{"n": number} for number in range(10_000)]}}

@@ -8,8 +8,8 @@ from kombu.serialization import loads, prepare_accept_content
 
 import celeryconfig
 from config.queues import ALL, WORKERS, LaneOrder
-from notifier.channels import Channel, Priority
-from notifier.lanes import FAN_OUT, channel_of, handover_queue, lane, retry_queue
+from notifier.vocabulary.queues import FAN_OUT, channel_of, handover_queue, lane, retry_queue
+from notifier.vocabulary.states import Channel, Priority
 
 
 def test_every_queue_is_consumed_by_exactly_one_worker() -> None:

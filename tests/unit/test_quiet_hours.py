@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from notifier.quiet_hours import QuietHours, end_of, is_quiet
+from notifier.people.quiet_hours import QuietHours, end_of, is_quiet
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)

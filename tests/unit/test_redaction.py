@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from notifier.providers import Outcome, Result
-from notifier.redaction import holds_mask, masked_json, masked_text, secrets_of, without_secrets
+from notifier.providers.masked_results import without_secrets
+from notifier.providers.protocol import Outcome, Result
+from notifier.security.redaction import holds_mask, masked_json, masked_text, secrets_of
 
 _TEXTS = {
     "See https://ada:s3cret@example.com/x.": "See https://***@example.com/x.",

@@ -7,8 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from notifier.channels import Channel
-from notifier.rendering import (
+from notifier.content.rendering import (
     Content,
     Envelope,
     as_members,
@@ -19,9 +18,10 @@ from notifier.rendering import (
     render,
     text_of,
 )
-from notifier.sandbox import Rendered
-from notifier.times import rfc3339
-from notifier.users import Person
+from notifier.content.template_process import Rendered
+from notifier.people.users import Person
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.timestamps import rfc3339
 
 ID, EVENT = UUID(int=1), UUID(int=2)
 AT = datetime(2026, 11, 21, 9, 0, 0, 123000, tzinfo=UTC)

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from notifier.channels import Channel, Priority
-from notifier.patterns import PATTERN, matches
-from notifier.plans import Plan, Strategy
-from notifier.routes import plans, view_of
+from notifier.planning.plans import Plan, Strategy
+from notifier.planning.routes import plans, view_of
+from notifier.vocabulary.event_types import PATTERN, matches
+from notifier.vocabulary.states import Channel, Priority
 
 AT = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 

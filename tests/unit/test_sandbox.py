@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pytest
 
-from notifier import sandbox as module
-from notifier.sandbox import Rendered, Sandbox, Source, TemplateFailed, check
+from notifier.content import template_process as module
+from notifier.content.template_process import Rendered, Sandbox, Source, TemplateFailed, check
 
 #: Comparing these two takes 2**60 steps of C, in which Python looks at no signal: only a kill ends it.
 UNSTOPPABLE = (
@@ -598,7 +598,7 @@ def test_the_child_has_no_secrets_and_one_session_of_its_own(
 
 PARENT = """
 import sys, uuid
-from notifier.sandbox import Sandbox, Source
+from notifier.content.template_process import Sandbox, Source
 sandbox = Sandbox()
 made = sandbox.render([(Source(uuid.uuid4(), "a", 1, None, "{{ n }}", None), {"n": 1})])
 print(sandbox._child.process.pid, made[0].text, flush=True)
@@ -609,7 +609,7 @@ if sys.argv[1] == "wait":
 
 @pytest.mark.parametrize("ending", ["wait", "exit"])
 def test_the_child_ends_with_its_parent(ending: str) -> None:
-    root = str(Path(module.__file__).parents[1])
+    root = str(Path(module.__file__).parents[2])
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, ending],
         stdin=subprocess.PIPE,
@@ -629,7 +629,7 @@ def test_the_child_ends_with_its_parent(ending: str) -> None:
 
 FORKING = """
 import os, sys, uuid
-from notifier.sandbox import Rendered, Sandbox, Source
+from notifier.content.template_process import Rendered, Sandbox, Source
 sandbox, template = Sandbox(), Source(uuid.uuid4(), "a", 1, None, "{{ n }}", None)
 sandbox.render([(template, {"n": 1})])
 forked = os.fork()
@@ -642,7 +642,7 @@ sys.exit(not same)
 
 
 def test_a_forked_process_has_a_child_of_its_own() -> None:
-    root = str(Path(module.__file__).parents[1])
+    root = str(Path(module.__file__).parents[2])
     subprocess.run([sys.executable, "-c", FORKING], env={**os.environ, "PYTHONPATH": root}, timeout=60, check=True)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from config.settings import SettingsError, read_settings
-from notifier.sender_rules import rules_of, sender_pattern
+from notifier.content.sender_rules import rules_of, sender_pattern
 
 URL = {"DATABASE_URL": "postgresql://localhost/x"}
 

@@ -11,8 +11,8 @@ import pytest
 
 from config.settings import STACK_FILE, Settings, SettingsError, read_settings, running_stack, unknown_settings
 from config.values import parse_duration
-from notifier.channels import Channel
-from notifier.signing import new_secret
+from notifier.security.webhook_signatures import new_secret
+from notifier.vocabulary.states import Channel
 
 URL = {"DATABASE_URL": "postgresql://localhost/notifier"}
 

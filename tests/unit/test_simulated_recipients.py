@@ -2,9 +2,9 @@
 
 import pytest
 
-from notifier.addresses import normalised
-from notifier.channels import Channel
-from notifier.providers.simulator import NUMBERS, Behaviour, behaviour_of
+from notifier.providers.vendors.simulator import NUMBERS, Behaviour, behaviour_of
+from notifier.vocabulary.addresses import normalised
+from notifier.vocabulary.states import Channel
 
 NAMED = {
     Channel.EMAIL: "{}@simulator.notifier",

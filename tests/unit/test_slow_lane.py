@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, text
 
-from notifier.addresses import endpoint_of
-from notifier.claiming import Claimed
-from notifier.endpoints import forget_well
-from notifier.ids import new_id
-from notifier.receiver_gate import ReceiverGate
+from notifier.delivery.endpoint_gate import ReceiverGate
+from notifier.notifications.claims import Claimed
+from notifier.vocabulary.addresses import endpoint_of
+from notifier.vocabulary.ids import new_id
+from notifier.webhooks.endpoint_health import forget_well
 
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
 URL = "https://example.com/hook"

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.bodies import parse
-from notifier import handlers
-from notifier.errors import Invalid
-from notifier.plans import Plan
-from notifier.strict_json import MAX_DEPTH, TWICE, NotJson, NotKept, items_in, names_twice, parse_object
+from notifier.planning import handlers
+from notifier.planning.plans import Plan
+from notifier.vocabulary.errors import Invalid
+from notifier.vocabulary.strict_json import MAX_DEPTH, TWICE, NotJson, NotKept, items_in, names_twice, parse_object
 
 DEEP = "[" * 60 + "]" * 60
 #: Values that another parser would see if it takes the first of two members, or hands the text on.

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from notifier.threads import EXIT_CODE, start_lasting
+from notifier.runtime.threads import EXIT_CODE, start_lasting
 
 #: A process whose thread fails, and cannot even tell of it.
 WITHOUT_MEMORY = """
 import threading
 
 import structlog
-from notifier.threads import start_lasting
+from notifier.runtime.threads import start_lasting
 
 class NoLogger:
     def msg(self, *_, **__):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from notifier.uris import host_and_port
+from notifier.vocabulary.uris import host_and_port
 
 
 @pytest.mark.parametrize(

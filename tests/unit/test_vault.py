@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from notifier.errors import Conflict
-from notifier.vault import CannotDecrypt, Vault, new_key
+from notifier.security.secret_box import CannotDecrypt, Vault, new_key
+from notifier.vocabulary.errors import Conflict
 
 SECRET = "whsec_c2VjcmV0LW9mLWEtc3Vic2NyaXB0aW9u"
 

@@ -12,17 +12,17 @@ import pytest
 
 from api.schemas.fields import Zone
 from config import values
-from notifier import zones
-from notifier.changes import _moved
-from notifier.channels import Channel
-from notifier.durations import parse_iso
-from notifier.ids import new_id
-from notifier.plans import Origin, Plan, Planner
-from notifier.preferences import Circumstances, Rule, decide
-from notifier.reminders import moment_before
-from notifier.templates import EMPTY
-from notifier.users import Person
-from notifier.zones import UTC_ZONE, first_known, zone
+from notifier.content.templates import EMPTY
+from notifier.people.preferences import Circumstances, Rule, decide
+from notifier.people.users import Person
+from notifier.planning.plans import Origin, Plan, Planner
+from notifier.planning.reminders import moment_before
+from notifier.resending.reschedule import _moved
+from notifier.vocabulary import time_zones
+from notifier.vocabulary.durations import parse_iso
+from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.states import Channel
+from notifier.vocabulary.time_zones import UTC_ZONE, first_known, zone
 
 #: Names to which a machine's own files, or Python's look-up of them, may answer.
 NO_ZONES = (
@@ -44,8 +44,8 @@ def test_what_is_no_name_of_iana_is_no_zone(name: str) -> None:
 
 
 def test_every_name_of_the_package_is_a_zone() -> None:
-    assert len(zones.names()) > 550
-    for name in zones.names():
+    assert len(time_zones.names()) > 550
+    for name in time_zones.names():
         assert zone(name).key == name == str(zone(name))
         assert zone(name) is zone(name)
         datetime.now(UTC).astimezone(zone(name))
@@ -54,7 +54,7 @@ def test_every_name_of_the_package_is_a_zone() -> None:
 def test_rules_come_from_the_package_whatever_the_machine_has() -> None:
     """A machine whose own files say otherwise, or that has none, knows the same zones by the same rules."""
     program = (
-        "from notifier.zones import names, zone; from datetime import datetime; import hashlib;"
+        "from notifier.vocabulary.time_zones import names, zone; from datetime import datetime; import hashlib;"
         "found = {name: str([zone(name).utcoffset(datetime(year, month, 1)) for year in (1950, 1999, 2026, 2050)"
         " for month in (1, 7)]) for name in sorted(names())};"
         "print(len(found), hashlib.sha256(str(found).encode()).hexdigest())"
@@ -70,8 +70,8 @@ def test_rules_come_from_the_package_whatever_the_machine_has() -> None:
 
 def test_a_stored_name_that_is_not_known_gives_way_to_the_next_and_says_so() -> None:
     berlin = zone("Europe/Berlin")
-    assert first_known((None, "", "Europe/Berlin", "Asia/Tokyo"), UTC_ZONE) == zones.ChosenZone(berlin)
-    assert first_known((None, None), berlin) == zones.ChosenZone(berlin)
+    assert first_known((None, "", "Europe/Berlin", "Asia/Tokyo"), UTC_ZONE) == time_zones.ChosenZone(berlin)
+    assert first_known((None, None), berlin) == time_zones.ChosenZone(berlin)
     chosen = first_known(("right/Europe/Berlin", "Europe/Berlin"), UTC_ZONE)
     assert chosen.zone is berlin
     assert chosen.note == "'right/Europe/Berlin' is no time zone that is known; Europe/Berlin is used instead."

@@ -143,7 +143,7 @@ CREATE TABLE heartbeats (
 
 
 def upgrade() -> None:
-    """Make the tables. Days are partitioned by notifier.partitions, after the migration."""
+    """Make the tables. Days are partitioned by notifier.storage.partitions, after the migration."""
     op.execute(_TABLES)
 
 

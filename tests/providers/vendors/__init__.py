@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from notifier.channels import Channel
-from notifier.providers import Fault, Message, Outcome
+from notifier.providers.protocol import Fault, Message, Outcome
+from notifier.vocabulary.states import Channel
 from tests.providers.receivers import Received
 
 

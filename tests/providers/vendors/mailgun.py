@@ -6,8 +6,8 @@ from email.message import EmailMessage
 
 import orjson
 
-from notifier.channels import Channel
-from notifier.providers import Fault, Message, Outcome
+from notifier.providers.protocol import Fault, Message, Outcome
+from notifier.vocabulary.states import Channel
 from tests.providers.receivers import Received, response
 from tests.providers.vendors import Case, Vendor
 from tests.providers.vendors.ses import check_mail

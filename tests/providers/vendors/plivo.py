@@ -4,8 +4,8 @@ from base64 import b64encode
 
 import orjson
 
-from notifier.channels import Channel
-from notifier.providers import Fault, Message, Outcome
+from notifier.providers.protocol import Fault, Message, Outcome
+from notifier.vocabulary.states import Channel
 from tests.providers.receivers import Received, response
 from tests.providers.vendors import Case, Vendor
 

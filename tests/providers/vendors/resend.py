@@ -2,8 +2,8 @@
 
 import orjson
 
-from notifier.channels import Channel
-from notifier.providers import Fault, Message, Outcome
+from notifier.providers.protocol import Fault, Message, Outcome
+from notifier.vocabulary.states import Channel
 from tests.providers.receivers import Received, response
 from tests.providers.vendors import Case, Vendor
 

@@ -4,9 +4,9 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from notifier.channels import Channel
-from notifier.providers import Fault, Message, Outcome
-from notifier.providers.segments import count
+from notifier.providers.formats.sms_segments import count
+from notifier.providers.protocol import Fault, Message, Outcome
+from notifier.vocabulary.states import Channel
 from tests.providers.receivers import Received, response
 from tests.providers.vendors import Case, Vendor
 

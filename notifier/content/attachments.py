@@ -1,0 +1,71 @@
+"""Files that go along with an email: kept beside the notifications that name them, and read only when one is sent.
+
+They are written before what names them. A file that nothing names, after a failure in between, does no harm: its day's
+partition goes like any other.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from notifier.providers.protocol import Attachment
+from notifier.vocabulary.ids import new_id
+
+log = structlog.get_logger()
+
+_STORE: Final = text("""
+    INSERT INTO attachments (id, name, content_type, content)
+    SELECT * FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:names AS text[]), CAST(:types AS text[]), CAST(:contents AS bytea[])
+    )
+""")
+_DROP: Final = text("DELETE FROM attachments WHERE id = ANY(:ids)")
+# Read from where a large value's place is noted, without the value.
+_SIZES: Final = text("SELECT id, octet_length(content) AS size FROM attachments WHERE id = ANY(:ids)")
+_LOAD: Final = text("SELECT id, name, content_type, content FROM attachments WHERE id = ANY(:ids)")
+
+
+def store(engine: Engine, attachments: Sequence[Attachment]) -> list[UUID]:
+    """Keep files, in a transaction of its own; returns their ids, in order."""
+    ids = [new_id() for _ in attachments]
+    if not ids:
+        return []
+    values = {
+        "ids": ids,
+        "names": [each.name for each in attachments],
+        "types": [each.content_type for each in attachments],
+        "contents": [each.content for each in attachments],
+    }
+    with engine.begin() as connection:
+        connection.execute(_STORE, values)
+    return ids
+
+
+def drop(engine: Engine, ids: Sequence[UUID]) -> None:
+    """Remove files that nothing names after all. Raises nothing: what stays does no harm."""
+    if not ids:
+        return
+    try:
+        with engine.begin() as connection:
+            connection.execute(_DROP, {"ids": list(ids)})
+    except SQLAlchemyError as error:
+        log.warning("attachments_not_dropped", error=type(error).__name__, attachments=len(ids))
+
+
+def sizes(connection: Connection, ids: Collection[UUID]) -> dict[UUID, int]:
+    """How many bytes each file has; those that are gone are missing."""
+    if not ids:
+        return {}
+    return {row.id: row.size for row in connection.execute(_SIZES, {"ids": sorted(ids)})}
+
+
+def load(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Attachment]:
+    """The files themselves; those that are gone are missing."""
+    if not ids:
+        return {}
+    rows = connection.execute(_LOAD, {"ids": sorted(ids)})
+    return {row.id: Attachment(row.name, row.content_type, bytes(row.content)) for row in rows}

@@ -1,0 +1,27 @@
+"""Putting a claimed row off by a rule: that costs no attempt, but cannot go on for ever."""
+
+from datetime import datetime, timedelta
+
+from notifier.notifications.claims import Aside, Claimed
+from notifier.notifications.dead_letters import Death
+from notifier.vocabulary.reasons import Reason
+from notifier.vocabulary.states import Status
+from notifier.vocabulary.timestamps import rfc3339
+
+
+def of_use_until(deadline: datetime) -> str:
+    """Why a row is expired."""
+    return f"It was of use only until {rfc3339(deadline)}."
+
+
+def put_off(row: Claimed, until: datetime, words: str, reason: str, max_age: timedelta) -> Aside | Death:
+    """Put a row off: scheduled until then, expired where that is too late, dead where it has been put off for too long.
+
+    `words` say why, to people; `reason` does to programs.
+    """
+    if row.deadline is not None and row.deadline <= until:
+        return Aside(row.id, row.claims, Status.EXPIRED, None, f"{words} {of_use_until(row.deadline)}")
+    since = row.deferred_at or row.now
+    if until - since > max_age:
+        return Death(row.id, row.claims, Reason.TOO_OLD, f"put off for over {max_age}: {words}")
+    return Aside(row.id, row.claims, Status.SCHEDULED, reason, words, until, since)

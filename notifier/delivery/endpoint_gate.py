@@ -1,0 +1,158 @@
+"""The gate's part for webhooks: is the receiver there, is it well, and how much does it take a second?
+
+People's preferences do not concern a subscription. Decided on what was read with the claim; what has changed since is
+made good by the clock (notifier.webhooks.release_waiting).
+"""
+
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from notifier.delivery.deferral import put_off
+from notifier.notifications.claims import Aside, Claimed
+from notifier.notifications.dead_letters import Death
+from notifier.vocabulary.queues import PATIENT, SLOW
+from notifier.vocabulary.reasons import Reason
+from notifier.vocabulary.states import Status
+from notifier.webhooks import endpoint_slots
+from notifier.webhooks.subscriptions import keep_enabled
+from notifier.webhooks.targets import TEST, Receiver
+
+#: Seconds for which a receiver is suspected after it has kept somebody waiting.
+_SUSPECTED: Final = 30.0
+
+Receivers = Mapping[UUID, Receiver]
+
+
+class Suspects:
+    """Receivers that have kept somebody waiting, remembered for half a minute. Used by several threads at once."""
+
+    def __init__(self) -> None:
+        self._until: dict[UUID, float] = {}
+
+    def add(self, receiver: UUID) -> None:
+        """Suspect a receiver."""
+        self._until[receiver] = time.monotonic() + _SUSPECTED
+
+    def __contains__(self, receiver: UUID) -> bool:
+        until = self._until.get(receiver)
+        if until is not None and until < time.monotonic():
+            self._until.pop(receiver, None)
+            return False
+        return until is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverGate:
+    """Judges claimed rows that are for subscriptions; of other webhooks only whether they keep callers waiting."""
+
+    #: How long rules may put a notification off before it is a dead letter.
+    max_age: timedelta
+    #: Receivers that keep this process waiting at the moment; what is fresh for them goes to the slow lane.
+    suspects: Suspects = field(default_factory=Suspects)
+
+    def judge(self, row: Claimed, receiver: Receiver | None) -> Aside | Death | None:
+        """What becomes of a subscription's row; None where it may be sent, as far as is known without a lock."""
+        if receiver is None:
+            words = "The subscription was deleted."
+            return Aside(row.id, row.claims, Status.SKIPPED, Reason.SUBSCRIPTION_DELETED, words)
+        if not receiver.enabled and row.event_type != TEST:
+            words = f"The subscription is disabled: {receiver.disabled_reason}."
+            return Aside(row.id, row.claims, Status.SKIPPED, Reason.SUBSCRIPTION_DISABLED, words)
+        if receiver.open_until is not None and receiver.open_until > row.now:
+            words = "The receiver fails again and again; it is tried anew then."
+            return put_off(row, receiver.open_until, words, Reason.BREAKER_OPEN, self.max_age)
+        return None
+
+    def divert(self, row: Claimed, slow: Collection[UUID]) -> Aside | None:
+        """Where a row is for an endpoint that keeps callers waiting: to the slow lane, that what is fresh need not.
+
+        `slow`: those that are known to.
+        """
+        endpoint = row.endpoint_id
+        if endpoint is None or row.queue in PATIENT or not (endpoint in slow or endpoint in self.suspects):
+            return None
+        return Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, deferred_at=row.deferred_at, queue=SLOW)
+
+    def pace(
+        self, connection: Connection, limited: Mapping[UUID, Sequence[Claimed]], receivers: Receivers
+    ) -> list[Aside | Death]:
+        """Those of some rows, by receiver (see `limited`), that must wait: for their slot, or for a probe."""
+        shut = [each for each in limited if receivers[each].open_until is not None]
+        put = self._wait_for_probes(
+            endpoint_slots.take_probes(connection, shut), {each: limited[each] for each in shut}
+        )
+        paced = {each: rows for each, rows in limited.items() if receivers[each].open_until is None}
+        wishes = {each: _wish(rows, receivers[each]) for each, rows in paced.items()}
+        for each, slots in endpoint_slots.take_slots(connection, wishes).items():
+            put += self._wait_for_slots(slots, wishes[each].rate, paced[each])
+        return put
+
+    def _wait_for_probes(self, probed: set[UUID], shut: Mapping[UUID, Sequence[Claimed]]) -> list[Aside | Death]:
+        words = "The receiver does not answer: one message tries it out, the others wait."
+        later = timedelta(seconds=endpoint_slots.PROBE)
+        return [
+            put_off(row, row.now + later, words, Reason.BREAKER_OPEN, self.max_age)
+            for each, rows in shut.items()
+            for row in rows[1 if each in probed else 0 :]
+        ]
+
+    def _wait_for_slots(self, slots: endpoint_slots.Slots, rate: float, rows: Sequence[Claimed]) -> list[Aside | Death]:
+        oldest_first = sorted(rows, key=lambda row: (row.deferred_at is None, row.id))
+        return [
+            self._wait_for_slot(row, rate, timedelta(seconds=slots.next_in + place / rate))
+            for place, row in enumerate(oldest_first[slots.free :])
+        ]
+
+    def _wait_for_slot(self, row: Claimed, rate: float, wait: timedelta) -> Aside | Death:
+        words = f"The receiver wants {rate:g} a second."
+        since, until = row.deferred_at or row.now, row.now + wait
+        last = min(filter(None, (since + self.max_age, row.deadline)))
+        if last <= row.now:
+            return put_off(row, until, words, Reason.THROTTLED, self.max_age)
+        # Its place may be too late for it. But places get free, and limits are lifted: so it waits until its end.
+        return Aside(row.id, row.claims, Status.SCHEDULED, Reason.THROTTLED, words, min(until, last), since)
+
+
+def limited(rows: Sequence[Claimed], receivers: Receivers) -> dict[UUID, list[Claimed]]:
+    """By receiver, the rows for those that want only so many a second, or are to be tried out with one."""
+    by_receiver: dict[UUID, list[Claimed]] = {}
+    for row in rows:
+        receiver = receivers.get(row.subscription_id) if row.subscription_id else None
+        if receiver and (receiver.rate_limit_per_second is not None or receiver.open_until is not None):
+            by_receiver.setdefault(receiver.id, []).append(row)
+    return by_receiver
+
+
+def _wish(rows: Sequence[Claimed], receiver: Receiver) -> endpoint_slots.Wish:
+    waited = sum(row.deferred_at is not None for row in rows)
+    return endpoint_slots.Wish(receiver.rate_limit_per_second or math.inf, waited, len(rows) - waited)
+
+
+def put_aside_for(put: Sequence[Aside | Death], rows: Sequence[Claimed], *reasons: str) -> dict[UUID, UUID]:
+    """Because of which receiver each row is put aside for some reasons: receiver by row."""
+    ids = {verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.reason in reasons}
+    return {row.id: row.subscription_id for row in rows if row.id in ids and row.subscription_id} if ids else {}
+
+
+def spare_enabled(connection: Connection, put: Sequence[Aside | Death], rows: Sequence[Claimed]) -> list[Aside | Death]:
+    """What is put aside; what would be skipped for a subscription that was enabled meanwhile is queued.
+
+    It stays disabled or enabled until the transaction ends: whoever enables and recovers it later finds these rows.
+    """
+    off = put_aside_for(put, rows, Reason.SUBSCRIPTION_DISABLED)
+    if not off:
+        return list(put)
+    on = keep_enabled(connection, off.values())
+    again = {
+        row.id: Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, deferred_at=row.deferred_at)
+        for row in rows
+        if off.get(row.id) in on
+    }
+    return [again.get(verdict.id, verdict) for verdict in put]

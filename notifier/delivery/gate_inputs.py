@@ -1,0 +1,113 @@
+"""What the gate must know of a batch: one query whatever its size, and one more each where it has
+reminders with a key, or subscriptions.
+
+Read from Postgres at the moment of sending. A cache in Redis would be read faster, but what that saves is a small part
+of a batch (benchmarks/caching.py), and it would have to be invalidated by every change, also while Redis is away.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from notifier.notifications.attempts import attempts_of, bounced_by, without_route
+from notifier.notifications.cancellation import superseded
+from notifier.notifications.claims import Claimed
+from notifier.people.suppressions import listed
+from notifier.providers.breakers import HEALTH_IN_SQL, Health, health_from
+from notifier.providers.failover import ROUTE_PAUSE
+from notifier.vocabulary.addresses import folded, hash_of
+from notifier.vocabulary.states import ALL_CHANNELS, Channel
+from notifier.webhooks.targets import Receiver, receivers
+
+# Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
+_FACTS: Final = text(f"""
+    SELECT
+        (SELECT CAST(json_object_agg(user_id, json_build_array(timezone, CAST(preferences AS text))) AS text)
+            FROM users WHERE user_id = ANY(:users)) AS users,
+        (SELECT CAST(json_object_agg(folded, reason) AS text) FROM suppressions
+            WHERE channel = :channel AND folded = ANY(:addresses) AND coalesce(until > now(), true)) AS suppressed,
+        (SELECT CAST(json_agg(json_build_array(encode(address_hash, 'hex'), category)) AS text) FROM opt_outs
+            WHERE channel = :channel AND address_hash = ANY(:hashes)) AS opted_out,
+        (SELECT CAST(json_agg(target) AS text) FROM holds) AS held,
+        (SELECT CAST(json_agg(id) AS text) FROM endpoints WHERE id = ANY(CAST(:endpoints AS uuid[]))
+            AND slow_until > now()) AS slow,
+        ({HEALTH_IN_SQL}) AS health,
+        (SELECT version FROM listeners) AS version
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the recipients of one batch on one channel, and of holds."""
+
+    channel: Channel
+    #: user_id → (time zone, preferences document as JSON text: what is wrong with it concerns that user's rows alone).
+    users: Mapping[str, tuple[str | None, str | None]]
+    #: Folded address → why it is on the suppression list.
+    suppressed: Mapping[str, str]
+    #: (hash of an address, category) that the address itself has switched off.
+    opted_out: frozenset[tuple[str, str]]
+    holds: frozenset[str]
+    #: Reminders in whose place a later one has come.
+    superseded: frozenset[UUID]
+    receivers: Mapping[UUID, Receiver]
+    #: Endpoints of webhooks that keep callers waiting.
+    slow: frozenset[UUID]
+    #: How the channel's providers fare, by name; those that do well may be missing.
+    health: Mapping[str, Health]
+    #: The version of the listeners (notifier.planning.subscribers).
+    version: int
+    #: Providers that took a row's message before, and could not deliver it.
+    bounced_by: Mapping[UUID, frozenset[str]]
+    #: Providers that have said of a row lately that they have no route to its recipient.
+    without_route: Mapping[UUID, frozenset[str]]
+
+    def held(self, row: Claimed) -> str | None:
+        """The hold that means a row: `all`, its channel or its route."""
+        return next((target for target in (ALL_CHANNELS, self.channel, row.route) if target in self.holds), None)
+
+
+def read(
+    connection: Connection, channel: Channel, rows: Sequence[Claimed], *, several_providers: bool = False
+) -> Facts:
+    """Read the facts about some rows; about their attempts only where there are `several_providers` to choose from."""
+    addresses = {folded(channel, row.recipient) for row in rows if row.recipient is not None}
+    forms = listed(connection, channel, addresses)
+    values = {
+        "channel": channel.value,
+        "users": sorted({row.user_id for row in rows if row.user_id is not None}),
+        "addresses": sorted(forms),
+        "hashes": [hash_of(channel, address) for address in sorted(addresses)],
+        "endpoints": sorted({row.endpoint_id for row in rows if row.endpoint_id is not None}),
+    }
+    found = connection.execute(_FACTS, values).one()
+    return Facts(
+        channel,
+        {user: (zone, preferences) for user, (zone, preferences) in orjson.loads(found.users or "{}").items()},
+        {forms[form]: reason for form, reason in orjson.loads(found.suppressed or "{}").items()},
+        frozenset((digest, category) for digest, category in orjson.loads(found.opted_out or "[]")),
+        frozenset(orjson.loads(found.held or "[]")),
+        superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
+        receivers(connection, [row.subscription_id for row in rows if row.subscription_id]),
+        frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
+        health_from(found.health),
+        int(found.version),
+        *_of_attempts(connection, [row for row in rows if row.attempts] if several_providers else []),
+    )
+
+
+def _of_attempts(
+    connection: Connection, tried: Sequence[Claimed]
+) -> tuple[Mapping[UUID, frozenset[str]], Mapping[UUID, frozenset[str]]]:
+    """Return `bounced_by` and `without_route` of rows that were tried before: one query, and none without any."""
+    if not tried:
+        return {}, {}
+    attempts, since = attempts_of(connection, [row.id for row in tried]), tried[0].now - ROUTE_PAUSE
+    return (
+        {row_id: names for row_id, its in attempts.items() if (names := bounced_by(its))},
+        {row_id: names for row_id, its in attempts.items() if (names := without_route(its, since))},
+    )

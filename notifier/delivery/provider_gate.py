@@ -1,0 +1,151 @@
+"""The gate's part for providers: is there one that is well, how much does it take a second, and a recipient at all?
+
+What must wait is put off without spending an attempt.
+"""
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from notifier.delivery.deferral import put_off
+from notifier.notifications.claims import Aside, Claimed
+from notifier.notifications.dead_letters import Death
+from notifier.providers import breakers, rate_limits
+from notifier.providers.breakers import Health
+from notifier.providers.failover import Providers
+from notifier.providers.rate_limits import RecipientLimits
+from notifier.vocabulary.reasons import Reason
+
+_WELL: Final = Health()
+#: Nothing is looked at again sooner, in seconds.
+_SOONEST: Final = 1.0
+
+Put = list[Aside | Death]
+#: The names of providers, by the notification's id.
+Names = Mapping[UUID, Collection[str]]
+NONE: Final[Names] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderGate:
+    """Judges claimed rows of one channel by the providers that may send them."""
+
+    providers: Providers
+    limits: RecipientLimits
+    #: How long rules may put a notification off before it is a dead letter.
+    max_age: timedelta
+
+    def keep(
+        self, engine: Engine, rows: Sequence[Claimed], health: Mapping[str, Health], without_route: Names = NONE
+    ) -> tuple[Put, set[int]]:
+        """Those rows for which there is no provider at present, and the places of those to be tried out with one."""
+        if not any(each.shut_for is not None for each in health.values()):
+            return [], set()
+        orders = [self._order(row, without_route) for row in rows]
+        wanted = {
+            place
+            for row, order in zip(rows, orders, strict=True)
+            if self.providers.may_try_out(row.recipient or "")
+            for place in order
+        }
+        probes = self.providers.due_probes(engine, health, wanted)
+        left, put = set(probes), Put()
+        for row, order in zip(rows, orders, strict=True):
+            may_try_out = self.providers.may_try_out(row.recipient or "")
+            tried_out = next((place for place in order if place in left), None) if may_try_out else None
+            if tried_out is not None:
+                left.remove(tried_out)
+            elif all(self._is_shut(place, health) for place in order):
+                put.append(self._wait_for_one(row, order, health))
+        return put, probes
+
+    def leave(
+        self, engine: Engine, probes: set[int], passed: Sequence[Claimed], without_route: Names = NONE
+    ) -> set[int]:
+        """Those of `probes` that have passed with a row to try them out; the others are left to the next batch."""
+        if not probes:
+            return probes
+        rows = [row for row in passed if self.providers.may_try_out(row.recipient or "")]
+        kept = {place for row in rows for place in self._order(row, without_route)} & probes
+        self.providers.leave_probes(engine, probes - kept)
+        return kept
+
+    def _order(self, row: Claimed, without_route: Names) -> list[int]:
+        return self.providers.order(row.id, row.recipient or "", without_route.get(row.id, ()))
+
+    def _is_shut(self, place: int, health: Mapping[str, Health]) -> bool:
+        return health.get(self.providers.choices[place].name, _WELL).shut_for is not None
+
+    def _wait_for_one(self, row: Claimed, order: Sequence[int], health: Mapping[str, Health]) -> Aside | Death:
+        """Put a row off until one of its providers may be tried again: not all of them at one moment."""
+        known = [health.get(self.providers.choices[place].name, _WELL) for place in order]
+        first = min(known, key=lambda each: each.shut_for or 0.0)
+        seconds = max(first.shut_for or 0.0, _SOONEST) + random.uniform(0, first.open_for)  # noqa: S311 -- no secret
+        names = " and ".join(self.providers.choices[place].name for place in order)
+        words = f"{names} {'is' if len(order) == 1 else 'are'} down; what waits goes as soon as one answers."
+        return put_off(row, row.now + timedelta(seconds=seconds), words, Reason.BREAKER_OPEN, self.max_age)
+
+    def remember_waiting(self, connection: Connection, put: Put, health: Mapping[str, Health]) -> None:
+        """See to it that the clock lets rows go once a provider is well again."""
+        if any(isinstance(each, Aside) and each.reason == Reason.BREAKER_OPEN for each in put):
+            choices = list(enumerate(self.providers.choices))
+            # Not those that are well: the clock would let rows go at once that only others can send, again and again.
+            names = [choice.name for place, choice in choices if self._is_shut(place, health)]
+            # And those that `pace` locks afterwards, so that all are locked in one order.
+            paced = [choice.name for _, choice in choices if choice.rate is not None]
+            breakers.lock(connection, self.providers.channel, sorted({*names, *paced}))
+            breakers.keep_waiting(connection, self.providers.channel, names)
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether any provider takes only so many a second."""
+        return any(choice.rate is not None for choice in self.providers.choices)
+
+    def pace(
+        self, connection: Connection, rows: Sequence[Claimed], health: Mapping[str, Health], without_route: Names = NONE
+    ) -> Put:
+        """Those rows for which their provider has no slot now."""
+        by_place: dict[int, list[Claimed]] = {}
+        for row in rows:
+            order = self._order(row, without_route)
+            place = next((place for place in order if not self._is_shut(place, health)), order[0])
+            if self.providers.choices[place].rate is not None:
+                by_place.setdefault(place, []).append(row)
+        places = sorted(by_place, key=lambda place: self.providers.choices[place].name)  # as breakers.lock locks them
+        return [put for place in places for put in self._line_up(connection, place, by_place[place])]
+
+    def _line_up(self, connection: Connection, place: int, rows: Sequence[Claimed]) -> Put:
+        choice = self.providers.choices[place]
+        rate = choice.rate or 1.0
+        oldest_first = sorted(rows, key=lambda row: (row.deferred_at is None, row.id))
+        waited = sum(row.deferred_at is not None for row in rows)
+        channel, fresh = self.providers.channel, len(rows) - waited
+        go, wait = rate_limits.take_slots(connection, channel, choice.name, rate, waited=waited, fresh=fresh)
+        words = f"{choice.name} takes {rate:g} a second."
+        put, last = Put(), None
+        for row in oldest_first[go:]:
+            put.append(put_off(row, row.now + timedelta(seconds=wait), words, Reason.THROTTLED, self.max_age))
+            if put[-1].reason == Reason.THROTTLED:  # else it is expired or too old, and its place is the next one's
+                last, wait = wait, wait + 1 / rate
+        if last is not None:
+            rate_limits.line_up(connection, channel, choice.name, last)
+        return put
+
+    def limit(self, rows: Sequence[Claimed]) -> Put:
+        """Those rows whose recipients have had enough for now. What is critical goes, and so does what was counted."""
+        put = Put()
+        if not self.limits.are_there:
+            return put
+        for row in rows:
+            if row.critical or row.attempts or row.recipient is None:
+                continue
+            if wait := self.limits.wait(row.recipient):
+                words = "The recipient has had as many messages as one may in that time."
+                put.append(put_off(row, row.now + timedelta(seconds=wait), words, Reason.THROTTLED, self.max_age))
+        return put

@@ -1,0 +1,321 @@
+"""From an event to its notifications: who hears of it, and over what.
+
+Fan-out takes a batch of events in one transaction, their rows locked. It may run any number of times for the
+same event: notifications have derived ids, and a processed event is passed over.
+"""
+
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+
+from notifier.content.templates import Catalogue, catalogue
+from notifier.notifications.cancellation import replace_older
+from notifier.notifications.status_events import tell
+from notifier.observability import metrics
+from notifier.observability.request_context import Cause
+from notifier.observability.tracing import BatchTrace
+from notifier.people.users import Person, people
+from notifier.planning import handlers, routes
+from notifier.planning.drafts import as_document, insert_notifications
+from notifier.planning.plans import Origin, Plan, Planner, Row, plan_of
+from notifier.planning.subscribers import Directory, Listener, Listeners
+from notifier.runtime.isolation import Broken, attempt
+from notifier.security.address_seals import seals_of
+from notifier.vocabulary.errors import Conflict
+from notifier.vocabulary.ids import derived_id, millisecond_of, new_id, time_of
+from notifier.vocabulary.queues import FAN_OUT, lane
+from notifier.vocabulary.reasons import Reason
+from notifier.vocabulary.states import Channel, EventStatus, Priority, Status
+from notifier.vocabulary.strict_json import parse_object
+from notifier.webhooks.subscriptions import keep_enabled
+
+log = structlog.get_logger()
+
+Hints = list[tuple[str, UUID]]
+
+#: Notifications to subscriptions that one transaction makes at the most.
+CHUNK: Final = 5000
+#: Seconds for which one transaction asks filters.
+_FILTERING: Final = 0.5
+#: The place before the first subscription.
+_FIRST: Final = UUID(int=0)
+
+_LOCK: Final = text(f"""
+    SELECT * FROM events WHERE id = ANY(:ids) AND status = '{EventStatus.ACCEPTED}' ORDER BY id FOR UPDATE
+""")
+_FINISH: Final = text(f"""
+    UPDATE events SET status = '{EventStatus.PROCESSED}', due_at = NULL, error = NULL WHERE id = ANY(:ids)
+""")
+_INSERT: Final = text(insert_notifications())
+_KEEP_PLACE: Final = text("""
+    UPDATE events e SET fan_out_after = kept.place, handovers = 0, due_at = now() + :lease * interval '1 second'
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:places AS uuid[])) AS kept(id, place) WHERE e.id = kept.id
+""")
+# One that is locked is being fanned out, and a message that was doubled finds another number.
+_BEGIN: Final = text(f"""
+    WITH free AS MATERIALIZED (
+        SELECT id FROM events
+        WHERE id = ANY(:ids) AND status = '{EventStatus.ACCEPTED}' AND greatest(handovers, 0) = :begun
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    )
+    UPDATE events e SET handovers = greatest(handovers, 0) + 1, due_at = now() + :lease * interval '1 second'
+    FROM free WHERE e.id = ANY(:ids) AND e.id = free.id
+    RETURNING e.id
+""")
+_WITHDRAW: Final = text(f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM events WHERE id = ANY(:ids) AND status = '{EventStatus.ACCEPTED}' AND handovers > 0
+        ORDER BY id FOR UPDATE
+    )
+    UPDATE events e SET handovers = handovers - 1 FROM locked WHERE e.id = ANY(:ids) AND e.id = locked.id
+""")
+_NOTE_ERROR: Final = text("UPDATE events SET error = :error WHERE id = :id AND status = 'accepted'")
+
+
+def plans_of(event: Mapping[str, Any], definitions: Mapping[str, routes.Definition]) -> list[Plan]:
+    """What becomes of an event. Routes and handlers apply only where it names neither recipient nor user."""
+    own = plan_of(event)
+    if own is not None:
+        return [own]
+    view = routes.view_of(event)
+    made = [plan for name, route in definitions.items() for plan in routes.plans(name, route, event, view)]
+    return made + handlers.plans(view)
+
+
+def _own_rows(
+    connection: Connection, planner: Planner, events: Sequence[Mapping[str, Any]], replay_id: UUID | None = None
+) -> list[Row]:
+    """The notifications of events; a constant number of queries however many events there are."""
+    unaddressed = any(plan_of(event) is None for event in events)
+    definitions = routes.definitions(connection, enabled_only=True) if unaddressed else {}
+    planned = [(event, plan) for event in events for plan in plans_of(event, definitions)]
+    persons = people(connection, (plan.user_id for _, plan in planned), keep=True)
+    templates = catalogue(connection, (plan.template for _, plan in planned))
+    rows = []
+    for event, plan in planned:
+        cancelled = event["cancelled_at"] is not None and replay_id is None
+        cause = Cause(event["request_id"], event["traceparent"])
+        origin = Origin(replay_id or event["id"], event["source"], event["id"], event["event_type"], cancelled, cause)
+        rows += _rows_of(planner, plan, event, origin, persons.get(plan.user_id or ""), templates)
+    return rows
+
+
+def _rows_of(
+    planner: Planner,
+    plan: Plan,
+    event: Mapping[str, Any],
+    origin: Origin,
+    person: Person | None,
+    templates: Catalogue,
+) -> list[Row]:
+    """The rows of a plan. A route whose plan cannot be carried out is refused; all else is its event's own failure."""
+    if plan.route is None:
+        return planner.rows(plan, origin, person, templates)
+    made = attempt("route", plan.route, lambda: planner.rows(plan, origin, person, templates))
+    if isinstance(made, Broken):
+        return planner.rows(routes.refused(plan.route, event, made), origin, None, templates)
+    return made
+
+
+def _rows_for(
+    event: Mapping[str, Any],
+    listeners: Sequence[Listener],
+    enabled: Collection[UUID],
+    planner: Planner,
+    origin_id: UUID,
+) -> list[Row]:
+    """The notifications of an event to subscriptions; those that are disabled are skipped, and can be recovered."""
+    priority = Priority(event["priority"])
+    queue = lane(Channel.WEBHOOK, priority)
+    lease, created_at, millisecond = planner.lease(queue), time_of(origin_id), millisecond_of(origin_id)
+    cancelled = event["cancelled_at"] is not None and origin_id == event["id"]
+    usual = Status.CANCELLED if cancelled else Status.QUEUED
+    common = {
+        "origin_id": origin_id,
+        "event_id": event["id"],
+        "event_type": event["event_type"],
+        "source": event["source"],
+        "channel": Channel.WEBHOOK,
+        "category": event["category"],
+        "critical": event["critical"],
+        "priority": priority,
+        "queue": queue,
+        "cancellation_key": event["cancellation_key"],
+        "request_id": event["request_id"],
+        "traceparent": event["traceparent"],
+        "created_at": created_at,
+        "lease": lease,
+    }
+    skipped = {
+        "status": Status.SKIPPED,
+        "reason": Reason.SUBSCRIPTION_DISABLED,
+        "rule": "The subscription is disabled.",
+    }
+    return [
+        {
+            **common,
+            "id": derived_id(millisecond, origin_id, "subscription", each.id),
+            "recipient": each.url,
+            "subscription_id": each.id,
+            **({"status": usual} if each.id in enabled else skipped),
+        }
+        for each in listeners
+    ]
+
+
+def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
+    if rows:
+        connection.execute(_INSERT, {"notifications": as_document(rows)})
+        replace_older(connection, rows)
+        tell(connection, [row["id"] for row in rows if row["status"] in {Status.SKIPPED, Status.EXPIRED}])
+    return [(row["queue"], row["id"]) for row in rows if row["status"] == Status.QUEUED]
+
+
+def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: Listeners, trace: BatchTrace) -> Hints:
+    """Make the notifications of accepted events, in one transaction; returns what can be sent at once.
+
+    At most CHUNK notifications to subscriptions are made at a time, and filters asked for half a second. An event that
+    has more keeps its place and is handed over again; so are those behind it. Raises what the database or an event's
+    data raises; nothing is written then.
+    """
+    with engine.begin() as connection:
+        events = [dict(row) for row in connection.execute(_LOCK, {"ids": list(event_ids)}).mappings()]
+        _open_recipients(connection, events)
+        trace.holds(event["traceparent"] for event in events)
+        fresh = [event for event in events if event["fan_out_after"] is None]
+        rows = _own_rows(connection, planner, fresh)
+        directory = memory.read(connection)
+        heard, unfinished = _hear(events, directory, CHUNK - len(rows))
+        enabled = _enabled(connection, [each for listeners in heard.values() for each in listeners])
+        for event in events:
+            rows += _rows_for(event, heard.get(event["id"], ()), enabled, planner, event["id"])
+        hints = _write(connection, rows)
+        finished = [event["id"] for event in events if event["id"] not in unfinished]
+        connection.execute(_FINISH, {"ids": finished})
+        if unfinished:
+            values = {"ids": list(unfinished), "places": list(unfinished.values()), "lease": planner.lease(FAN_OUT)}
+            connection.execute(_KEEP_PLACE, values)
+            hints += [(FAN_OUT, event_id) for event_id in unfinished]
+    metrics.count_finished(rows)
+    _tell_of(events, rows, unfinished)
+    return hints
+
+
+def _open_recipients(connection: Connection, events: Iterable[dict[str, Any]]) -> None:
+    """Open the addresses that events name, for what is asked of events; notifications are kept with sealed ones."""
+    seals = seals_of(connection)
+    for event in events:
+        if event["recipient"] is not None:
+            event["recipient"] = seals.opened_or_kept(event["recipient"])
+
+
+def _tell_of(events: Sequence[Mapping[str, Any]], rows: Sequence[Row], unfinished: Container[UUID]) -> None:
+    """A line for each event: how many notifications it made, of how many there is more to come."""
+    made = Counter(row["event_id"] for row in rows)
+    for event in events:
+        ids = {name: event[name] for name in ("request_id", "traceparent") if event[name] is not None}
+        log.info(
+            "fanned_out",
+            event_id=str(event["id"]),
+            event_type=event["event_type"],
+            **ids,
+            notifications=made[event["id"]],
+            finished=event["id"] not in unfinished,
+        )
+
+
+def _hear(
+    events: Sequence[Mapping[str, Any]], directory: Directory, room: int
+) -> tuple[dict[UUID, list[Listener]], dict[UUID, UUID]]:
+    """The next listeners of some events, as far as there is room; and the last one looked at, where more are left.
+
+    Filters have their time: a hundred events, each with thousands of listeners whose filters want none of them, would
+    otherwise hold one transaction for minutes. At least one is asked each time.
+    """
+    heard: dict[UUID, list[Listener]] = {}
+    unfinished: dict[UUID, UUID] = {}
+    until = time.monotonic() + _FILTERING
+    late = False
+    for event in events:
+        place: UUID | None = event["fan_out_after"]
+        candidates = directory.of(event["event_type"])
+        if place is not None:
+            candidates = candidates[bisect_right(candidates, place, key=lambda each: each.id) :]
+        view = routes.view_of(event) if candidates else {}
+        for each in candidates:
+            if room <= 0 or late:
+                unfinished[event["id"]] = place or _FIRST
+                break
+            if each.wants(view):
+                heard.setdefault(event["id"], []).append(each)
+                room -= 1
+            place = each.id
+            late = late or (each.filter is not None and time.monotonic() >= until)
+    return heard, unfinished
+
+
+def _enabled(connection: Connection, listeners: Sequence[Listener]) -> set[UUID]:
+    """Those of some listeners that are enabled.
+
+    One that is disabled stays so until the transaction ends: whoever enables it later, and recovers what it has
+    missed, finds what is skipped here.
+    """
+    off = {each.id for each in listeners if not each.enabled}
+    return {each.id for each in listeners} - off | keep_enabled(connection, off)
+
+
+def begin(engine: Engine, event_ids: Sequence[UUID], begun: int, lease: float) -> list[UUID]:
+    """Count that the fan-out of events begins, before it does; returns those that are to be fanned out.
+
+    A fan-out that kills its worker leaves nothing else behind. `begun`: how often each was begun before; what has
+    another number meanwhile, or is being fanned out, is somebody else's. Others leave them alone for `lease` seconds.
+    """
+    with engine.begin() as connection:
+        return list(connection.scalars(_BEGIN, {"ids": list(event_ids), "begun": begun, "lease": lease}))
+
+
+def withdraw(engine: Engine, event_ids: Sequence[UUID]) -> None:
+    """Count a beginning no longer: it was Postgres that kept these events from being fanned out."""
+    with engine.begin() as connection:
+        connection.execute(_WITHDRAW, {"ids": list(event_ids)})
+
+
+def note_failure(engine: Engine, event_id: UUID, error: str) -> None:
+    """Remember why an event's fan-out failed. It is left to its lease, and dead-lettered when begun too often."""
+    with engine.begin() as connection:
+        connection.execute(_NOTE_ERROR, {"id": event_id, "error": error[:1024]})
+
+
+# Until the transaction ends it stays: no purge takes an event from under its new notifications.
+_KEEP: Final = text("SELECT id FROM events WHERE id = :id FOR KEY SHARE")
+
+
+def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: Listeners) -> Hints:
+    """Fan an event out again, as new notifications; returns what can be sent at once.
+
+    Each call is a replay of its own: what the first fan-out made stays as it is. Raises Conflict where the event was
+    purged meanwhile, and where its payload is one that is not accepted any more.
+    """
+    replay_id = new_id()
+    with engine.begin() as connection:
+        if connection.scalar(_KEEP, {"id": event["id"]}) is None:
+            raise Conflict("This event has outlived its retention, and was purged just now.")
+        try:
+            parse_object(str(event["payload"]).encode())
+        except ValueError as error:
+            raise Conflict(f"Its payload would not be accepted any more, and is not sent once more: {error}") from None
+        event = dict(event)
+        _open_recipients(connection, [event])
+        rows = _own_rows(connection, planner, [event], replay_id)
+        directory, view = memory.read(connection), routes.view_of(event)
+        heard = [each for each in directory.of(event["event_type"]) if each.wants(view)]
+        rows += _rows_for(event, heard, _enabled(connection, heard), planner, replay_id)
+        hints = _write(connection, rows)
+    metrics.count_finished(rows)
+    return hints

@@ -1,0 +1,52 @@
+"""Callbacks: what becomes of notifications, as events of our own (`notifier.notification.*`).
+
+So a calling service learns of a failure without polling. Written in the transaction of what they tell of, and only
+where somebody subscribes; nothing is told of what was itself an event of ours, or telling would never end.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from notifier.notifications.system_events import emit
+from notifier.observability.request_context import Cause
+from notifier.vocabulary.event_types import OURS, matches, told_as
+from notifier.vocabulary.states import Status
+
+#: The states that are told of, each by a type of its own.
+TOLD: Final = (Status.SENT, Status.DELIVERED, Status.FAILED, Status.EXPIRED, Status.SKIPPED)
+
+_TYPES: Final = {status: told_as(status) for status in TOLD}
+#: Every pattern that means any of the types.
+_PATTERNS: Final = sorted(
+    {*_TYPES.values()} | {f"{name[:length]}*" for name in _TYPES.values() for length in range(len(name) + 1)}
+)
+_WANTED: Final = text("""
+    SELECT DISTINCT pattern FROM subscriptions, unnest(event_types) AS pattern
+    WHERE event_types && CAST(:patterns AS text[])
+""")
+_ROWS: Final = text(f"""
+    SELECT id AS notification_id, event_id, event_type, user_id, channel, category, status, reason, attempts,
+        subscription_id, request_id, traceparent
+    FROM notifications
+    WHERE id = ANY(:ids) AND status = ANY(:told) AND coalesce(event_type, '') NOT LIKE '{OURS}%' ORDER BY id
+""")
+
+
+def tell(connection: Connection, notification_ids: Sequence[UUID]) -> None:
+    """Tell what has become of some notifications, in the connection's transaction, where anybody wants to know."""
+    if not notification_ids:
+        return
+    wishes = list(connection.scalars(_WANTED, {"patterns": _PATTERNS}))
+    wanted = [status for status, name in _TYPES.items() if any(matches(pattern, name) for pattern in wishes)]
+    if not wanted:
+        return
+    rows = connection.execute(_ROWS, {"ids": list(notification_ids), "told": wanted}).mappings()
+    events = []
+    for row in rows:
+        payload = dict(row)
+        cause = Cause(payload.pop("request_id"), payload.pop("traceparent"))
+        events.append((_TYPES[Status(row["status"])], payload, cause))
+    emit(connection, events)

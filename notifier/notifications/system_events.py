@@ -1,0 +1,45 @@
+"""Events of our own: what becomes of notifications and subscriptions, for whoever subscribes to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from notifier.observability.request_context import Cause
+from notifier.planning.drafts import as_document, insert_events
+from notifier.vocabulary.ids import new_id, time_of
+from notifier.vocabulary.json_documents import to_json
+from notifier.vocabulary.states import EventStatus, Priority
+
+#: The name of their source.
+SOURCE: Final = "notifier"
+
+_INSERT: Final = text(insert_events())
+
+
+def emit(connection: Connection, events: Sequence[tuple[str, Mapping[str, Any], Cause]]) -> None:
+    """Write events, (type, payload, what brought it about) each, in the connection's transaction.
+
+    The clock hands them over.
+    """
+    rows = [_row(new_id(), event_type, payload, cause) for event_type, payload, cause in events]
+    if rows:
+        connection.execute(_INSERT, {"events": as_document(rows), "version": 0})
+
+
+def _row(event_id: UUID, event_type: str, payload: Mapping[str, Any], cause: Cause) -> dict[str, Any]:
+    return {
+        "id": event_id,
+        "event_type": event_type,
+        "source": SOURCE,
+        "status": EventStatus.ACCEPTED,
+        "payload": orjson.Fragment(to_json(payload)),
+        "critical": False,
+        "priority": Priority.NORMAL,
+        "request_id": cause.request_id,
+        "traceparent": cause.traceparent,
+        "created_at": time_of(event_id),
+        "lease": 0,
+    }

@@ -1,0 +1,146 @@
+"""Who listens for which event types, remembered by each process, with a version that tells when to read again.
+
+Reading ten thousand subscriptions for every batch would cost more than delivering it. Every change of a subscription
+raises the version in its own transaction, and intake compares it in the statement that writes (events.intake): so
+what is remembered may be old, but never decides wrongly that nobody listens.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine, Row, text
+
+from notifier.runtime.isolation import attempt, kind_of
+from notifier.vocabulary.addresses import without_password
+from notifier.vocabulary.expressions import is_false, search
+from notifier.vocabulary.masking import masked
+
+log = structlog.get_logger()
+
+#: Seconds that an API process goes by what it remembers without asking for the version.
+_FRESH: Final = 1.0
+#: Listeners of event types that are remembered, eight bytes each; and for how many a type itself counts.
+_REMEMBERED: Final = 1_000_000
+_A_TYPE: Final = 30
+
+_VERSION: Final = text("SELECT version FROM listeners")
+_ALL: Final = text("SELECT id, url, event_types, filter, enabled FROM subscriptions ORDER BY id")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A subscription, as fan-out needs it."""
+
+    id: UUID
+    #: As it may be shown to others.
+    url: str
+    event_types: tuple[str, ...]
+    filter: str | None
+    enabled: bool
+
+    def wants(self, view: Mapping[str, Any]) -> bool:
+        """Whether its filter lets an event (see notifier.planning.routes.view_of) through."""
+        return self.filter is None or not is_false(search(self.filter, view))
+
+
+def _listener(row: Row[Any]) -> Listener:
+    """A stored subscription. Raises where it is none."""
+    types = tuple(row.event_types)
+    if not all(isinstance(pattern, str) for pattern in types):
+        raise TypeError("a pattern of a subscription is no text")
+    return Listener(row.id, masked(without_password(row.url)), types, row.filter, row.enabled)
+
+
+class Directory:
+    """The listeners at one version, by event type."""
+
+    def __init__(self, version: int, listeners: Sequence[Listener]) -> None:
+        """`listeners`: in the order of their ids."""
+        self.version = version
+        self._listeners = listeners
+        #: The places of those with an exact type, and with the beginning of one.
+        self._exact: dict[str, list[int]] = {}
+        self._beginning: dict[str, list[int]] = {}
+        for place, each in enumerate(listeners):
+            for pattern in each.event_types:
+                index, name = (self._beginning, pattern[:-1]) if pattern.endswith("*") else (self._exact, pattern)
+                index.setdefault(name, []).append(place)
+        self._by_type: dict[str, tuple[Listener, ...]] = {}
+        self._room = _REMEMBERED
+
+    def of(self, event_type: str) -> tuple[Listener, ...]:
+        """Those who listen for a type, disabled ones too, in the order of their ids; before any filter."""
+        found = self._by_type.get(event_type)
+        if found is None:
+            found = self._look_up(event_type)
+            # Callers choose the types, and how many there are. Two threads may count one twice: it is a bound only.
+            self._room -= len(found) + _A_TYPE
+            if self._room < 0:
+                self._by_type, self._room = {}, _REMEMBERED
+            self._by_type[event_type] = found
+        return found
+
+    def _look_up(self, event_type: str) -> tuple[Listener, ...]:
+        """At most 130 look-ups, however many patterns there are (see notifier.vocabulary.event_types.matches)."""
+        places = set(self._exact.get(event_type, ()))
+        for length in range(len(event_type) + 1):
+            places.update(self._beginning.get(event_type[:length], ()))
+        return tuple(self._listeners[place] for place in sorted(places))
+
+
+class Listeners:
+    """This process's memory of the directory. Used by several threads at once."""
+
+    def __init__(self) -> None:
+        self._directory: Directory | None = None
+        self._asked_at = -_FRESH
+        self._lock = threading.Lock()
+
+    def read(self, connection: Connection) -> Directory:
+        """The directory as the connection's transaction sees it."""
+        version = int(connection.scalar(_VERSION) or 0)
+        directory = self._directory
+        if directory is None or directory.version != version:
+            # One that cannot be read hears nothing; the others do.
+            read = (attempt("subscription", row.id, partial(_listener, row)) for row in connection.execute(_ALL))
+            listeners = tuple(each for each in read if isinstance(each, Listener))
+            directory = self._directory = Directory(version, listeners)
+        self._asked_at = time.monotonic()
+        return directory
+
+    def at(self, engine: Engine, version: int) -> Directory:
+        """The directory at a version, or a later one."""
+        directory = self._directory
+        if directory is not None and directory.version == version:
+            return directory
+        with engine.connect() as connection:
+            return self.read(connection)
+
+    def recent(self, engine: Engine) -> Directory:
+        """What is remembered, at once; a thread of its own reads again what is over a second old.
+
+        Never waits for Postgres: its version says what it is worth; before the first reading, nothing.
+        """
+        if time.monotonic() - self._asked_at >= _FRESH and self._lock.acquire(blocking=False):
+            threading.Thread(target=self._refresh, args=(engine,), name="listeners", daemon=True).start()
+        return self._directory or _UNKNOWN
+
+    def _refresh(self, engine: Engine) -> None:
+        try:
+            with engine.connect() as connection:
+                self.read(connection)
+        except BaseException as error:  # of a thread that is made anew in a second
+            self._asked_at = time.monotonic()
+            log.warning("listeners_not_read", error=kind_of(error))
+        finally:
+            self._lock.release()
+
+
+#: Before anything was read. No version is 0, so whatever is decided by it is decided again.
+_UNKNOWN: Final = Directory(0, ())

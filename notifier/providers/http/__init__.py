@@ -1,0 +1,1 @@
+"""Parts that vendors' HTTP APIs share: requests, kept connections, guarded addresses, answers."""

@@ -1,0 +1,179 @@
+"""Not too much at once: messages a second for a provider and for one recipient, requests a second of an API key.
+
+A provider's rate is a slot every 1/rate seconds on its row in Postgres, which all workers share. What finds none gets a
+place in line behind those that wait already, so that a long backlog is looked at about twice a row and not once a
+second. Recipients' and keys' limits are counted in Redis, or in each process alone while Redis is away.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import structlog
+from limits import RateLimitItem, RateLimitItemPerSecond
+from limits.storage import MemoryStorage, Storage
+from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
+from sqlalchemy import Connection, Engine, text
+
+from notifier.vocabulary.addresses import hash_of
+from notifier.vocabulary.reasons import Reason
+from notifier.vocabulary.states import Channel
+
+log = structlog.get_logger()
+
+Counter = TypeVar("Counter")
+Answer = TypeVar("Answer")
+
+#: Seconds for which Redis is left alone after it has failed.
+_REDIS_PAUSE: Final = 5.0
+#: Seconds for which a free slot may be left to the next in line.
+_PATIENCE: Final = 1.5
+
+_LOCK: Final = text("""
+    INSERT INTO providers AS known (channel, name) VALUES (:channel, :name)
+    ON CONFLICT (channel, name) DO UPDATE SET name = excluded.name
+    RETURNING coalesce(greatest(extract(epoch FROM known.next_slot - now()), 0), 0) AS ahead,
+        coalesce(greatest(extract(epoch FROM known.line_until - now()), 0), 0) AS behind
+""")
+_TAKE: Final = text("""
+    UPDATE providers SET next_slot = greatest(next_slot, now()) + :taken * interval '1 second'
+    WHERE channel = :channel AND name = :name
+""")
+_LINE_UP: Final = text("""
+    UPDATE providers SET line_until = now() + :seconds * interval '1 second' WHERE channel = :channel AND name = :name
+""")
+
+
+def _free(ahead: float, rate: float) -> int:
+    """The slots that begin within a second, where those of `ahead` seconds are taken; of rare ones the next."""
+    return math.floor((1 - ahead) * rate) if rate >= 1 else int(ahead <= 0)
+
+
+def take_slots(
+    connection: Connection, channel: Channel, name: str, rate: float, *, waited: int, fresh: int
+) -> tuple[int, float]:
+    """Take slots of a provider: how many messages may go now, and in how many seconds the first of the others may.
+
+    `waited` of them have waited already: they go before what is `fresh`, which gets no slot while others wait. Those
+    that wait have a place every 1/rate seconds from that first one on; see line_up.
+    """
+    row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
+    ahead, behind = float(row.ahead), float(row.behind)
+    go = min(_free(ahead, rate), waited + (0 if behind else fresh))
+    connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": go / rate})
+    return go, max(ahead + go / rate, behind + 1 / rate if behind else 0.0)
+
+
+def line_up(connection: Connection, channel: Channel, name: str, seconds: float) -> None:
+    """Remember that the last one in line waits for so many seconds; in the transaction of take_slots."""
+    connection.execute(_LINE_UP, {"channel": channel.value, "name": name, "seconds": seconds})
+
+
+def take_one(engine: Engine, channel: Channel, name: str, rate: float) -> bool:
+    """Take one slot of a provider, where there is one at once and nobody waits for it."""
+    with engine.begin() as connection:
+        row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
+        if not _free(float(row.ahead), rate) or row.behind > 0:
+            return False
+        connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": 1 / rate})
+        return True
+
+
+# Rows leave the line: they are cancelled, or their provider is not asked any more. Then its slots are free.
+_IDLE: Final = text(f"""
+    UPDATE providers idle SET line_until = NULL FROM (
+        SELECT channel, name FROM providers WHERE line_until > now() + {_PATIENCE} * interval '1 second'
+            AND next_slot < now() - {_PATIENCE} * interval '1 second'
+        FOR UPDATE SKIP LOCKED
+    ) AS free WHERE idle.channel = free.channel AND idle.name = free.name
+    RETURNING idle.channel, idle.name
+""")
+# Those whose rule names it: others wait until their recipients have had less.
+_MOVE_UP: Final = text(f"""
+    UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
+        SELECT id FROM notifications
+        WHERE subscription_id IS NULL AND reason = '{Reason.THROTTLED}' AND due_at IS NOT NULL AND due_at > now()
+            AND channel = :channel AND starts_with(rule, :name || ' takes ')
+        ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ))
+""")
+_MOVED_AT_ONCE: Final = 500
+
+
+def move_up(engine: Engine) -> int:
+    """Let the first in line go where a provider's slots are free all the same; returns how many. The clock's work."""
+    moved = 0
+    with engine.begin() as connection:
+        for row in connection.execute(_IDLE).all():
+            values = {"channel": row.channel, "name": row.name, "most": _MOVED_AT_ONCE}
+            moved += connection.execute(_MOVE_UP, values).rowcount
+    return moved
+
+
+@dataclass(frozen=True, slots=True)
+class _Counting:
+    limiter: MovingWindowRateLimiter
+
+    def wait(self, limits: Sequence[RateLimitItem], key: str) -> float:
+        """Seconds until one more message fits in every limit; 0 where it does now, and then it is counted."""
+        full = [limit for limit in limits if not self.limiter.test(limit, key)]
+        # None is counted where one of them is full; between the two looks others may have been faster.
+        full = full or [limit for limit in limits if not self.limiter.hit(limit, key)]
+        ends = [self.limiter.get_window_stats(limit, key).reset_time for limit in full]
+        return max(max(ends) - time.time(), 1.0) if ends else 0.0
+
+
+class _Shared(Generic[Counter]):
+    """What counts in Redis, and in this process alone while Redis is away."""
+
+    def __init__(self, count_in: Callable[[Storage], Counter], shared: Storage | None) -> None:
+        self._shared = None if shared is None else count_in(shared)
+        self._own = count_in(MemoryStorage())
+        self._silent_until = 0.0
+
+    def ask(self, question: Callable[[Counter], Answer]) -> Answer:
+        if self._shared is not None and time.monotonic() >= self._silent_until:
+            try:
+                return question(self._shared)
+            except Exception as error:  # whatever the storage raises: too much is better than nothing
+                self._silent_until = time.monotonic() + _REDIS_PAUSE
+                log.warning("limits_not_shared", error=type(error).__name__)
+        return question(self._own)
+
+
+class RecipientLimits:
+    """How many messages one recipient gets over a channel in a time. Used by several threads at once."""
+
+    def __init__(self, channel: Channel, limits: Sequence[RateLimitItem], shared: Storage | None) -> None:
+        """`shared`: where all processes count; None: each for itself."""
+        self._channel = channel
+        self._limits = tuple(limits)
+        self._counters = _Shared(lambda storage: _Counting(MovingWindowRateLimiter(storage)), shared)
+
+    @property
+    def are_there(self) -> bool:
+        """Whether there is anything to ask."""
+        return bool(self._limits)
+
+    def wait(self, recipient: str) -> float:
+        """Seconds that a message to a recipient must wait; 0 where it may go now, and then it is counted."""
+        key = f"{self._channel}:{hash_of(self._channel, recipient).hex()}"
+        return self._counters.ask(lambda counting: counting.wait(self._limits, key))
+
+
+class KeyLimits:
+    """How many requests a second API keys make. Used by several threads at once.
+
+    Two counts a key, weighted by how much of the second before is still in sight: by Redis's clock, in one question.
+    """
+
+    def __init__(self, shared: Storage | None) -> None:
+        """`shared`: where all processes count; None: each for itself."""
+        self._counters = _Shared(SlidingWindowCounterRateLimiter, shared)
+
+    def allow(self, name: str, rate: int) -> bool:
+        """Whether a key may make one more request now; then it is counted."""
+        limit = RateLimitItemPerSecond(rate)
+        return self._counters.ask(lambda limiter: limiter.hit(limit, "api-key", name))

@@ -1,0 +1,52 @@
+"""Credentials at rest: a column keeps the masked form of a URL or of headers, and the whole is encrypted beside it.
+
+The notion of a credential is `masking`'s: what is masked is what is sealed; all else is kept as it is, unsealed. A seal
+holds the masked form that it belongs to: where the column says otherwise, a release that knows no seals has changed it
+since, and the column is right.
+"""
+
+from collections.abc import Mapping
+
+import orjson
+
+from notifier.security.secret_box import Vault
+from notifier.vocabulary.masking import masked, masked_headers
+
+
+def seal_url(vault: Vault, url: str) -> tuple[str, bytes | None]:
+    """Return what is kept of a URL: what may be looked at, and the seal where that is not all.
+
+    Raises Conflict where there is something to seal and no key.
+    """
+    shown = masked(url)
+    return shown, None if shown == url else _seal(vault, shown, url)
+
+
+def open_url(vault: Vault, kept: str, sealed: bytes | None) -> str:
+    """Return the whole of a URL. Raises CannotDecrypt, Conflict, and ValueError where the seal is none of ours."""
+    return _open(vault, kept, sealed)
+
+
+def seal_headers(vault: Vault, headers: Mapping[str, str]) -> tuple[str, bytes | None]:
+    """Return what is kept of headers, as JSON: names with `***`, and the seal where there are credentials.
+
+    Raises Conflict where there is something to seal and no key.
+    """
+    whole, shown = (orjson.dumps(each).decode() for each in (dict(headers), masked_headers(headers)))
+    return shown, None if shown == whole else _seal(vault, shown, whole)
+
+
+def open_headers(vault: Vault, kept: str, sealed: bytes | None) -> dict[str, str]:
+    """Return headers, name → value. Raises CannotDecrypt, Conflict, and what a text raises that is no such JSON."""
+    return dict(orjson.loads(_open(vault, kept, sealed)))
+
+
+def _seal(vault: Vault, shown: str, whole: str) -> bytes:
+    return vault.encrypt(orjson.dumps([shown, whole]).decode())
+
+
+def _open(vault: Vault, kept: str, sealed: bytes | None) -> str:
+    if sealed is None:
+        return kept
+    shown, whole = orjson.loads(vault.decrypt(bytes(sealed)))
+    return str(whole) if shown == kept else kept

@@ -1,0 +1,345 @@
+"""Retention: what is old goes, and what anything alive still needs stays.
+
+A day whose rows nobody needs is dropped, as a table: DROP TABLE of a partition holds the table's own lock for some
+milliseconds, files are removed after the commit, and there is nothing in between for a crash to leave behind. (DETACH
+PARTITION CONCURRENTLY would take a weaker lock, but Postgres has none for a table with a default partition.) A day of
+which little is needed is made anew with just that (storage.compaction). Of one of which much is needed, and of the
+default partitions, rows go in batches (notifier.storage.batch_deletes).
+
+| of an old day        | it stays as long as                                                                      |
+|----------------------|------------------------------------------------------------------------------------------|
+| notification         | it is live, has a dead letter that stands, owes its next channel, has a sibling that may |
+|                      | still owe one, or is a reminder by which an older live one knows that it was replaced     |
+| attempt              | its notification does                                                                    |
+| event                | it is to be fanned out, has a dead letter that stands, or any notification is of it      |
+| attachment           | a notification names it                                                                  |
+
+Any number of processes may purge: each step holds an advisory lock, and who finds it taken stops.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from notifier.security.audit_log import AuditLog
+from notifier.storage import compaction
+from notifier.storage.batch_deletes import (
+    AROUND_MIDNIGHT,
+    ATTACHMENTS,
+    ATTEMPTS,
+    EVENTS,
+    EXPIRING,
+    NOTIFICATIONS,
+    OWES_IN_SQL,
+    Limits,
+)
+from notifier.storage.partitions import drop_day, is_lock_timeout, partition_of, partitions_before
+from notifier.vocabulary.errors import NotifierError
+from notifier.vocabulary.ids import first_id_of
+
+#: The order in which days are dropped and rows deleted: each kind is needed by those before it alone.
+_ORDER: Final = ("notifications", "attempts", "events", "attachments")
+#: For what an old partition's lock, and then its table's, is waited for at the most: so long others may queue behind.
+_LOCK_TIMEOUT: Final = "200ms"
+#: So often does a purge find no lock before it leaves the rest for the next time; and the seconds it rests after each.
+_TRIES: Final = 5
+_AFTER_NO_LOCK: Final = 1.0
+#: Seconds between two steps at the least; and never less than the step took, so that half the time is others'.
+_PAUSE: Final = 0.02
+
+_PURGING: Final = 5_141_980_127  # the advisory lock of whoever purges
+
+
+class PurgedElsewhere(NotifierError):
+    """Another process is purging."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long rows are kept, and dead letters (which keep theirs)."""
+
+    rows: timedelta
+    dead_letters: timedelta
+    #: How long lines of the audit log are kept, and the log; without one they stay.
+    audit: timedelta = timedelta.max
+    audit_log: AuditLog | None = None
+
+    def limits(self) -> Limits:
+        """What is old now. Days are those of UTC, as partitions are."""
+        return Limits(_ago(self.rows).date(), first_id_of(_ago(self.dead_letters)))
+
+
+def _ago(span: timedelta) -> datetime:
+    """The moment so long ago, or 1971, from before which there is no id: a span of a hundred years means for ever."""
+    now = datetime.now(UTC)
+    return now - min(span, now - datetime(1971, 1, 1, tzinfo=UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step did: `rows` of a table deleted, or a partition dropped (its name, and None)."""
+
+    table: str
+    rows: int | None
+    #: So many rows of the partition stand in one that took its place, where there is one.
+    kept: int | None = None
+
+
+# What keeps a day of each table. Each question has an index; {part} is the day's own partition, and {others} leaves out
+# what goes with the same day.
+_STANDING: Final = "SELECT FROM dead_letters WHERE requeued_at IS NULL AND id >= :letters"
+_KEEPERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "notifications": {
+        "live": "SELECT FROM {part} WHERE due_at IS NOT NULL",
+        "dead letters": f"{_STANDING} AND notification_id >= :low AND notification_id < :high",
+        "owed channels": f"SELECT FROM {{part}} n WHERE {OWES_IN_SQL}",
+    },
+    "attempts": {"notifications": "SELECT FROM notifications WHERE id >= :low AND id < :high {others}"},
+    "events": {
+        "live": "SELECT FROM {part} WHERE due_at IS NOT NULL",
+        "dead letters": f"{_STANDING} AND notification_id IS NULL AND event_id >= :low AND event_id < :high",
+        "notifications": "SELECT FROM notifications WHERE event_id >= :low AND event_id < :high {others}",
+    },
+    # Coarse, since what they name stands in their contents: those that are not named are deleted in batches.
+    "attachments": {
+        "notifications": "SELECT FROM {part} WHERE EXISTS"
+        " (SELECT FROM notifications WHERE id >= :low AND id < :beyond {others})",
+    },
+}
+_OTHERS: Final = "AND NOT (id >= :low AND id < :high)"
+# Asked only before the lock is taken, since it is no quick question, and its answer never turns from no to yes: no
+# reminder becomes older than another one.
+_REPLACES: Final = """
+    SELECT FROM notifications live JOIN {part} later USING (cancellation_key)
+    WHERE live.id < :high AND live.due_at IS NOT NULL AND live.target_date IS NOT NULL
+        AND later.target_date IS NOT NULL AND later.origin_id > live.origin_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Foresight:
+    """What will be gone by then: the notifications of the same day, and dead letters with ids under `letters`."""
+
+    others: bool = False
+    letters: UUID = UUID(int=0)
+
+
+_NONE: Final = _Foresight()
+
+
+def _holds(connection: Connection, question: str, table: str, day: date, gone: _Foresight = _NONE) -> bool:
+    query = question.format(part=partition_of(table, day), others=_OTHERS if gone.others else "")
+    midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
+    high, beyond = first_id_of(midnight), first_id_of(midnight + AROUND_MIDNIGHT)
+    values = {"low": first_id_of(day), "high": high, "beyond": beyond, "letters": gone.letters}
+    return bool(connection.scalar(text(f"SELECT EXISTS ({query})"), values))
+
+
+def _keeper(connection: Connection, table: str, day: date, gone: _Foresight = _NONE) -> str | None:
+    """What keeps a day of a table: the first thing that does."""
+    keepers = _KEEPERS[table].items()
+    return next((what for what, question in keepers if _holds(connection, question, table, day, gone)), None)
+
+
+def _replaces(connection: Connection, table: str, day: date) -> bool:
+    return table == "notifications" and _holds(connection, _REPLACES, table, day)
+
+
+@contextlib.contextmanager
+def _alone(engine: Engine) -> Iterator[Connection]:
+    """A transaction in which nobody else purges. Raises PurgedElsewhere."""
+    with engine.begin() as connection:
+        if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _PURGING}):
+            raise PurgedElsewhere("Another process is purging.")
+        # Without statistics Postgres may read a whole day to see that nothing in it is live.
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        yield connection
+
+
+def _is_free(engine: Engine, table: str, day: date) -> bool:
+    """Whether nothing in a day of a table is needed."""
+    with _alone(engine) as connection:
+        return not (_keeper(connection, table, day) or _replaces(connection, table, day))
+
+
+def _wait_no_longer(connection: Connection) -> None:
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+
+
+def _drop(engine: Engine, table: str, day: date) -> Step | None:
+    """Drop a day of a table, unless something in it is needed. Raises OperationalError where it gets no lock."""
+    if not _is_free(engine, table, day):
+        return None
+    part = partition_of(table, day)
+    with _alone(engine) as connection:
+        _wait_no_longer(connection)
+        # First the day alone, and only against those who write: nobody else notices while we look once more.
+        connection.execute(text(f"LOCK TABLE ONLY {part} IN EXCLUSIVE MODE"))
+        if _keeper(connection, table, day):
+            return None
+        # Then against those who read it, or we would wait for them with the whole table locked.
+        connection.execute(text(f"LOCK TABLE ONLY {part} IN ACCESS EXCLUSIVE MODE"))
+        drop_day(connection, table, day)
+    return Step(part, None)
+
+
+def _compact(engine: Engine, table: str, day: date) -> Step | None:
+    """Make a day anew with what is needed, where that is little. Raises OperationalError where it gets no lock."""
+    if table not in compaction.COMPACTED:
+        return None
+    with _alone(engine) as connection:
+        copy = compaction.copy(connection, table, day)
+        if copy is None:
+            return None
+        _wait_no_longer(connection)
+        kept = copy.exchange(connection)
+    return None if kept is None else Step(partition_of(table, day), None, kept)
+
+
+def _old_days(connection: Connection, before: date) -> list[tuple[str, date]]:
+    """(table, day), in the order in which they may go."""
+    found = partitions_before(connection, before)
+    return sorted(found, key=lambda each: (_ORDER.index(each[0]), each[1]))
+
+
+def _go_through_days(
+    engine: Engine, before: date, blocked: set[date], act: Callable[[Engine, str, date], Step | None]
+) -> Iterator[Step]:
+    """Drop or compact the old days. Those without a lock are `blocked`, and after some tries all that are left."""
+    with engine.connect() as connection:
+        days = _old_days(connection, before)
+    for table, day in days:
+        if day in blocked:
+            continue
+        if len(blocked) >= _TRIES:
+            blocked.add(day)
+            continue
+        try:
+            if step := act(engine, table, day):
+                yield step
+        except OperationalError as error:
+            if not is_lock_timeout(error):
+                raise
+            blocked.add(day)
+            time.sleep(_AFTER_NO_LOCK)
+
+
+def _delete_rows(engine: Engine, before: date, blocked: Collection[date]) -> Iterator[Step]:
+    """Delete what nobody needs of the days that are needed, and of the default partitions, in batches."""
+    for sweep in (NOTIFICATIONS, ATTEMPTS, EVENTS, ATTACHMENTS):
+        for low, high in _between(blocked, before - timedelta(days=sweep.longer)):
+            after = low
+            while True:
+                with _alone(engine) as connection:
+                    batch = sweep.batch(connection, after, high)
+                if batch is None:
+                    break
+                after = batch.last
+                yield Step(sweep.table, batch.deleted)
+
+
+def _between(blocked: Collection[date], before: date) -> Iterator[tuple[UUID, UUID]]:
+    """The ids between the days that are left whole: behind the one, before the other."""
+    low = UUID(int=0)
+    for day in sorted(day for day in blocked if day < before):
+        yield low, first_id_of(day)
+        low = UUID(int=first_id_of(day + timedelta(days=1)).int - 1)
+    yield low, first_id_of(before)
+
+
+def _delete_expired(engine: Engine, limits: Limits) -> Iterator[Step]:
+    """Delete what has a lifetime of its own."""
+    for expiry in EXPIRING:
+        while True:
+            with _alone(engine) as connection:
+                deleted, is_last = expiry.batch(connection, limits)
+            yield Step(expiry.table, deleted)
+            if is_last:
+                break
+
+
+def _delete_audit(retention: Retention) -> Iterator[Step]:
+    """Delete old lines of the audit log, in batches."""
+    while retention.audit_log is not None:
+        deleted = retention.audit_log.expire(_ago(retention.audit))
+        yield Step("audit", deleted)
+        if not deleted:
+            break
+
+
+def _steps(engine: Engine, retention: Retention) -> Iterator[Step]:
+    limits = retention.limits()
+    yield from _delete_expired(engine, limits)
+    yield from _delete_audit(retention)
+    blocked: set[date] = set()
+    yield from _go_through_days(engine, limits.before, blocked, _drop)
+    freed = False
+    for steps in (
+        # A day that is dropped the next time is left whole; one that cannot be made anew now loses rows meanwhile.
+        _go_through_days(engine, limits.before, {*blocked}, _compact),
+        _delete_rows(engine, limits.before, blocked),
+    ):
+        for step in steps:
+            freed = freed or step.rows != 0
+            yield step
+    if freed or blocked:
+        # An event's day is free once its notifications are gone, and a lock may be free by now.
+        yield from _go_through_days(engine, limits.before, set(), _drop)
+
+
+def purge(engine: Engine, retention: Retention) -> Iterator[Step]:
+    """Drop and delete what is old, step by step: each is a transaction of its own, and between them others come first.
+
+    Whoever iterates may stop whenever it likes; the next purge goes on. Raises PurgedElsewhere where another process
+    is at it.
+    """
+    steps = _steps(engine, retention)
+    while True:
+        began = time.monotonic()
+        step = next(steps, None)
+        if step is None:
+            return
+        took = time.monotonic() - began
+        yield step
+        time.sleep(max(_PAUSE, took))
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """An old day of a table: its partition, its bytes on disk, and what keeps it from being dropped."""
+
+    partition: str
+    bytes: int
+    keeper: str | None
+
+
+def survey(engine: Engine, retention: Retention) -> Iterator[Day]:
+    """The old days, and which of them a purge would drop at once."""
+    limits, going = retention.limits(), set()
+    with engine.connect() as connection:
+        for table, day in _old_days(connection, limits.before):
+            part = partition_of(table, day)
+            size = connection.scalar(text("SELECT pg_total_relation_size(to_regclass(:part))"), {"part": part})
+            keeper = _keeper(connection, table, day, _Foresight(day in going, limits.letters))
+            if keeper is None and _replaces(connection, table, day):
+                keeper = "reminders"
+            if keeper is None and table == _ORDER[0]:
+                going.add(day)
+            yield Day(part, int(size or 0), keeper)
+
+
+def count_expired(engine: Engine, retention: Retention) -> dict[str, int]:
+    """How many rows have had the lifetime of their own, by table."""
+    limits = retention.limits()
+    with engine.connect() as connection:
+        counts = {expiry.table: expiry.count(connection, limits) for expiry in EXPIRING}
+    if retention.audit_log is not None:
+        counts["audit"] = retention.audit_log.count_expired(_ago(retention.audit))
+    return counts

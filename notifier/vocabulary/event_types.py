@@ -1,0 +1,32 @@
+"""What names look like, and patterns of event types: an exact one, or one with a trailing wildcard (`order.*`, `*`)."""
+
+import re
+from typing import Final
+
+from notifier.vocabulary.states import Status
+
+PATTERN: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|[A-Za-z0-9][A-Za-z0-9._:-]{0,126}\*|\*)")
+
+#: The id of a user: any text that can be one segment of a path, so that every route can name every user. No slash and
+#: no control character, since servers on the way undo `%2F`; and no `.` and `..`, which clients resolve. Match with
+#: `fullmatch`; the pattern is valid in ECMA-262 too.
+USER_ID: Final = re.compile(r"^(?!\.{1,2}$)[^/\x00-\x1f\x7f]{1,255}$")
+
+#: What templates and routes may be called.
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def matches(pattern: str, event_type: str) -> bool:
+    """Whether a pattern means an event type."""
+    if pattern.endswith("*"):
+        return event_type.startswith(pattern[:-1])
+    return event_type == pattern
+
+
+#: What the types of our own events begin with. Callers cannot post such, and nothing is told about telling.
+OURS: Final = "notifier."
+
+
+def told_as(status: Status) -> str:
+    """The type of the event that tells of a notification in this state."""
+    return f"{OURS}notification.{status}"

@@ -1,0 +1,75 @@
+"""The channels, priorities and states of a notification, as the HTTP contract names them."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Channel(StrEnum):
+    """A way of reaching a person or a system."""
+
+    EMAIL = "email"
+    SMS = "sms"
+    PUSH = "push"
+    CHAT = "chat"
+    WEBHOOK = "webhook"
+
+
+#: The target of a hold that means all channels.
+ALL_CHANNELS: Final = "all"
+
+
+class Priority(StrEnum):
+    """High overtakes, low waits for an empty lane."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class OnAmbiguous(StrEnum):
+    """What is done where an attempt may have been sent, but nobody knows."""
+
+    #: The same again, later: it may arrive twice, rather than never.
+    RETRY = "retry"
+    #: Another provider at once, where there is one.
+    FALLBACK = "fallback"
+    #: Nothing: it is a dead letter, for somebody to decide.
+    HOLD = "hold"
+
+
+class DedupScope(StrEnum):
+    """The notifications among which a `dedup_key` counts."""
+
+    #: Messages of one source.
+    SOURCE = "source"
+    #: Messages of all sources that say so.
+    EVERYONE = "everyone"
+
+
+class Status(StrEnum):
+    """The states of a notification. Those in FINISHED have no `due_at`, every other has one."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    SENDING = "sending"
+    RETRYING = "retrying"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    SKIPPED = "skipped"
+
+
+FINISHED = frozenset({Status.SENT, Status.DELIVERED, Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.SKIPPED})
+LIVE = frozenset(Status) - FINISHED
+#: What waits: it can still be cancelled, and sent elsewhere. As a list in SQL.
+PENDING_IN_SQL = f"('{Status.SCHEDULED}', '{Status.QUEUED}', '{Status.RETRYING}')"
+
+
+class EventStatus(StrEnum):
+    """`accepted` is live; the others are finished."""
+
+    ACCEPTED = "accepted"
+    PROCESSED = "processed"
+    FAILED = "failed"

@@ -1,0 +1,92 @@
+"""The clock's work for receivers: what waits for one goes as soon as nothing keeps it.
+
+The gate gives each row that must wait a time, by what it knows at that moment. Breakers close, limits are lifted or
+raised, subscriptions are disabled and deleted, and rows that stood before it in the line are cancelled: so once a
+second this looks at the receivers that are waited for, as they are now.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, Engine, Row, text
+
+from notifier.vocabulary.reasons import Reason
+from notifier.webhooks.targets import usable_rate
+
+#: Receivers that are looked at, and rows that are let go, in one transaction.
+_RECEIVERS: Final = 500
+_ROWS: Final = 5000
+#: Seconds for which a free slot may be left to the next in the line.
+_PATIENCE: Final = 1.5
+
+# Not those whose breaker is open, or whose next slot is yet to come: nothing of theirs may go.
+_LOOK: Final = text(f"""
+    SELECT e.id, coalesce(s.enabled, false) AS enabled, s.rate_limit_per_second AS rate
+    FROM endpoints e LEFT JOIN subscriptions s ON s.id = e.id
+    WHERE e.waited_for AND (s.id IS NULL OR NOT s.enabled OR e.open_until IS NULL
+        AND (s.rate_limit_per_second IS NULL OR coalesce(e.next_slot <= now(), true)))
+    ORDER BY e.looked_at NULLS FIRST LIMIT {_RECEIVERS} FOR UPDATE OF e SKIP LOCKED
+""")
+
+
+def _waiting(reason: Reason) -> str:
+    """The rows of a receiver that wait for a reason, by the index of those."""
+    return f"n.subscription_id = asked.id AND n.reason = '{reason}' AND n.due_at IS NOT NULL AND n.due_at"
+
+
+def _first(reason: Reason) -> str:
+    """When the first of them is due: a look into the index. EXISTS would become a join with all that wait anywhere."""
+    return f"SELECT min(n.due_at) FROM notifications n WHERE {_waiting(reason)} > now()"
+
+
+# Two queries, since only a reason that stands in the text is found by the index.
+_CHOOSE: Final = {
+    reason: text(f"""
+        SELECT chosen.id FROM json_to_recordset(CAST(:asked AS json)) AS asked(id uuid, most integer, patience integer)
+        CROSS JOIN LATERAL (
+            SELECT n.id FROM notifications n WHERE {_waiting(reason)} > now()
+            ORDER BY n.due_at LIMIT asked.most FOR UPDATE SKIP LOCKED
+        ) AS chosen
+        WHERE ({_first(reason)}) > now() + asked.patience * interval '1 millisecond' LIMIT {_ROWS}
+    """)
+    for reason in (Reason.BREAKER_OPEN, Reason.THROTTLED)
+}
+_LET_GO: Final = text("UPDATE notifications SET due_at = now() WHERE id = ANY(:ids)")
+_LOOKED: Final = text(f"""
+    UPDATE endpoints asked SET looked_at = now(),
+        waited_for = ({_first(Reason.BREAKER_OPEN)}) IS NOT NULL OR ({_first(Reason.THROTTLED)}) IS NOT NULL
+    WHERE id = ANY(:ids)
+""")
+
+
+def let_go(engine: Engine) -> int:
+    """Make due what waits for receivers that it need not wait for any more, some thousands; returns how many.
+
+    Any number of clocks may call it, each looks at other receivers.
+    """
+    with engine.begin() as connection:
+        receivers = connection.execute(_LOOK).all()
+        if not receivers:
+            return 0
+        ids = _choose(connection, Reason.BREAKER_OPEN, receivers) + _choose(connection, Reason.THROTTLED, receivers)
+        if ids:
+            connection.execute(_LET_GO, {"ids": ids})
+        connection.execute(_LOOKED, {"ids": [each.id for each in receivers]})
+    return len(ids)
+
+
+def _choose(connection: Connection, reason: Reason, receivers: Sequence[Row[Any]]) -> list[UUID]:
+    asked = [{"id": each.id, **_how_many(each, reason)} for each in receivers]
+    return sorted(connection.scalars(_CHOOSE[reason], {"asked": orjson.dumps(asked).decode()}))
+
+
+def _how_many(receiver: Row[Any], reason: Reason) -> dict[str, int]:
+    """How many may go, and for how many milliseconds they are left alone if one of them goes by itself within them."""
+    rate = usable_rate(receiver.rate)
+    if reason == Reason.THROTTLED and receiver.enabled and rate is not None:
+        # Its slot is free. Where the next in the line does not come soon, others are gone that stood before it.
+        return {"most": max(1, min(_ROWS, math.floor(rate))), "patience": math.ceil(_PATIENCE * 1000)}
+    return {"most": _ROWS, "patience": 0}
