@@ -49,7 +49,7 @@ pytest: $(VENV)/.installed-dev ## Run the tests, in WORKERS processes; ARGS="-k 
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-mixed: $(VENV)/.installed-dev ## Run the release before beside this one; needs the history of git
-	$(BIN)/python -m pytest tests/mixed_versions.py $(ARGS)
+	$(BIN)/python -m pytest tests/system/mixed_versions.py $(ARGS)
 
 test-schema: $(VENV)/schema/.installed ## Send a running system what its OpenAPI description allows and forbids; needs the internet once
 	$(BIN)/python -m pytest tests/schema $(ARGS)
@@ -108,5 +108,5 @@ $(VENV)/schema/.installed: requirements-schema.txt $(LOCKS) | $(VENV)/.installed
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements.txt $(LOCKS) tests/data/npm/package-lock.json | $(BIN)/python
 	@$(call install,requirements-dev.txt)
-	@$(BIN)/python -m tests.node_packages
+	@$(BIN)/python -m tests.support.node_packages
 	@touch $@ $(VENV)/.installed

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg2
 import pytest
@@ -18,9 +18,10 @@ from notifier.security.secret_box import new_key
 from notifier.security.webhook_signatures import new_secret
 from notifier.storage import database_roles
 from notifier.storage.database_roles import Login
-from tests.callers import Callers
-from tests.receivers import HttpReceiver, SmtpReceiver
-from tests.running import Running
+from tests.support.callers import Callers
+from tests.support.paths import ROOT
+from tests.support.receivers import HttpReceiver, SmtpReceiver
+from tests.support.running import Running
 
 _numbers = itertools.count(1)
 _TEMPLATE = "notifier_template"
@@ -310,10 +311,18 @@ def breakable(_breakable: Running) -> Running:
     return _breakable
 
 
+UNIT: Final = ROOT / "tests/unit"
 #: The files that take longest. Begun first, none of them is what all other processes of pytest wait for in the end.
 LONGEST = (
-    *("test_commands", "test_worker_failures", "test_endpoints", "test_hanging_endpoints", "test_runbook", "test_up"),
-    *("test_redis_failures", "test_postgres_failures", "test_metrics", "test_callbacks", "test_cancelling"),
+    *(
+        "test_commands",
+        "test_worker_failures",
+        "test_endpoint_health",
+        "test_hanging_endpoints",
+        "test_runbook",
+        "test_up",
+    ),
+    *("test_redis_failures", "test_postgres_failures", "test_metrics", "test_status_events", "test_cancellation"),
 )
 
 
@@ -324,6 +333,6 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
     def turn(item: Any) -> tuple[bool, int]:
         path = Path(item.path)
-        return not path.match("tests/unit/*"), LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST)
+        return UNIT not in path.parents, LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST)
 
     items.sort(key=turn)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from notifier import migrations
 from tests.chaos.faults import Spell, fault, full
 from tests.conftest import engine_of, owner_url
-from tests.running import wait_for
+from tests.support.running import wait_for
 
 _OURS: Final = "usename = 'notifier_app'"
 _TERMINATE: Final = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {_OURS}"

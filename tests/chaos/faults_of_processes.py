@@ -12,7 +12,7 @@ from typing import Final
 from tests.chaos.faults import NotHere, Spell, fault, full
 from tests.chaos.receivers import Arrival
 from tests.chaos.system import signal_group, until
-from tests.running import wait_for
+from tests.support.running import wait_for
 
 #: Seconds for a beat or the API to start, which sign nowhere: they are no time of the fault's.
 _START: Final = 10.0

@@ -1,6 +1,6 @@
 """The judgement over one scenario: what was accepted, what arrived, and whether what must hold has held.
 
-It computes only: tests/unit/test_chaos_judging.py shows that it finds what it is for.
+It computes only: tests/unit/chaos/test_chaos_judging.py shows that it finds what it is for.
 """
 
 from collections import defaultdict

@@ -24,7 +24,8 @@ from notifier import migrations
 from tests.chaos.proxy import HOST, Loop, Proxy
 from tests.chaos.receivers import Arrivals, MailSink, WebhookSink
 from tests.conftest import app_url, clean_environment, engine_of, hold_to_the_state_machine, owner_url, set_up_roles
-from tests.running import ROOT, wait_for
+from tests.support.paths import ROOT
+from tests.support.running import wait_for
 
 _DATABASE: Final = "notifier"
 _STARTS_WITHIN: Final = 90.0

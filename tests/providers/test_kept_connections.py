@@ -18,7 +18,7 @@ from notifier.providers.protocol import Message, Outcome, Result
 from tests.providers import receivers
 from tests.providers.receivers import response
 from tests.providers.webhook_calls import Make, making, message_to, post, send, url_of
-from tests.running import wait_for
+from tests.support.running import wait_for
 
 
 @pytest.fixture

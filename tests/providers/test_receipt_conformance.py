@@ -29,7 +29,7 @@ from tests.providers.signed import (
     sns_message,
     twilio_callback,
 )
-from tests.running import ROOT
+from tests.support.paths import ROOT
 
 NOW = datetime.now(UTC)
 ID = UUID("01890000-0000-7000-8000-00000000beef")

@@ -16,7 +16,7 @@ from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Channel
 from tests.providers import receivers
 from tests.providers.receivers import response
-from tests.running import ROOT
+from tests.support.paths import ROOT
 
 
 def context(channel: Channel = Channel.SMS) -> Context:

@@ -2,7 +2,6 @@
 
 import importlib
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,9 @@ from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.providers.vendors.smtp_connection import judged
 from notifier.vocabulary.ids import new_id
 from tests.providers.test_conformance import VENDORS
+from tests.support.paths import ROOT
 
-FILE = Path(__file__).parents[1] / "data" / "vendor_codes.yaml"
+FILE = ROOT / "tests/data/vendor_codes.yaml"
 TABLES: dict[str, list[dict[str, Any]]] = yaml.safe_load(FILE.read_text())
 #: Where each vendor keeps its codes.
 IN_CODE = {"twilio": "CODES", "vonage": "STATUSES"}

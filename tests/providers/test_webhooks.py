@@ -27,6 +27,7 @@ from notifier.security import webhook_signatures
 from tests.providers import receivers
 from tests.providers.receivers import response
 from tests.providers.webhook_calls import LOOPBACK, SECRET, Make, making, message_to, post, send, url_of
+from tests.support.paths import ROOT
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_url_of_any_script_goes_out_in_ascii(make: Make, host: str) -> None:
 
 
 def test_the_user_agent_carries_the_projects_version(make: Make) -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     with receivers.http() as (server, received):
         post(make(), url_of(server))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from notifier.security import api_keys
-from tests.running import ROOT, Running
+from tests.support.paths import ROOT
+from tests.support.running import Running
 
 TOOL = Path(sys.prefix) / "schema" / "bin" / "schemathesis"
 #: The same requests each time; another seed is for finding more by hand.

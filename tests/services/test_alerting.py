@@ -14,13 +14,14 @@ import pytest
 
 from deploy.ports import free_port
 from notifier.security import api_keys
+from tests.contracts.test_runbook import blocks
+from tests.contracts.test_watching import ALERTS, CONFIG, FOLDER
 from tests.providers import receivers
 from tests.providers.vendors import twilio
-from tests.receivers import HttpReceiver
-from tests.running import ROOT, Running, made, wait_for
 from tests.services.prometheus import Prometheus
-from tests.test_runbook import blocks
-from tests.test_watching import ALERTS, CONFIG, FOLDER
+from tests.support.paths import ROOT
+from tests.support.receivers import HttpReceiver
+from tests.support.running import Running, made, wait_for
 
 TOKEN = "what-prometheus-brings"
 #: One that ends with 1 where it finds something wrong, as it does while things happen.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.node_packages import CLIENT_MAKERS, NODE, node_modules
-from tests.running import Running
+from tests.support.node_packages import CLIENT_MAKERS, NODE, node_modules
+from tests.support.running import Running
 
 PYTHON = """
 import sys, uuid

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from notifier import migrations
-from tests.breaking import all_delivered
 from tests.conftest import APP, OWNER, as_login, engine_of, new_postgres, set_up_roles
-from tests.receivers import HttpReceiver
-from tests.running import Running, ahead, made, reaches
 from tests.services.pgbouncer import PgBouncer
+from tests.support.breaking import all_delivered
+from tests.support.receivers import HttpReceiver
+from tests.support.running import Running, ahead, made, reaches
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from deploy.ports import free_port
-from tests.running import wait_for
 from tests.services.prometheus import Prometheus
+from tests.support.running import wait_for
 
 RULES = """
 groups:

@@ -11,10 +11,11 @@ import requests
 from config.queues import ALL
 from deploy.child import Child
 from deploy.ports import free_port
-from tests.breaking import all_delivered, hang, kill, wake
-from tests.receivers import HttpReceiver
-from tests.running import ROOT, Running, ahead, reaches, wait_for
 from tests.services.rabbitmq import RabbitMQ
+from tests.support.breaking import all_delivered, hang, kill, wake
+from tests.support.paths import ROOT
+from tests.support.receivers import HttpReceiver
+from tests.support.running import Running, ahead, reaches, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import requests
 
 from deploy.child import Child
 from deploy.ports import free_port
-from tests.running import ROOT
-from tests.test_containers import SERVICES, health_check
+from tests.contracts.test_containers import SERVICES, health_check
+from tests.support.paths import ROOT
 
 FOLDER = ROOT / "deploy/prometheus"
 TOKEN = "to be brought to all that is scraped"

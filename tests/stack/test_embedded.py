@@ -20,8 +20,8 @@ import redis
 from deploy.child import StartError, is_running, wait_until
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from deploy.unprivileged import User
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FAST = {"fsync": "off"}
 #: What concerns root alone: for anybody else tests.conftest leaves these out, and the others say it all.
 as_root = pytest.mark.root

@@ -18,8 +18,7 @@ import pytest
 
 from deploy.child import Child, StartError, is_running, wait_until, write_private
 from deploy.supervisor import Supervisor, stop_left_over
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 #: A child that writes its name into the file `order` when it is told to end.
 POLITE = """

@@ -20,7 +20,8 @@ from config.settings import STACK_FILE
 from deploy.child import is_running
 from deploy.ports import free_port
 from tests.conftest import clean_environment
-from tests.running import ROOT, wait_for
+from tests.support.paths import ROOT
+from tests.support.running import wait_for
 
 
 class Up:

@@ -1,0 +1,160 @@
+"""The OpenAPI description: what programs make of it stays the same, and each of them understands it."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from api.app import create_app
+from api.description import operations
+from config.settings import read_settings
+from config.wiring import Wiring
+from tests.support.node_packages import NODE
+
+#: Clients are made of these names: one that changes breaks whoever calls it.
+OPERATIONS = [
+    "postEvent",
+    "postBatch",
+    "listEvents",
+    "getEvent",
+    "replayEvent",
+    "postTypedEvent",
+    "sendNotification",
+    "notifyUser",
+    "postNotification",
+    "listNotifications",
+    "getNotification",
+    "listNotificationAttempts",
+    "getNotificationContent",
+    "cancelNotification",
+    "cancelNotifications",
+    "moveNotification",
+    "resendNotification",
+    "listUsers",
+    "putUser",
+    "getUser",
+    "deleteUser",
+    "exportUser",
+    "getPreferences",
+    "putPreferences",
+    "checkPreferences",
+    "listTemplates",
+    "putTemplate",
+    "getTemplate",
+    "listTemplateVersions",
+    "previewTemplate",
+    "listRoutes",
+    "putRoute",
+    "getRoute",
+    "deleteRoute",
+    "listSubscriptions",
+    "createSubscription",
+    "getSubscription",
+    "changeSubscription",
+    "deleteSubscription",
+    "rotateSecret",
+    "enableSubscription",
+    "listSubscriptionNotifications",
+    "testSubscription",
+    "recoverSubscription",
+    "listRecoveries",
+    "getRecovery",
+    "listSuppressions",
+    "suppressAddress",
+    "liftSuppression",
+    "liftSuppressionById",
+    "listHolds",
+    "listAudit",
+    "putHold",
+    "releaseHold",
+    "erasePerson",
+    "listErasures",
+    "getErasure",
+    "exportPerson",
+    "listDeadLetters",
+    "getDeadLetter",
+    "requeueDeadLetter",
+    "requeueDeadLetters",
+    "deleteDeadLetter",
+    "takeReceipt",
+    "takeReceiptFromQuery",
+    "showUnsubscribePage",
+    "unsubscribeCategory",
+    "getHealth",
+    "getReadiness",
+    "readMetrics",
+]
+
+
+@pytest.fixture(scope="module")
+def description() -> dict[str, Any]:
+    # Nothing is asked of Postgres.
+    wires = Wiring(read_settings({"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/x"}))
+    described: dict[str, Any] = create_app(wires).test_client().get("/openapi.json").get_json()
+    return described
+
+
+def _parts(part: Any) -> Iterator[dict[str, Any]]:
+    """Every object within a document."""
+    if isinstance(part, dict):
+        yield part
+    for each in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from _parts(each)
+
+
+def test_operations_have_ids_that_stay(description: dict[str, Any]) -> None:
+    ids = [operation["operationId"] for operation in operations(description)]
+    assert len(set(ids)) == len(ids)
+    assert sorted(ids) == sorted(OPERATIONS), "a new operation is added here; one that is there keeps its name"
+
+
+def test_every_operation_says_what_it_does_and_belongs_to_a_described_tag(description: dict[str, Any]) -> None:
+    tags = {tag["name"] for tag in description["tags"] if tag["description"]}
+    for operation in operations(description):
+        assert operation["summary"]
+        assert operation["description"]
+        assert set(operation["tags"]) <= tags
+    assert description["servers"]
+    assert {"contact", "license", "title", "version", "description"} <= set(description["info"])
+
+
+def test_every_error_is_described_as_a_problem(description: dict[str, Any]) -> None:
+    problem = {"$ref": "#/components/schemas/Problem"}
+    for operation in operations(description):
+        name, responses = operation["operationId"], operation["responses"]
+        errors = {status: each for status, each in responses.items() if int(status) >= 400}
+        for status, error in errors.items():
+            assert error["description"], name
+            [(media_type, content)] = error["content"].items()
+            # People see the pages behind unsubscribe links; /ready says the same at 503 as at 200.
+            is_problem = media_type == "application/problem+json" and content["schema"] == problem
+            assert is_problem or (name, status) == ("getReadiness", "503") or media_type == "text/html", name
+        wanted = {"500"}
+        if "x-required-scope" in operation:
+            wanted |= {"401", "403", "429", "503"}
+            wanted |= {"400", "413", "415", "422"} if "requestBody" in operation else set()
+        if any(parameter["in"] == "query" for parameter in operation.get("parameters", ())):
+            wanted |= {"422"}
+        assert wanted <= set(errors), name
+    required = description["components"]["schemas"]["Problem"]["required"]
+    assert sorted(required) == ["detail", "status", "title", "type"]
+
+
+def test_no_member_has_a_default_which_generators_take_for_always_there(description: dict[str, Any]) -> None:
+    assert not [part for part in _parts(description) if "type" in part and "default" in part]
+    priority = description["components"]["schemas"]["Event"]["properties"]["priority"]
+    assert priority["description"] == "By default `normal`."
+
+
+def test_patterns_are_those_of_ecma_262(description: dict[str, Any]) -> None:
+    patterns = {part["pattern"] for part in _parts(description) if isinstance(part.get("pattern"), str)}
+    assert patterns
+    script = "for (const each of JSON.parse(process.argv[1])) new RegExp(each, 'u')"
+    subprocess.run([NODE, "-e", script, json.dumps(sorted(patterns))], check=True, timeout=60)
+    # Understood, and with another meaning.
+    for pattern in patterns:
+        assert not any(word in pattern for word in (r"\Z", r"\A", "(?P", "*+", "++", "?+", "(?i")), pattern
+        assert pattern.startswith("^")
+        assert pattern.endswith("$")
