@@ -11,11 +11,13 @@ from config.providers import make_key_limits, make_limits, make_providers
 from config.settings import Settings, load_settings, no_database
 from notifier.content.sender_rules import SenderRules, rules_of
 from notifier.content.template_process import Sandbox
-from notifier.delivery.batch import MARGIN, Delivery
+from notifier.delivery.batch import Delivery
 from notifier.delivery.composer import Composer
 from notifier.delivery.endpoint_gate import ReceiverGate
 from notifier.delivery.gate import Gate
 from notifier.delivery.provider_gate import ProviderGate
+from notifier.delivery.rules import Rules
+from notifier.delivery.sender import MARGIN
 from notifier.events.intake import Intake, Publisher
 from notifier.notifications.delivery_receipts import Senders
 from notifier.people.unsubscribe import Links, links
@@ -168,16 +170,21 @@ class Wiring:
         # Webhooks always: subscriptions have secrets of their own.
         return {channel: self._delivery(channel) for channel in (*(self.channels - {Channel.WEBHOOK}), Channel.WEBHOOK)}
 
+    def _composer(self, channel: Channel) -> Composer:
+        return Composer(
+            self.engine, channel, sandbox=self.sandbox, links=self.links, vault=self.vault, senders=self.sender_rules
+        )
+
     def _delivery(self, channel: Channel) -> Delivery:
         settings = self.settings
         providers = make_providers(settings, channel, self.engine)
-        provider_gate = ProviderGate(providers, make_limits(settings, channel), settings.max_age)
+        rules = Rules(channel, settings.timezone, settings.max_age, ReceiverGate(settings.max_age))
         return Delivery(
             self.engine,
-            providers,
-            Gate(channel, settings.timezone, settings.max_age, ReceiverGate(settings.max_age), provider_gate),
-            Composer(self.engine, channel, self.sandbox, self.links, self.vault, self.sender_rules),
-            self.listeners,
+            providers=providers,
+            gate=Gate(rules, ProviderGate(providers, make_limits(settings, channel), settings.max_age)),
+            composer=self._composer(channel),
+            listeners=self.listeners,
             sending_window=settings.sending_window.total_seconds(),
             disable_after=settings.subscription_disable_after,
         )

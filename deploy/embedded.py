@@ -68,7 +68,7 @@ class _Embedded(Child, ABC):
     program: str
 
     def __init__(
-        self, name: str, folder: Path, settings: Mapping[str, str], stop_timeout: float, say: Callable[[str], None]
+        self, name: str, folder: Path, *, settings: Mapping[str, str], stop_timeout: float, say: Callable[[str], None]
     ) -> None:
         self.folder = folder.absolute()
         super().__init__(name, [], log=self.folder / "logs" / f"{name}.log", stop_timeout=stop_timeout)
@@ -189,7 +189,8 @@ class EmbeddedPostgres(_Embedded):
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`settings` go over those of this module: `{"fsync": "off"}` for a cluster that may be lost."""
-        super().__init__("postgres", folder, {**_POSTGRES_SETTINGS, **(settings or {})}, stop_timeout, say)
+        merged = {**_POSTGRES_SETTINGS, **(settings or {})}
+        super().__init__("postgres", folder, settings=merged, stop_timeout=stop_timeout, say=say)
         # Fast shutdown: TERM would wait until every client has gone.
         self.stop_signal = signal.SIGINT
         self._user: User | None = None
@@ -352,7 +353,8 @@ class EmbeddedValkey(_Embedded):
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`settings` go over those of this module: `{"appendfsync": "no"}` for data that may be lost."""
-        super().__init__("valkey", folder, {**_VALKEY_SETTINGS, **(settings or {})}, stop_timeout, say)
+        merged = {**_VALKEY_SETTINGS, **(settings or {})}
+        super().__init__("valkey", folder, settings=merged, stop_timeout=stop_timeout, say=say)
 
     @property
     def url(self) -> str:

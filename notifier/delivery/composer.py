@@ -62,7 +62,14 @@ class Composer:
     """Makes the messages of one channel. Used by several threads at once."""
 
     def __init__(
-        self, engine: Engine, channel: Channel, sandbox: Sandbox, links: Links, vault: Vault, senders: SenderRules
+        self,
+        engine: Engine,
+        channel: Channel,
+        *,
+        sandbox: Sandbox,
+        links: Links,
+        vault: Vault,
+        senders: SenderRules,
     ) -> None:
         self._engine = engine
         self._seals = seals_of(engine)
@@ -85,20 +92,20 @@ class Composer:
             named = {each for envelope in envelopes.values() for each in _attached(envelope)}
             sizes = attachments.sizes(connection, named)
         return Composition(
-            self._engine,
-            self._seals,
-            self._channel,
-            self._sandbox,
-            self._links,
-            self._vault,
-            self._senders,
-            contents,
-            envelopes,
-            sizes,
-            templates,
-            events,
-            persons,
-            known,
+            _engine=self._engine,
+            _seals=self._seals,
+            _channel=self._channel,
+            _sandbox=self._sandbox,
+            _links=self._links,
+            _vault=self._vault,
+            _senders=self._senders,
+            _contents=contents,
+            _envelopes=envelopes,
+            _sizes=sizes,
+            _templates=templates,
+            _events=events,
+            _persons=persons,
+            _receivers=known,
         )
 
     def _read_templates(self, connection: Connection, ids: set[UUID]) -> Mapping[UUID, _Template]:
@@ -163,7 +170,7 @@ def _check_parts(message: Message) -> None:
         raise TypeError("a header has a line break")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Composition:
     """A batch whose messages can be made."""
 

@@ -6,7 +6,7 @@ made good by the clock (notifier.webhooks.release_waiting).
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -36,9 +36,9 @@ class Suspects:
     def __init__(self) -> None:
         self._until: dict[UUID, float] = {}
 
-    def add(self, receiver: UUID) -> None:
-        """Suspect a receiver."""
-        self._until[receiver] = time.monotonic() + _SUSPECTED
+    def update(self, receivers: Iterable[UUID]) -> None:
+        """Suspect some receivers."""
+        self._until.update(dict.fromkeys(receivers, time.monotonic() + _SUSPECTED))
 
     def __contains__(self, receiver: UUID) -> bool:
         until = self._until.get(receiver)

@@ -40,7 +40,7 @@ _FACTS: Final = text(f"""
 """)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is known of the recipients of one batch on one channel, and of holds."""
 
@@ -85,18 +85,21 @@ def read(
         "endpoints": sorted({row.endpoint_id for row in rows if row.endpoint_id is not None}),
     }
     found = connection.execute(_FACTS, values).one()
+    tried = [row for row in rows if row.attempts] if several_providers else []
+    bounced, routeless = _of_attempts(connection, tried)
     return Facts(
-        channel,
-        {user: (zone, preferences) for user, (zone, preferences) in orjson.loads(found.users or "{}").items()},
-        {forms[form]: reason for form, reason in orjson.loads(found.suppressed or "{}").items()},
-        frozenset((digest, category) for digest, category in orjson.loads(found.opted_out or "[]")),
-        frozenset(orjson.loads(found.held or "[]")),
-        superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
-        receivers(connection, [row.subscription_id for row in rows if row.subscription_id]),
-        frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
-        health_from(found.health),
-        int(found.version),
-        *_of_attempts(connection, [row for row in rows if row.attempts] if several_providers else []),
+        channel=channel,
+        users={user: (zone, preferences) for user, (zone, preferences) in orjson.loads(found.users or "{}").items()},
+        suppressed={forms[form]: reason for form, reason in orjson.loads(found.suppressed or "{}").items()},
+        opted_out=frozenset((digest, category) for digest, category in orjson.loads(found.opted_out or "[]")),
+        holds=frozenset(orjson.loads(found.held or "[]")),
+        superseded=superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
+        receivers=receivers(connection, [row.subscription_id for row in rows if row.subscription_id]),
+        slow=frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
+        health=health_from(found.health),
+        version=int(found.version),
+        bounced_by=bounced,
+        without_route=routeless,
     )
 
 

@@ -51,21 +51,29 @@ class Results:
     returned: Sequence[Claimed]
 
 
+class Writer(Protocol):
+    """Writes the outcomes of a batch."""
+
+    def take_reports(self) -> Sequence[Callable[[], object]]:
+        """Return the reports on what was seen since this was called last."""
+        ...
+
+    def write(self, results: Results) -> None:
+        """Commit one write. It is safe to repeat, and may be called in another thread."""
+        ...
+
+    def committed(self, records: Sequence[Record]) -> None:
+        """Take note of attempts that are committed."""
+        ...
+
+
 class Recorder:
     """Writes what one batch has come to. Used by the batch's thread alone."""
 
-    def __init__(
-        self,
-        write: Callable[[Results], None],
-        reports: Callable[[], Sequence[Callable[[], object]]],
-        recorded: Callable[[Sequence[Record]], None],
-    ) -> None:
-        """`write`: commits one write; it is safe to repeat, and may be called in another thread. `reports`: what has
-        been seen since it was called last. `recorded`: is told of records that are committed.
-        """
-        self._write = write
-        self._reports = reports
-        self._recorded = recorded
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        #: Writes that were committed.
+        self.commits = 0
         self._unrecorded: list[Record] = []
         self._returned: list[Claimed] = []
         self._job: Results | None = None
@@ -111,7 +119,7 @@ class Recorder:
         if self._job is not None and not (self._failed and time.monotonic() - self._tried_at < _PAUSE):
             self._tried_at = time.monotonic()
             try:
-                self._future = _writers.submit(self._write, self._job)
+                self._future = _writers.submit(self._writer.write, self._job)
             except RuntimeError:
                 # This process is ending: it waits for stragglers, but lets nobody begin anything in another thread.
                 self._write_here(self._job)
@@ -136,7 +144,7 @@ class Recorder:
         """Write in this thread; returns whether that is committed."""
         self._tried_at = time.monotonic()
         try:
-            self._write(job)
+            self._writer.write(job)
         except Exception as error:
             self._end(error)
             return False
@@ -150,15 +158,16 @@ class Recorder:
 
     def _take(self) -> None:
         # In this order: see `held`.
-        self._job = Results(self._unrecorded, self._reports(), self._returned)
+        self._job = Results(self._unrecorded, self._writer.take_reports(), self._returned)
         self._unrecorded, self._returned = [], []
 
     def _end(self, error: BaseException | None) -> None:
         job = self._job
         if error is None:
             self._job, self._failed, self._recorded_at = None, False, time.monotonic()
+            self.commits += 1
             if job is not None:
-                self._recorded(job.records)
+                self._writer.committed(job.records)
         elif isinstance(error, Exception) and is_away(error):
             log.warning("record_failed", error=kind_of(error), results=len(job.records) if job is not None else 0)
             self._failed = True

@@ -51,7 +51,14 @@ def content_of(
     row = Claimed(**{name: getattr(notification, name) for name in _FIELDS}, now=datetime.now(UTC))
     # Senders that are allowed no more were, when it was sent.
     rules = senders if notification.sent_at is None else ANY_SENDER
-    composer = Composer(engine, Channel(notification.channel), sandbox, HiddenLinks(public_url), vault, rules)
+    composer = Composer(
+        engine,
+        Channel(notification.channel),
+        sandbox=sandbox,
+        links=HiddenLinks(public_url),
+        vault=vault,
+        senders=rules,
+    )
     composition = composer.begin([row], {})
     if not composition.has_content(row):
         return Gone("Its event is not kept any more: its retention is over.")

@@ -1,6 +1,6 @@
 """Sending again: a resend, a requeue or a recovery asks the rules before it overwrites anything, and keeps what was.
 
-The rules are the gate's own (delivery.gate), asked in one batch with the rows locked. A row that they would not let
+The rules are the gate's own (delivery.rules), asked in one batch with the rows locked. A row that they would not let
 through is refused and stays as it is, with its status, reason and times. A row that is sent again leaves a line in
 `resends` that says how it stood and who asked. Rules may change between the answer and the send: then the gate stops
 the row, and the line still tells of the earlier send.
@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine, text
 
 from notifier.delivery.endpoint_gate import ReceiverGate
-from notifier.delivery.gate import DUPLICATE_WORDS, Rules
 from notifier.delivery.gate_inputs import read
+from notifier.delivery.rules import DUPLICATE_WORDS, Rules
 from notifier.notifications.claims import Aside, Claimed, doubled_dedup_keys
 from notifier.notifications.dead_letters import Death
 from notifier.planning.plans import Lease

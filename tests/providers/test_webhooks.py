@@ -66,7 +66,9 @@ def test_no_receiver_can_verify_or_forge_what_is_signed_for_another() -> None:
     with receivers.http() as (server, received):
         urls = [url_of(server, "/one"), url_of(server, "/two").replace("127.0.0.1", "LocalHost")]
         for keys in ([], [webhook_signatures.key_of(shared)]):
-            provider = Webhooks(keys, allowed_networks=(LOOPBACK,), timeout=5, root=webhook_signatures.key_of(root))
+            provider = Webhooks(
+                keys=keys, allowed_networks=(LOOPBACK,), timeout=5, root=webhook_signatures.key_of(root)
+            )
             with closing(provider):
                 send(provider, *(message_to(url) for url in urls))
     port = server.port
@@ -584,7 +586,7 @@ def test_the_refusal_names_the_address_and_its_kind(make: Make) -> None:
 def test_ports_can_be_limited() -> None:
     with receivers.http() as (allowed, _), receivers.http() as (other, _), ExitStack() as stack:
         keys = [webhook_signatures.key_of(SECRET)]
-        provider = Webhooks(keys, allowed_networks=(LOOPBACK,), timeout=5, allowed_ports=[allowed.port])
+        provider = Webhooks(keys=keys, allowed_networks=(LOOPBACK,), timeout=5, allowed_ports=[allowed.port])
         stack.callback(provider.close)
         assert post(provider, url_of(allowed)).outcome is Outcome.ACCEPTED
         refused = post(provider, url_of(other))

@@ -52,6 +52,7 @@ class Webhooks:
 
     def __init__(
         self,
+        *,
         keys: Sequence[bytes],
         allowed_networks: Sequence[Network],
         timeout: float,

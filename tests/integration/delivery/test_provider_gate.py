@@ -13,9 +13,10 @@ from notifier.delivery.provider_gate import ProviderGate
 from notifier.notifications.claims import Aside, Claimed
 from notifier.providers import breakers, rate_limits
 from notifier.providers.breakers import HEALTH_IN_SQL, OPENS_AT, Health, health_from
-from notifier.providers.failover import Choice, Providers, Relay
+from notifier.providers.failover import Choice, Providers
 from notifier.providers.protocol import Fault, Message, Outcome, Result
 from notifier.providers.rate_limits import RecipientLimits
+from notifier.providers.relay import Relay
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel
@@ -142,7 +143,7 @@ def test_rows_wait_for_those_alone_that_are_down(engine: Engine) -> None:
     assert [each.reason for each in put if isinstance(each, Aside)] == [Reason.BREAKER_OPEN]
     with engine.begin() as connection:
         gate.remember_waiting(connection, put, known)
-    standings = {each.name: each.waited_for for each in breakers.standings(engine)}
+    standings = {each.name: each.waited_for for each in breakers.breaker_statuses(engine)}
     assert standings == {"vendor-0": True, "vendor-1": False}, "else the clock lets them go once a second"
 
 
@@ -170,7 +171,10 @@ def test_the_clock_lets_go_what_waits_for_the_one_that_is_well(engine: Engine) -
         connection.execute(text("INSERT INTO providers (channel, name) VALUES ('sms', 'vendor-1')"))
         breakers.keep_waiting(connection, Channel.SMS, ["vendor-0", "vendor-1"])
     assert [breakers.let_go(engine), breakers.let_go(engine)] == [3, 0]
-    assert {each.name: each.waited_for for each in breakers.standings(engine)} == {"vendor-0": True, "vendor-1": False}
+    assert {each.name: each.waited_for for each in breakers.breaker_statuses(engine)} == {
+        "vendor-0": True,
+        "vendor-1": False,
+    }
 
 
 def locked(engine: Engine) -> set[str]:

@@ -19,6 +19,7 @@ from notifier.delivery.composer import Composer
 from notifier.delivery.endpoint_gate import ReceiverGate
 from notifier.delivery.gate import Gate
 from notifier.delivery.provider_gate import ProviderGate
+from notifier.delivery.rules import Rules
 from notifier.notifications.attempts import Held, Record, record, record_lost
 from notifier.planning.subscribers import Listeners
 from notifier.providers.failover import Choice, Providers
@@ -67,10 +68,12 @@ def delivery_by(engine: Engine, *vendors: Vendor, window: float = 5.0) -> Delive
     provider_gate = ProviderGate(providers, RecipientLimits(Channel.SMS, [], None), age)
     return Delivery(
         engine,
-        providers,
-        Gate(Channel.SMS, ZoneInfo("UTC"), age, ReceiverGate(age), provider_gate),
-        Composer(engine, Channel.SMS, wires.sandbox, wires.links, wires.vault, wires.sender_rules),
-        Listeners(),
+        providers=providers,
+        gate=Gate(Rules(Channel.SMS, ZoneInfo("UTC"), age, ReceiverGate(age)), provider_gate),
+        composer=Composer(
+            engine, Channel.SMS, sandbox=wires.sandbox, links=wires.links, vault=wires.vault, senders=wires.sender_rules
+        ),
+        listeners=Listeners(),
         sending_window=window,
         disable_after=age,
     )

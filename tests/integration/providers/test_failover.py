@@ -15,8 +15,9 @@ from config.providers import make_providers
 from config.settings import SettingsError, read_settings
 from notifier.providers import breakers
 from notifier.providers.breakers import OPENS_AT, Health, health_from
-from notifier.providers.failover import Providers, Relay
+from notifier.providers.failover import Providers
 from notifier.providers.protocol import Message, Outcome, Result
+from notifier.providers.relay import Relay
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Channel
 from tests.providers import receivers
@@ -109,7 +110,7 @@ def sent(relay: Relay, given: list[Message]) -> dict[UUID, list[Result]]:
         results[result.id].append(result)
     for calls in results.values():
         assert [call.handed_on for call in calls] == [True] * (len(calls) - 1) + [False] * bool(calls)
-    relay.take()()
+    relay.take_report()()
     return results
 
 

@@ -28,7 +28,7 @@ def test_moving_to_the_slow_lane_keeps_how_long_a_row_was_put_off() -> None:
     for there in ("webhook.slow", "webhook.retry"):
         assert gate.divert(_claimed(there, since), {endpoint_of(URL)}) is None
     assert gate.divert(_claimed("webhook", since), set()) is None
-    gate.suspects.add(endpoint_of(URL))
+    gate.suspects.update([endpoint_of(URL)])
     assert gate.divert(_claimed("webhook.high", since), set())
 
 
