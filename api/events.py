@@ -86,9 +86,9 @@ def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft
     payload = body.raw_member("payload") or b"{}"
     columns = {name: value for name, value in fields.items() if name != "payload"}
     wires = parts().wiring
-    directory = wires.listeners.recent(wires.engine)
+    index = wires.subscribers.recent(wires.engine)
     return draft_event(
-        caller().source, columns, payload, body.fingerprint("event"), planner(), templates, directory, cause()
+        caller().source, columns, payload, body.fingerprint("event"), planner(), templates, index, cause()
     )
 
 
@@ -279,6 +279,6 @@ def replay_event(event_id: UUID) -> Event:
         abort(404, "There is no such event.")
     check_event(vars(event))
     known = vars(event) | asdict(cause())
-    hints = fan_out.replay(here.wiring.engine, known, planner(), here.wiring.listeners)
+    hints = fan_out.replay(here.wiring.engine, known, planner(), here.wiring.subscribers)
     here.publisher.hint(hints, [cause()] * len(hints))
     return event

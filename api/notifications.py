@@ -54,7 +54,7 @@ from notifier.events.intake import Accepted
 from notifier.models import Notification
 from notifier.notifications.cancellation import Cancelled, cancel, cancel_by_key, replace_older
 from notifier.notifications.filters import ids_of_key, is_called_by_provider, was_tried_by
-from notifier.notifications.status_events import tell
+from notifier.notifications.status_events import emit_status_events
 from notifier.people.users import Person, people
 from notifier.planning.drafts import Draft, draft_notifications
 from notifier.planning.plans import Plan, shared_fields
@@ -141,7 +141,7 @@ def take_notification(body: Body) -> Response:
         if not answer.duplicate:
             replace_older(session.connection(), draft.notifications)
             ended = [row["id"] for row in draft.notifications if row["status"] in FINISHED]
-            tell(session.connection(), ended)
+            emit_status_events(session.connection(), ended)
         rows = {row.id: row for row in session.scalars(select(Notification).where(Notification.id.in_(answer.ids)))}
         items = _out.dump({"items": [rows[each] for each in answer.ids if each in rows]})
     return accepted(items, duplicate=answer.duplicate)

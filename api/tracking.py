@@ -15,7 +15,7 @@ from flask import Flask, Response, g, request
 from opentelemetry.trace import SpanKind
 
 from notifier.observability import tracing
-from notifier.observability.request_context import Cause, as_request_id, as_traceparent
+from notifier.observability.request_context import RequestContext, as_request_id, as_traceparent
 from notifier.vocabulary.ids import new_id
 
 log = structlog.get_logger()
@@ -26,9 +26,9 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 _ASKED_OFTEN: Final = frozenset({"operating.get_health", "operating.get_readiness", "operating.read_metrics"})
 
 
-def cause() -> Cause:
+def cause() -> RequestContext:
     """The request at hand."""
-    found: Cause = g.cause
+    found: RequestContext = g.cause
     return found
 
 
@@ -55,7 +55,7 @@ def _begin() -> None:
     if tracing.is_on() and request.endpoint not in _ASKED_OFTEN:
         g.span = tracing.begin(f"{method()} {route()}", SpanKind.SERVER, given)
     traceparent = (tracing.traceparent_of(g.span) if g.span else None) or given
-    g.cause = Cause(as_request_id(request.headers.get(REQUEST_ID)) or str(new_id()), traceparent)
+    g.cause = RequestContext(as_request_id(request.headers.get(REQUEST_ID)) or str(new_id()), traceparent)
     # Threads serve one request after the other.
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.cause.request_id)

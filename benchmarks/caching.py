@@ -30,7 +30,7 @@ from notifier.events.intake import Intake
 from notifier.notifications.claims import claim
 from notifier.planning.drafts import Draft, draft_event
 from notifier.planning.plans import Planner
-from notifier.planning.subscribers import Directory
+from notifier.planning.subscribers import SubscriberIndex
 from notifier.vocabulary.states import Channel, Priority
 
 PREFERENCES = {
@@ -119,7 +119,13 @@ def _drafts(size: int, *, keyed: bool) -> list[Draft]:
     keys = [uuid4().hex if keyed else None for _ in range(size)]
     return [
         draft_event(
-            "bench", {**fields, "idempotency_key": key}, b'{"n":1}', b"fingerprint", planner, EMPTY, Directory(1, ())
+            "bench",
+            {**fields, "idempotency_key": key},
+            b'{"n":1}',
+            b"fingerprint",
+            planner,
+            EMPTY,
+            SubscriberIndex(1, ()),
         )
         for key in keys
     ]

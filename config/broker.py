@@ -35,7 +35,7 @@ _REDIS_OPTIONS: Final[dict[str, Any]] = {
     "health_check_interval": 5,
     # One list a queue; priority is a queue of its own here.
     "priority_steps": [0],
-    "queue_order_strategy": "config.queues:LaneOrder",
+    "queue_order_strategy": "config.queues:PriorityOrder",
     "max_connections": 64,
     **RETRY_POLICY,
 }

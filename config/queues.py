@@ -39,7 +39,7 @@ def _level(queue: str) -> int:
     return -1 if is_own_queue(queue) else _LEVEL.get(queue, 1)
 
 
-class LaneOrder:
+class PriorityOrder:
     """The order in which a worker looks into its queues: high before normal before low, in turns within each.
 
     Before all of them comes its own, whose rare canaries say whether it takes messages.

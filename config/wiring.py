@@ -13,7 +13,7 @@ from notifier.content.sender_rules import SenderRules, rules_of
 from notifier.content.template_process import Sandbox
 from notifier.delivery.batch import Delivery
 from notifier.delivery.composer import Composer
-from notifier.delivery.endpoint_gate import ReceiverGate
+from notifier.delivery.endpoint_gate import EndpointGate
 from notifier.delivery.gate import Gate
 from notifier.delivery.provider_gate import ProviderGate
 from notifier.delivery.rules import Rules
@@ -22,7 +22,7 @@ from notifier.events.intake import Intake, Publisher
 from notifier.notifications.delivery_receipts import Senders
 from notifier.people.unsubscribe import Links, links
 from notifier.planning.plans import Lease, Planner
-from notifier.planning.subscribers import Listeners
+from notifier.planning.subscribers import SubscriberCache
 from notifier.providers.dsn import parse
 from notifier.providers.rate_limits import KeyLimits
 from notifier.providers.receipts import ReceiptSource, source
@@ -154,9 +154,9 @@ class Wiring:
         return AuditLog(self.any_engine, self.vault)
 
     @functools.cached_property
-    def listeners(self) -> Listeners:
+    def subscribers(self) -> SubscriberCache:
         """What this process remembers of who listens."""
-        return Listeners()
+        return SubscriberCache()
 
     @functools.cached_property
     def links(self) -> Links:
@@ -178,13 +178,13 @@ class Wiring:
     def _delivery(self, channel: Channel) -> Delivery:
         settings = self.settings
         providers = make_providers(settings, channel, self.engine)
-        rules = Rules(channel, settings.timezone, settings.max_age, ReceiverGate(settings.max_age))
+        rules = Rules(channel, settings.timezone, settings.max_age, EndpointGate(settings.max_age))
         return Delivery(
             self.engine,
             providers=providers,
             gate=Gate(rules, ProviderGate(providers, make_limits(settings, channel), settings.max_age)),
             composer=self._composer(channel),
-            listeners=self.listeners,
+            subscribers=self.subscribers,
             sending_window=settings.sending_window.total_seconds(),
             disable_after=settings.subscription_disable_after,
         )

@@ -146,7 +146,7 @@ def _signs_of_life(found: SystemSnapshot) -> Iterator[GaugeMetricFamily]:
         "notifier_workers_alive",
         "Worker processes that were seen lately, by the lane that they serve.",
         ("lane",),
-        {(lane,): sum(each >= set(queues) for each in found.workers) for lane, queues in WORKERS.items()},
+        {(role,): sum(each >= set(queues) for each in found.workers) for role, queues in WORKERS.items()},
     )
     yield _single(
         "notifier_workers_stuck",

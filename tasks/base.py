@@ -12,8 +12,8 @@ from celery.utils.time import get_exponential_backoff_interval
 
 from config.wiring import wiring
 from notifier.delivery.batch_failed import BatchFailed, FailedRow
-from notifier.notifications.dead_letters import Death, bury
-from notifier.notifications.retries import RetryPolicy, Wait, put_off
+from notifier.notifications.dead_letters import DeadLetterRequest, dead_letter
+from notifier.notifications.retries import RetryPolicy, Wait, schedule_retry
 from notifier.observability import metrics
 from notifier.runtime.isolation import kind_of
 from notifier.vocabulary.reasons import Reason
@@ -66,41 +66,41 @@ class DeliverTask(GuardedTask):
         self._settle(exc.rows, self.request.retries, countdown)
         raise Retry(exc=exc, when=countdown or 0)
 
-    def detach(self, finish: Callable[[], list[FailedRow]], tries: int) -> bool:
+    def detach(self, finish: Callable[[], list[FailedRow]], failures: int) -> bool:
         """Let another thread wait for what is left of a batch, so that this one is free for others; false if none can.
 
         What fails of it in the end is settled as a task's failure is.
         """
         if not _room_for_stragglers.acquire(blocking=False):
             return False
-        _stragglers.submit(self._finish, finish, tries)
+        _stragglers.submit(self._finish, finish, failures)
         return True
 
-    def _finish(self, finish: Callable[[], list[FailedRow]], tries: int) -> None:
+    def _finish(self, finish: Callable[[], list[FailedRow]], failures: int) -> None:
         try:
             rows = finish()
             most = self.max_retries if self.max_retries is not None else 0
-            if rows and tries < most:
-                self._settle(rows, tries, countdown=0 if self.policy.backoff == 0 else None, draw=True)
+            if rows and failures < most:
+                self._settle(rows, failures, countdown=0 if self.policy.backoff == 0 else None, draw=True)
             elif rows:
                 with wiring().engine.begin() as connection:
-                    bury(connection, self._deaths(rows))
+                    dead_letter(connection, self._dead_letter_requests(rows))
         except BaseException as error:
             # The rows have their lease, and the clock takes them back.
             log.warning("stragglers_failed", error=kind_of(error))
         finally:
             _room_for_stragglers.release()
 
-    def _settle(self, rows: Sequence[FailedRow], tries: int, countdown: float | None, *, draw: bool = False) -> None:
+    def _settle(self, rows: Sequence[FailedRow], failures: int, countdown: float | None, *, draw: bool = False) -> None:
         """Bury what failed for good, and let the rest wait for its retry."""
         waits = [
-            Wait(row.id, row.claims, self._seconds(row, tries, countdown, draw=draw))
+            Wait(row.id, row.claims, self._seconds(row, failures, countdown, draw=draw))
             for row in rows
             if not row.permanent
         ]
         with wiring().engine.begin() as connection:
-            bury(connection, self._deaths([row for row in rows if row.permanent]))
-            put_off(connection, self.channel, waits)
+            dead_letter(connection, self._dead_letter_requests([row for row in rows if row.permanent]))
+            schedule_retry(connection, self.channel, waits)
         metrics.RETRIES.labels(self.channel.value).inc(len(waits))
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401
@@ -110,16 +110,16 @@ class DeliverTask(GuardedTask):
             return  # the rows keep their lease, and the clock takes them back
         try:
             with wiring().engine.begin() as connection:
-                bury(connection, self._deaths(exc.rows))
+                dead_letter(connection, self._dead_letter_requests(exc.rows))
         except BaseException as error:
             log.warning("dead_letter_failed", error=kind_of(error), rows=len(exc.rows))
 
-    def _seconds(self, row: FailedRow, tries: int, countdown: float | None, *, draw: bool) -> float:
+    def _seconds(self, row: FailedRow, failures: int, countdown: float | None, *, draw: bool) -> float:
         """How long a row waits: Celery's countdown, with a jitter of its own, and never before its Retry-After."""
         if draw or countdown is not None:
             countdown = get_exponential_backoff_interval(
                 factor=self.policy.backoff,
-                retries=tries,
+                retries=failures,
                 maximum=self.policy.backoff_max,
                 full_jitter=self.policy.jitter,
             )
@@ -128,9 +128,9 @@ class DeliverTask(GuardedTask):
         return max(countdown or 0, asked if math.isfinite(asked) else 0.0)
 
     @staticmethod
-    def _deaths(rows: Sequence[FailedRow]) -> list[Death]:
+    def _dead_letter_requests(rows: Sequence[FailedRow]) -> list[DeadLetterRequest]:
         return [
-            Death(
+            DeadLetterRequest(
                 row.id,
                 row.claims,
                 row.reason or (Reason.PERMANENT_ERROR if row.permanent else Reason.RETRIES_EXHAUSTED),

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 @worker_init.connect
-def _tell_of_the_sandbox(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+def _log_sandbox_mode(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
     if wiring().settings.sandbox:
         log.warning("sandbox", sends="nothing")
 
@@ -53,7 +53,7 @@ def _make(channel: Channel) -> Task:
             row_ids,
             self.request.retries,
             self.detach,
-            patient=came_by in PATIENT,
+            from_slow_queue=came_by in PATIENT,
             due=due_at,
             came_by=self.request.get(TRACEPARENT),
         )

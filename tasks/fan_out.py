@@ -14,7 +14,7 @@ from config.wiring import wiring
 from notifier.delivery import load_sizes
 from notifier.events import fan_out as event_fan_out
 from notifier.observability import metrics
-from notifier.observability.request_context import Cause
+from notifier.observability.request_context import RequestContext
 from notifier.observability.tracing import BatchTrace
 from notifier.planning import handlers
 from notifier.runtime.isolation import in_parts, is_away, kind_of
@@ -32,7 +32,7 @@ _PAUSE: Final = 0.25
 
 
 @worker_init.connect
-def _tell_of_broken_handlers(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+def _log_broken_handlers(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
     for pattern, error in handlers.broken():
         log.error("handler_broken", event_type=pattern, error=error)
 
@@ -41,20 +41,20 @@ def _tell_of_broken_handlers(**_: Any) -> None:  # noqa: ANN401 -- a signal's ar
 def fan_out(self: Task, ids: Sequence[str]) -> None:
     """Fan a batch of events out. One that breaks is left to its lease, without its neighbours."""
     event_ids = [UUID(event_id) for event_id in ids]
-    cause = Cause(self.request.get(REQUEST_ID), self.request.get(TRACEPARENT))
+    cause = RequestContext(self.request.get(REQUEST_ID), self.request.get(TRACEPARENT))
     if self.request.get(DUE) is None:
         _fan_out_all(event_ids, cause)
     else:
         _fan_out_again(event_ids, self.request.retries, cause)
 
 
-def _fan_out_all(event_ids: Sequence[UUID], cause: Cause) -> None:
+def _fan_out_all(event_ids: Sequence[UUID], cause: RequestContext) -> None:
     """Fan events out, as many at once as can be read."""
     for events in load_sizes.of_events(wiring().engine, event_ids):
         in_parts(events, lambda part: _fan_out(part, cause), _note)
 
 
-def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: Cause) -> None:
+def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: RequestContext) -> None:
     """Fan out what the clock handed over. An earlier message may have killed its worker, so each beginning counts."""
     lease = publisher().lease(FAN_OUT) + len(event_ids) / _SLOWEST
     mine = event_fan_out.begin(wiring().engine, event_ids, begun, lease)
@@ -78,12 +78,12 @@ def _withdraw(event_ids: Sequence[UUID]) -> None:
         time.sleep(_PAUSE)
 
 
-def _fan_out(event_ids: Sequence[UUID], cause: Cause) -> None:
+def _fan_out(event_ids: Sequence[UUID], cause: RequestContext) -> None:
     wires, trace = wiring(), BatchTrace("fan out", cause.traceparent)
     try:
         with metrics.timed(metrics.FAN_OUT_SECONDS):
             hints = event_fan_out.fan_out(
-                wires.engine, event_ids, wires.planner(publisher().lease), wires.listeners, trace
+                wires.engine, event_ids, wires.planner(publisher().lease), wires.subscribers, trace
             )
     except Exception as error:
         trace.close(type(error).__name__, {})

@@ -18,7 +18,7 @@ from celery import Celery
 
 from config.queues import MAX_MESSAGES
 from notifier.observability import metrics
-from notifier.observability.request_context import UNKNOWN, Cause
+from notifier.observability.request_context import UNKNOWN, RequestContext
 from notifier.runtime.isolation import kind_of
 from notifier.runtime.threads import start_lasting
 from notifier.scheduling.due import Handover
@@ -83,7 +83,7 @@ def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None: 
             # What Flower shows, and what would go into logs: hundreds of ids are nothing to read.
             argsrepr=f"({_in_words(handover.ids)},)",
             queue=handover.queue,
-            retries=handover.tries,
+            retries=handover.failures,
             producer=producer,
             ignore_result=True,
         )
@@ -114,7 +114,7 @@ class HintPublisher:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._kept: dict[str, deque[tuple[UUID, Cause]]] = {queue: deque() for queue in (*DELIVERY, FAN_OUT)}
+        self._kept: dict[str, deque[tuple[UUID, RequestContext]]] = {queue: deque() for queue in (*DELIVERY, FAN_OUT)}
         #: What was last seen of each queue, and how many messages were sent to it without a look since.
         self._depths = dict.fromkeys(self._kept, 0)
         self._unseen = dict.fromkeys(self._kept, _UNSEEN)
@@ -123,7 +123,7 @@ class HintPublisher:
         self._silent_until = 0.0
         self._thread: threading.Thread | None = None
 
-    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[Cause] = ()) -> None:
+    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[RequestContext] = ()) -> None:
         """Send (queue, id) of rows that are due now, or drop them. Returns at once and raises nothing.
 
         `causes`: the request that brought each, where that is known.

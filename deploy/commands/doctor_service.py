@@ -50,14 +50,14 @@ def workers(engine: Engine) -> Iterator[Finding]:
     """Whether every queue has a worker, and the clock ticks."""
     alive = [heartbeat for heartbeat, _ in heartbeats.alive(engine)]
     serving = {queue for each in alive if each.kind == heartbeats.WORKER for queue in each.queues}
-    for lane, queues in WORKERS.items():
+    for role, queues in WORKERS.items():
         missing = [queue for queue in queues if queue not in serving]
         if missing:
             says = f"nobody serves {', '.join(missing) if len(missing) < len(queues) else 'its queues'}"
-            yield ill(f"worker {lane}", says, f"start 'manage.py worker {lane}', and see its log")
+            yield ill(f"worker {role}", says, f"start 'manage.py worker {role}', and see its log")
         else:
             names = sorted(each.name for each in alive if set(each.queues) & set(queues))
-            yield well(f"worker {lane}", f"{', '.join(names)}: {len(queues)} of {len(queues)} queues")
+            yield well(f"worker {role}", f"{', '.join(names)}: {len(queues)} of {len(queues)} queues")
     if any(each.kind == heartbeats.CLOCK for each in alive):
         yield well("clock", "it ticks")
     else:

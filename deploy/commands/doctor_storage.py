@@ -71,7 +71,7 @@ def clocks(skew: float) -> Finding:
 def role(engine: Engine) -> Iterator[Finding]:
     """Whether the processes' role may do more than work with rows."""
     with engine.connect() as connection:
-        found = database_roles.standing(connection)
+        found = database_roles.role_status(connection)
     name = "database role"
     todo = "give the processes a role of their own with 'manage.py roles': docs/production.md"
     if found.lacks:

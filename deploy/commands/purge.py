@@ -27,7 +27,7 @@ def purge(dry_run: bool) -> None:
         return
     engine, spans = parts().engine, parts().retention
     with engine.connect() as connection:
-        old = len(partitions_before(connection, spans.limits().before))
+        old = len(partitions_before(connection, spans.cutoffs().before))
     dropped, kept, deleted = 0, list[int](), Counter[str]()
     with progress("Old partitions dropped", old) as bar:
         for step in retention.purge(engine, spans):

@@ -25,6 +25,6 @@ def replay(event_ids: tuple[UUID, ...]) -> None:
             event = session.get(Event, event_id)
         if event is None:
             raise click.ClickException(f"There is no event {event_id}.")
-        hints = fan_out.replay(parts().engine, vars(event), parts().planner(lambda _: LEASE), parts().listeners)
+        hints = fan_out.replay(parts().engine, vars(event), parts().planner(lambda _: LEASE), parts().subscribers)
         publish_hints(app, hints)
         say(f"Replayed {event_id}: {len(hints)} notification{'s' * (len(hints) != 1)} to be sent now.")

@@ -247,9 +247,9 @@ class _Stack:
         for name in self._workers():
             # Other stacks may share the broker; on one machine no two have the same port.
             node = ("--name", f"{name}-{port}", "--metrics-port", str(self._metrics_ports[f"worker-{name}"]))
-            lane = name.partition("-")[0]
+            role = name.partition("-")[0]
             sign = self._folder / f"worker-{name}.alive"
-            arguments = ("worker", lane, *node, "--sign-file", str(sign))
+            arguments = ("worker", role, *node, "--sign-file", str(sign))
             yield self._child(f"worker-{name}", *arguments, environment=environment, sign=sign)
         yield self._child("beat", "beat", environment=environment)
         exporter = ("--port", str(self._metrics_ports["exporter"]), "--host", ADDRESS)

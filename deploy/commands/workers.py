@@ -21,8 +21,8 @@ from tasks.beat import TickScheduler
 
 @click.command()
 @on_a_stack
-@click.argument("lane", type=click.Choice([*WORKERS, "all"]))
-@click.option("--name", help="Its node name; unique among workers.  [default: LANE]")
+@click.argument("role", type=click.Choice([*WORKERS, "all"]))
+@click.option("--name", help="Its node name; unique among workers.  [default: ROLE]")
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Threads.  [default: NOTIFIER_WORKER_CONCURRENCY]")
 @click.option(
     "--metrics-port",
@@ -35,11 +35,11 @@ from tasks.beat import TickScheduler
     help="A file that it touches every few seconds, as long as it takes messages: for 'alive'.",
 )
 def worker(
-    lane: str, name: str | None, concurrency: int | None, metrics_port: int | None, sign_file: Path | None
+    role: str, name: str | None, concurrency: int | None, metrics_port: int | None, sign_file: Path | None
 ) -> None:
     """Run a Celery worker.
 
-    LANE says what it works on: 'fresh' fans events out and sends notifications, 'retry' sends those that failed
+    ROLE says what it works on: 'fresh' fans events out and sends notifications, 'retry' sends those that failed
     before, 'clock' hands over what is due. Keep them apart, so that hanging retries hold up nothing else; 'all'
     is for trying things out.
 
@@ -53,15 +53,15 @@ def worker(
     raise_descriptors()
     # A malformed provider stops the start; and what alerts watch of each begins at 0 before its first call.
     parts().channels  # noqa: B018
-    hostname = f"{name or lane}@{socket.gethostname()}"
+    hostname = f"{name or role}@{socket.gethostname()}"
     stuck_after = max(settings.worker_stuck_after.total_seconds(), 1.5 * parts().longest_batch)
     watchdog.own = watchdog.Watchdog(app, parts().engine, hostname, stuck_after=stuck_after, sign_file=sign_file)
-    consumed = WORKERS.get(lane) or [queue for queues in WORKERS.values() for queue in queues]
+    consumed = WORKERS.get(role) or [queue for queues in WORKERS.values() for queue in queues]
     node = app.Worker(
         queues=[*consumed, watchdog.own.declare()],
         hostname=hostname,
         # One tick at a time: a second one would find nothing left to do.
-        concurrency=1 if lane == "clock" else concurrency,
+        concurrency=1 if role == "clock" else concurrency,
         without_gossip=True,
         without_mingle=True,
         loglevel="WARNING",  # for its banner; what is logged is up to config.logs

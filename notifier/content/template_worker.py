@@ -185,7 +185,7 @@ def _is_large(operator: str, left: object, right: object) -> bool:
     return False
 
 
-class _Limits:
+class _ProcessLimits:
     """The CPU time and the memory of one job. The main thread's: it is its signal."""
 
     def __init__(self, memory_bytes: int) -> None:
@@ -242,7 +242,7 @@ class Renderer:
         #: Where a job is: the part, and what generates it.
         self._part = 0
         self._stream: Generator[str, None, None] | None = None
-        self.limits = _Limits(memory_bytes)
+        self.limits = _ProcessLimits(memory_bytes)
 
     def learn(self, sources: list[list[Any]], forget: list[str]) -> None:
         """Know these from now on, by their ids, and others no longer: the parent keeps the count."""

@@ -29,12 +29,12 @@ from notifier.delivery.sender import MARGIN, Sender, Window
 from notifier.delivery.stragglers import Detach, send_until_stragglers
 from notifier.delivery.telemetry import CLAIM, GATE, Meter
 from notifier.notifications.claims import claim, make_due
-from notifier.planning.subscribers import Listeners
+from notifier.planning.subscribers import SubscriberCache
 from notifier.providers.failover import Providers
 from notifier.providers.relay import Relay
 from notifier.runtime.isolation import kind_of
 from notifier.storage.engines import autocommit_of
-from notifier.vocabulary.event_types import told_as
+from notifier.vocabulary.event_types import status_event_type
 from notifier.vocabulary.states import OnAmbiguous, Status
 from notifier.webhooks.endpoint_health import Watch
 
@@ -51,7 +51,7 @@ class Delivery:
         providers: Providers,
         gate: Gate,
         composer: Composer,
-        listeners: Listeners,
+        subscribers: SubscriberCache,
         sending_window: float,
         disable_after: timedelta,
     ) -> None:
@@ -62,7 +62,7 @@ class Delivery:
         self._providers = providers
         self._gate = gate
         self._composer = composer
-        self._listeners = listeners
+        self._subscribers = subscribers
         self._finished = Status.DELIVERED if providers.confirms_delivery else Status.SENT
         self._sending_window = sending_window
         self._disable_after = disable_after
@@ -71,19 +71,19 @@ class Delivery:
     def deliver(
         self,
         ids: Sequence[UUID],
-        tries: int,
+        failures: int,
         detach: Detach,
         *,
-        patient: bool = False,
+        from_slow_queue: bool = False,
         due: datetime | None = None,
         came_by: str | None = None,
     ) -> None:
-        """Deliver those of `ids` that are queued with `tries` failed attempts; the others are somebody else's.
+        """Deliver those of `ids` that are queued with `failures` failed attempts; the others are somebody else's.
 
-        `patient`: the message came by a queue for what is slow. What keeps the batch waiting alone in the end is given
-        to `detach`, which must see to what fails of it. `due`: when what the clock handed over became due, for what
-        is measured. `came_by`: the message's traceparent. Raises BatchFailed where any failed until then. Whatever
-        else is raised leaves rows to their lease.
+        `from_slow_queue`: the message came by a queue for what is slow. What keeps the batch waiting alone in the end
+        is given to `detach`, which must see to what fails of it. `due`: when what the clock handed over became due,
+        for what is measured. `came_by`: the message's traceparent. Raises BatchFailed where any failed until then.
+        Whatever else is raised leaves rows to their lease.
 
         Large rows are claimed and read in parts, one after the other as long as the sending window lasts.
         """
@@ -92,11 +92,11 @@ class Delivery:
         parts = load_sizes.of_notifications(self._engine, ids)
         for place, part in enumerate(parts):
             if place and time.monotonic() >= window.start_until:
-                self._leave(parts[place:], tries)
+                self._leave(parts[place:], failures)
                 break
-            meter = Meter(self._gate.channel, tries, due, came_by)
+            meter = Meter(self._gate.channel, failures, due, came_by)
             try:
-                failed += self._deliver(part, tries, detach, meter, window, patient=patient)
+                failed += self._deliver(part, failures, detach, meter, window, from_slow_queue=from_slow_queue)
             except Exception as error:
                 meter.close(error)
                 if not failed:
@@ -112,17 +112,17 @@ class Delivery:
         start_until = time.monotonic() + self._sending_window
         return Window(start_until, start_until + self._providers.timeout + MARGIN)
 
-    def _leave(self, parts: Sequence[Sequence[UUID]], tries: int) -> None:
+    def _leave(self, parts: Sequence[Sequence[UUID]], failures: int) -> None:
         """Leave the rest of a batch to other messages: high notifications must not wait for so large a one."""
         with self._engine.connect() as connection:
-            make_due(connection, [row_id for part in parts for row_id in part], tries)
+            make_due(connection, [row_id for part in parts for row_id in part], failures)
 
     def _deliver(
-        self, ids: Sequence[UUID], tries: int, detach: Detach, meter: Meter, window: Window, *, patient: bool
+        self, ids: Sequence[UUID], failures: int, detach: Detach, meter: Meter, window: Window, *, from_slow_queue: bool
     ) -> list[FailedRow]:
         lease = self._sending_window + self._providers.timeout + MARGIN
         with meter.step(CLAIM), self._engine.connect() as connection:
-            claimed = claim(connection, ids, tries, lease, patient=patient)
+            claimed = claim(connection, ids, failures, lease, from_slow_queue=from_slow_queue)
             if not claimed:
                 return []
             several = len(self._providers.choices) > 1
@@ -130,36 +130,36 @@ class Delivery:
         meter.claimed(claimed)
         with meter.step(GATE):
             passed = self._gate.let_through(self._transactions, claimed, facts)
-        failed = self._send(passed, facts, tries, detach, meter, window) if passed.rows else []
+        failed = self._send(passed, facts, failures, detach, meter, window) if passed.rows else []
         meter.batch(passed=len(passed.rows), failed=len(failed))
         return failed
 
     def _send(
-        self, passed: Passed, facts: Facts, tries: int, detach: Detach, meter: Meter, window: Window
+        self, passed: Passed, facts: Facts, failures: int, detach: Detach, meter: Meter, window: Window
     ) -> list[FailedRow]:
         """Send what has passed the gate; returns what failed until only stragglers were left."""
         rows = passed.rows
-        composition = self._composer.begin(rows, facts.receivers)
-        relay = self._relay(passed, facts, tries, window)
+        composition = self._composer.begin(rows, facts.targets)
+        relay = self._relay(passed, facts, failures, window)
         outcomes = Outcomes(
             self._transactions,
             relay=relay,
-            watch=Watch(self._transactions, facts.receivers, facts.slow, self._disable_after),
+            watch=Watch(self._transactions, facts.targets, facts.slow, self._disable_after),
             meter=meter,
-            failures=tries,
+            failures=failures,
             finished=self._finished,
-            emits=bool(self._listeners.at(self._transactions, facts.version).of(told_as(self._finished))),
+            emits=bool(self._subscribers.at(self._transactions, facts.version).of(status_event_type(self._finished))),
         )
         sender = Sender(rows, composition=composition, relay=relay, outcomes=outcomes, meter=meter, window=window)
         return send_until_stragglers(
             sender,
             outcomes,
             self._keeper.keeping(sender, sender.steps()),
-            detach=lambda finish: detach(finish, tries),
-            suspect=self._gate.rules.receivers.suspects.update,
+            detach=lambda finish: detach(finish, failures),
+            suspect=self._gate.rules.endpoints.suspects.update,
         )
 
-    def _relay(self, passed: Passed, facts: Facts, tries: int, window: Window) -> Relay:
+    def _relay(self, passed: Passed, facts: Facts, failures: int, window: Window) -> Relay:
         falling_back = {row.id for row in passed.rows if row.on_ambiguous == OnAmbiguous.FALLBACK}
         return Relay(
             self._transactions,
@@ -168,6 +168,6 @@ class Delivery:
             passed.probes,
             start_until=window.start_until,
             falls_back=falling_back.__contains__,
-            bounced_by=facts.bounced_by if tries else {},
+            bounced_by=facts.bounced_by if failures else {},
             without_route=facts.without_route,
         )

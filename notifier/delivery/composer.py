@@ -24,7 +24,7 @@ from notifier.security.address_seals import AddressSeals, seals_of
 from notifier.security.secret_box import CannotDecrypt, Vault
 from notifier.vocabulary.errors import NotifierError
 from notifier.vocabulary.states import Channel
-from notifier.webhooks.targets import Receiver
+from notifier.webhooks.targets import WebhookTarget
 
 Made = TypeVar("Made")
 
@@ -80,7 +80,7 @@ class Composer:
         self._senders = senders
         self._templates: dict[UUID, _Template] = {}
 
-    def begin(self, rows: Sequence[Claimed], known: Mapping[UUID, Receiver]) -> "Composition":
+    def begin(self, rows: Sequence[Claimed], known: Mapping[UUID, WebhookTarget]) -> "Composition":
         """Read what a batch is about, in a constant number of queries. `known`: its receivers, by subscription."""
         templated = [row for row in rows if row.template_id is not None]
         with self._engine.connect() as connection:
@@ -188,7 +188,7 @@ class Composition:
     _templates: Mapping[UUID, _Template]
     _events: Mapping[UUID, Mapping[str, Any] | Broken]
     _persons: Mapping[str, Person]
-    _receivers: Mapping[UUID, Receiver]
+    _receivers: Mapping[UUID, WebhookTarget]
 
     def fitting(self, rows: Sequence[Claimed], room: int) -> Sequence[Claimed]:
         """The first of some rows, at least one: as many as have no more than `room` bytes of attachments in all."""

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from notifier.notifications.claims import Aside, Claimed
-from notifier.notifications.dead_letters import Death
+from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Status
 from notifier.vocabulary.timestamps import rfc3339
@@ -14,7 +14,7 @@ def of_use_until(deadline: datetime) -> str:
     return f"It was of use only until {rfc3339(deadline)}."
 
 
-def put_off(row: Claimed, until: datetime, words: str, reason: str, max_age: timedelta) -> Aside | Death:
+def defer(row: Claimed, until: datetime, words: str, reason: str, max_age: timedelta) -> Aside | DeadLetterRequest:
     """Put a row off: scheduled until then, expired where that is too late, dead where it has been put off for too long.
 
     `words` say why, to people; `reason` does to programs.
@@ -23,5 +23,5 @@ def put_off(row: Claimed, until: datetime, words: str, reason: str, max_age: tim
         return Aside(row.id, row.claims, Status.EXPIRED, None, f"{words} {of_use_until(row.deadline)}")
     since = row.deferred_at or row.now
     if until - since > max_age:
-        return Death(row.id, row.claims, Reason.TOO_OLD, f"put off for over {max_age}: {words}")
+        return DeadLetterRequest(row.id, row.claims, Reason.TOO_OLD, f"put off for over {max_age}: {words}")
     return Aside(row.id, row.claims, Status.SCHEDULED, reason, words, until, since)

@@ -14,20 +14,20 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from notifier.delivery.deferral import put_off
+from notifier.delivery.deferral import defer
 from notifier.notifications.claims import Aside, Claimed
-from notifier.notifications.dead_letters import Death
+from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.vocabulary.queues import PATIENT, SLOW
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Status
 from notifier.webhooks import endpoint_slots
 from notifier.webhooks.subscriptions import keep_enabled
-from notifier.webhooks.targets import TEST, Receiver
+from notifier.webhooks.targets import TEST, WebhookTarget
 
 #: Seconds for which a receiver is suspected after it has kept somebody waiting.
 _SUSPECTED: Final = 30.0
 
-Receivers = Mapping[UUID, Receiver]
+Targets = Mapping[UUID, WebhookTarget]
 
 
 class Suspects:
@@ -36,20 +36,20 @@ class Suspects:
     def __init__(self) -> None:
         self._until: dict[UUID, float] = {}
 
-    def update(self, receivers: Iterable[UUID]) -> None:
+    def update(self, targets: Iterable[UUID]) -> None:
         """Suspect some receivers."""
-        self._until.update(dict.fromkeys(receivers, time.monotonic() + _SUSPECTED))
+        self._until.update(dict.fromkeys(targets, time.monotonic() + _SUSPECTED))
 
-    def __contains__(self, receiver: UUID) -> bool:
-        until = self._until.get(receiver)
+    def __contains__(self, target: UUID) -> bool:
+        until = self._until.get(target)
         if until is not None and until < time.monotonic():
-            self._until.pop(receiver, None)
+            self._until.pop(target, None)
             return False
         return until is not None
 
 
 @dataclass(frozen=True, slots=True)
-class ReceiverGate:
+class EndpointGate:
     """Judges claimed rows that are for subscriptions; of other webhooks only whether they keep callers waiting."""
 
     #: How long rules may put a notification off before it is a dead letter.
@@ -57,17 +57,17 @@ class ReceiverGate:
     #: Receivers that keep this process waiting at the moment; what is fresh for them goes to the slow lane.
     suspects: Suspects = field(default_factory=Suspects)
 
-    def judge(self, row: Claimed, receiver: Receiver | None) -> Aside | Death | None:
+    def judge(self, row: Claimed, target: WebhookTarget | None) -> Aside | DeadLetterRequest | None:
         """What becomes of a subscription's row; None where it may be sent, as far as is known without a lock."""
-        if receiver is None:
+        if target is None:
             words = "The subscription was deleted."
             return Aside(row.id, row.claims, Status.SKIPPED, Reason.SUBSCRIPTION_DELETED, words)
-        if not receiver.enabled and row.event_type != TEST:
-            words = f"The subscription is disabled: {receiver.disabled_reason}."
+        if not target.enabled and row.event_type != TEST:
+            words = f"The subscription is disabled: {target.disabled_reason}."
             return Aside(row.id, row.claims, Status.SKIPPED, Reason.SUBSCRIPTION_DISABLED, words)
-        if receiver.open_until is not None and receiver.open_until > row.now:
+        if target.open_until is not None and target.open_until > row.now:
             words = "The receiver fails again and again; it is tried anew then."
-            return put_off(row, receiver.open_until, words, Reason.BREAKER_OPEN, self.max_age)
+            return defer(row, target.open_until, words, Reason.BREAKER_OPEN, self.max_age)
         return None
 
     def divert(self, row: Claimed, slow: Collection[UUID]) -> Aside | None:
@@ -81,67 +81,73 @@ class ReceiverGate:
         return Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, deferred_at=row.deferred_at, queue=SLOW)
 
     def pace(
-        self, connection: Connection, limited: Mapping[UUID, Sequence[Claimed]], receivers: Receivers
-    ) -> list[Aside | Death]:
+        self, connection: Connection, limited: Mapping[UUID, Sequence[Claimed]], targets: Targets
+    ) -> list[Aside | DeadLetterRequest]:
         """Those of some rows, by receiver (see `limited`), that must wait: for their slot, or for a probe."""
-        shut = [each for each in limited if receivers[each].open_until is not None]
+        shut = [each for each in limited if targets[each].open_until is not None]
         put = self._wait_for_probes(
             endpoint_slots.take_probes(connection, shut), {each: limited[each] for each in shut}
         )
-        paced = {each: rows for each, rows in limited.items() if receivers[each].open_until is None}
-        wishes = {each: _wish(rows, receivers[each]) for each, rows in paced.items()}
+        paced = {each: rows for each, rows in limited.items() if targets[each].open_until is None}
+        wishes = {each: _wish(rows, targets[each]) for each, rows in paced.items()}
         for each, slots in endpoint_slots.take_slots(connection, wishes).items():
             put += self._wait_for_slots(slots, wishes[each].rate, paced[each])
         return put
 
-    def _wait_for_probes(self, probed: set[UUID], shut: Mapping[UUID, Sequence[Claimed]]) -> list[Aside | Death]:
+    def _wait_for_probes(
+        self, probed: set[UUID], shut: Mapping[UUID, Sequence[Claimed]]
+    ) -> list[Aside | DeadLetterRequest]:
         words = "The receiver does not answer: one message tries it out, the others wait."
         later = timedelta(seconds=endpoint_slots.PROBE)
         return [
-            put_off(row, row.now + later, words, Reason.BREAKER_OPEN, self.max_age)
+            defer(row, row.now + later, words, Reason.BREAKER_OPEN, self.max_age)
             for each, rows in shut.items()
             for row in rows[1 if each in probed else 0 :]
         ]
 
-    def _wait_for_slots(self, slots: endpoint_slots.Slots, rate: float, rows: Sequence[Claimed]) -> list[Aside | Death]:
+    def _wait_for_slots(
+        self, slots: endpoint_slots.Slots, rate: float, rows: Sequence[Claimed]
+    ) -> list[Aside | DeadLetterRequest]:
         oldest_first = sorted(rows, key=lambda row: (row.deferred_at is None, row.id))
         return [
             self._wait_for_slot(row, rate, timedelta(seconds=slots.next_in + place / rate))
             for place, row in enumerate(oldest_first[slots.free :])
         ]
 
-    def _wait_for_slot(self, row: Claimed, rate: float, wait: timedelta) -> Aside | Death:
+    def _wait_for_slot(self, row: Claimed, rate: float, wait: timedelta) -> Aside | DeadLetterRequest:
         words = f"The receiver wants {rate:g} a second."
         since, until = row.deferred_at or row.now, row.now + wait
         last = min(filter(None, (since + self.max_age, row.deadline)))
         if last <= row.now:
-            return put_off(row, until, words, Reason.THROTTLED, self.max_age)
+            return defer(row, until, words, Reason.THROTTLED, self.max_age)
         # Its place may be too late for it. But places get free, and limits are lifted: so it waits until its end.
         return Aside(row.id, row.claims, Status.SCHEDULED, Reason.THROTTLED, words, min(until, last), since)
 
 
-def limited(rows: Sequence[Claimed], receivers: Receivers) -> dict[UUID, list[Claimed]]:
+def limited(rows: Sequence[Claimed], targets: Targets) -> dict[UUID, list[Claimed]]:
     """By receiver, the rows for those that want only so many a second, or are to be tried out with one."""
     by_receiver: dict[UUID, list[Claimed]] = {}
     for row in rows:
-        receiver = receivers.get(row.subscription_id) if row.subscription_id else None
-        if receiver and (receiver.rate_limit_per_second is not None or receiver.open_until is not None):
-            by_receiver.setdefault(receiver.id, []).append(row)
+        target = targets.get(row.subscription_id) if row.subscription_id else None
+        if target and (target.rate_limit_per_second is not None or target.open_until is not None):
+            by_receiver.setdefault(target.id, []).append(row)
     return by_receiver
 
 
-def _wish(rows: Sequence[Claimed], receiver: Receiver) -> endpoint_slots.Wish:
+def _wish(rows: Sequence[Claimed], target: WebhookTarget) -> endpoint_slots.Wish:
     waited = sum(row.deferred_at is not None for row in rows)
-    return endpoint_slots.Wish(receiver.rate_limit_per_second or math.inf, waited, len(rows) - waited)
+    return endpoint_slots.Wish(target.rate_limit_per_second or math.inf, waited, len(rows) - waited)
 
 
-def put_aside_for(put: Sequence[Aside | Death], rows: Sequence[Claimed], *reasons: str) -> dict[UUID, UUID]:
+def put_aside_for(put: Sequence[Aside | DeadLetterRequest], rows: Sequence[Claimed], *reasons: str) -> dict[UUID, UUID]:
     """Because of which receiver each row is put aside for some reasons: receiver by row."""
     ids = {verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.reason in reasons}
     return {row.id: row.subscription_id for row in rows if row.id in ids and row.subscription_id} if ids else {}
 
 
-def spare_enabled(connection: Connection, put: Sequence[Aside | Death], rows: Sequence[Claimed]) -> list[Aside | Death]:
+def spare_enabled(
+    connection: Connection, put: Sequence[Aside | DeadLetterRequest], rows: Sequence[Claimed]
+) -> list[Aside | DeadLetterRequest]:
     """What is put aside; what would be skipped for a subscription that was enabled meanwhile is queued.
 
     It stays disabled or enabled until the transaction ends: whoever enables and recovers it later finds these rows.

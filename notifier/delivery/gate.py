@@ -15,15 +15,15 @@ from notifier.delivery.gate_inputs import Facts
 from notifier.delivery.provider_gate import ProviderGate
 from notifier.delivery.rules import DUPLICATE_WORDS, Rules, dead_by_its_data
 from notifier.notifications.claims import Aside, Claimed, set_aside, take_dedup_keys
-from notifier.notifications.dead_letters import Death, bury
-from notifier.notifications.status_events import tell
+from notifier.notifications.dead_letters import DeadLetterRequest, dead_letter
+from notifier.notifications.status_events import emit_status_events
 from notifier.observability import metrics
 from notifier.runtime.isolation import broken, in_parts
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel, Status
 from notifier.webhooks import endpoint_slots
 
-Verdict = Aside | Death
+Verdict = Aside | DeadLetterRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Gate:
 
         def give_up(row: Claimed, error: Exception) -> None:
             with engine.begin() as connection:
-                bury(connection, [dead_by_its_data(row, broken("rules", error, row.id))])
+                dead_letter(connection, [dead_by_its_data(row, broken("rules", error, row.id))])
 
         in_parts([row for row in rows if row.id in passing or row.id in known], work, give_up)
         return left
@@ -95,7 +95,7 @@ class Gate:
     def _must_reserve(self, passed: Sequence[Claimed], facts: Facts) -> bool:
         """Whether anything that has passed needs a key, a slot or a probe."""
         keyed = any(row.dedup_claim is not None for row in passed)
-        return keyed or bool(limited(passed, facts.receivers)) or bool(passed and self._providers.is_paced)
+        return keyed or bool(limited(passed, facts.targets)) or bool(passed and self._providers.is_paced)
 
     def _reserve(
         self,
@@ -109,9 +109,9 @@ class Gate:
 
         Locks, in this order: endpoints, their subscriptions, deduplication keys, providers.
         """
-        paced, verdicts = limited(passed, facts.receivers), list(put)
+        paced, verdicts = limited(passed, facts.targets), list(put)
         endpoint_slots.lock(connection, [*paced, *put_aside_for(put, rows, Reason.BREAKER_OPEN).values()])
-        verdicts += self.rules.receivers.pace(connection, paced, facts.receivers)
+        verdicts += self.rules.endpoints.pace(connection, paced, facts.targets)
         waited_for = put_aside_for(verdicts, rows, Reason.BREAKER_OPEN, Reason.THROTTLED)
         endpoint_slots.keep_waiting(connection, waited_for.values())
         verdicts = spare_enabled(connection, verdicts, rows)
@@ -137,7 +137,7 @@ class Gate:
         metrics.count(metrics.NOTIFICATIONS, self._counted(verdicts))
         by_id = {row.id: row for row in rows}
         for aside in asides:
-            log_lines.put_aside(self.channel, by_id[aside.id], aside)
+            log_lines.log_put_aside(self.channel, by_id[aside.id], aside)
 
     def _counted(self, verdicts: Sequence[Verdict]) -> Iterator[tuple[str, str, str]]:
         """Channel, status and reason of what was put aside; what is queued once more goes on all the same."""
@@ -149,8 +149,10 @@ class Gate:
 def _apply(connection: Connection, verdicts: Sequence[Verdict]) -> Sequence[Aside]:
     """Write verdicts to their rows, and tell subscribers of those that end; returns what was put aside."""
     asides = set_aside(connection, [verdict for verdict in verdicts if isinstance(verdict, Aside)])
-    bury(connection, [verdict for verdict in verdicts if isinstance(verdict, Death)])
-    tell(connection, [verdict.id for verdict in verdicts if isinstance(verdict, Aside) and verdict.due_at is None])
+    dead_letter(connection, [verdict for verdict in verdicts if isinstance(verdict, DeadLetterRequest)])
+    emit_status_events(
+        connection, [verdict.id for verdict in verdicts if isinstance(verdict, Aside) and verdict.due_at is None]
+    )
     return asides
 
 

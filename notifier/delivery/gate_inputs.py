@@ -21,7 +21,7 @@ from notifier.providers.breakers import HEALTH_IN_SQL, Health, health_from
 from notifier.providers.failover import ROUTE_PAUSE
 from notifier.vocabulary.addresses import folded, hash_of
 from notifier.vocabulary.states import ALL_CHANNELS, Channel
-from notifier.webhooks.targets import Receiver, receivers
+from notifier.webhooks.targets import WebhookTarget, read_targets
 
 # Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
 _FACTS: Final = text(f"""
@@ -54,7 +54,7 @@ class Facts:
     holds: frozenset[str]
     #: Reminders in whose place a later one has come.
     superseded: frozenset[UUID]
-    receivers: Mapping[UUID, Receiver]
+    targets: Mapping[UUID, WebhookTarget]
     #: Endpoints of webhooks that keep callers waiting.
     slow: frozenset[UUID]
     #: How the channel's providers fare, by name; those that do well may be missing.
@@ -94,7 +94,7 @@ def read(
         opted_out=frozenset((digest, category) for digest, category in orjson.loads(found.opted_out or "[]")),
         holds=frozenset(orjson.loads(found.held or "[]")),
         superseded=superseded(connection, [row.id for row in rows if row.cancellation_key and row.target_date]),
-        receivers=receivers(connection, [row.subscription_id for row in rows if row.subscription_id]),
+        targets=read_targets(connection, [row.subscription_id for row in rows if row.subscription_id]),
         slow=frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
         health=health_from(found.health),
         version=int(found.version),

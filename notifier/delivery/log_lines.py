@@ -33,20 +33,20 @@ def _class(error: str | None) -> str | None:
 
 
 def _of(row: Claimed) -> dict[str, Any]:
-    told = {
+    fields = {
         "notification_id": str(row.id),
         "event_id": str(row.event_id) if row.event_id else None,
         "event_type": row.event_type,
         "request_id": row.request_id,
         "traceparent": row.traceparent,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def attempt(channel: Channel, row: Claimed, record: Record) -> None:
+def log_attempt(channel: Channel, row: Claimed, record: Record) -> None:
     """Tell of a call to a provider that is recorded."""
     result = record.result
-    told = {
+    fields = {
         "channel": channel.value,
         "provider": result.provider,
         "outcome": result.outcome.value,
@@ -59,12 +59,12 @@ def attempt(channel: Channel, row: Claimed, record: Record) -> None:
         "error": _class(result.error),
         "handed_on": result.handed_on or None,
     }
-    tell = log.info if result.outcome is Outcome.ACCEPTED else log.warning
-    tell(ATTEMPT, **_of(row), **{name: value for name, value in told.items() if value is not None})
+    log_line = log.info if result.outcome is Outcome.ACCEPTED else log.warning
+    log_line(ATTEMPT, **_of(row), **{name: value for name, value in fields.items() if value is not None})
 
 
-def put_aside(channel: Channel, row: Claimed, verdict: Aside) -> None:
+def log_put_aside(channel: Channel, row: Claimed, verdict: Aside) -> None:
     """Tell why a notification is not sent, or not now."""
     more = {"reason": verdict.reason, "until": verdict.due_at.isoformat() if verdict.due_at else None}
-    told = {name: value for name, value in more.items() if value is not None}
-    log.info(PUT_ASIDE, **_of(row), channel=channel.value, status=verdict.status.value, **told)
+    fields = {name: value for name, value in more.items() if value is not None}
+    log.info(PUT_ASIDE, **_of(row), channel=channel.value, status=verdict.status.value, **fields)

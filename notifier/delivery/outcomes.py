@@ -98,7 +98,7 @@ class Outcomes:
         """Commit one write of the batch, and then what follows from it. Safe to repeat."""
         if results.records:
             with self._meter.step(RECORD):
-                record(self._transactions, results.records, finished=self._finished, told=self._emits)
+                record(self._transactions, results.records, finished=self._finished, emit_events=self._emits)
         # These reports concern finished calls: if one fails, the calls still under way must not be lost with it.
         for report in results.reports:
             try:

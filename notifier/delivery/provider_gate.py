@@ -13,9 +13,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from notifier.delivery.deferral import put_off
+from notifier.delivery.deferral import defer
 from notifier.notifications.claims import Aside, Claimed
-from notifier.notifications.dead_letters import Death
+from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.providers import breakers, rate_limits
 from notifier.providers.breakers import Health
 from notifier.providers.failover import Providers
@@ -26,7 +26,7 @@ _WELL: Final = Health()
 #: Nothing is looked at again sooner, in seconds.
 _SOONEST: Final = 1.0
 
-Put = list[Aside | Death]
+Put = list[Aside | DeadLetterRequest]
 #: The names of providers, by the notification's id.
 Names = Mapping[UUID, Collection[str]]
 NONE: Final[Names] = MappingProxyType({})
@@ -82,14 +82,16 @@ class ProviderGate:
     def _is_shut(self, place: int, health: Mapping[str, Health]) -> bool:
         return health.get(self.providers.choices[place].name, _WELL).shut_for is not None
 
-    def _wait_for_one(self, row: Claimed, order: Sequence[int], health: Mapping[str, Health]) -> Aside | Death:
+    def _wait_for_one(
+        self, row: Claimed, order: Sequence[int], health: Mapping[str, Health]
+    ) -> Aside | DeadLetterRequest:
         """Put a row off until one of its providers may be tried again: not all of them at one moment."""
         known = [health.get(self.providers.choices[place].name, _WELL) for place in order]
         first = min(known, key=lambda each: each.shut_for or 0.0)
         seconds = max(first.shut_for or 0.0, _SOONEST) + random.uniform(0, first.open_for)  # noqa: S311 -- no secret
         names = " and ".join(self.providers.choices[place].name for place in order)
         words = f"{names} {'is' if len(order) == 1 else 'are'} down; what waits goes as soon as one answers."
-        return put_off(row, row.now + timedelta(seconds=seconds), words, Reason.BREAKER_OPEN, self.max_age)
+        return defer(row, row.now + timedelta(seconds=seconds), words, Reason.BREAKER_OPEN, self.max_age)
 
     def remember_waiting(self, connection: Connection, put: Put, health: Mapping[str, Health]) -> None:
         """See to it that the clock lets rows go once a provider is well again."""
@@ -130,7 +132,7 @@ class ProviderGate:
         words = f"{choice.name} takes {rate:g} a second."
         put, last = Put(), None
         for row in oldest_first[go:]:
-            put.append(put_off(row, row.now + timedelta(seconds=wait), words, Reason.THROTTLED, self.max_age))
+            put.append(defer(row, row.now + timedelta(seconds=wait), words, Reason.THROTTLED, self.max_age))
             if put[-1].reason == Reason.THROTTLED:  # else it is expired or too old, and its place is the next one's
                 last, wait = wait, wait + 1 / rate
         if last is not None:
@@ -147,5 +149,5 @@ class ProviderGate:
                 continue
             if wait := self.limits.wait(row.recipient):
                 words = "The recipient has had as many messages as one may in that time."
-                put.append(put_off(row, row.now + timedelta(seconds=wait), words, Reason.THROTTLED, self.max_age))
+                put.append(defer(row, row.now + timedelta(seconds=wait), words, Reason.THROTTLED, self.max_age))
         return put

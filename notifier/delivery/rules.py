@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from notifier.delivery.deferral import of_use_until, put_off
-from notifier.delivery.endpoint_gate import ReceiverGate
+from notifier.delivery.deferral import defer, of_use_until
+from notifier.delivery.endpoint_gate import EndpointGate
 from notifier.delivery.gate_inputs import Facts
 from notifier.notifications.claims import Aside, Claimed, Judged
-from notifier.notifications.dead_letters import Death
+from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.notifications.holds import RECHECK
 from notifier.people.preferences import GENERAL, Circumstances, Decision, Rule, decide
 from notifier.runtime.isolation import Broken, attempt
@@ -40,14 +40,14 @@ class Rules:
     #: How long rules may put a notification off before it is a dead letter.
     max_age: timedelta
     #: For webhooks.
-    receivers: ReceiverGate
+    endpoints: EndpointGate
 
-    def judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
+    def judge(self, row: Claimed, facts: Facts) -> Aside | DeadLetterRequest | None:
         """Judge one row; None where it may be sent. A row whose data breaks the rules becomes a dead letter alone."""
         verdict = attempt("rules", row.id, lambda: self._judge(row, facts))
         return dead_by_its_data(row, verdict) if isinstance(verdict, Broken) else verdict
 
-    def _judge(self, row: Claimed, facts: Facts) -> Aside | Death | None:
+    def _judge(self, row: Claimed, facts: Facts) -> Aside | DeadLetterRequest | None:
         """The verdict on one row. Raises what its data raises."""
         if row.channel != self.channel:
             return dead_by_its_data(
@@ -58,8 +58,8 @@ class Rules:
         if target := facts.held(row):
             return _held(row, target)
         if row.subscription_id is not None:
-            receiver = facts.receivers.get(row.subscription_id)
-            return self.receivers.judge(row, receiver) or self.receivers.divert(row, facts.slow)
+            receiver = facts.targets.get(row.subscription_id)
+            return self.endpoints.judge(row, receiver) or self.endpoints.divert(row, facts.slow)
         if row.recipient is None:
             return Aside(
                 row.id,
@@ -85,8 +85,8 @@ class Rules:
                 judged=_judged(decision, about, row),
             )
         if decision.rule is not Rule.QUIET_HOURS:
-            return self.receivers.divert(row, facts.slow)
-        verdict = put_off(row, decision.at or row.now + _AGAIN, decision.explanation, Reason.QUIET_HOURS, self.max_age)
+            return self.endpoints.divert(row, facts.slow)
+        verdict = defer(row, decision.at or row.now + _AGAIN, decision.explanation, Reason.QUIET_HOURS, self.max_age)
         return replace(verdict, judged=_judged(decision, about, row)) if isinstance(verdict, Aside) else verdict
 
     def _circumstances(self, row: Claimed, recipient: str, facts: Facts) -> Circumstances:
@@ -114,9 +114,9 @@ def _judged(decision: Decision, about: Circumstances, row: Claimed) -> Judged:
     return Judged(decision.rule, local_time, zone.key, decision.explanation)
 
 
-def dead_by_its_data(row: Claimed, why: Broken) -> Death:
+def dead_by_its_data(row: Claimed, why: Broken) -> DeadLetterRequest:
     """Make the dead letter of a row whose own data cannot be used: no later attempt would find other data."""
-    return Death(row.id, row.claims, Reason.PERMANENT_ERROR, str(why))
+    return DeadLetterRequest(row.id, row.claims, Reason.PERMANENT_ERROR, str(why))
 
 
 def _held(row: Claimed, target: str) -> Aside:

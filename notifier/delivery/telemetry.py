@@ -45,7 +45,7 @@ class Meter:
     """
 
     def __init__(
-        self, channel: Channel, tries: int, handed_over_for: datetime | None, came_by: str | None = None
+        self, channel: Channel, failures: int, handed_over_for: datetime | None, came_by: str | None = None
     ) -> None:
         """`handed_over_for`: when what was due first in its message became due; None for what came at once.
 
@@ -53,7 +53,7 @@ class Meter:
         """
         self._of = channel
         self._channel = channel.value
-        self._tries = tries
+        self._failures = failures
         self._due = handed_over_for
         self._latency = metrics.DELIVERY_LATENCY.labels(self._channel)
         self._trace = BatchTrace(f"deliver {self._channel}", came_by)
@@ -72,7 +72,7 @@ class Meter:
     def claimed(self, rows: Sequence[Claimed]) -> None:
         """Observe what the batch has in hand."""
         self._rows = {row.id: row for row in rows}
-        self._trace.holds(row.traceparent for row in rows)
+        self._trace.link(row.traceparent for row in rows)
         metrics.BATCH_SIZE.labels(self._channel).observe(len(rows))
 
     def batch(self, *, passed: int, failed: int) -> None:
@@ -80,7 +80,7 @@ class Meter:
         seconds = time.monotonic() - self._began
         metrics.BATCH_SECONDS.labels(self._channel).observe(seconds)
         counts = {"claimed": len(self._rows), "put_aside": len(self._rows) - passed, "failed": failed}
-        log.info("batch", channel=self._channel, tries=self._tries, **counts, seconds=round(seconds, 3))
+        log.info("batch", channel=self._channel, tries=self._failures, **counts, seconds=round(seconds, 3))
         self._counts = {f"notifier.{name}": count for name, count in counts.items()}
 
     def close(self, error: BaseException | None = None) -> None:
@@ -89,19 +89,19 @@ class Meter:
 
     def begin(self, row: Claimed, message: Message) -> Message:
         """A message that is to be sent now, with its place in its trace."""
-        told = {"notifier.notification_id": str(row.id), "notifier.channel": self._channel}
+        attributes = {"notifier.notification_id": str(row.id), "notifier.channel": self._channel}
         if row.event_id is not None:
-            told["notifier.event_id"] = str(row.event_id)
+            attributes["notifier.event_id"] = str(row.event_id)
         if row.request_id is not None:
-            told["notifier.request_id"] = row.request_id
-        traceparent = self._trace.begin(row.id, f"send {self._channel}", row.traceparent, told)
+            attributes["notifier.request_id"] = row.request_id
+        traceparent = self._trace.begin(row.id, f"send {self._channel}", row.traceparent, attributes)
         return message if traceparent is None else replace(message, traceparent=traceparent)
 
     def end(self, row: Claimed, result: Result, number: int) -> None:
         """The last word on a message in this batch."""
-        told = {"notifier.provider": result.provider, "notifier.outcome": result.outcome.value}
+        attributes = {"notifier.provider": result.provider, "notifier.outcome": result.outcome.value}
         error = None if result.outcome is Outcome.ACCEPTED else (result.error or "").partition(":")[0][:64]
-        self._trace.end(row.id, error, {**told, "notifier.attempt": number})
+        self._trace.end(row.id, error, {**attributes, "notifier.attempt": number})
 
     def accepted(self, row: Claimed, result: Result) -> None:
         """Observe how long an accepted notification waited, where that is known."""
@@ -112,7 +112,7 @@ class Meter:
     def recorded(self, records: Sequence[Record], finished: Status) -> None:
         """Count results that are committed: the attempts, and those notifications that came to `finished`."""
         for record in records:
-            log_lines.attempt(self._of, self._rows[record.result.id], record)
+            log_lines.log_attempt(self._of, self._rows[record.result.id], record)
         results = [record.result for record in records]
         channel = self._channel
         metrics.count(metrics.ATTEMPTS, ((channel, result.provider, result.outcome) for result in results))

@@ -67,13 +67,13 @@ def timelines(engine: Engine, asked: str, default: ZoneInfo) -> list[Timeline]:
         standing = (
             breaker_statuses(engine) if any(isinstance(each, Notification) and each.due_at for each in named) else []
         )
-        told = [
+        stories = [
             _timeline(session, each, default, standing)
             if isinstance(each, Notification)
             else _unheard(session, each, default)
             for each in named
         ]
-        return told or list(_known(session, asked, default))
+        return stories or list(_known(session, asked, default))
 
 
 def _named(session: Session, asked: str) -> Sequence[Notification | Event]:
@@ -256,9 +256,9 @@ def _attempt(attempt: Attempt) -> str:
 
 def _receipt(receipt: TakenReceipt) -> str:
     error = f" ({receipt.error})" if receipt.error else ""
-    told = "" if receipt.applied else "; it came late or twice, and changed nothing"
+    note = "" if receipt.applied else "; it came late or twice, and changed nothing"
     return (
-        f"Its provider {receipt.provider} says: {receipt.kind}{error}. We heard of it at {_at(receipt.taken_at)}{told}."
+        f"Its provider {receipt.provider} says: {receipt.kind}{error}. We heard of it at {_at(receipt.taken_at)}{note}."
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from notifier.models import Event, Route
 from notifier.planning import routes
 from notifier.planning.plans import plan_of
-from notifier.planning.subscribers import Listeners
+from notifier.planning.subscribers import SubscriberCache
 from notifier.runtime.isolation import Broken, attempt
 from notifier.vocabulary.event_types import matches
 from notifier.vocabulary.expressions import is_false, search
@@ -60,7 +60,7 @@ def _of_route(name: str, route: routes.Definition, event: Mapping[str, Any], vie
 
 
 def _subscriptions(session: Session, event: Event, view: Mapping[str, Any]) -> Iterator[str]:
-    meant = Listeners().read(session.connection()).of(event.event_type)
+    meant = SubscriberCache().read(session.connection()).of(event.event_type)
     if not meant:
         yield f"No subscription is for {event.event_type}."
     for each in meant[:_MOST]:

@@ -16,20 +16,20 @@ from sqlalchemy import Connection, Engine, text
 
 from notifier.content.templates import Catalogue, catalogue
 from notifier.notifications.cancellation import replace_older
-from notifier.notifications.status_events import tell
+from notifier.notifications.status_events import emit_status_events
 from notifier.observability import metrics
-from notifier.observability.request_context import Cause
+from notifier.observability.request_context import RequestContext
 from notifier.observability.tracing import BatchTrace
 from notifier.people.users import Person, people
 from notifier.planning import handlers, routes
 from notifier.planning.drafts import as_document, insert_notifications
 from notifier.planning.plans import Origin, Plan, Planner, Row, plan_of
-from notifier.planning.subscribers import Directory, Listener, Listeners
+from notifier.planning.subscribers import Subscriber, SubscriberCache, SubscriberIndex
 from notifier.runtime.isolation import Broken, attempt
 from notifier.security.address_seals import seals_of
 from notifier.vocabulary.errors import Conflict
 from notifier.vocabulary.ids import derived_id, millisecond_of, new_id, time_of
-from notifier.vocabulary.queues import FAN_OUT, lane
+from notifier.vocabulary.queues import FAN_OUT, queue_for
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel, EventStatus, Priority, Status
 from notifier.vocabulary.strict_json import parse_object
@@ -100,7 +100,7 @@ def _own_rows(
     rows = []
     for event, plan in planned:
         cancelled = event["cancelled_at"] is not None and replay_id is None
-        cause = Cause(event["request_id"], event["traceparent"])
+        cause = RequestContext(event["request_id"], event["traceparent"])
         origin = Origin(replay_id or event["id"], event["source"], event["id"], event["event_type"], cancelled, cause)
         rows += _rows_of(planner, plan, event, origin, persons.get(plan.user_id or ""), templates)
     return rows
@@ -125,14 +125,14 @@ def _rows_of(
 
 def _rows_for(
     event: Mapping[str, Any],
-    listeners: Sequence[Listener],
+    subscribers: Sequence[Subscriber],
     enabled: Collection[UUID],
     planner: Planner,
     origin_id: UUID,
 ) -> list[Row]:
     """The notifications of an event to subscriptions; those that are disabled are skipped, and can be recovered."""
     priority = Priority(event["priority"])
-    queue = lane(Channel.WEBHOOK, priority)
+    queue = queue_for(Channel.WEBHOOK, priority)
     lease, created_at, millisecond = planner.lease(queue), time_of(origin_id), millisecond_of(origin_id)
     cancelled = event["cancelled_at"] is not None and origin_id == event["id"]
     usual = Status.CANCELLED if cancelled else Status.QUEUED
@@ -165,7 +165,7 @@ def _rows_for(
             "subscription_id": each.id,
             **({"status": usual} if each.id in enabled else skipped),
         }
-        for each in listeners
+        for each in subscribers
     ]
 
 
@@ -173,11 +173,13 @@ def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
     if rows:
         connection.execute(_INSERT, {"notifications": as_document(rows)})
         replace_older(connection, rows)
-        tell(connection, [row["id"] for row in rows if row["status"] in {Status.SKIPPED, Status.EXPIRED}])
+        emit_status_events(connection, [row["id"] for row in rows if row["status"] in {Status.SKIPPED, Status.EXPIRED}])
     return [(row["queue"], row["id"]) for row in rows if row["status"] == Status.QUEUED]
 
 
-def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: Listeners, trace: BatchTrace) -> Hints:
+def fan_out(
+    engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: SubscriberCache, trace: BatchTrace
+) -> Hints:
     """Make the notifications of accepted events, in one transaction; returns what can be sent at once.
 
     At most CHUNK notifications to subscriptions are made at a time, and filters asked for half a second. An event that
@@ -187,12 +189,12 @@ def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory:
     with engine.begin() as connection:
         events = [dict(row) for row in connection.execute(_LOCK, {"ids": list(event_ids)}).mappings()]
         _open_recipients(connection, events)
-        trace.holds(event["traceparent"] for event in events)
+        trace.link(event["traceparent"] for event in events)
         fresh = [event for event in events if event["fan_out_after"] is None]
         rows = _own_rows(connection, planner, fresh)
-        directory = memory.read(connection)
-        heard, unfinished = _hear(events, directory, CHUNK - len(rows))
-        enabled = _enabled(connection, [each for listeners in heard.values() for each in listeners])
+        index = memory.read(connection)
+        heard, unfinished = _hear(events, index, CHUNK - len(rows))
+        enabled = _enabled(connection, [each for subscribers in heard.values() for each in subscribers])
         for event in events:
             rows += _rows_for(event, heard.get(event["id"], ()), enabled, planner, event["id"])
         hints = _write(connection, rows)
@@ -203,7 +205,7 @@ def fan_out(engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory:
             connection.execute(_KEEP_PLACE, values)
             hints += [(FAN_OUT, event_id) for event_id in unfinished]
     metrics.count_finished(rows)
-    _tell_of(events, rows, unfinished)
+    _log_fanned_out(events, rows, unfinished)
     return hints
 
 
@@ -215,7 +217,7 @@ def _open_recipients(connection: Connection, events: Iterable[dict[str, Any]]) -
             event["recipient"] = seals.opened_or_kept(event["recipient"])
 
 
-def _tell_of(events: Sequence[Mapping[str, Any]], rows: Sequence[Row], unfinished: Container[UUID]) -> None:
+def _log_fanned_out(events: Sequence[Mapping[str, Any]], rows: Sequence[Row], unfinished: Container[UUID]) -> None:
     """A line for each event: how many notifications it made, of how many there is more to come."""
     made = Counter(row["event_id"] for row in rows)
     for event in events:
@@ -231,20 +233,20 @@ def _tell_of(events: Sequence[Mapping[str, Any]], rows: Sequence[Row], unfinishe
 
 
 def _hear(
-    events: Sequence[Mapping[str, Any]], directory: Directory, room: int
-) -> tuple[dict[UUID, list[Listener]], dict[UUID, UUID]]:
+    events: Sequence[Mapping[str, Any]], index: SubscriberIndex, room: int
+) -> tuple[dict[UUID, list[Subscriber]], dict[UUID, UUID]]:
     """The next listeners of some events, as far as there is room; and the last one looked at, where more are left.
 
     Filters have their time: a hundred events, each with thousands of listeners whose filters want none of them, would
     otherwise hold one transaction for minutes. At least one is asked each time.
     """
-    heard: dict[UUID, list[Listener]] = {}
+    heard: dict[UUID, list[Subscriber]] = {}
     unfinished: dict[UUID, UUID] = {}
     until = time.monotonic() + _FILTERING
     late = False
     for event in events:
         place: UUID | None = event["fan_out_after"]
-        candidates = directory.of(event["event_type"])
+        candidates = index.of(event["event_type"])
         if place is not None:
             candidates = candidates[bisect_right(candidates, place, key=lambda each: each.id) :]
         view = routes.view_of(event) if candidates else {}
@@ -260,14 +262,14 @@ def _hear(
     return heard, unfinished
 
 
-def _enabled(connection: Connection, listeners: Sequence[Listener]) -> set[UUID]:
+def _enabled(connection: Connection, subscribers: Sequence[Subscriber]) -> set[UUID]:
     """Those of some listeners that are enabled.
 
     One that is disabled stays so until the transaction ends: whoever enables it later, and recovers what it has
     missed, finds what is skipped here.
     """
-    off = {each.id for each in listeners if not each.enabled}
-    return {each.id for each in listeners} - off | keep_enabled(connection, off)
+    off = {each.id for each in subscribers if not each.enabled}
+    return {each.id for each in subscribers} - off | keep_enabled(connection, off)
 
 
 def begin(engine: Engine, event_ids: Sequence[UUID], begun: int, lease: float) -> list[UUID]:
@@ -296,7 +298,7 @@ def note_failure(engine: Engine, event_id: UUID, error: str) -> None:
 _KEEP: Final = text("SELECT id FROM events WHERE id = :id FOR KEY SHARE")
 
 
-def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: Listeners) -> Hints:
+def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: SubscriberCache) -> Hints:
     """Fan an event out again, as new notifications; returns what can be sent at once.
 
     Each call is a replay of its own: what the first fan-out made stays as it is. Raises Conflict where the event was
@@ -313,8 +315,8 @@ def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: L
         event = dict(event)
         _open_recipients(connection, [event])
         rows = _own_rows(connection, planner, [event], replay_id)
-        directory, view = memory.read(connection), routes.view_of(event)
-        heard = [each for each in directory.of(event["event_type"]) if each.wants(view)]
+        index, view = memory.read(connection), routes.view_of(event)
+        heard = [each for each in index.of(event["event_type"]) if each.wants(view)]
         rows += _rows_for(event, heard, _enabled(connection, heard), planner, replay_id)
         hints = _write(connection, rows)
     metrics.count_finished(rows)

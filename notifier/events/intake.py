@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from notifier.observability import metrics
-from notifier.observability.request_context import Cause
+from notifier.observability.request_context import RequestContext
 from notifier.planning.drafts import Draft, as_document, insert_events, insert_notifications
 from notifier.runtime.isolation import is_away, is_of_data, kind_of, why_away
 from notifier.runtime.threads import start_lasting
@@ -57,7 +57,7 @@ Answer = Accepted | NotifierError
 class Publisher(Protocol):
     """Where hints go: (queue, id) of rows that are due now. Must return at once and raise nothing."""
 
-    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[Cause]) -> None:
+    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[RequestContext]) -> None:
         """Tell the workers, if they can be told; `causes` are the requests that brought each."""
         ...
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Row, text
 
 from notifier.models import attempt_id
-from notifier.notifications.status_events import tell
+from notifier.notifications.status_events import emit_status_events
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.runtime.isolation import in_parts, kind_of
 from notifier.storage.engines import autocommit_of
@@ -28,7 +28,7 @@ class Record:
     #: The attempt's number, from 1.
     number: int
     #: Failed attempts including this one, where it failed.
-    tries: int
+    failures: int
     #: The claim's how manieth call it is, from 0; only the last one is not `handed_on`.
     call: int = 0
 
@@ -72,23 +72,23 @@ _NOTIFICATIONS: Final = f"""
     WHERE record.newest AND n.id = ANY(:ids) AND n.id = record.id AND n.claims = record.claims
         AND (n.status = '{Status.SENDING}' OR record.accepted AND n.status = '{Status.QUEUED}')
         RETURNING n.id, n.recipient
-    ) SELECT id, recipient IS NULL AS erased FROM recorded WHERE recipient IS NULL OR :tell
+    ) SELECT id, recipient IS NULL AS erased FROM recorded WHERE recipient IS NULL OR :emit_events
 """
 # One round trip and one commit: two statements in one string are one implicit transaction (autocommit).
 _RECORD: Final = text(f"{_ATTEMPTS}; {_NOTIFICATIONS}")
 
 
-def record(engine: Engine, records: Sequence[Record], *, finished: Status, told: bool) -> None:
+def record(engine: Engine, records: Sequence[Record], *, finished: Status, emit_events: bool) -> None:
     """Write attempts and what follows from them for their notifications, in one transaction.
 
-    Accepted ones become `finished`: delivered where the provider's yes is a confirmation, else sent; `told` where
-    somebody may want to hear of that. The others stay as they are, their budget spent. Safe to repeat. An attempt
+    Accepted ones become `finished`: delivered where the provider's yes is a confirmation, else sent; `emit_events`
+    where somebody may subscribe to that. The others stay as they are, their budget spent. Safe to repeat. An attempt
     leaves out the part of its answer that cannot be stored; the others are recorded all the same. Raises where the
     database is away.
     """
 
     def work(part: Sequence[Record]) -> None:
-        _record(engine, part, finished=finished, told=told)
+        _record(engine, part, finished=finished, emit_events=emit_events)
 
     def give_up(each: Record, error: Exception) -> None:
         known = each.result
@@ -98,24 +98,24 @@ def record(engine: Engine, records: Sequence[Record], *, finished: Status, told:
             handed_on=known.handed_on,
             error=f"{said}record: the answer cannot be kept ({kind_of(error)})"[:_LONGEST_ERROR],
         )
-        _record(engine, [replace(each, result=bare)], finished=finished, told=told)
+        _record(engine, [replace(each, result=bare)], finished=finished, emit_events=emit_events)
 
     in_parts(records, work, give_up)
 
 
-def _record(engine: Engine, records: Sequence[Record], *, finished: Status, told: bool) -> None:
+def _record(engine: Engine, records: Sequence[Record], *, finished: Status, emit_events: bool) -> None:
     newest = {each.result.id: each for each in records}
     rows = [_row(each, is_newest=newest[each.result.id] is each) for each in records]
     document = to_json(rows)
-    values = {"records": document, "ids": list(newest), "finished": finished.value, "tell": told}
+    values = {"records": document, "ids": list(newest), "finished": finished.value, "emit_events": emit_events}
     # What is told is told in the same transaction; without that a single statement needs none.
-    transaction = engine.begin() if told else autocommit_of(engine).connect()
+    transaction = engine.begin() if emit_events else autocommit_of(engine).connect()
     with transaction as connection:
         recorded = connection.execute(_RECORD, values).all()
         # Erased while they were being sent: what came back goes too.
         wipe(connection, [row.id for row in recorded if row.erased])
-        if told:
-            tell(connection, [row.id for row in recorded])
+        if emit_events:
+            emit_status_events(connection, [row.id for row in recorded])
 
 
 def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
         "id": result.id,
         "claims": record.claims,
         "number": min(record.number, _MOST),
-        "tries": min(record.tries, _MOST),
+        "tries": min(record.failures, _MOST),
         "accepted": result.outcome is Outcome.ACCEPTED,
         "handed_on": result.handed_on,
         "newest": is_newest,
@@ -186,14 +186,14 @@ _MAY_BE_OUT: Final = text(f"""
 """)
 
 
-def may_be_out(connection: Connection, held: Sequence["Held"]) -> set[UUID]:
+def may_be_out(connection: Connection, held: Sequence["AbandonedClaim"]) -> set[UUID]:
     """Those notifications whose claim's last attempt may have been sent."""
     ids = [attempt_id(row.id, row.claims) for row in held]
     return set(connection.scalars(_MAY_BE_OUT, {"attempt_ids": ids})) if ids else set()
 
 
 # A worker that vanished may have sent its rows; the claim's own attempt, where it was recorded, says more.
-_LOST: Final = text("""
+_RECORD_WORKER_LOSSES: Final = text("""
     INSERT INTO attempts (id, notification_id, number, outcome, error)
     SELECT * FROM unnest(CAST(:attempt_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:numbers AS integer[])),
         (VALUES ('ambiguous', 'worker lost: it may have been sent')) AS lost
@@ -203,7 +203,7 @@ _LOST: Final = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class AbandonedClaim:
     """A claim on a notification: its id, `claims`, and the attempts recorded so far."""
 
     id: UUID
@@ -211,11 +211,11 @@ class Held:
     attempts: int
 
 
-def record_lost(connection: Connection, held: Sequence[Held]) -> set[UUID]:
+def record_worker_losses(connection: Connection, held: Sequence[AbandonedClaim]) -> set[UUID]:
     """Write an ambiguous attempt for each claim whose worker is gone; returns those that had none recorded."""
     return set(
         connection.scalars(
-            _LOST,
+            _RECORD_WORKER_LOSSES,
             {
                 "attempt_ids": [attempt_id(row.id, row.claims) for row in held],
                 "ids": [row.id for row in held],

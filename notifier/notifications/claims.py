@@ -119,7 +119,7 @@ _CLAIM: Final = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications
         WHERE id = ANY(:ids) AND status = '{Status.QUEUED}' AND tries = :tries
-            AND (:patient OR queue <> '{SLOW}')
+            AND (:from_slow_queue OR queue <> '{SLOW}')
         ORDER BY id FOR UPDATE
     )
     UPDATE notifications n SET status = '{Status.SENDING}', claims = {NEXT_CLAIM_IN_SQL},
@@ -134,14 +134,14 @@ _CLAIM: Final = text(f"""
 
 
 def claim(
-    connection: Connection, ids: Sequence[UUID], tries: int, lease: float, *, patient: bool = False
+    connection: Connection, ids: Sequence[UUID], failures: int, lease: float, *, from_slow_queue: bool = False
 ) -> list[Claimed]:
     """Claim those of `ids` that are queued with so many failures; in id order.
 
-    What waits in the slow lane only where the worker is `patient`: a doubled message may have come by another one. They
-    are held for `lease` seconds, those with a template for COMPOSING more.
+    Rows of the slow queue are claimed only where the message came `from_slow_queue`: a doubled one may have come by
+    another. They are held for `lease` seconds, those with a template for COMPOSING more.
     """
-    values = {"ids": list(ids), "tries": tries, "lease": lease, "patient": patient}
+    values = {"ids": list(ids), "tries": failures, "lease": lease, "from_slow_queue": from_slow_queue}
     return sorted((Claimed(*row) for row in connection.execute(_CLAIM, values)), key=lambda row: row.id)
 
 
@@ -244,10 +244,10 @@ _MAKE_DUE: Final = text(f"""
 """)
 
 
-def make_due(connection: Connection, ids: Sequence[UUID], tries: int) -> None:
+def make_due(connection: Connection, ids: Sequence[UUID], failures: int) -> None:
     """Have the clock hand over now what a message named and nobody claimed for it."""
     if ids:
-        connection.execute(_MAKE_DUE, {"ids": list(ids), "tries": tries})
+        connection.execute(_MAKE_DUE, {"ids": list(ids), "tries": failures})
 
 
 #: A notification in one of these states never arrived: its key goes to the next.

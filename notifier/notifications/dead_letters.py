@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, del
 
 from notifier.models import DeadLetter, Event, Notification
 from notifier.notifications.filters import ids_of_key, is_called_by_provider, was_tried_by
-from notifier.notifications.status_events import tell
+from notifier.notifications.status_events import emit_status_events
 from notifier.observability import metrics
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.json_documents import to_json
@@ -34,11 +34,11 @@ metrics.begin(metrics.DEAD_LETTERS, [*product(Channel, DEAD_LETTER_REASONS), (me
 #: A channel that a stored row names may be none: no label of a metric.
 _CHANNELS: Final = frozenset(Channel)
 #: What the logs tell of a dead letter beside its ids; of an error its class alone, since servers repeat addresses.
-_TOLD: Final = ("event_type", "channel", "reason", "error", "attempts", "request_id", "traceparent")
+_LOGGED: Final = ("event_type", "channel", "reason", "error", "attempts", "request_id", "traceparent")
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
+class DeadLetterRequest:
     """A notification that is given up: `claims` is the fence under which its worker held the row."""
 
     id: UUID
@@ -47,9 +47,9 @@ class Death:
     error: str | None
 
 
-_BURY: Final = text(f"""
+_DEAD_LETTER: Final = text(f"""
     WITH given AS (
-        SELECT * FROM json_to_recordset(CAST(:deaths AS json))
+        SELECT * FROM json_to_recordset(CAST(:requests AS json))
             AS row(id uuid, claims integer, reason text, error text, letter_id uuid)
     ), locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
@@ -73,9 +73,9 @@ _BURY: Final = text(f"""
         traceparent
     FROM dead JOIN written ON written.id = letter_id
 """)
-_BURY_EVENTS: Final = text(f"""
+_DEAD_LETTER_EVENTS: Final = text(f"""
     WITH given AS (
-        SELECT * FROM json_to_recordset(CAST(:deaths AS json)) AS row(id uuid, letter_id uuid)
+        SELECT * FROM json_to_recordset(CAST(:requests AS json)) AS row(id uuid, letter_id uuid)
     ), dead AS (
         UPDATE events e SET status = '{EventStatus.FAILED}', due_at = NULL
         FROM given WHERE e.id = ANY(:ids) AND e.id = given.id AND e.status = '{EventStatus.ACCEPTED}'
@@ -94,43 +94,51 @@ _BURY_EVENTS: Final = text(f"""
 """)
 
 
-def bury(connection: Connection, deaths: Sequence[Death], *, found: Collection[Status] = (Status.SENDING,)) -> None:
+def dead_letter(
+    connection: Connection, requests: Sequence[DeadLetterRequest], *, found: Collection[Status] = (Status.SENDING,)
+) -> None:
     """Mark notifications as failed and write their letters, in the connection's transaction.
 
     A row that is no longer held under its claim, in one of the states `found`, is left alone.
     """
-    if not deaths:
+    if not requests:
         return
     given = [
-        {"id": death.id, "claims": death.claims, "reason": death.reason, "error": death.error, "letter_id": new_id()}
-        for death in deaths
+        {
+            "id": request.id,
+            "claims": request.claims,
+            "reason": request.reason,
+            "error": request.error,
+            "letter_id": new_id(),
+        }
+        for request in requests
     ]
-    ids = [death.id for death in deaths]
-    values = {"deaths": to_json(given), "ids": ids, "found": [*found]}
-    written = connection.execute(_BURY, values).all()
-    tell(connection, ids)
-    _tell_of(written)
+    ids = [request.id for request in requests]
+    values = {"requests": to_json(given), "ids": ids, "found": [*found]}
+    written = connection.execute(_DEAD_LETTER, values).all()
+    emit_status_events(connection, ids)
+    _log_dead_letters(written)
     letters = [(row.channel if row.channel in _CHANNELS else metrics.NONE, row.reason) for row in written]
     metrics.count(metrics.DEAD_LETTERS, letters)
     metrics.count(metrics.NOTIFICATIONS, ((channel, Status.FAILED, reason) for channel, reason in letters))
 
 
-def _tell_of(written: Sequence[Row[Any]]) -> None:
+def _log_dead_letters(written: Sequence[Row[Any]]) -> None:
     """A line for each letter."""
     for row in written:
         ids = {"notification_id": row.id, "event_id": row.event_id}
-        told = {name: str(value) for name, value in ids.items() if value is not None}
-        told |= {name: value for name in _TOLD if (value := getattr(row, name)) is not None}
-        log.warning("dead_letter", **told)
+        fields = {name: str(value) for name, value in ids.items() if value is not None}
+        fields |= {name: value for name in _LOGGED if (value := getattr(row, name)) is not None}
+        log.warning("dead_letter", **fields)
 
 
-def bury_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
+def dead_letter_events(connection: Connection, event_ids: Sequence[UUID]) -> None:
     """Mark events that break fan-out as failed and write their letters, in the connection's transaction."""
     if event_ids:
         given = [{"id": event_id, "letter_id": new_id()} for event_id in event_ids]
-        values = {"deaths": to_json(given), "ids": list(event_ids)}
-        written = connection.execute(_BURY_EVENTS, values).all()
-        _tell_of(written)
+        values = {"requests": to_json(given), "ids": list(event_ids)}
+        written = connection.execute(_DEAD_LETTER_EVENTS, values).all()
+        _log_dead_letters(written)
         metrics.count(metrics.DEAD_LETTERS, ((metrics.NONE, row.reason) for row in written))
 
 

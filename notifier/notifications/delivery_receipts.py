@@ -22,9 +22,9 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from notifier.models import attempt_id
 from notifier.notifications.attempts import BOUNCED_ATTEMPT, attempts_of, bounced_by
-from notifier.notifications.dead_letters import Death, bury
+from notifier.notifications.dead_letters import DeadLetterRequest, dead_letter
 from notifier.notifications.retries import RetryPolicy
-from notifier.notifications.status_events import tell
+from notifier.notifications.status_events import emit_status_events
 from notifier.observability import metrics
 from notifier.people import suppressions
 from notifier.people.suppressions import Address
@@ -236,19 +236,19 @@ def _remember(
 
 def _bounce(connection: Connection, bounced: Sequence[Receipt], found: _Found) -> None:
     """Send again what may arrive yet, and bury the rest."""
-    deaths, again = [], []
+    requests, again = [], []
     for receipt in bounced:
         row = found.rows[receipt.notification_id]
         if row.status == Status.RETRYING and receipt.kind is not Kind.BOUNCED:
             continue  # it is tried again anyway, also where that is for the same receipt
         policy = found.senders.policies.get(row.channel)
         if policy is None or row.tries >= policy.max_retries or not _may_arrive(receipt, row, found):
-            deaths.append(Death(row.id, row.claims, Reason.BOUNCED, receipt.error))
+            requests.append(DeadLetterRequest(row.id, row.claims, Reason.BOUNCED, receipt.error))
         else:
             seconds = min(policy.backoff_max, policy.backoff * 2**row.tries)
             seconds *= random.random() if policy.jitter else 1  # noqa: S311 -- it spreads load
             again.append((receipt, row, seconds))
-    bury(connection, deaths, found=_APPLICABLE)
+    dead_letter(connection, requests, found=_APPLICABLE)
     if again:
         given = [
             {"id": row.id, "claims": row.claims, "queue": retry_queue(Channel(row.channel)), "seconds": seconds}
@@ -295,7 +295,7 @@ def _deliver(connection: Connection, receipts: Sequence[Receipt]) -> None:
         given = [{"id": receipt.notification_id, "happened_at": receipt.happened_at} for receipt in receipts]
         ids = [receipt.notification_id for receipt in receipts]
         delivered = connection.execute(_DELIVERED, {"given": to_json(given), "ids": ids}).all()
-        tell(connection, ids)
+        emit_status_events(connection, ids)
         metrics.count(metrics.NOTIFICATIONS, ((row.channel, Status.DELIVERED, "") for row in delivered))
         for row in delivered:
             metrics.RECEIPT_LATENCY.labels(row.channel).observe(float(row.seconds))

@@ -38,7 +38,7 @@ class Wait:
     seconds: float
 
 
-_PUT_OFF: Final = text(f"""
+_SCHEDULE_RETRY: Final = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
     )
@@ -50,11 +50,11 @@ _PUT_OFF: Final = text(f"""
 """)
 
 
-def put_off(connection: Connection, channel: Channel, waits: Sequence[Wait]) -> None:
+def schedule_retry(connection: Connection, channel: Channel, waits: Sequence[Wait]) -> None:
     """Let notifications wait for their retry, in the channel's retry queue, in the connection's transaction."""
     if waits:
         connection.execute(
-            _PUT_OFF,
+            _SCHEDULE_RETRY,
             {
                 "queue": retry_queue(channel),
                 "ids": [wait.id for wait in waits],

@@ -11,14 +11,14 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from notifier.notifications.system_events import emit
-from notifier.observability.request_context import Cause
-from notifier.vocabulary.event_types import OURS, matches, told_as
+from notifier.observability.request_context import RequestContext
+from notifier.vocabulary.event_types import OURS, matches, status_event_type
 from notifier.vocabulary.states import Status
 
 #: The states that are told of, each by a type of its own.
-TOLD: Final = (Status.SENT, Status.DELIVERED, Status.FAILED, Status.EXPIRED, Status.SKIPPED)
+EMITTED: Final = (Status.SENT, Status.DELIVERED, Status.FAILED, Status.EXPIRED, Status.SKIPPED)
 
-_TYPES: Final = {status: told_as(status) for status in TOLD}
+_TYPES: Final = {status: status_event_type(status) for status in EMITTED}
 #: Every pattern that means any of the types.
 _PATTERNS: Final = sorted(
     {*_TYPES.values()} | {f"{name[:length]}*" for name in _TYPES.values() for length in range(len(name) + 1)}
@@ -31,11 +31,11 @@ _ROWS: Final = text(f"""
     SELECT id AS notification_id, event_id, event_type, user_id, channel, category, status, reason, attempts,
         subscription_id, request_id, traceparent
     FROM notifications
-    WHERE id = ANY(:ids) AND status = ANY(:told) AND coalesce(event_type, '') NOT LIKE '{OURS}%' ORDER BY id
+    WHERE id = ANY(:ids) AND status = ANY(:statuses) AND coalesce(event_type, '') NOT LIKE '{OURS}%' ORDER BY id
 """)
 
 
-def tell(connection: Connection, notification_ids: Sequence[UUID]) -> None:
+def emit_status_events(connection: Connection, notification_ids: Sequence[UUID]) -> None:
     """Tell what has become of some notifications, in the connection's transaction, where anybody wants to know."""
     if not notification_ids:
         return
@@ -43,10 +43,10 @@ def tell(connection: Connection, notification_ids: Sequence[UUID]) -> None:
     wanted = [status for status, name in _TYPES.items() if any(matches(pattern, name) for pattern in wishes)]
     if not wanted:
         return
-    rows = connection.execute(_ROWS, {"ids": list(notification_ids), "told": wanted}).mappings()
+    rows = connection.execute(_ROWS, {"ids": list(notification_ids), "statuses": wanted}).mappings()
     events = []
     for row in rows:
         payload = dict(row)
-        cause = Cause(payload.pop("request_id"), payload.pop("traceparent"))
+        cause = RequestContext(payload.pop("request_id"), payload.pop("traceparent"))
         events.append((_TYPES[Status(row["status"])], payload, cause))
     emit(connection, events)

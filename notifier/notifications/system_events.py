@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
-from notifier.observability.request_context import Cause
+from notifier.observability.request_context import RequestContext
 from notifier.planning.drafts import as_document, insert_events
 from notifier.vocabulary.ids import new_id, time_of
 from notifier.vocabulary.json_documents import to_json
@@ -19,7 +19,7 @@ SOURCE: Final = "notifier"
 _INSERT: Final = text(insert_events())
 
 
-def emit(connection: Connection, events: Sequence[tuple[str, Mapping[str, Any], Cause]]) -> None:
+def emit(connection: Connection, events: Sequence[tuple[str, Mapping[str, Any], RequestContext]]) -> None:
     """Write events, (type, payload, what brought it about) each, in the connection's transaction.
 
     The clock hands them over.
@@ -29,7 +29,7 @@ def emit(connection: Connection, events: Sequence[tuple[str, Mapping[str, Any], 
         connection.execute(_INSERT, {"events": as_document(rows), "version": 0})
 
 
-def _row(event_id: UUID, event_type: str, payload: Mapping[str, Any], cause: Cause) -> dict[str, Any]:
+def _row(event_id: UUID, event_type: str, payload: Mapping[str, Any], cause: RequestContext) -> dict[str, Any]:
     return {
         "id": event_id,
         "event_type": event_type,

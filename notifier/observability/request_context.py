@@ -16,14 +16,14 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class RequestContext:
     """A request: its id, and where it stands in a trace, as W3C's traceparent. Either may be unknown."""
 
     request_id: str | None = None
     traceparent: str | None = None
 
 
-UNKNOWN: Final = Cause()
+UNKNOWN: Final = RequestContext()
 
 
 def as_request_id(given: str | None) -> str | None:

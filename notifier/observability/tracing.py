@@ -66,7 +66,7 @@ class BatchTrace:
         self._span = begin(name, SpanKind.CONSUMER, came_by)
         self._rows: dict[UUID, Span] = {}
 
-    def holds(self, traceparents: Iterable[str | None]) -> None:
+    def link(self, traceparents: Iterable[str | None]) -> None:
         """Link the batch to what it has in hand."""
         for traceparent in dict.fromkeys(traceparents) if self._on else ():
             if traceparent:

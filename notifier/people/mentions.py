@@ -165,13 +165,13 @@ class Named:
 
     @cached_property
     def _plain_ids(self) -> frozenset[str]:
-        return frozenset(each for each in self.user_ids if not _is_telling(each))
+        return frozenset(each for each in self.user_ids if not _is_identifying(each))
 
     def _tokens(self) -> list["str | Address"]:
         """Return the texts that may be looked for in any text, the longest first."""
-        ids: list[str | Address] = [each for each in self.user_ids if _is_telling(each)]
+        ids: list[str | Address] = [each for each in self.user_ids if _is_identifying(each)]
         addresses = [Address(each.channel, form) for each in self.addresses for form in _spellings(each)]
-        found = [*ids, *(each for each in addresses if _is_telling_address(each))]
+        found = [*ids, *(each for each in addresses if _is_identifying_address(each))]
         return sorted(set(found), key=lambda each: (-len(_text(each)), _text(each), isinstance(each, Address)))
 
     @cached_property
@@ -220,14 +220,14 @@ def _spellings(address: Address) -> set[str]:
         return {address.text}
 
 
-def _is_telling(token: str) -> bool:
+def _is_identifying(token: str) -> bool:
     """Tell whether an id or a token means one thing wherever it stands: it is long, and no mere word or number."""
     return len(token) >= _FEWEST and re.search("[A-Za-z]", token) is not None and not token.isalpha()
 
 
-def _is_telling_address(address: Address) -> bool:
+def _is_identifying_address(address: Address) -> bool:
     if address.channel is Channel.PUSH:
-        return _is_telling(address.text)
+        return _is_identifying(address.text)
     if address.channel in {Channel.WEBHOOK, Channel.CHAT}:
         # The start page of a site is nobody's.
         parts = urlsplit(address.text)

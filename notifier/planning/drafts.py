@@ -14,11 +14,11 @@ from uuid import UUID
 import orjson
 
 from notifier.content.templates import Catalogue
-from notifier.observability.request_context import UNKNOWN, Cause
+from notifier.observability.request_context import UNKNOWN, RequestContext
 from notifier.people.users import Person
 from notifier.planning.plans import Origin, Plan, Planner, Row, plan_of
-from notifier.planning.subscribers import Directory
-from notifier.vocabulary.event_types import told_as
+from notifier.planning.subscribers import SubscriberIndex
+from notifier.vocabulary.event_types import status_event_type
 from notifier.vocabulary.ids import new_id, time_of
 from notifier.vocabulary.queues import FAN_OUT
 from notifier.vocabulary.states import FINISHED, EventStatus, Priority, Status
@@ -162,10 +162,10 @@ class Draft:
         return time_of(self.ids[0])
 
     @property
-    def cause(self) -> Cause:
+    def cause(self) -> RequestContext:
         """The request that brought it."""
         row = self.event or self.notifications[0]
-        return Cause(row.get("request_id"), row.get("traceparent"))
+        return RequestContext(row.get("request_id"), row.get("traceparent"))
 
     @property
     def hints(self) -> list[tuple[str, UUID]]:
@@ -183,8 +183,8 @@ def draft_event(
     fingerprint: bytes,
     planner: Planner,
     catalogue: Catalogue,
-    directory: Directory,
-    cause: Cause = UNKNOWN,
+    index: SubscriberIndex,
+    cause: RequestContext = UNKNOWN,
 ) -> Draft:
     """Draft a validated event. `fields` are the columns of an event that a caller gives; `payload` is JSON text.
 
@@ -200,19 +200,19 @@ def draft_event(
     if event["recipient"] is not None:
         event["recipient"] = planner.seals.kept(event["channel"], event["recipient"])
     needs_fan_out = event["recipient"] is None or _must_know_more(event)
-    if needs_fan_out or directory.of(event["event_type"]):
+    if needs_fan_out or index.of(event["event_type"]):
         event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}
     else:
         event["status"] = EventStatus.PROCESSED
     if needs_fan_out:
-        return Draft(source, event, (), key, fingerprint, directory.version)
+        return Draft(source, event, (), key, fingerprint, index.version)
     plan = plan_of(event)
     origin = Origin(event_id, source, event_id, event["event_type"], cause=cause)
     rows = planner.rows(plan, origin, None, catalogue) if plan else []
     ended = {Status(row["status"]) for row in rows} & FINISHED
-    if any(directory.of(told_as(status)) for status in ended):
+    if any(index.of(status_event_type(status)) for status in ended):
         event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}  # which tells of it
-    return Draft(source, event, tuple(row | {"key": key} for row in rows), key, fingerprint, directory.version)
+    return Draft(source, event, tuple(row | {"key": key} for row in rows), key, fingerprint, index.version)
 
 
 def _must_know_more(event: Row) -> bool:
@@ -230,7 +230,7 @@ def draft_notifications(
     planner: Planner,
     person: Person | None,
     catalogue: Catalogue,
-    cause: Cause = UNKNOWN,
+    cause: RequestContext = UNKNOWN,
 ) -> Draft:
     """Draft the notifications of a validated request without an event."""
     rows = planner.rows(plan, Origin(new_id(), source, cause=cause), person, catalogue)

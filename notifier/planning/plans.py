@@ -16,13 +16,13 @@ from zoneinfo import ZoneInfo
 from orjson import dumps
 
 from notifier.content.templates import Catalogue, TemplateVersion
-from notifier.observability.request_context import UNKNOWN, Cause
+from notifier.observability.request_context import UNKNOWN, RequestContext
 from notifier.people.users import Person
 from notifier.planning.reminders import AT_THE_TARGET, deadline_of, moment_before, schedule
 from notifier.security.address_seals import NO_SEALS, AddressSeals
 from notifier.vocabulary.durations import parse_iso
 from notifier.vocabulary.ids import derived_id, millisecond_of, time_of
-from notifier.vocabulary.queues import FAN_OUT, lane
+from notifier.vocabulary.queues import FAN_OUT, queue_for
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel, Priority, Status
 from notifier.vocabulary.time_zones import UTC_ZONE, first_known
@@ -93,7 +93,7 @@ class Origin:
     event_type: str | None = None
     #: Made for the record only: its event was cancelled before it was fanned out.
     cancelled: bool = False
-    cause: Cause = UNKNOWN
+    cause: RequestContext = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class _Maker:
         # An id must not change with the form in which an address is kept.
         whole = target.recipient and seals.opened_or_kept(target.recipient)
         priority = Priority.HIGH if plan.critical else Priority(plan.priority)
-        queue = lane(target.channel, priority) if target.channel else FAN_OUT
+        queue = queue_for(target.channel, priority) if target.channel else FAN_OUT
         created_at = time_of(origin.id)
         template = self._template(target)
         timing = schedule(created_at, moment.due_at, deadline_of(plan.expires_at, plan.target_date, moment.lead_time))

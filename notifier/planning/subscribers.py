@@ -34,7 +34,7 @@ _ALL: Final = text("SELECT id, url, event_types, filter, enabled FROM subscripti
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class Subscriber:
     """A subscription, as fan-out needs it."""
 
     id: UUID
@@ -49,32 +49,32 @@ class Listener:
         return self.filter is None or not is_false(search(self.filter, view))
 
 
-def _listener(row: Row[Any]) -> Listener:
+def _subscriber(row: Row[Any]) -> Subscriber:
     """A stored subscription. Raises where it is none."""
     types = tuple(row.event_types)
     if not all(isinstance(pattern, str) for pattern in types):
         raise TypeError("a pattern of a subscription is no text")
-    return Listener(row.id, masked(without_password(row.url)), types, row.filter, row.enabled)
+    return Subscriber(row.id, masked(without_password(row.url)), types, row.filter, row.enabled)
 
 
-class Directory:
+class SubscriberIndex:
     """The listeners at one version, by event type."""
 
-    def __init__(self, version: int, listeners: Sequence[Listener]) -> None:
-        """`listeners`: in the order of their ids."""
+    def __init__(self, version: int, subscribers: Sequence[Subscriber]) -> None:
+        """`subscribers`: in the order of their ids."""
         self.version = version
-        self._listeners = listeners
+        self._subscribers = subscribers
         #: The places of those with an exact type, and with the beginning of one.
         self._exact: dict[str, list[int]] = {}
         self._beginning: dict[str, list[int]] = {}
-        for place, each in enumerate(listeners):
+        for place, each in enumerate(subscribers):
             for pattern in each.event_types:
-                index, name = (self._beginning, pattern[:-1]) if pattern.endswith("*") else (self._exact, pattern)
-                index.setdefault(name, []).append(place)
-        self._by_type: dict[str, tuple[Listener, ...]] = {}
+                places, name = (self._beginning, pattern[:-1]) if pattern.endswith("*") else (self._exact, pattern)
+                places.setdefault(name, []).append(place)
+        self._by_type: dict[str, tuple[Subscriber, ...]] = {}
         self._room = _REMEMBERED
 
-    def of(self, event_type: str) -> tuple[Listener, ...]:
+    def of(self, event_type: str) -> tuple[Subscriber, ...]:
         """Those who listen for a type, disabled ones too, in the order of their ids; before any filter."""
         found = self._by_type.get(event_type)
         if found is None:
@@ -86,50 +86,50 @@ class Directory:
             self._by_type[event_type] = found
         return found
 
-    def _look_up(self, event_type: str) -> tuple[Listener, ...]:
+    def _look_up(self, event_type: str) -> tuple[Subscriber, ...]:
         """At most 130 look-ups, however many patterns there are (see notifier.vocabulary.event_types.matches)."""
         places = set(self._exact.get(event_type, ()))
         for length in range(len(event_type) + 1):
             places.update(self._beginning.get(event_type[:length], ()))
-        return tuple(self._listeners[place] for place in sorted(places))
+        return tuple(self._subscribers[place] for place in sorted(places))
 
 
-class Listeners:
+class SubscriberCache:
     """This process's memory of the directory. Used by several threads at once."""
 
     def __init__(self) -> None:
-        self._directory: Directory | None = None
+        self._index: SubscriberIndex | None = None
         self._asked_at = -_FRESH
         self._lock = threading.Lock()
 
-    def read(self, connection: Connection) -> Directory:
+    def read(self, connection: Connection) -> SubscriberIndex:
         """The directory as the connection's transaction sees it."""
         version = int(connection.scalar(_VERSION) or 0)
-        directory = self._directory
-        if directory is None or directory.version != version:
+        index = self._index
+        if index is None or index.version != version:
             # One that cannot be read hears nothing; the others do.
-            read = (attempt("subscription", row.id, partial(_listener, row)) for row in connection.execute(_ALL))
-            listeners = tuple(each for each in read if isinstance(each, Listener))
-            directory = self._directory = Directory(version, listeners)
+            read = (attempt("subscription", row.id, partial(_subscriber, row)) for row in connection.execute(_ALL))
+            subscribers = tuple(each for each in read if isinstance(each, Subscriber))
+            index = self._index = SubscriberIndex(version, subscribers)
         self._asked_at = time.monotonic()
-        return directory
+        return index
 
-    def at(self, engine: Engine, version: int) -> Directory:
+    def at(self, engine: Engine, version: int) -> SubscriberIndex:
         """The directory at a version, or a later one."""
-        directory = self._directory
-        if directory is not None and directory.version == version:
-            return directory
+        index = self._index
+        if index is not None and index.version == version:
+            return index
         with engine.connect() as connection:
             return self.read(connection)
 
-    def recent(self, engine: Engine) -> Directory:
+    def recent(self, engine: Engine) -> SubscriberIndex:
         """What is remembered, at once; a thread of its own reads again what is over a second old.
 
         Never waits for Postgres: its version says what it is worth; before the first reading, nothing.
         """
         if time.monotonic() - self._asked_at >= _FRESH and self._lock.acquire(blocking=False):
             threading.Thread(target=self._refresh, args=(engine,), name="listeners", daemon=True).start()
-        return self._directory or _UNKNOWN
+        return self._index or _UNKNOWN
 
     def _refresh(self, engine: Engine) -> None:
         try:
@@ -143,4 +143,4 @@ class Listeners:
 
 
 #: Before anything was read. No version is 0, so whatever is decided by it is decided again.
-_UNKNOWN: Final = Directory(0, ())
+_UNKNOWN: Final = SubscriberIndex(0, ())

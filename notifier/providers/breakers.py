@@ -91,7 +91,7 @@ def leave_probes(engine: Engine, channel: Channel, names: Sequence[str]) -> None
         connection.execute(_LEAVE_PROBES, {"channel": channel.value, "names": list(names)})
 
 
-class Note:
+class ProviderTally:
     """What one batch has seen of one provider since it was reported last."""
 
     def __init__(self, name: str, known: Health) -> None:
@@ -183,7 +183,7 @@ _PROBE_FAILED: Final = text(f"""
 
 
 def remember(engine: Engine, channel: Channel, notes: Sequence[Mapping[str, Any]]) -> None:
-    """Remember what a batch has seen (see Note.take)."""
+    """Remember what a batch has seen (see ProviderTally.take)."""
     if not notes:
         return
     document = to_json(sorted(notes, key=lambda note: note["name"]))

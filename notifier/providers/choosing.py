@@ -27,7 +27,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.providers import breakers, rate_limits
-from notifier.providers.breakers import Health, Note
+from notifier.providers.breakers import Health, ProviderTally
 from notifier.providers.failover import ROUTE_PAUSE, WELL, Providers
 from notifier.providers.protocol import Fault, Message, Outcome, Result
 
@@ -56,7 +56,7 @@ class Chooser:
         self._began_at = time.monotonic()
         self._engine = engine
         self._providers = providers
-        self._notes = [Note(choice.name, health.get(choice.name, WELL)) for choice in providers.choices]
+        self._notes = [ProviderTally(choice.name, health.get(choice.name, WELL)) for choice in providers.choices]
         #: The gate lined no message up for these: it knew that their breakers are open.
         self._known_shut = {place for place, note in enumerate(self._notes) if note.was_shut}
         self._probes = set(probes)

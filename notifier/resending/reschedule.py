@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine, text
 
-from notifier.notifications.status_events import tell
+from notifier.notifications.status_events import emit_status_events
 from notifier.observability import metrics
 from notifier.people.users import people
 from notifier.planning.plans import Lease
@@ -67,7 +67,7 @@ def move(
             raise Invalid({"target_date": ["This notification is no reminder: it has no target to move."]})
         moved = _moved(row, changes, zone)
         connection.execute(_MOVE, {"id": notification_id, **moved})
-        tell(connection, [notification_id])  # where it is expired now
+        emit_status_events(connection, [notification_id])  # where it is expired now
     metrics.count_finished([{**row, **moved}])
 
 

@@ -18,16 +18,16 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine, text
 
-from notifier.delivery.endpoint_gate import ReceiverGate
+from notifier.delivery.endpoint_gate import EndpointGate
 from notifier.delivery.gate_inputs import read
 from notifier.delivery.rules import DUPLICATE_WORDS, Rules
 from notifier.notifications.claims import Aside, Claimed, doubled_dedup_keys
-from notifier.notifications.dead_letters import Death
+from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.planning.plans import Lease
 from notifier.vocabulary.errors import Conflict
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.json_documents import to_json
-from notifier.vocabulary.queues import FAN_OUT, LANE_IN_SQL
+from notifier.vocabulary.queues import FAN_OUT, QUEUE_IN_SQL
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel, EventStatus, Status
 from notifier.vocabulary.time_zones import UTC_ZONE
@@ -108,12 +108,12 @@ def refusals(
 def _refused(
     connection: Connection, channel: Channel, rows: Sequence[Claimed], standards: Standards
 ) -> dict[UUID, Refusal]:
-    rules = Rules(channel, standards.zone, standards.max_age, ReceiverGate(standards.max_age))
+    rules = Rules(channel, standards.zone, standards.max_age, EndpointGate(standards.max_age))
     facts = dataclasses.replace(read(connection, channel, rows), holds=frozenset())
     found: dict[UUID, Refusal] = {}
     for row in rows:
         verdict = rules.judge(row, facts)
-        if isinstance(verdict, Death):
+        if isinstance(verdict, DeadLetterRequest):
             found[row.id] = Refusal(verdict.reason, verdict.error or "It would fail at once.")
         elif isinstance(verdict, Aside) and verdict.due_at is None:
             reason = verdict.reason or verdict.status.value
@@ -150,7 +150,7 @@ def keep(connection: Connection, ids: Sequence[UUID], asked: Asked) -> None:
 #: The columns of a row that is sent again: queued, with its full number of attempts.
 REVIVED_IN_SQL: Final = f"""
     status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0, lost = 0,
-    next_channels = NULL, queue = {LANE_IN_SQL}
+    next_channels = NULL, queue = {QUEUE_IN_SQL}
 """
 _REVIVE: Final = text(f"""
     UPDATE notifications SET {REVIVED_IN_SQL}, due_at = now() + :lease * interval '1 second'

@@ -14,19 +14,19 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, TextClause, text
 
-from notifier.notifications.attempts import Held, may_be_out, record_lost
-from notifier.notifications.dead_letters import Death, bury, bury_events
+from notifier.notifications.attempts import AbandonedClaim, may_be_out, record_worker_losses
+from notifier.notifications.dead_letters import DeadLetterRequest, dead_letter, dead_letter_events
 from notifier.notifications.retries import RetryPolicy
 from notifier.observability import metrics
-from notifier.observability.request_context import UNKNOWN, Cause
+from notifier.observability.request_context import UNKNOWN, RequestContext
 from notifier.vocabulary.queues import BATCH, FAN_OUT
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import EventStatus, OnAmbiguous, Status
 
 #: A notification whose worker died this often is dead: it may well be what kills them.
-MAX_LOST: Final = 5
+MAX_WORKER_LOSSES: Final = 5
 #: Once its workers died this often, its next send decides: of those only one is under way in a queue.
-LAST_CHANCE: Final = MAX_LOST - 1
+LAST_CHANCE: Final = MAX_WORKER_LOSSES - 1
 #: Seconds for which a worker may stay silent when the lease of its rows is over.
 GRACE: Final = 5.0
 #: An event whose fan-out was begun this often, and did not end, is dead.
@@ -39,11 +39,11 @@ class Handover:
 
     queue: str
     ids: list[UUID]
-    tries: int
+    failures: int
     #: When the first of them became due, where the clock hands them over.
     due: datetime | None = None
     #: The request that brought them all, where one did and that is known.
-    cause: Cause = UNKNOWN
+    cause: RequestContext = UNKNOWN
 
 
 _DUE: Final = text("""
@@ -113,15 +113,15 @@ def _hand_over_batch(
     with engine.begin() as connection:
         due = connection.execute(_DUE, {"queue": queue, "limit": BATCH}).all()
         asked = _ask(connection, [row for row in due if row.status == Status.SENDING])
-        lost = [row for row in due if row.status == Status.SENDING and row.id not in asked]
-        dead = _take_back(connection, lost, policy)
+        abandoned = [row for row in due if row.status == Status.SENDING and row.id not in asked]
+        dead = _take_back(connection, abandoned, policy)
         alive = [row for row in due if row.id not in dead and row.id not in asked]
-        last = [row.id for row in alive if _workers_lost_by(row) >= LAST_CHANCE]
+        last = [row.id for row in alive if _worker_losses(row) >= LAST_CHANCE]
         waiting = _waiting(last, lambda: connection.scalar(_LAST_CHANCES_OUT, {"queue": queue}))
         alive = [row for row in alive if row.id not in waiting]
         messages = list(islice(_messages(queue, alive, policy.max_retries), room))
         _put_in_queue(connection, _QUEUE, messages, lease, most=policy.max_retries)
-    metrics.LOST_ROWS.labels(queue).inc(len(lost))
+    metrics.LOST_ROWS.labels(queue).inc(len(abandoned))
     return messages, bool(asked) and len(due) == BATCH
 
 
@@ -154,15 +154,15 @@ def _messages(queue: str, due: Sequence[Row[Any]], most: int) -> Iterator[Handov
     attempt left: Celery computes two to that power.
     """
 
-    def tries(row: Row[Any]) -> int:
+    def failures(row: Row[Any]) -> int:
         return max(0, min(int(row.tries), most))
 
-    suspects = {row.id for row in due if _workers_lost_by(row)}
-    others = sorted((row for row in due if row.id not in suspects), key=tries)
-    for number, group in groupby(others, key=tries):
+    suspects = {row.id for row in due if _worker_losses(row)}
+    others = sorted((row for row in due if row.id not in suspects), key=failures)
+    for number, group in groupby(others, key=failures):
         rows = list(group)
         yield Handover(queue, [row.id for row in rows], number, min(row.due_at for row in rows))
-    yield from (Handover(queue, [row.id], tries(row), row.due_at) for row in due if row.id in suspects)
+    yield from (Handover(queue, [row.id], failures(row), row.due_at) for row in due if row.id in suspects)
 
 
 def _waiting(last: Sequence[UUID], is_one_out: Callable[[], bool | None]) -> set[UUID]:
@@ -174,7 +174,7 @@ def _waiting(last: Sequence[UUID], is_one_out: Callable[[], bool | None]) -> set
     return set(last) if last and is_one_out() else set(last[1:])
 
 
-def _workers_lost_by(row: Row[Any]) -> int:
+def _worker_losses(row: Row[Any]) -> int:
     """Return how many workers died while they held a due row, with the one from which it is being taken back."""
     return int(row.lost) + int(row.status == Status.SENDING)
 
@@ -183,37 +183,43 @@ def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPo
     """Take rows back from workers that are gone, all whatever room there is; returns those that are dead now."""
     if not held:
         return set()
-    unrecorded = record_lost(connection, [Held(row.id, row.claims, row.attempts) for row in held])
-    deaths = _deaths(connection, held, unrecorded, policy)
-    dead = {death.id for death in deaths}
+    unrecorded = record_worker_losses(connection, [AbandonedClaim(row.id, row.claims, row.attempts) for row in held])
+    requests = _dead_letter_requests(connection, held, unrecorded, policy)
+    dead = {request.id for request in requests}
     values = {"ids": sorted(row.id for row in held), "unrecorded": sorted(unrecorded), "dead": sorted(dead)}
     connection.execute(_TAKE_BACK, values)
-    bury(connection, deaths)
+    dead_letter(connection, requests)
     return dead
 
 
-def _deaths(
+def _dead_letter_requests(
     connection: Connection, held: Sequence[Row[Any]], unrecorded: Container[UUID], policy: RetryPolicy
-) -> list[Death]:
+) -> list[DeadLetterRequest]:
     """Of rows whose workers are gone, those that are not to be tried again. `unrecorded`: whose sends did not end."""
-    wary = [Held(row.id, row.claims, row.attempts) for row in held if row.on_ambiguous == OnAmbiguous.HOLD]
+    wary = [AbandonedClaim(row.id, row.claims, row.attempts) for row in held if row.on_ambiguous == OnAmbiguous.HOLD]
     ambiguous = may_be_out(connection, wary)
-    deaths = []
+    requests = []
     for row in held:
         if row.id in ambiguous:
-            deaths.append(Death(row.id, row.claims, Reason.AMBIGUOUS, "worker lost: it may have been sent"))
-        elif row.id in unrecorded and _workers_lost_by(row) >= MAX_LOST:
-            deaths.append(Death(row.id, row.claims, Reason.WORKER_LOST, "its worker died again and again"))
+            requests.append(
+                DeadLetterRequest(row.id, row.claims, Reason.AMBIGUOUS, "worker lost: it may have been sent")
+            )
+        elif row.id in unrecorded and _worker_losses(row) >= MAX_WORKER_LOSSES:
+            requests.append(
+                DeadLetterRequest(row.id, row.claims, Reason.WORKER_LOST, "its worker died again and again")
+            )
         elif row.tries > policy.max_retries:
             # The worker recorded the last attempt and died before it could say that it was the last.
-            deaths.append(Death(row.id, row.claims, Reason.RETRIES_EXHAUSTED, "worker lost after the last attempt"))
-    return deaths
+            requests.append(
+                DeadLetterRequest(row.id, row.claims, Reason.RETRIES_EXHAUSTED, "worker lost after the last attempt")
+            )
+    return requests
 
 
 def _hand_over_events(connection: Connection, room: int, lease: float) -> list[Handover]:
     """Hand events over. That counts nothing: how often their fan-out begins is counted by who begins it."""
     due = connection.execute(_DUE_EVENTS, {"limit": BATCH}).all()
-    bury_events(connection, [row.id for row in due if row.handovers >= MAX_BEGUN])
+    dead_letter_events(connection, [row.id for row in due if row.handovers >= MAX_BEGUN])
     fresh = [row for row in due if row.handovers <= 0]
     messages = [Handover(FAN_OUT, [row.id for row in fresh], 0, fresh[0].due_at)] if fresh else []
     # One whose fan-out did not end may be what breaks its batch: it goes alone.

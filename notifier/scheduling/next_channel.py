@@ -12,9 +12,9 @@ import orjson
 from sqlalchemy import Engine, text
 
 from notifier.content.templates import Catalogue, catalogue
-from notifier.notifications.status_events import tell
+from notifier.notifications.status_events import emit_status_events
 from notifier.observability import metrics
-from notifier.observability.request_context import Cause
+from notifier.observability.request_context import RequestContext
 from notifier.people.users import Person, people
 from notifier.planning.drafts import as_document, insert_notifications
 from notifier.planning.plans import Origin, Plan, Planner, Row, Strategy, next_in_line, shared_fields
@@ -85,14 +85,14 @@ def _take_over(engine: Engine, planner: Planner, ids: Sequence[UUID]) -> int:
                 rows += _successors(planner, row, person, templates)
         if rows:
             connection.execute(_INSERT, {"notifications": as_document(rows)})
-            tell(connection, [row["id"] for row in rows if row["status"] in FINISHED])
+            emit_status_events(connection, [row["id"] for row in rows if row["status"] in FINISHED])
         connection.execute(_SETTLED, {"ids": settled})
     metrics.count_finished(rows)
     return len(rows)
 
 
 def _successors(planner: Planner, row: Mapping[str, Any], person: Person | None, templates: Catalogue) -> list[Row]:
-    cause = Cause(row["request_id"], row["traceparent"])
+    cause = RequestContext(row["request_id"], row["traceparent"])
     origin = Origin(row["origin_id"], row["source"], row["event_id"], row["event_type"], cause=cause)
     return next_in_line(planner, _plan_behind(row), row["id"], origin, person, templates)
 

@@ -26,7 +26,7 @@ AROUND_MIDNIGHT: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RetentionCutoffs:
     """What is old: ids of days before `before` (UTC), and dead letters with ids under `letters`."""
 
     before: date
@@ -153,7 +153,7 @@ class Expiry:
     #: SQL of what an operator should hear of.
     is_noteworthy: str = "false"
 
-    def batch(self, connection: Connection, limits: Limits) -> tuple[int, bool]:
+    def batch(self, connection: Connection, cutoffs: RetentionCutoffs) -> tuple[int, bool]:
         """Delete a batch; returns how many rows that were, and whether it was the last one."""
         delete = text(f"""
             DELETE FROM {self.table} WHERE {self.is_over} AND ({self.key}) IN (
@@ -161,20 +161,20 @@ class Expiry:
                 FOR UPDATE SKIP LOCKED
             ) RETURNING {self.is_noteworthy}
         """)
-        deleted = list(connection.scalars(delete, _moments(limits)))
+        deleted = list(connection.scalars(delete, _moments(cutoffs)))
         if any(deleted):
             log.warning("purged_what_stood", table=self.table, rows=sum(deleted))
         return len(deleted), len(deleted) < _BATCH
 
-    def count(self, connection: Connection, limits: Limits) -> int:
+    def count(self, connection: Connection, cutoffs: RetentionCutoffs) -> int:
         """How many rows are over."""
         count = text(f"SELECT count(*) FROM {self.table} WHERE {self.is_over}")
-        return int(connection.scalar(count, _moments(limits)) or 0)
+        return int(connection.scalar(count, _moments(cutoffs)) or 0)
 
 
-def _moments(limits: Limits) -> dict[str, object]:
-    before = datetime.combine(limits.before, time(), UTC)
-    return {"letters": limits.letters, "before": before, "rows": first_id_of(before)}
+def _moments(cutoffs: RetentionCutoffs) -> dict[str, object]:
+    before = datetime.combine(cutoffs.before, time(), UTC)
+    return {"letters": cutoffs.letters, "before": before, "rows": first_id_of(before)}
 
 
 #: Dead letters first, also those that stand, for nobody has asked for them in all that time: what they kept goes then.

@@ -100,7 +100,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RoleStatus:
     """The standing of the role that asks in its database."""
 
     name: str
@@ -111,12 +111,12 @@ class Standing:
     lacks: tuple[str, ...]
 
 
-def standing(connection: Connection) -> Standing:
+def role_status(connection: Connection) -> RoleStatus:
     """Look what the role of this connection is to the database."""
     name, is_superuser, _ = connection.execute(_US).one()
     owns = any(each.owner == name for each in connection.execute(_RELATIONS))
     lacks = connection.scalars(_LACKS, {"functions": list(FUNCTIONS), "tables": list(Base.metadata.tables)}).all()
-    return Standing(name, is_superuser, owns, tuple(lacks))
+    return RoleStatus(name, is_superuser, owns, tuple(lacks))
 
 
 def set_up(engine: Engine, owner: Login, app: Login) -> list[str]:

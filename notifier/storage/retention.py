@@ -38,7 +38,7 @@ from notifier.storage.batch_deletes import (
     EXPIRING,
     NOTIFICATIONS,
     OWES_IN_SQL,
-    Limits,
+    RetentionCutoffs,
 )
 from notifier.storage.partitions import drop_day, is_lock_timeout, partition_of, partitions_before
 from notifier.vocabulary.errors import NotifierError
@@ -71,9 +71,9 @@ class Retention:
     audit: timedelta = timedelta.max
     audit_log: AuditLog | None = None
 
-    def limits(self) -> Limits:
+    def cutoffs(self) -> RetentionCutoffs:
         """What is old now. Days are those of UTC, as partitions are."""
-        return Limits(_ago(self.rows).date(), first_id_of(_ago(self.dead_letters)))
+        return RetentionCutoffs(_ago(self.rows).date(), first_id_of(_ago(self.dead_letters)))
 
 
 def _ago(span: timedelta) -> datetime:
@@ -134,7 +134,7 @@ class _Foresight:
 _NONE: Final = _Foresight()
 
 
-def _holds(connection: Connection, question: str, table: str, day: date, gone: _Foresight = _NONE) -> bool:
+def _has_rows(connection: Connection, question: str, table: str, day: date, gone: _Foresight = _NONE) -> bool:
     query = question.format(part=partition_of(table, day), others=_OTHERS if gone.others else "")
     midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
     high, beyond = first_id_of(midnight), first_id_of(midnight + AROUND_MIDNIGHT)
@@ -145,11 +145,11 @@ def _holds(connection: Connection, question: str, table: str, day: date, gone: _
 def _keeper(connection: Connection, table: str, day: date, gone: _Foresight = _NONE) -> str | None:
     """What keeps a day of a table: the first thing that does."""
     keepers = _KEEPERS[table].items()
-    return next((what for what, question in keepers if _holds(connection, question, table, day, gone)), None)
+    return next((what for what, question in keepers if _has_rows(connection, question, table, day, gone)), None)
 
 
 def _replaces(connection: Connection, table: str, day: date) -> bool:
-    return table == "notifications" and _holds(connection, _REPLACES, table, day)
+    return table == "notifications" and _has_rows(connection, _REPLACES, table, day)
 
 
 @contextlib.contextmanager
@@ -254,12 +254,12 @@ def _between(blocked: Collection[date], before: date) -> Iterator[tuple[UUID, UU
     yield low, first_id_of(before)
 
 
-def _delete_expired(engine: Engine, limits: Limits) -> Iterator[Step]:
+def _delete_expired(engine: Engine, cutoffs: RetentionCutoffs) -> Iterator[Step]:
     """Delete what has a lifetime of its own."""
     for expiry in EXPIRING:
         while True:
             with _alone(engine) as connection:
-                deleted, is_last = expiry.batch(connection, limits)
+                deleted, is_last = expiry.batch(connection, cutoffs)
             yield Step(expiry.table, deleted)
             if is_last:
                 break
@@ -275,23 +275,23 @@ def _delete_audit(retention: Retention) -> Iterator[Step]:
 
 
 def _steps(engine: Engine, retention: Retention) -> Iterator[Step]:
-    limits = retention.limits()
-    yield from _delete_expired(engine, limits)
+    cutoffs = retention.cutoffs()
+    yield from _delete_expired(engine, cutoffs)
     yield from _delete_audit(retention)
     blocked: set[date] = set()
-    yield from _go_through_days(engine, limits.before, blocked, _drop)
+    yield from _go_through_days(engine, cutoffs.before, blocked, _drop)
     freed = False
     for steps in (
         # A day that is dropped the next time is left whole; one that cannot be made anew now loses rows meanwhile.
-        _go_through_days(engine, limits.before, {*blocked}, _compact),
-        _delete_rows(engine, limits.before, blocked),
+        _go_through_days(engine, cutoffs.before, {*blocked}, _compact),
+        _delete_rows(engine, cutoffs.before, blocked),
     ):
         for step in steps:
             freed = freed or step.rows != 0
             yield step
     if freed or blocked:
         # An event's day is free once its notifications are gone, and a lock may be free by now.
-        yield from _go_through_days(engine, limits.before, set(), _drop)
+        yield from _go_through_days(engine, cutoffs.before, set(), _drop)
 
 
 def purge(engine: Engine, retention: Retention) -> Iterator[Step]:
@@ -322,12 +322,12 @@ class Day:
 
 def survey(engine: Engine, retention: Retention) -> Iterator[Day]:
     """The old days, and which of them a purge would drop at once."""
-    limits, going = retention.limits(), set()
+    cutoffs, going = retention.cutoffs(), set()
     with engine.connect() as connection:
-        for table, day in _old_days(connection, limits.before):
+        for table, day in _old_days(connection, cutoffs.before):
             part = partition_of(table, day)
             size = connection.scalar(text("SELECT pg_total_relation_size(to_regclass(:part))"), {"part": part})
-            keeper = _keeper(connection, table, day, _Foresight(day in going, limits.letters))
+            keeper = _keeper(connection, table, day, _Foresight(day in going, cutoffs.letters))
             if keeper is None and _replaces(connection, table, day):
                 keeper = "reminders"
             if keeper is None and table == _ORDER[0]:
@@ -337,9 +337,9 @@ def survey(engine: Engine, retention: Retention) -> Iterator[Day]:
 
 def count_expired(engine: Engine, retention: Retention) -> dict[str, int]:
     """How many rows have had the lifetime of their own, by table."""
-    limits = retention.limits()
+    cutoffs = retention.cutoffs()
     with engine.connect() as connection:
-        counts = {expiry.table: expiry.count(connection, limits) for expiry in EXPIRING}
+        counts = {expiry.table: expiry.count(connection, cutoffs) for expiry in EXPIRING}
     if retention.audit_log is not None:
         counts["audit"] = retention.audit_log.count_expired(_ago(retention.audit))
     return counts

@@ -27,6 +27,6 @@ def matches(pattern: str, event_type: str) -> bool:
 OURS: Final = "notifier."
 
 
-def told_as(status: Status) -> str:
+def status_event_type(status: Status) -> str:
     """The type of the event that tells of a notification in this state."""
     return f"{OURS}notification.{status}"

@@ -15,13 +15,13 @@ FAN_OUT: Final = "fan_out"
 BATCH: Final = 500
 
 
-def lane(channel: Channel, priority: Priority) -> str:
+def queue_for(channel: Channel, priority: Priority) -> str:
     """The queue of fresh notifications of a channel and priority."""
     return channel.value if priority is Priority.NORMAL else f"{channel}.{priority}"
 
 
-#: `lane` in SQL, over a notification's columns.
-LANE_IN_SQL: Final = f"""CASE WHEN priority IN ('{Priority.HIGH}', '{Priority.LOW}') THEN channel || '.' || priority
+#: `queue_for` in SQL, over a notification's columns.
+QUEUE_IN_SQL: Final = f"""CASE WHEN priority IN ('{Priority.HIGH}', '{Priority.LOW}') THEN channel || '.' || priority
     ELSE channel END"""
 
 
@@ -48,9 +48,9 @@ def channel_of(queue: str) -> Channel:
     return Channel(queue.partition(".")[0])
 
 
-HIGH: Final = tuple(lane(channel, Priority.HIGH) for channel in Channel)
-NORMAL: Final = tuple(lane(channel, Priority.NORMAL) for channel in Channel)
-LOW: Final = tuple(lane(channel, Priority.LOW) for channel in Channel)
+HIGH: Final = tuple(queue_for(channel, Priority.HIGH) for channel in Channel)
+NORMAL: Final = tuple(queue_for(channel, Priority.NORMAL) for channel in Channel)
+LOW: Final = tuple(queue_for(channel, Priority.LOW) for channel in Channel)
 RETRY: Final = tuple(retry_queue(channel) for channel in Channel)
 #: The queues whose workers have time for slow endpoints.
 PATIENT: Final = frozenset({*RETRY, SLOW})

@@ -199,10 +199,10 @@ def _paths(value: object, path: str) -> Iterator[str]:
 
 
 def _twice(pairs: _Pairs) -> Iterator[str]:
-    seen, told = set[str](), set[str]()
+    seen, reported = set[str](), set[str]()
     for name, _ in pairs:
-        if name in seen and name not in told:
-            told.add(name)
+        if name in seen and name not in reported:
+            reported.add(name)
             yield name
         seen.add(name)
 

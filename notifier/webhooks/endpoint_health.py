@@ -31,7 +31,7 @@ from notifier.providers.protocol import Outcome, Result
 from notifier.vocabulary.masking import masked
 from notifier.webhooks.endpoint_slots import lock
 from notifier.webhooks.subscriptions import FAILING, GONE, disable
-from notifier.webhooks.targets import Receiver
+from notifier.webhooks.targets import WebhookTarget
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ _FORGOTTEN: Final = 5000
 
 
 @dataclass(slots=True)
-class Note:
+class EndpointTally:
     """What one batch has seen of one endpoint."""
 
     id: UUID
@@ -116,7 +116,7 @@ def forget_well(engine: Engine) -> int:
         return connection.execute(_FORGET_WELL).rowcount
 
 
-def _note_urls(engine: Engine, notes: Sequence[Note], slow: Collection[UUID]) -> None:
+def _note_urls(engine: Engine, notes: Sequence[EndpointTally], slow: Collection[UUID]) -> None:
     """Remember what a batch has seen of URLs that webhooks were addressed to directly."""
     timed_out = [each.id for each in notes if each.timed_out and not each.succeeded]
     quick = [each.id for each in notes if each.quick and each.id in slow]
@@ -126,7 +126,9 @@ def _note_urls(engine: Engine, notes: Sequence[Note], slow: Collection[UUID]) ->
             connection.execute(_SLOW, {"ids": [*timed_out, *quick], "slow": timed_out})
 
 
-def _note(engine: Engine, notes: Sequence[Note], known: Mapping[UUID, Receiver], disable_after: timedelta) -> None:
+def _note(
+    engine: Engine, notes: Sequence[EndpointTally], known: Mapping[UUID, WebhookTarget], disable_after: timedelta
+) -> None:
     """Remember what a batch has seen of subscriptions; `known`: the receivers as they were when it began."""
     failed = [each for each in notes if each.failures and not each.succeeded]
     well = [each for each in notes if each.succeeded and known[each.id].troubled]
@@ -148,55 +150,55 @@ def _note(engine: Engine, notes: Sequence[Note], known: Mapping[UUID, Receiver],
             _warn(connection, warn)
 
 
-def _unchanged(connection: Connection, receivers: Sequence[Receiver]) -> set[UUID]:
+def _unchanged(connection: Connection, targets: Sequence[WebhookTarget]) -> set[UUID]:
     """Those that are as they were read. They stay so: whoever changes one locks its endpoint first."""
-    now = {row.id: row.updated_at for row in connection.execute(_UPDATED, {"ids": [each.id for each in receivers]})}
-    return {each.id for each in receivers if now.get(each.id) == each.updated_at}
+    now = {row.id: row.updated_at for row in connection.execute(_UPDATED, {"ids": [each.id for each in targets]})}
+    return {each.id for each in targets if now.get(each.id) == each.updated_at}
 
 
 def _end(connection: Connection, subscription_ids: Sequence[UUID], reason: str) -> None:
     """Disable subscriptions, and say so."""
     if subscription_ids:
-        _tell(connection, disable(connection, subscription_ids, reason), "disabled", reason)
+        _emit(connection, disable(connection, subscription_ids, reason), "disabled", reason)
 
 
 def _warn(connection: Connection, subscription_ids: Sequence[UUID]) -> None:
     if subscription_ids:
         connection.execute(_WARNED, {"ids": list(subscription_ids)})
-        _tell(connection, subscription_ids, "failing", FAILING)
+        _emit(connection, subscription_ids, "failing", FAILING)
 
 
-def _tell(connection: Connection, subscription_ids: Sequence[UUID], what: str, reason: str) -> None:
+def _emit(connection: Connection, subscription_ids: Sequence[UUID], what: str, reason: str) -> None:
     rows = connection.execute(_URLS, {"ids": list(subscription_ids)}).all() if subscription_ids else []
-    told = [{"subscription_id": str(row.id), "url": masked(row.url), "reason": reason} for row in rows]
-    system_events.emit(connection, [(f"notifier.subscription.{what}", payload, UNKNOWN) for payload in told])
+    payloads = [{"subscription_id": str(row.id), "url": masked(row.url), "reason": reason} for row in rows]
+    system_events.emit(connection, [(f"notifier.subscription.{what}", payload, UNKNOWN) for payload in payloads])
 
 
 class Watch:
     """What one batch sees of its receivers, reported as its results are recorded."""
 
     def __init__(
-        self, engine: Engine, known: Mapping[UUID, Receiver], slow: Collection[UUID], disable_after: timedelta
+        self, engine: Engine, known: Mapping[UUID, WebhookTarget], slow: Collection[UUID], disable_after: timedelta
     ) -> None:
         """`known` and `slow`: the receivers, and those that kept callers waiting, when the batch began."""
         self._engine = engine
         self._known = known
         self._slow = slow
         self._disable_after = disable_after
-        self._notes: dict[UUID, Note] = {}
+        self._notes: dict[UUID, EndpointTally] = {}
 
     def add(self, row: Claimed, result: Result) -> None:
         """Take one result in."""
         endpoint, subscribed = row.endpoint_id, row.subscription_id is not None
         if endpoint is not None and (not subscribed or endpoint in self._known):
-            self._notes.setdefault(endpoint, Note(endpoint, subscribed)).add(result)
+            self._notes.setdefault(endpoint, EndpointTally(endpoint, subscribed)).add(result)
 
     def take(self) -> Callable[[], None]:
         """Take what was seen since this was called last; returns what remembers it, in any thread."""
         notes, self._notes = self._notes, {}
         return partial(self._report, notes)
 
-    def _report(self, notes: Mapping[UUID, "Note"]) -> None:
+    def _report(self, notes: Mapping[UUID, EndpointTally]) -> None:
         """Remember what was seen. It is not worth losing a batch over."""
         if notes:
             try:

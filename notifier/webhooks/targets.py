@@ -28,7 +28,7 @@ _READ: Final = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Receiver:
+class WebhookTarget:
     """A subscription and how its endpoint fares."""
 
     id: UUID
@@ -69,13 +69,13 @@ def usable_rate(rate: float | None) -> float | None:
     return rate if rate is not None and math.isfinite(rate) and rate > 0 else None
 
 
-def receivers(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[UUID, Receiver]:
+def read_targets(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[UUID, WebhookTarget]:
     """The subscriptions with these ids that are there; one query, and none without ids."""
     if not subscription_ids:
         return {}
     rows = connection.execute(_READ, {"ids": sorted(set(subscription_ids))})
     return {
-        row.id: Receiver(
+        row.id: WebhookTarget(
             row.id,
             row.url,
             row.sealed_url,

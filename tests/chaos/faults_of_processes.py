@@ -233,9 +233,9 @@ def skewed_clocks(spell: Spell) -> None:
         settings = {"LD_PRELOAD": str(library), "SKEW": skew}
         children = [
             spell.system.beside(
-                f"skewed-{lane}{skew}", "worker", lane, "--name", f"skewed-{lane}{skew}", settings=settings
+                f"skewed-{role}{skew}", "worker", role, "--name", f"skewed-{role}{skew}", settings=settings
             )
-            for lane in ("fresh", "clock")
+            for role in ("fresh", "clock")
         ]
         children.append(spell.system.beside(f"skewed-beat{skew}", "beat", settings=settings))
         for child in children:

@@ -209,8 +209,8 @@ def test_commands_are_understood(service: str) -> None:
 
 
 def test_each_lane_has_one_service() -> None:
-    lanes = Counter(parsed(SERVICES[name]["command"]).options["lane"] for name in WORKER_SERVICES)
-    assert lanes == Counter(WORKERS.keys())
+    roles = Counter(parsed(SERVICES[name]["command"]).options["role"] for name in WORKER_SERVICES)
+    assert roles == Counter(WORKERS.keys())
 
 
 def test_node_names_are_unique_and_stay_so_when_scaled() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from notifier.providers.breakers import Health, Note
+from notifier.providers.breakers import Health, ProviderTally
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.providers.vendors.smtp_connection import judged
 from notifier.vocabulary.ids import new_id
@@ -51,7 +51,7 @@ def _result(outcome: Outcome, fault: Fault | None) -> Result:
     ),
 )
 def test_only_a_providers_own_fault_opens_its_breaker(outcome: Outcome, fault: Fault | None) -> None:
-    note = Note("x", Health())
+    note = ProviderTally("x", Health())
     for _ in range(20):
         note.add(_result(outcome, fault), probing=False)
     assert note.is_shut == (fault is Fault.PROVIDER)

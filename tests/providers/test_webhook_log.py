@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from notifier.notifications import attempts
-from notifier.notifications.attempts import Held, Record, record_lost
+from notifier.notifications.attempts import AbandonedClaim, Record, record_worker_losses
 from notifier.providers.http import headers
 from notifier.providers.http.address_guard import Network
 from notifier.providers.protocol import Message, Outcome, Result
@@ -399,7 +399,9 @@ LOG = {
 def test_what_was_logged_is_kept_as_json_and_what_was_not_is_null(engine: Engine) -> None:
     with_log, without = sending(engine), sending(engine)
     results = [result_of(with_log, **LOG), result_of(without)]
-    attempts.record(engine, [Record(result, 1, 1, 1) for result in results], finished=Status.DELIVERED, told=False)
+    attempts.record(
+        engine, [Record(result, 1, 1, 1) for result in results], finished=Status.DELIVERED, emit_events=False
+    )
 
     assert kept(engine, with_log) == tuple(LOG.values())
     assert kept(engine, without) == (None, None, None)
@@ -411,9 +413,11 @@ def test_what_was_logged_is_kept_as_json_and_what_was_not_is_null(engine: Engine
 def test_the_worker_knows_more_than_the_clock_that_thought_it_dead(engine: Engine) -> None:
     notification_id = sending(engine)
     with engine.begin() as connection:
-        record_lost(connection, [Held(notification_id, 1, 0)])
+        record_worker_losses(connection, [AbandonedClaim(notification_id, 1, 0)])
     assert kept(engine, notification_id) == (None, None, None)
-    attempts.record(engine, [Record(result_of(notification_id, **LOG), 1, 1, 1)], finished=Status.DELIVERED, told=False)
+    attempts.record(
+        engine, [Record(result_of(notification_id, **LOG), 1, 1, 1)], finished=Status.DELIVERED, emit_events=False
+    )
 
     assert kept(engine, notification_id) == tuple(LOG.values())
 
@@ -424,7 +428,7 @@ def test_what_came_back_from_somebody_who_was_erased_goes(engine: Engine) -> Non
         engine,
         [Record(result_of(each, **LOG), 1, 1, 1) for each in (erased, other)],
         finished=Status.DELIVERED,
-        told=False,
+        emit_events=False,
     )
 
     assert kept(engine, erased) == (LOG["request_headers"], None, LOG["timing"])
@@ -438,7 +442,7 @@ def test_what_a_hostile_answer_leaves_can_be_kept(engine: Engine, make: Make) ->
         provider = make()
         message = Message(id=sending(engine), recipient=url_of(server), subject=None, text="{}")
         [result] = itertools.chain.from_iterable(provider.send(iter([message])))
-    attempts.record(engine, [Record(result, 1, 1, 1)], finished=Status.DELIVERED, told=False)
+    attempts.record(engine, [Record(result, 1, 1, 1)], finished=Status.DELIVERED, emit_events=False)
 
     found = kept(engine, message.id)
     assert found == (result.request_headers, result.response_headers, result.timing)

@@ -19,12 +19,12 @@ from notifier.events.intake import Intake
 from notifier.notifications import cancellation, delivery_receipts
 from notifier.notifications.attempts import Record, record
 from notifier.notifications.claims import Claimed, claim, renew
-from notifier.notifications.dead_letters import Death, bury
-from notifier.notifications.retries import RetryPolicy, Wait, put_off
-from notifier.observability.request_context import Cause
+from notifier.notifications.dead_letters import DeadLetterRequest, dead_letter
+from notifier.notifications.retries import RetryPolicy, Wait, schedule_retry
+from notifier.observability.request_context import RequestContext
 from notifier.observability.tracing import BatchTrace
 from notifier.planning.plans import Planner
-from notifier.planning.subscribers import Listeners
+from notifier.planning.subscribers import SubscriberCache
 from notifier.providers.protocol import Outcome, Result
 from notifier.providers.receipts import Kind, Receipt, Report
 from notifier.resending import reschedule, resend
@@ -53,7 +53,7 @@ PLAIN = {
 class NoHints:
     """A Redis that has lost everything."""
 
-    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[Cause]) -> None:
+    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[RequestContext]) -> None:
         """Lose them."""
 
     def lease(self, queue: str) -> float:
@@ -62,11 +62,11 @@ class NoHints:
 
 
 @dataclass
-class Held:
+class ClaimedRow:
     """A row in a worker's hands."""
 
     row: Claimed
-    tries: int
+    failures: int
     #: Whether the provider was called.
     called: bool = False
     #: Whether its lease has passed: it may finish what it began, and begin nothing.
@@ -102,10 +102,10 @@ class Operations(RuleBasedStateMachine):
         self.engine = engine
         self.owner = owner
         self.intake = intake
-        self.listeners = Listeners()
+        self.subscribers = SubscriberCache()
         self.keys: dict[str, UUID] = {}
         self.events: list[UUID] = []
-        self.held: list[Held] = []
+        self.held: list[ClaimedRow] = []
         self.seen: defaultdict[UUID, Seen] = defaultdict(Seen)
         self.before: dict[UUID, Any] = {}
         self.revivals_before: Counter[UUID] = Counter()
@@ -133,17 +133,17 @@ class Operations(RuleBasedStateMachine):
 
     def do_fan_out(self, place: int) -> None:
         ids = list(self.event_rows())
-        fan_out.fan_out(self.engine, ids[place % max(1, len(ids)) :], PLANNER, self.listeners, BatchTrace("fan out"))
+        fan_out.fan_out(self.engine, ids[place % max(1, len(ids)) :], PLANNER, self.subscribers, BatchTrace("fan out"))
 
     def do_claim(self, place: int) -> None:
-        tries = place % (POLICY.max_retries + 1)
+        failures = place % (POLICY.max_retries + 1)
         with self.engine.begin() as connection:
-            claimed = claim(connection, list(self.rows()), tries, LEASE, patient=True)
+            claimed = claim(connection, list(self.rows()), failures, LEASE, from_slow_queue=True)
         for row in claimed:
             seen = self.seen[row.id]
             assert row.claims not in seen.claims, "two workers hold one claim"
             seen.claims.append(row.claims)
-            self.held.append(Held(row, tries))
+            self.held.append(ClaimedRow(row, failures))
 
     def do_record(self, place: int, outcome: Outcome = Outcome.ACCEPTED) -> None:
         """A worker hears of one of its calls, and writes down what came of it."""
@@ -152,21 +152,26 @@ class Operations(RuleBasedStateMachine):
             return
         held = called[place % len(called)]
         self.held.remove(held)
-        row, tries = held.row, held.tries + 1
+        row, failures = held.row, held.failures + 1
         if outcome in {Outcome.ACCEPTED, Outcome.AMBIGUOUS}:
             self.seen[row.id].taken += 1
             self.seen[row.id].unheard += outcome is Outcome.AMBIGUOUS
         result = Result(row.id, outcome, "tester", datetime.now(UTC), 1.0)
-        record(self.engine, [Record(result, row.claims, row.attempts + 1, tries)], finished=Status.SENT, told=False)
+        record(
+            self.engine,
+            [Record(result, row.claims, row.attempts + 1, failures)],
+            finished=Status.SENT,
+            emit_events=False,
+        )
         if outcome is Outcome.ACCEPTED:
             return
         with self.engine.begin() as connection:
             if outcome is Outcome.REJECTED:
-                bury(connection, [Death(row.id, row.claims, Reason.PERMANENT_ERROR, "no")])
-            elif tries > POLICY.max_retries:
-                bury(connection, [Death(row.id, row.claims, Reason.RETRIES_EXHAUSTED, "no")])
+                dead_letter(connection, [DeadLetterRequest(row.id, row.claims, Reason.PERMANENT_ERROR, "no")])
+            elif failures > POLICY.max_retries:
+                dead_letter(connection, [DeadLetterRequest(row.id, row.claims, Reason.RETRIES_EXHAUSTED, "no")])
             else:
-                put_off(connection, Channel.SMS, [Wait(row.id, row.claims, 1.0)])
+                schedule_retry(connection, Channel.SMS, [Wait(row.id, row.claims, 1.0)])
 
     def do_renew(self, place: int) -> None:
         """Workers say that they still hold their rows, also those that are late."""

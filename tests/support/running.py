@@ -118,11 +118,11 @@ class Running:
 
         return self.add(f"api-{port}", "api", "--port", str(port), ready=answers, settings=settings)
 
-    def add_worker(self, lane: str, name: str | None = None) -> Child:
+    def add_worker(self, role: str, name: str | None = None) -> Child:
         """A further worker, not started."""
-        name = name or lane
+        name = name or role
         port = self.metrics_ports[name] = free_port()
-        return self.add(f"worker-{name}", "worker", lane, "--name", name, "--metrics-port", str(port))
+        return self.add(f"worker-{name}", "worker", role, "--name", name, "--metrics-port", str(port))
 
     @property
     def vault(self) -> Vault:

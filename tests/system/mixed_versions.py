@@ -73,10 +73,10 @@ def both(
         systems.append(Running(tmp_path / name, {**clean_environment(), **settings, **own}, root=root))
     old, new = systems
     try:
-        lanes = [old.add_worker(lane, f"{lane}-before") for lane in ("fresh", "retry", "clock")]
-        old.fresh = lanes[0]
+        workers = [old.add_worker(role, f"{role}-before") for role in ("fresh", "retry", "clock")]
+        old.fresh = workers[0]
         with ThreadPoolExecutor(1) as pool:  # both at once
-            started = pool.submit(old.start, only=[old.api, old.beat, *lanes])
+            started = pool.submit(old.start, only=[old.api, old.beat, *workers])
             new.start()
             started.result()
         yield old, new

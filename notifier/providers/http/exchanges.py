@@ -14,7 +14,7 @@ import pycurl
 
 from notifier.providers.http.address_guard import Network
 from notifier.providers.http.kept_connections import IdleSockets, LossyOrigins
-from notifier.providers.http.transfers import Exchange, Limits, Request, Transfer
+from notifier.providers.http.transfers import Exchange, Request, Transfer, TransferLimits
 
 #: The longest that a connection may take, name and TLS included, in seconds.
 _CONNECT_TIMEOUT: Final = 10.0
@@ -50,9 +50,9 @@ class Exchanges:
         http2: bool = False,
     ) -> None:
         """`timeout`: the total for one request, in seconds. `concurrency`: requests in flight in one `send`.
-        `keep`: bytes of an answer's body that are kept. `http2`: see Limits.
+        `keep`: bytes of an answer's body that are kept. `http2`: see TransferLimits.
         """
-        self._limits = Limits(
+        self._limits = TransferLimits(
             timeout=timeout,
             connect_timeout=min(_CONNECT_TIMEOUT, timeout),
             allowed_networks=tuple(allowed_networks),
@@ -113,7 +113,7 @@ class _Multi:
     libcurl's own waiting is select(), which spins once the process holds a thousand descriptors.
     """
 
-    def __init__(self, limits: Limits, lossy: LossyOrigins, concurrency: int) -> None:
+    def __init__(self, limits: TransferLimits, lossy: LossyOrigins, concurrency: int) -> None:
         self._limits = limits
         self._lossy = lossy
         self._idle_sockets = IdleSockets(concurrency * 2, multiplexed=limits.http2)

@@ -112,7 +112,7 @@ class Exchange:
     failure: Failure | None = None
     #: The failure in a few words, safe to show: no part of the URL but an address is in it.
     detail: str = ""
-    #: The beginning of the answer's body, as long as Limits.keep, or an excerpt.
+    #: The beginning of the answer's body, as long as TransferLimits.keep, or an excerpt.
     body: bytes = b""
 
     def header(self, name: str) -> str | None:
@@ -141,7 +141,7 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransferLimits:
     """What holds for every transfer. Times are in seconds."""
 
     #: For all of it.
@@ -170,7 +170,7 @@ class _HandedOver(socket.socket):
 class Transfer:
     """An easy handle and what it has gathered of the current exchange; used again and again."""
 
-    def __init__(self, limits: Limits, idle: IdleSockets, lossy: LossyOrigins) -> None:
+    def __init__(self, limits: TransferLimits, idle: IdleSockets, lossy: LossyOrigins) -> None:
         self._limits = limits
         self._idle = idle
         self._lossy = lossy

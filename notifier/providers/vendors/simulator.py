@@ -99,7 +99,7 @@ _REFUSALS: Final[dict[Behaviour, tuple[Outcome, Fault | None, float | None]]] = 
 #: The receipts that follow, by notifier.models.Receipt's kinds.
 _RECEIPTS: Final = {Behaviour.DELIVERED: ("delivered", None), Behaviour.BOUNCE: ("bounced", "simulator: bounce")}
 
-_TELL: Final = text("""
+_WRITE_RECEIPTS: Final = text("""
     INSERT INTO receipts (id, notification_id, provider, kind, error, happened_at, due_at, keep_until)
     SELECT id, notification_id, :provider, kind, error, now(), now(), now() + interval '1 hour'
     FROM unnest(CAST(:ids AS uuid[]), CAST(:notification_ids AS uuid[]), CAST(:kinds AS text[]),
@@ -246,26 +246,30 @@ class Simulator:
     def _accept(self, batch: Sequence[_Begun]) -> list[Result]:
         """Keep messages, and the receipts that follow, in one transaction."""
         behaviours = {each.message.id: each.behaviour for each in batch}
-        kept = keep(self._engine, self._channel, [each.message for each in batch], partial(self._tell, behaviours))
+        kept = keep(
+            self._engine, self._channel, [each.message for each in batch], partial(self._write_receipts, behaviours)
+        )
         return [_result(each, outcome, error) for each, (outcome, error) in zip(batch, kept, strict=True)]
 
-    def _tell(self, behaviours: Mapping[UUID, Behaviour], connection: Connection, messages: Sequence[Message]) -> None:
+    def _write_receipts(
+        self, behaviours: Mapping[UUID, Behaviour], connection: Connection, messages: Sequence[Message]
+    ) -> None:
         """Write the receipts of some messages, as a vendor would send them."""
-        told = [
+        receipts = [
             (message.id, *_RECEIPTS[behaviours[message.id]])
             for message in messages
             if behaviours[message.id] in _RECEIPTS
         ]
-        if not told or self.confirms_delivery:
+        if not receipts or self.confirms_delivery:
             return
         connection.execute(
-            _TELL,
+            _WRITE_RECEIPTS,
             {
                 "provider": NAME,
-                "ids": [derived_id(millisecond_of(each), each, NAME, kind) for each, kind, _ in told],
-                "notification_ids": [each for each, _, _ in told],
-                "kinds": [kind for _, kind, _ in told],
-                "errors": [error for _, _, error in told],
+                "ids": [derived_id(millisecond_of(each), each, NAME, kind) for each, kind, _ in receipts],
+                "notification_ids": [each for each, _, _ in receipts],
+                "kinds": [kind for _, kind, _ in receipts],
+                "errors": [error for _, _, error in receipts],
             },
         )
 

@@ -16,12 +16,12 @@ from config.wiring import Wiring
 from notifier.delivery.batch import Delivery
 from notifier.delivery.batch_failed import BatchFailed
 from notifier.delivery.composer import Composer
-from notifier.delivery.endpoint_gate import ReceiverGate
+from notifier.delivery.endpoint_gate import EndpointGate
 from notifier.delivery.gate import Gate
 from notifier.delivery.provider_gate import ProviderGate
 from notifier.delivery.rules import Rules
-from notifier.notifications.attempts import Held, Record, record, record_lost
-from notifier.planning.subscribers import Listeners
+from notifier.notifications.attempts import AbandonedClaim, Record, record, record_worker_losses
+from notifier.planning.subscribers import SubscriberCache
 from notifier.providers.failover import Choice, Providers
 from notifier.providers.protocol import Fault, Message, Outcome, Result
 from notifier.providers.rate_limits import RecipientLimits
@@ -69,11 +69,11 @@ def delivery_by(engine: Engine, *vendors: Vendor, window: float = 5.0) -> Delive
     return Delivery(
         engine,
         providers=providers,
-        gate=Gate(Rules(Channel.SMS, ZoneInfo("UTC"), age, ReceiverGate(age)), provider_gate),
+        gate=Gate(Rules(Channel.SMS, ZoneInfo("UTC"), age, EndpointGate(age)), provider_gate),
         composer=Composer(
             engine, Channel.SMS, sandbox=wires.sandbox, links=wires.links, vault=wires.vault, senders=wires.sender_rules
         ),
-        listeners=Listeners(),
+        subscribers=SubscriberCache(),
         sending_window=window,
         disable_after=age,
     )
@@ -148,11 +148,11 @@ def test_a_worker_that_was_thought_lost_counts_its_calls_on(engine: Engine) -> N
         connection.execute(
             text("UPDATE notifications SET status = 'sending', claims = 1 WHERE id = :id"), {"id": row_id}
         )
-        record_lost(connection, [Held(row_id, 1, 0)])
+        record_worker_losses(connection, [AbandonedClaim(row_id, 1, 0)])
     first = Result(row_id, Outcome.UNSENT, "a", datetime.now(UTC), 1.0, fault=Fault.PROVIDER, handed_on=True)
     second = Result(row_id, Outcome.ACCEPTED, "b", datetime.now(UTC), 1.0)
     records = [Record(first, 1, 1, 1, 0), Record(second, 1, 2, 1, 1)]
-    record(engine, records, finished=Status.SENT, told=False)
+    record(engine, records, finished=Status.SENT, emit_events=False)
     assert states(engine, [row_id]) == [(Status.SENT, [1, 2])]
 
 

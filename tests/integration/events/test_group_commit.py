@@ -10,7 +10,7 @@ from notifier.content.templates import EMPTY
 from notifier.events.intake import Accepted, Intake
 from notifier.planning.drafts import Draft, draft_event
 from notifier.planning.plans import Planner
-from notifier.planning.subscribers import Directory
+from notifier.planning.subscribers import SubscriberIndex
 from notifier.vocabulary.errors import Invalid
 from notifier.vocabulary.states import Channel, Priority
 
@@ -47,7 +47,7 @@ class _NoHints:
 
 def _draft(key: str | None) -> Draft:
     return draft_event(
-        "test", {**_FIELDS, "idempotency_key": key}, b"{}", b"fingerprint", _PLANNER, EMPTY, Directory(1, ())
+        "test", {**_FIELDS, "idempotency_key": key}, b"{}", b"fingerprint", _PLANNER, EMPTY, SubscriberIndex(1, ())
     )
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from notifier.notifications.attempts import Held, Record, may_be_out, record, record_lost
+from notifier.notifications.attempts import AbandonedClaim, Record, may_be_out, record, record_worker_losses
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Status
@@ -33,7 +33,7 @@ def came(row_id: UUID, outcome: Outcome, provider: str, *, handed_on: bool = Fal
 
 
 def write(engine: Engine, *records: Record) -> None:
-    record(engine, records, finished=Status.SENT, told=False)
+    record(engine, records, finished=Status.SENT, emit_events=False)
 
 
 def log_of(engine: Engine, row_id: UUID) -> list[tuple[Any, ...]]:
@@ -76,16 +76,16 @@ def test_where_the_last_call_fails_the_claim_costs_one_try(engine: Engine, held:
 def test_a_worker_that_dies_between_two_providers_leaves_an_attempt_for_the_second(engine: Engine, held: UUID) -> None:
     write(engine, Record(came(held, Outcome.UNSENT, "one", handed_on=True), 3, 1, 1, 0))
     with engine.begin() as connection:
-        assert record_lost(connection, [Held(held, 3, 1)]) == {held}
-        assert may_be_out(connection, [Held(held, 3, 1)]) == {held}
+        assert record_worker_losses(connection, [AbandonedClaim(held, 3, 1)]) == {held}
+        assert may_be_out(connection, [AbandonedClaim(held, 3, 1)]) == {held}
     assert log_of(engine, held) == [(1, "one", "unsent", None), (2, None, "ambiguous", None)]
 
 
 def test_a_recorded_failure_is_not_taken_for_a_lost_worker(engine: Engine, held: UUID) -> None:
     write(engine, Record(came(held, Outcome.UNSENT, "one"), 3, 1, 1))
     with engine.begin() as connection:
-        assert record_lost(connection, [Held(held, 3, 1)]) == set()
-        assert may_be_out(connection, [Held(held, 3, 1)]) == set()
+        assert record_worker_losses(connection, [AbandonedClaim(held, 3, 1)]) == set()
+        assert may_be_out(connection, [AbandonedClaim(held, 3, 1)]) == set()
 
 
 #: Answers that a server or a plug-in provider may give, and that Postgres cannot store.
@@ -102,14 +102,16 @@ ANSWERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("outcome", [Outcome.ACCEPTED, Outcome.REJECTED])
-@pytest.mark.parametrize("told", [True, False])
-def test_an_answer_that_cannot_be_kept_costs_no_other_its_record(engine: Engine, outcome: Outcome, told: bool) -> None:
+@pytest.mark.parametrize("emit_events", [True, False])
+def test_an_answer_that_cannot_be_kept_costs_no_other_its_record(
+    engine: Engine, outcome: Outcome, emit_events: bool
+) -> None:
     ids = [new_id() for _ in range(20 + len(ANSWERS))]
     with engine.begin() as connection:
         connection.execute(_INSERT, [{"id": each} for each in ids])
     answers = [{}] * 10 + ANSWERS + [{}] * 10
     records = [Record(came(each, outcome, "one", **more), 3, 1, 1) for each, more in zip(ids, answers, strict=True)]
-    record(engine, records, finished=Status.SENT, told=told)
+    record(engine, records, finished=Status.SENT, emit_events=emit_events)
     status = Status.SENT if outcome is Outcome.ACCEPTED else Status.SENDING
     for each in ids:
         assert counters(engine, each) == (status, 1, 0 if outcome is Outcome.ACCEPTED else 1)
@@ -120,4 +122,4 @@ def test_counters_at_their_end_stay_there(engine: Engine, held: UUID) -> None:
     write(engine, Record(came(held, Outcome.UNSENT, "one"), 3, 2**31, 2**31))
     assert counters(engine, held) == ("sending", 2**31 - 1, 2**31 - 1)
     with engine.begin() as connection:
-        assert record_lost(connection, [Held(held, 4, 2**31 - 1)]) == {held}
+        assert record_worker_losses(connection, [AbandonedClaim(held, 4, 2**31 - 1)]) == {held}

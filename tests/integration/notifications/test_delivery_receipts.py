@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from notifier.notifications.delivery_receipts import apply_waiting
-from notifier.notifications.status_events import TOLD
+from notifier.notifications.status_events import EMITTED
 from notifier.people import suppressions
 from notifier.providers.receipts import AddressStatus, Kind, SuppressionReason
-from notifier.vocabulary.event_types import told_as
+from notifier.vocabulary.event_types import status_event_type
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Channel
 from tests.support.receipt_rows import (
@@ -273,7 +273,7 @@ def test_a_callback_costs_the_same_statements_however_much_it_says(engine: Engin
             INSERT INTO subscriptions (id, url, event_types, enabled, secret, headers, created_at, updated_at)
             VALUES (gen_random_uuid(), 'http://127.0.0.1', CAST(:types AS text[]), true, '', '{}', now(), now())
         """,
-        types=[told_as(each) for each in TOLD],
+        types=[status_event_type(each) for each in EMITTED],
     )
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))

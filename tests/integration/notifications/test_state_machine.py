@@ -30,9 +30,9 @@ from notifier.events.intake import Accepted, Intake
 from notifier.models import attempt_id
 from notifier.notifications.claims import give_back
 from notifier.planning.drafts import draft_event
-from notifier.planning.subscribers import Directory
+from notifier.planning.subscribers import SubscriberIndex
 from notifier.providers.protocol import Outcome
-from notifier.scheduling.due import MAX_BEGUN, MAX_LOST, hand_over
+from notifier.scheduling.due import MAX_BEGUN, MAX_WORKER_LOSSES, hand_over
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import FINISHED, EventStatus, Status
 from tests.support.operations import (
@@ -44,7 +44,7 @@ from tests.support.operations import (
     PLANNER,
     POLICY,
     QUEUES,
-    Held,
+    ClaimedRow,
     NoHints,
     Operations,
 )
@@ -71,7 +71,7 @@ class Machine(Operations):
     def accept(self, addressed: bool, key: str | None) -> None:
         fields = {**PLAIN, **(ADDRESSED if addressed else FOR_A_USER), "idempotency_key": key}
         print_of = f"{addressed}".encode()
-        draft = draft_event("test", fields, b"{}", print_of, PLANNER, EMPTY, Directory(1, ()))
+        draft = draft_event("test", fields, b"{}", print_of, PLANNER, EMPTY, SubscriberIndex(1, ()))
         [answer] = self.intake.accept([draft], 10)
         if not isinstance(answer, Accepted):
             assert key in self.keys, answer  # it was used for the other kind
@@ -113,10 +113,10 @@ class Machine(Operations):
         if fresh := self._fresh():
             self._call(fresh[place % len(fresh)])
 
-    def _fresh(self) -> list[Held]:
+    def _fresh(self) -> list[ClaimedRow]:
         return [each for each in self.held if not each.called and not each.late]
 
-    def _call(self, held: Held) -> None:
+    def _call(self, held: ClaimedRow) -> None:
         held.called = True
         self.seen[held.row.id].calls.add(held.row.claims)
 
@@ -227,7 +227,7 @@ class Machine(Operations):
     def _a_crash_counts_once(self, rows: dict[UUID, Any]) -> None:
         for row in rows.values():
             assert row.lost <= self.seen[row.id].leases_lost, "it was counted as lost more often than a lease passed"
-            assert row.reason != Reason.WORKER_LOST or self.seen[row.id].leases_lost >= MAX_LOST
+            assert row.reason != Reason.WORKER_LOST or self.seen[row.id].leases_lost >= MAX_WORKER_LOSSES
 
     def _calls_that_are_over_left_attempts(self, rows: dict[UUID, Any]) -> None:
         known = {row.id for row in self.sql(f"SELECT id FROM attempts WHERE {OURS}", **self.bounds)}
@@ -252,7 +252,7 @@ class Machine(Operations):
         """All workers are killed, and others do what is left; then nothing is alive, and it adds up."""
         self.sql("DELETE FROM suppressions")
         self._pass(killed=True)
-        for _ in range(3 * MAX_LOST):
+        for _ in range(3 * MAX_WORKER_LOSSES):
             rows = self.rows()
             live = [row for row in self.event_rows().values() if row.status == EventStatus.ACCEPTED]
             if not live and all(row.status in FINISHED for row in rows.values()):
@@ -261,8 +261,8 @@ class Machine(Operations):
                 hand_over(self.engine, queue, 64, LEASE, POLICY)
             self._make_all_due()
             self.do_fan_out(0)
-            for tries in range(POLICY.max_retries + 1):
-                self.do_claim(tries)
+            for failures in range(POLICY.max_retries + 1):
+                self.do_claim(failures)
             for each in self.held:
                 self._call(each)
             while self.held:

@@ -114,7 +114,7 @@ def test_breakers_count_each_transition(engine: Engine) -> None:
 
     def note(outcome: Outcome, *, probing: bool = False, times: int = 1) -> None:
         fault = None if outcome is Outcome.ACCEPTED else Fault.PROVIDER
-        taken = breakers.Note("acme", breakers.Health(1, 0.0, 5.0))
+        taken = breakers.ProviderTally("acme", breakers.Health(1, 0.0, 5.0))
         for _ in range(times):
             taken.add(Result(new_id(), outcome, "acme", datetime.now(UTC), 1.0, fault=fault), probing=probing)
         notes = taken.take()

@@ -14,7 +14,7 @@ from notifier.notifications.attempts import Record, record
 from notifier.notifications.claims import renew
 from notifier.notifications.retries import RetryPolicy
 from notifier.providers.protocol import Outcome, Result
-from notifier.scheduling.due import MAX_BEGUN, MAX_LOST, Handover, hand_over
+from notifier.scheduling.due import MAX_BEGUN, MAX_WORKER_LOSSES, Handover, hand_over
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.queues import BATCH, FAN_OUT
 from notifier.vocabulary.states import Status
@@ -80,7 +80,7 @@ def rows(engine: Engine) -> Rows:
 def test_a_crash_counts_once_however_little_room_there_is(rows: Rows) -> None:
     rows.write(MANY, "sending")
     handed: list[UUID] = []
-    for _ in range(2 * MAX_LOST):
+    for _ in range(2 * MAX_WORKER_LOSSES):
         handed += [row_id for message in rows.tick() for row_id in message.ids]
     assert rows.found() == [("queued", 1, MANY)]
     assert len(handed) == len(set(handed)) == MANY
@@ -121,11 +121,11 @@ def test_a_clock_that_waited_for_a_lock_takes_nothing_back(engine: Engine, rows:
 
 
 def test_a_send_that_ended_is_held_against_nobody(engine: Engine, rows: Rows) -> None:
-    ids = rows.write(2, "sending", lost=MAX_LOST - 1)
+    ids = rows.write(2, "sending", lost=MAX_WORKER_LOSSES - 1)
     failed = [Result(row_id, Outcome.UNSENT, "smtp", datetime.now(UTC), 5.0) for row_id in ids]
-    record(engine, [Record(each, 1, 1, 1) for each in failed], finished=Status.SENT, told=False)
+    record(engine, [Record(each, 1, 1, 1) for each in failed], finished=Status.SENT, emit_events=False)
     assert len(rows.tick()) == 1
-    assert rows.found() == [("queued", MAX_LOST - 1, 2)]
+    assert rows.found() == [("queued", MAX_WORKER_LOSSES - 1, 2)]
     assert rows.sql("SELECT DISTINCT attempts, tries FROM notifications") == [(1, 1)]
 
 
@@ -138,7 +138,7 @@ def test_what_is_taken_back_goes_alone(rows: Rows) -> None:
 
 
 def test_what_dies_together_is_buried_one_at_a_time_and_the_innocent_are_not(rows: Rows) -> None:
-    rows.write(3, "sending", lost=MAX_LOST - 2)
+    rows.write(3, "sending", lost=MAX_WORKER_LOSSES - 2)
     buried: list[UUID] = []
     for number in range(3):
         [message] = rows.tick()
@@ -152,16 +152,16 @@ def test_what_dies_together_is_buried_one_at_a_time_and_the_innocent_are_not(row
     assert rows.tick() == []
     dead = "SELECT notification_id FROM dead_letters WHERE reason = 'worker_lost' ORDER BY 1"
     assert rows.sql(dead) == [(row_id,) for row_id in sorted(buried)]
-    assert rows.found() == [("failed", MAX_LOST, 2), ("sent", MAX_LOST - 1, 1)]
+    assert rows.found() == [("failed", MAX_WORKER_LOSSES, 2), ("sent", MAX_WORKER_LOSSES - 1, 1)]
 
 
 def test_one_crash_buries_one_row_at_most(rows: Rows) -> None:
     rows.write(ROOM, "queued")
     dead = [0]
-    for _ in range(4 * MAX_LOST):
+    for _ in range(4 * MAX_WORKER_LOSSES):
         rows.claim([row_id for message in rows.tick() for row_id in message.ids])
         dead += [sum(count for status, _, count in rows.found() if status == "failed")]
-    assert dead[MAX_LOST] == 0
+    assert dead[MAX_WORKER_LOSSES] == 0
     assert dead[-1] == ROOM, "all of them kill their workers"
     assert all(later - earlier <= 1 for earlier, later in pairwise(dead))
 
@@ -196,12 +196,12 @@ def test_only_a_fan_out_that_began_and_did_not_end_is_counted(engine: Engine, ro
     [event_id] = write_events(rows, 1)
     for number in range(MAX_BEGUN):
         [message] = hand_over(engine, FAN_OUT, ROOM, 0, None)
-        assert (message.ids, message.tries) == ([event_id], number)
-        assert fan_out.begin(engine, message.ids, message.tries, 0) == [event_id]
-        assert fan_out.begin(engine, message.ids, message.tries, 0) == [], "the message was doubled"
+        assert (message.ids, message.failures) == ([event_id], number)
+        assert fan_out.begin(engine, message.ids, message.failures, 0) == [event_id]
+        assert fan_out.begin(engine, message.ids, message.failures, 0) == [], "the message was doubled"
         if number == 1:
             fan_out.withdraw(engine, [event_id])
-            assert fan_out.begin(engine, message.ids, message.tries, 0) == [event_id]
+            assert fan_out.begin(engine, message.ids, message.failures, 0) == [event_id]
     assert hand_over(engine, FAN_OUT, ROOM, 0, None) == []
     letters = rows.sql("SELECT event_id, error FROM dead_letters WHERE reason = 'fan_out_failed'")
     assert letters == [(event_id, "its worker died again and again")]
@@ -218,7 +218,7 @@ def test_an_event_that_kills_its_workers_takes_no_other_with_it(engine: Engine, 
     write_events(rows, 2, begun=MAX_BEGUN - 1)
     [killer] = hand_over(engine, FAN_OUT, ROOM, 60, None)
     assert hand_over(engine, FAN_OUT, ROOM, 60, None) == [], "only one of them is under way"
-    assert fan_out.begin(engine, killer.ids, killer.tries, 0) == killer.ids
+    assert fan_out.begin(engine, killer.ids, killer.failures, 0) == killer.ids
     [other] = hand_over(engine, FAN_OUT, ROOM, 60, None)
     assert other.ids != killer.ids
     assert counted(rows) == [("accepted", MAX_BEGUN - 1, 1), ("failed", MAX_BEGUN, 1)]

@@ -465,7 +465,7 @@ def test_the_commands_from_an_empty_database(roles: Roles, postgres: EmbeddedPos
         psycopg2.connect(as_login(roles.url, Login(roles.app.name, "another")))
     assert _refused(app, "DROP TABLE users") == INSUFFICIENT_PRIVILEGE
     with app.connect() as connection:
-        assert database_roles.standing(connection) == database_roles.Standing(roles.app.name, False, False, ())
+        assert database_roles.role_status(connection) == database_roles.RoleStatus(roles.app.name, False, False, ())
 
 
 def test_the_reader_is_not_made_of_the_processes_role(super_engine: Engine, engine: Engine) -> None:

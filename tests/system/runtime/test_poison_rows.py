@@ -18,7 +18,7 @@ from config.wiring import Wiring
 from notifier import models
 from notifier.delivery.batch_failed import BatchFailed
 from notifier.events import fan_out as event_fan_out
-from notifier.notifications.dead_letters import bury
+from notifier.notifications.dead_letters import dead_letter
 from notifier.observability.tracing import BatchTrace
 from notifier.runtime.isolation import in_parts, kind_of
 from notifier.scheduling import next_channel
@@ -340,10 +340,10 @@ class Batch:
 def deliver(wires: Wiring, channel: Channel, ids: Sequence[UUID]) -> None:
     """One message to a worker: what it cannot send for good is buried, as Celery's handler does."""
     try:
-        wires.deliveries[channel].deliver(ids, 0, lambda *_: False, patient=True)
+        wires.deliveries[channel].deliver(ids, 0, lambda *_: False, from_slow_queue=True)
     except BatchFailed as failed:
         with wires.engine.begin() as connection:
-            bury(connection, DeliverTask._deaths(failed.rows))
+            dead_letter(connection, DeliverTask._dead_letter_requests(failed.rows))
 
 
 #: The statuses in which an unusable row may end; above all it is not still being sent.
@@ -482,7 +482,9 @@ def fan_out(wires: Wiring, ids: Sequence[UUID]) -> dict[UUID, str]:
     failed: dict[UUID, str] = {}
 
     def work(part: Sequence[UUID]) -> None:
-        event_fan_out.fan_out(wires.engine, part, wires.planner(lambda _: 60.0), wires.listeners, BatchTrace("fan out"))
+        event_fan_out.fan_out(
+            wires.engine, part, wires.planner(lambda _: 60.0), wires.subscribers, BatchTrace("fan out")
+        )
 
     def give_up(event_id: UUID, error: Exception) -> None:
         failed[event_id] = kind_of(error)
@@ -575,11 +577,11 @@ def test_the_clock_hands_over_the_others(wires: Wiring, column: str, status: str
     messages = hand_over(wires.engine, "email", 64, 3600.0, policy)
     handed = {row_id: message for message in messages for row_id in message.ids}
     assert handed.keys() >= set(batch.good)
-    assert all(0 <= message.tries <= policy.max_retries for message in messages)
+    assert all(0 <= message.failures <= policy.max_retries for message in messages)
     for row in batch.sql("SELECT id, status, tries FROM notifications WHERE id = ANY(:ids)", ids=list(batch.bad)):
         if column == "lost" and row.id not in handed:
             continue  # of those with their last chance one goes at a time
-        assert row.status == "failed" or handed[row.id].tries == row.tries, batch.bad[row.id]
+        assert row.status == "failed" or handed[row.id].failures == row.tries, batch.bad[row.id]
 
 
 #: The columns of a row that its successor depends on.

@@ -7,8 +7,8 @@ from kombu.exceptions import ContentDisallowed
 from kombu.serialization import loads, prepare_accept_content
 
 import celeryconfig
-from config.queues import ALL, WORKERS, LaneOrder
-from notifier.vocabulary.queues import FAN_OUT, channel_of, handover_queue, lane, retry_queue
+from config.queues import ALL, WORKERS, PriorityOrder
+from notifier.vocabulary.queues import FAN_OUT, channel_of, handover_queue, queue_for, retry_queue
 from notifier.vocabulary.states import Channel, Priority
 
 
@@ -18,7 +18,7 @@ def test_every_queue_is_consumed_by_exactly_one_worker() -> None:
 
 def test_every_lane_and_retry_queue_exists_and_knows_its_channel() -> None:
     for channel in Channel:
-        for queue in [retry_queue(channel), *(lane(channel, priority) for priority in Priority)]:
+        for queue in [retry_queue(channel), *(queue_for(channel, priority) for priority in Priority)]:
             assert queue in ALL
             assert channel_of(queue) is channel
 
@@ -28,14 +28,14 @@ def test_what_the_clock_brings_takes_turns_with_what_is_fresh() -> None:
     assert channel_of("email.due") is Channel.EMAIL
     for queue in ("email.high", "email.low", "email.retry", FAN_OUT):
         assert handover_queue(queue) == queue
-    order = LaneOrder()
+    order = PriorityOrder()
     order.update(["email.low", "email.due", "email", "email.high"])
     order.rotate("email")
     assert list(order.consume(4)) == ["email.high", "email.due", "email", "email.low"]
 
 
 def test_high_comes_before_normal_before_low_whatever_was_used_last() -> None:
-    order = LaneOrder()
+    order = PriorityOrder()
     order.update(["email.low", "email", "sms", "email.high", "sms.high"])
     for used in ("email.high", "email", "email", "email.low"):
         order.rotate(used)
@@ -46,7 +46,7 @@ def test_high_comes_before_normal_before_low_whatever_was_used_last() -> None:
 
 
 def test_equals_take_turns_so_that_none_starves() -> None:
-    order = LaneOrder()
+    order = PriorityOrder()
     order.update(["email", "sms", "webhook"])
     served = []
     for _ in range(6):
@@ -58,7 +58,7 @@ def test_equals_take_turns_so_that_none_starves() -> None:
 
 
 def test_a_queue_that_is_no_longer_consumed_is_forgotten() -> None:
-    order = LaneOrder()
+    order = PriorityOrder()
     order.update(["email", "sms"])
     order.update(["sms"])
     assert list(order.consume(5)) == ["sms"]

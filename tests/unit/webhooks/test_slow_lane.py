@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, text
 
-from notifier.delivery.endpoint_gate import ReceiverGate
+from notifier.delivery.endpoint_gate import EndpointGate
 from notifier.notifications.claims import Claimed
 from notifier.vocabulary.addresses import endpoint_of
 from notifier.vocabulary.ids import new_id
@@ -21,7 +21,7 @@ def _claimed(queue: str, deferred_at: datetime) -> Claimed:
 
 
 def test_moving_to_the_slow_lane_keeps_how_long_a_row_was_put_off() -> None:
-    gate, since = ReceiverGate(timedelta(hours=72)), NOW - timedelta(hours=5)
+    gate, since = EndpointGate(timedelta(hours=72)), NOW - timedelta(hours=5)
     moved = gate.divert(_claimed("webhook", since), {endpoint_of(URL)})
     assert moved
     assert (moved.queue, moved.deferred_at, moved.due_at) == ("webhook.slow", since, NOW)
