@@ -1,7 +1,8 @@
 """`make soak`: half an hour at a third of the peak, with a fault a minute, and nothing may grow.
 
-For the first third processes are killed too. Afterwards everything but processes is broken, so that each has its age:
-memory, descriptors and connections of the last quarter of that time are held against those of its first.
+The first third warms the system up. For its first half processes are killed too, afterwards no more, so that each has
+its age; then the faults come under which a process needs the most threads, connections and memory. From then on nothing
+may grow: memory, descriptors and connections of the last quarter are held against those of the first.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ _SLACK: Final = (8.0, 8.0, 4.0)
 _DEAD: Final = 20_000
 _LONGEST_FAULT: Final = 8.0
 _KILLS: Final = ("kill", "stop")
+#: With these a process needs the most that it ever does.
+_HEAVIEST: Final = ("providers-slow", "providers-silent", "providers-down", "providers-flap")
 
 
 def _peak(system: System, rng: random.Random) -> float:
@@ -56,6 +59,20 @@ def _break(system: System, rng: random.Random, fault: Fault, broken: list[str]) 
     broken.append(fault.name)
 
 
+def _faults(rng: random.Random) -> Callable[[float], Fault]:
+    """Return a function that chooses the next fault, given the share of the warm-up that is over."""
+    all_faults = [each for each in FAULTS.values() if each.mixes]
+    harmless = [each for each in all_faults if not each.name.startswith(_KILLS)]
+    heaviest = [FAULTS[name] for name in _HEAVIEST]
+
+    def choose(warm: float) -> Fault:
+        if warm < 0.5:
+            return rng.choice(all_faults)
+        return heaviest.pop() if heaviest else rng.choice(harmless)
+
+    return choose
+
+
 def _grown(samples: Sequence[tuple[float, str, float, int, int]], since: float, end: float) -> list[str]:
     """Return the values that have grown from the quarter after `since` to the last one."""
     quarter = (end - since) / 4
@@ -76,10 +93,21 @@ def _grown(samples: Sequence[tuple[float, str, float, int, int]], since: float, 
     return grown
 
 
+def _by_minute(samples: Sequence[tuple[float, str, float, int, int]], since: float) -> dict[str, list[list[float]]]:
+    """Return for each process, and each minute, the medians of its MiB, its descriptors, and of all connections."""
+    values: dict[tuple[str, int], list[tuple[float, int, int]]] = defaultdict(list)
+    for at, name, memory, descriptors, connections in samples:
+        values[name, int((at - since) / 60)].append((memory, descriptors, connections))
+    series: dict[str, list[list[float]]] = defaultdict(list)
+    for name, minute in sorted(values):
+        series[name].append([round(statistics.median(each)) for each in zip(*values[name, minute], strict=True)])
+    return series
+
+
 def soak(minutes: float, seed: int) -> dict[str, Any]:
     """Break a system for so many minutes. Returns the report, whose `wrong` is empty where all held."""
     rng = random.Random(seed)
-    faults = [each for each in FAULTS.values() if each.mixes]
+    choose = _faults(rng)
     wrong: list[str] = []
     broken: list[str] = []
     with temporary_folder() as folder, System(folder, rng) as system:
@@ -91,8 +119,7 @@ def soak(minutes: float, seed: int) -> dict[str, Any]:
             load.begin(peak / 3)
             while time.time() < end:
                 time.sleep(min(60 - _LONGEST_FAULT, max(0.0, end - time.time())) * min(1.0, minutes / 10))
-                fair = [each for each in faults if time.time() < warm or not each.name.startswith(_KILLS)]
-                _break(system, rng, rng.choice(fair), broken)
+                _break(system, rng, choose((time.time() - began) / (warm - began)), broken)
                 print(f"{(time.time() - began) / 60:.1f} min: {broken[-1]}, {len(load.posted)} posted", flush=True)
             load.finish()
             drained = until(system.is_drained, 180)
@@ -120,6 +147,7 @@ def soak(minutes: float, seed: int) -> dict[str, Any]:
         },
         **{"lost": len(lost), "doubled": len(twice), "unmarked": len(unmarked), "dead": dead, "faults": broken},
         **{"respawns": system.respawns, "peaks": watch.peaks, "tuples": tuples, "wrong": wrong},
+        "by_minute": _by_minute(watch.samples, began),
     }
 
 
@@ -133,8 +161,8 @@ def main() -> int:
     print(f"Seed {arguments.seed}, {arguments.minutes:g} minutes", flush=True)
     report = soak(arguments.minutes, arguments.seed)
     arguments.report.mkdir(parents=True, exist_ok=True)
-    (arguments.report / "soak.json").write_text(json.dumps(report, indent=1))
-    print(json.dumps(report, indent=1))
+    (arguments.report / "soak.json").write_text(json.dumps(report))
+    print(json.dumps(report))
     return 1 if report["wrong"] else 0
 
 
