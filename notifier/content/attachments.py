@@ -1,7 +1,7 @@
-"""Files that go along with an email: kept beside the notifications that name them, and read only when one is sent.
+"""Email attachments: stored beside the notifications that name them, and read only when one is sent.
 
-They are written before what names them. A file that nothing names, after a failure in between, does no harm: its day's
-partition goes like any other.
+Attachments are written before the notifications that name them. A file that nothing names, after a failure in between,
+does no harm: it is dropped with its day's partition.
 """
 
 from collections.abc import Collection, Sequence
@@ -57,14 +57,14 @@ def drop(engine: Engine, ids: Sequence[UUID]) -> None:
 
 
 def sizes(connection: Connection, ids: Collection[UUID]) -> dict[UUID, int]:
-    """How many bytes each file has; those that are gone are missing."""
+    """Return the size of each file in bytes; missing files are left out."""
     if not ids:
         return {}
     return {row.id: row.size for row in connection.execute(_SIZES, {"ids": sorted(ids)})}
 
 
 def load(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Attachment]:
-    """The files themselves; those that are gone are missing."""
+    """Load the files; missing files are left out."""
     if not ids:
         return {}
     rows = connection.execute(_LOAD, {"ids": sorted(ids)})

@@ -1,4 +1,4 @@
-"""From a notification to what its recipient reads."""
+"""Rendering: turn a notification into the message that its recipient reads."""
 
 import re
 from collections.abc import Mapping
@@ -16,13 +16,14 @@ from notifier.providers.protocol import Message
 from notifier.vocabulary.states import Channel
 from notifier.vocabulary.timestamps import rfc3339
 
-#: What a webhook without an event is called.
+#: The event type of a webhook without an event.
+
 DIRECT_TYPE: Final = "notification"
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a notification is about: an event's type and payload, or what was given with the notification itself."""
+    """The content of a notification: an event's type and payload, or the content given with the notification itself."""
 
     event_id: UUID | None
     event_type: str | None
@@ -37,7 +38,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What was given with a notification for an email around its text. None is the template's own, or the channel's."""
+    """The email fields given with a notification; None means the template's own, or the channel's."""
 
     sender: str | None = None
     reply_to: str | None = None
@@ -49,13 +50,13 @@ _ENVELOPE: Final = ("from", "reply_to", "attachments")
 
 
 def as_members(envelope: Envelope) -> dict[str, Any]:
-    """An envelope as members of a notification's content, those that were given."""
+    """Return the given fields of an envelope as members of a notification's content."""
     values = (envelope.sender, envelope.reply_to, envelope.attachments)
     return {name: value for name, value in zip(_ENVELOPE, values, strict=True) if value}
 
 
 def envelope_of(content: Content) -> Envelope | None:
-    """What was given for the envelope, None where nothing was."""
+    """Return the envelope given with the content, or None."""
     data = orjson.loads(content.data) if content.given else None
     if not isinstance(data, dict) or data.keys().isdisjoint(_ENVELOPE):
         return None
@@ -89,7 +90,7 @@ def _webhook_body(notification_id: UUID, content: Content) -> str:
 def render(
     notification_id: UUID, channel: Channel, recipient: str, content: Content, *, unsubscribe: str | None = None
 ) -> Message:
-    """The message of a notification without a template: what was given, or the event's type and payload."""
+    """Render the message of a notification without a template: its content, or the event's type and payload."""
     if channel is Channel.WEBHOOK:
         return Message(notification_id, recipient, None, _webhook_body(notification_id, content))
     data = orjson.loads(content.data)
@@ -103,7 +104,7 @@ def render(
 def context_of(
     content: Content, event: Mapping[str, Any] | None, person: Person | None, unsubscribe: str | None
 ) -> dict[str, Any]:
-    """What a template sees: `event`, `payload` (also as `data`), `user`, and the payload's members by their names."""
+    """Return a template's context: `event`, `payload` (also as `data`), `user`, and the payload's members."""
     data = orjson.loads(content.data)
     payload = data.get("data", {}) if content.given else data
     return {
@@ -117,7 +118,7 @@ def context_of(
 
 
 def preview_context(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a template sees in a preview: `data` as the payload, or `event`, `payload` and `user` in it as such."""
+    """Return a template's context in a preview: `data` is the payload, or contains `event`, `payload` and `user`."""
     given = {name: data[name] for name in ("event", "payload", "user") if isinstance(data.get(name), Mapping)}
     payload = given.get("payload", data)
     context = {**payload, "payload": payload, "data": payload, "event": {"payload": payload}, "user": {}}
@@ -133,7 +134,7 @@ def message_of(
     reply_to: str | None,
     unsubscribe: str | None,
 ) -> Message:
-    """The message that a template made. One that has HTML only gets a text that says the same."""
+    """Build the message from a rendered template. A message with HTML alone also gets its text."""
     return Message(
         notification_id,
         recipient,
@@ -197,7 +198,7 @@ class _Text(HTMLParser):
 
 
 def text_of(html: str) -> str:
-    """The text of an HTML document, for those who read no HTML."""
+    """Convert an HTML document to text, for readers without HTML."""
     parser = _Text()
     parser.feed(html)
     parser.close()

@@ -1,4 +1,4 @@
-"""The senders that email may have: an allow-list of domains and addresses, and the mailbox of the channel itself."""
+"""Sender rules: the allowed domains and addresses of email senders, and the channel's own mailbox."""
 
 import re
 import unicodedata
@@ -76,12 +76,12 @@ ANY_SENDER: Final = SenderRules(frozenset({ALL}))
 
 
 def _comparable(each: Mailbox) -> str:
-    """An address for comparison: capitals count only where they are not ASCII."""
+    """Normalise an address for comparison: ASCII letters compare without case, others with case."""
     return f"{each.username.lower() if each.username.isascii() else each.username}@{each.domain}"
 
 
 def _domains_in(name: str) -> Iterator[str]:
-    """The domains of what looks like addresses in a display name; one that is no domain as it stands."""
+    """Yield the domains of address-like text in a display name; invalid domains unchanged."""
     for match in _ADDRESS.finditer(unicodedata.normalize("NFKC", name)):
         domain = match[1].rstrip(".!?")
         try:

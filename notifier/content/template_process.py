@@ -1,7 +1,8 @@
-"""Templates are rendered in a child process, with limits to their time, memory and output.
+"""Template process: render templates in a child process with limits on time, memory and output.
 
-A template is foreign code. One that runs for ever cannot be stopped in a thread, and a memory limit is a process's:
-so a child renders (content.template_worker), and whatever a template does to it costs that template's job alone.
+Templates are untrusted code. A thread cannot stop a template that runs for ever, and a memory limit applies to a whole
+process. So a child renders (content.template_worker), and damage that a template does to it costs only that template's
+job.
 
     CPU time     a signal in the child; a C call that it cannot interrupt ends with the child, killed by the clock
     memory       the child's address space, set for each job
@@ -59,7 +60,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What a template made: a part that it lacks is None. The subject is one line."""
+    """A rendered template: a part that it lacks is None. The subject is one line."""
 
     subject: str | None
     text: str | None
@@ -98,13 +99,13 @@ class Sandbox:
         self._limits = (output_bytes, memory_bytes)
         self._child: _Child | None = None
         self._stops: dict[UUID, list[float]] = {}
-        # A lock alone may go again and again to the thread that has just released it. Who stands in a queue goes first.
+        # A bare lock may go again and again to the thread that has just released it. The queue serves threads in order.
         self._queue, self._lock = threading.Lock(), threading.Lock()
 
     def render(self, jobs: Sequence[tuple[Source, Mapping[str, Any]]]) -> list[Rendered | TemplateFailed]:
-        """An answer for each job, in their order. Data are what JSON can say, up to 250 levels deep.
+        """Return an answer for each job, in order. Data are JSON values, up to 250 levels deep.
 
-        Raises nothing for a job's sake; OSError where no child can be started, and then nothing is known of any job.
+        A failing job raises nothing. Raises OSError if no child can be started; then the outcome of no job is known.
         """
         answers: dict[int, Rendered | TemplateFailed] = {}
         waiting: deque[_Job] = deque()
@@ -124,7 +125,7 @@ class Sandbox:
             self._discard()
 
     def _take_turn(self, jobs: list[_Job]) -> list[Rendered | TemplateFailed]:
-        """The answers to the first of these jobs: to one at least, and to none after one that was stopped."""
+        """Return the answers to the first of these jobs: to at least one, and to none after a job that was stopped."""
         with self._queue:
             self._lock.acquire()
         try:
@@ -147,7 +148,7 @@ class Sandbox:
         return answers
 
     def _begin(self, jobs: list[_Job], seconds: list[float]) -> "_Child":
-        """A child that has taken these jobs. One that ended before it had them is nobody's fault."""
+        """Return a child that has accepted these jobs. A child that ended before accepting them is no job's fault."""
         for _ in range(_STARTS):
             if self._child is None or not self._child.is_alive():
                 self._discard()
@@ -158,7 +159,7 @@ class Sandbox:
         raise ConnectionError("the renderer of templates does not start")
 
     def _answer(self, child: "_Child", job: _Job, seconds: float) -> tuple[Rendered | TemplateFailed, bool]:
-        """The answer to the job that the child is at, and whether the child goes on to the next."""
+        """Return the answer to the current job, and whether the child continues with the next."""
         try:
             reply = child.read(3 * seconds + _GRACE)
         except OSError as error:
@@ -181,8 +182,9 @@ class Sandbox:
         return child.end() if child else None
 
     def _seconds_for(self, source_id: UUID) -> float:
-        """The CPU time of a job. Less where the template is stopped all the time, or a batch of its rows would hold up
-        everybody else's; the rows that it is innocent with take a millisecond, and still have it.
+        """Return the CPU seconds of a job: fewer for a template that was stopped several times lately.
+
+        Otherwise a batch of its rows would delay all others. Its harmless rows take a millisecond, and still succeed.
         """
         since = time.monotonic() - _STOPS_SECONDS
         stops = sum(moment > since for moment in self._stops.get(source_id, ()))
@@ -214,7 +216,7 @@ class _Child:
         self._answers = self._socket.makefile("rb")
 
     def is_alive(self) -> bool:
-        """Whether it can be given jobs: not when it ended, nor, as Popen has it, where it is a forked parent's."""
+        """Return whether it can accept jobs: not once it has ended, nor in a forked process, whose parent owns it."""
         return self.process.poll() is None
 
     def takes(self, jobs: Sequence[_Job], seconds: Sequence[float]) -> bool:
@@ -237,7 +239,7 @@ class _Child:
             return False
 
     def read(self, timeout: float) -> Any:  # noqa: ANN401 -- a list or a dict, as notifier.content.template_worker has it
-        """The next answer. Raises TimeoutError after `timeout` seconds, ConnectionError where the child has ended."""
+        """Read the next answer. Raises TimeoutError after `timeout` seconds, ConnectionError if the child has ended."""
         self._socket.settimeout(timeout)
         line = self._answers.readline()
         if not line.endswith(b"\n"):
@@ -253,16 +255,16 @@ class _Child:
 
 
 def _environment() -> dict[str, str]:
-    """What Python needs to start, and no settings: secrets are no company for templates."""
+    """Return the variables that Python needs to start, without settings: templates must not reach secrets."""
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME") if name in os.environ}
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def check(subject: str | None, text: str | None, html: str | None) -> dict[str, list[str]]:
-    """The errors that can be seen before there is data, by part: `{"text": ["line 2: unexpected '}'"]}`.
+    """Return the errors that are visible without data, by part: `{"text": ["line 2: unexpected '}'"]}`.
 
-    Empty where all can be compiled. Only parses, since compiling computes constants: `'x'|center(10**9)`.
+    Empty if every part compiles. The check only parses, because compiling computes constants: `'x'|center(10**9)`.
     """
     environment = Environment(autoescape=False)
     parts = zip(PARTS, (subject, text, html), strict=True)

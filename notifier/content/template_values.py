@@ -1,7 +1,7 @@
 """Values as templates write them: texts, numbers, lists and objects of these, and null as nothing.
 
-Anything else is refused. Python would write a method, a generator or a loop as its type and address, which is no text
-for a reader and may say more than it should; and `None` is a word of Python's.
+Other values are refused. Python would write a method, a generator or a loop as its type and address, which means
+nothing to a reader and may reveal internals; `None` is Python's own word.
 """
 
 import functools

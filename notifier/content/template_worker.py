@@ -1,18 +1,18 @@
 """Template worker: the child process for templates, `python -m notifier.content.template_worker OUTPUT MEMORY`.
 
-Spoken over stdin and stdout, every message a line of JSON. A chunk from the parent:
+The protocol over stdin and stdout: every message is a line of JSON. A chunk from the parent:
 
     {"sources": [[id, subject, text, html], …], "forget": [id, …], "jobs": [[id, seconds], …]}
     the data of each job, a line each
 
-The answer: an empty line once all of the chunk is read, and then, in order, a line for each job:
+The answer: an empty line once the whole chunk is read, and then, in order, a line for each job:
 
     [subject, text, html]                                          rendered
     {"error": "text, line 2: …", "stopped": null}                  failed
     {"error": "text, line 2: …", "stopped": "time" | "memory"}     stopped: the rest of the chunk is forgotten
 
-Templates are foreign code. So this process has no secrets, imports nothing of Notifier's but `sandbox_values`, and
-holds no state that one template could leave for the next.
+Templates are untrusted code. So this process has no secrets, imports nothing of Notifier but `template_values`, and
+keeps no state that one template could leave for the next.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ PARTS: Final = ("subject", "text", "html")
 _MAX_BITS: Final = 1 << 16
 _MAX_ELEMENTS: Final = 1 << 20
 _MAX_MESSAGE: Final = 200
-#: What stands quoted, or as an element's index, in a message of Jinja's.
+#: Quoted texts, and indexes of elements, in Jinja's messages.
 _QUOTED: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?<=no element ).+""", re.DOTALL)
 _TYPES: Final = frozenset({"dict", "list", "str", "int", "float", "bool", "tuple", "NoneType"})
 
@@ -105,10 +105,11 @@ class _EscapeFormatter(_Formatter, SandboxedEscapeFormatter):
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """What templates may do: nothing outside themselves, and nothing large in one operation.
+    """The operations that templates are allowed: nothing outside themselves, and nothing large in one operation.
 
-    A single newline at the end of a source is dropped, as is Jinja's default: it is the editor's, not the text's.
-    A member of an object goes before a method of the same name, and nothing but data is ever written (`shown`).
+    A single newline at the end of a source is dropped, as Jinja does by default: it belongs to the editor, not the
+    text. A member of an object takes precedence over a method of the same name, and nothing but data is ever written
+    (`shown`).
     """
 
     intercepted_binops = frozenset({"*", "**", "%", "//"})
@@ -160,7 +161,7 @@ class Environment(ImmutableSandboxedEnvironment):
         return True
 
     def get_template(self, *_args: object, **_kwargs: object) -> Template:
-        """There are no other templates."""
+        """Refuse: there are no other templates."""
         raise SecurityError("include, import and extends are not available")
 
     select_template = get_or_select_template = get_template
@@ -199,7 +200,7 @@ class _ProcessLimits:
         signal.signal(signal.SIGPROF, self._stop)
 
     def _size(self) -> int:
-        """The address space in use, in bytes."""
+        """Return the address space in use, in bytes."""
         return int(os.pread(self._statm, 64, 0).split()[0]) * self._page
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
@@ -212,7 +213,7 @@ class _ProcessLimits:
         return self._size() > self._largest
 
     def set(self, seconds: float) -> None:
-        """From now on. Templates kept compiled do not count, or they would leave ever less to the jobs."""
+        """Set the limits from now on. Compiled templates do not count, or they would leave ever less to the jobs."""
         soft = self._size() + self._memory
         if self._hard != resource.RLIM_INFINITY:
             soft = min(soft, self._hard)
@@ -224,7 +225,7 @@ class _ProcessLimits:
         signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
 
     def lift(self) -> None:
-        """No limits any more."""
+        """Remove the limits."""
         self._armed = False
         resource.setrlimit(resource.RLIMIT_AS, self._none)
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -245,14 +246,14 @@ class Renderer:
         self.limits = _ProcessLimits(memory_bytes)
 
     def learn(self, sources: list[list[Any]], forget: list[str]) -> None:
-        """Know these from now on, by their ids, and others no longer: the parent keeps the count."""
+        """Store these sources by their ids, and forget others: the parent keeps count."""
         for source_id in forget:
             self._sources.pop(source_id, None)
             self._compiled.pop(source_id, None)
         self._sources.update({source_id: parts for source_id, *parts in sources})
 
     def answer(self, source_id: str, seconds: float, data: bytes) -> list[str | None] | dict[str, str | None]:
-        """The answer to a job, as the module's docstring has it. Takes `seconds` of CPU time at most."""
+        """Answer a job, in the format of the module's docstring. Takes `seconds` of CPU time at most."""
         self._part, self._stream = 0, None
         try:
             self.limits.set(seconds)
@@ -316,7 +317,7 @@ class Renderer:
         return {"error": f"{where}: {message}", "stopped": stopped}
 
     def _line(self, traceback: TracebackType | None) -> int | None:
-        """The line of the template at which it broke, or had got to: that of the innermost frame."""
+        """Return the line of the template that failed or was reached: the line of the innermost frame."""
         line = None
         while traceback is not None:
             line = _source_line(traceback.tb_frame, traceback.tb_lineno) or line
@@ -338,7 +339,7 @@ def _bytes(size: int) -> str:
 
 
 def _message(error: BaseException, source: str) -> str:
-    """What went wrong, without data: Python's messages show values, Jinja's those that were subscripts."""
+    """Describe an error without data: Python's messages contain values, Jinja's those that were subscripts."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if not isinstance(error, TemplateError) or not error.message:

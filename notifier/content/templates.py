@@ -1,4 +1,4 @@
-"""Templates: versions by name, channel and locale, and which of them a notification gets."""
+"""Templates: versions by name, channel and locale, and the choice of a version for a notification."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from notifier.vocabulary.event_types import NAME
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Channel
 
-#: The locale of whoever has none, and of last resort.
+#: The locale of users without one, and the last resort.
 DEFAULT: Final = "default"
 
 
@@ -34,18 +34,18 @@ class Catalogue:
     versions: Mapping[tuple[str, str, str], TemplateVersion]
 
     def knows(self, name: str, channel: Channel | None = None) -> bool:
-        """Whether there is a template of that name (for that channel, where one is given)."""
+        """Return whether there is a template of that name (for that channel, if given)."""
         return any(each[0] == name and channel in {None, each[1]} for each in self.versions)
 
     def pick(self, name: str, channel: Channel, locale: str | None) -> TemplateVersion | None:
-        """The version for a locale: `pt-BR`, else `pt`, else the default one; None where there is none of these."""
+        """Return the version for a locale: `pt-BR`, else `pt`, else the default one; None if there is none of these."""
         for each in _fallbacks(locale):
             if found := self.versions.get((name, channel, each)):
                 return found
         return None
 
 
-#: What there is where nothing is asked for.
+#: The catalogue when no template is named.
 EMPTY: Final = Catalogue({})
 
 
@@ -64,7 +64,7 @@ _CURRENT: Final = text("""
 
 
 def catalogue(connection: Connection, names: Iterable[str | None]) -> Catalogue:
-    """The current versions of the templates with these names; one query, none where there are no names."""
+    """Load the current versions of the templates with these names; one query, none without names."""
     wanted = sorted({name for name in names if name is not None})
     if not wanted:
         return EMPTY

@@ -1,4 +1,4 @@
-"""Why not? Where a notification stands and why, in words."""
+"""Explanations: where a notification stands and why, in a sentence."""
 
 from collections.abc import Mapping
 
@@ -28,7 +28,7 @@ _REASONS: Mapping[str, str] = {
 
 
 def explain(notification: Notification) -> str:
-    """A sentence or two for whoever asks about a notification; no address, no payload."""
+    """Explain a notification's state in a sentence or two, without an address or payload."""
     status = Status(notification.status)
     sentences = [_waits(notification, status) if notification.due_at else _ended(notification, status)]
     if notification.rule and status is not Status.FAILED:
@@ -71,7 +71,7 @@ def _ended(notification: Notification, status: Status) -> str:
 
 
 def explain_event(event: Event, notifications: int) -> str:
-    """A sentence for whoever asks about an event."""
+    """Explain an event's state in a sentence."""
     if event.status == EventStatus.FAILED:
         return (
             f"Making its notifications failed, and it stands in the dead letters: {event.error or 'nobody knows why'}."

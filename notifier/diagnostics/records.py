@@ -1,4 +1,4 @@
-"""Looking into a channel, for whoever asks why something did not go out."""
+"""Diagnostics: what is waiting or failing on a channel."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ _WAITING: Final = text("""
 
 
 def waiting(engine: Engine, channel: Channel) -> list[Waiting]:
-    """What waits, and for what, the most first."""
+    """Count the live rows by status and reason, the largest number first."""
     with engine.connect() as connection:
         return [Waiting(*row) for row in connection.execute(_WAITING, {"channel": channel.value})]
 
@@ -67,7 +67,7 @@ _DAYS: Final = timedelta(days=4)
 
 
 def recent_attempts(engine: Engine, channel: Channel, span: timedelta) -> list[Tried]:
-    """What attempts came to of late, the most frequent first."""
+    """Count the outcomes of recent attempts, the most frequent first."""
     now = datetime.now(UTC)
     values = {"channel": channel.value, "since": now - span, "first": first_id_of(now - _DAYS)}
     with engine.connect() as connection:
@@ -75,13 +75,13 @@ def recent_attempts(engine: Engine, channel: Channel, span: timedelta) -> list[T
 
 
 def holds_on(engine: Engine, channel: Channel) -> list[str]:
-    """What an operator holds that means the whole channel."""
+    """Return the holds that pause the whole channel."""
     with Session(engine) as session:
         return list(session.scalars(select(Hold.target).where(Hold.target.in_([ALL_CHANNELS, channel.value]))))
 
 
 def suppression(engine: Engine, channel: Channel, recipient: str) -> str | None:
-    """Why an address is on the suppression list; None where it is not."""
+    """Return why an address is on the suppression list; None if it is not."""
     with Session(engine) as session:
         found = suppressions_of(session, channel, [recipient])
     return found[0].reason or "by hand" if found else None
@@ -96,7 +96,7 @@ def suppressions_of(session: Session, channel: Channel, addresses: Iterable[str]
 
 
 def latest(engine: Engine, channel: Channel, recipient: str) -> Sequence[tuple[Notification, Sequence[Attempt]]]:
-    """The last notifications to an address that went over a channel, the newest first, with their attempts."""
+    """Return the last notifications to an address on a channel, newest first, with their attempts."""
     query = (
         select(Notification)
         .where(
@@ -112,7 +112,7 @@ def latest(engine: Engine, channel: Channel, recipient: str) -> Sequence[tuple[N
 
 
 def attempts_of(session: Session, notification_id: UUID) -> list[Attempt]:
-    """A notification's attempts, in their order."""
+    """Return a notification's attempts, in order."""
     # An attempt's id is of its notification's millisecond: the lower bound prunes the partitions before it.
     query = select(Attempt).where(
         Attempt.notification_id == notification_id, Attempt.id >= first_id_of(time_of(notification_id))

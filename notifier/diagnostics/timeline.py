@@ -1,6 +1,6 @@
-"""Timelines: what happened to a notification, moment by moment, in words and in its recipient's local time.
+"""Timelines: the history of a notification, moment by moment, in words and in its recipient's local time.
 
-An event that made none has one, too.
+An event without notifications has a timeline, too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -111,7 +111,7 @@ def _forms(session: Session, channel: Channel | None, asked: str) -> tuple[str, 
 def _newest(
     session: Session, notifications: ColumnElement[bool], events: ColumnElement[bool] | None
 ) -> list[Notification | Event]:
-    """The newest notifications, and the newest of the events that made none."""
+    """Return the newest notifications, and the newest of the events that made none."""
     found: list[Notification | Event] = []
     found += session.scalars(select(Notification).where(notifications).order_by(Notification.id.desc()).limit(MOST))
     if events is not None:

@@ -1,4 +1,4 @@
-"""Unheard events: why one made no notification, asked of the routes and subscriptions as they are by now."""
+"""Unmatched events: why an event made no notification, by the routes and subscriptions as they are now."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial

@@ -1,7 +1,7 @@
-"""From an event to its notifications: who hears of it, and over what.
+"""Fan-out: turn an event into its notifications, for every recipient and channel.
 
-Fan-out takes a batch of events in one transaction, their rows locked. It may run any number of times for the
-same event: notifications have derived ids, and a processed event is passed over.
+Fan-out takes a batch of events in one transaction, their rows locked. It may run any number of times for the same
+event: notifications have derived ids, and a processed event is skipped.
 """
 
 import time
@@ -79,7 +79,7 @@ _NOTE_ERROR: Final = text("UPDATE events SET error = :error WHERE id = :id AND s
 
 
 def plans_of(event: Mapping[str, Any], definitions: Mapping[str, routes.Definition]) -> list[Plan]:
-    """What becomes of an event. Routes and handlers apply only where it names neither recipient nor user."""
+    """Return the plans of an event. Routes and handlers apply only if it names neither recipient nor user."""
     own = plan_of(event)
     if own is not None:
         return [own]
@@ -91,7 +91,7 @@ def plans_of(event: Mapping[str, Any], definitions: Mapping[str, routes.Definiti
 def _own_rows(
     connection: Connection, planner: Planner, events: Sequence[Mapping[str, Any]], replay_id: UUID | None = None
 ) -> list[Row]:
-    """The notifications of events; a constant number of queries however many events there are."""
+    """Return the notifications of events, without subscriptions; the number of queries is constant."""
     unaddressed = any(plan_of(event) is None for event in events)
     definitions = routes.definitions(connection, enabled_only=True) if unaddressed else {}
     planned = [(event, plan) for event in events for plan in plans_of(event, definitions)]
@@ -114,7 +114,7 @@ def _rows_of(
     person: Person | None,
     templates: Catalogue,
 ) -> list[Row]:
-    """The rows of a plan. A route whose plan cannot be carried out is refused; all else is its event's own failure."""
+    """Return the rows of a plan. A route's unusable plan is refused; any other error is its event's own failure."""
     if plan.route is None:
         return planner.rows(plan, origin, person, templates)
     made = attempt("route", plan.route, lambda: planner.rows(plan, origin, person, templates))
@@ -130,7 +130,7 @@ def _rows_for(
     planner: Planner,
     origin_id: UUID,
 ) -> list[Row]:
-    """The notifications of an event to subscriptions; those that are disabled are skipped, and can be recovered."""
+    """Return the notifications of an event to subscriptions; disabled ones are skipped, and can be recovered."""
     priority = Priority(event["priority"])
     queue = queue_for(Channel.WEBHOOK, priority)
     lease, created_at, millisecond = planner.lease(queue), time_of(origin_id), millisecond_of(origin_id)
@@ -218,7 +218,7 @@ def _open_recipients(connection: Connection, events: Iterable[dict[str, Any]]) -
 
 
 def _log_fanned_out(events: Sequence[Mapping[str, Any]], rows: Sequence[Row], unfinished: Container[UUID]) -> None:
-    """A line for each event: how many notifications it made, of how many there is more to come."""
+    """Log a line for each event: how many notifications it made, and whether more will follow."""
     made = Counter(row["event_id"] for row in rows)
     for event in events:
         ids = {name: event[name] for name in ("request_id", "traceparent") if event[name] is not None}
@@ -235,10 +235,10 @@ def _log_fanned_out(events: Sequence[Mapping[str, Any]], rows: Sequence[Row], un
 def _hear(
     events: Sequence[Mapping[str, Any]], index: SubscriberIndex, room: int
 ) -> tuple[dict[UUID, list[Subscriber]], dict[UUID, UUID]]:
-    """The next listeners of some events, as far as there is room; and the last one looked at, where more are left.
+    """Return the next subscribers of some events, as far as there is room, and where unfinished events stopped.
 
-    Filters have their time: a hundred events, each with thousands of listeners whose filters want none of them, would
-    otherwise hold one transaction for minutes. At least one is asked each time.
+    Filters have a time limit: a hundred events, each with thousands of subscribers whose filters match none of them,
+    would otherwise hold one transaction for minutes. At least one is checked each time.
     """
     heard: dict[UUID, list[Subscriber]] = {}
     unfinished: dict[UUID, UUID] = {}
@@ -263,10 +263,10 @@ def _hear(
 
 
 def _enabled(connection: Connection, subscribers: Sequence[Subscriber]) -> set[UUID]:
-    """Those of some listeners that are enabled.
+    """Return which of some subscribers are enabled.
 
-    One that is disabled stays so until the transaction ends: whoever enables it later, and recovers what it has
-    missed, finds what is skipped here.
+    A disabled subscription stays so until the transaction ends: enabling it later, and recovering what it has missed,
+    finds the rows that are skipped here.
     """
     off = {each.id for each in subscribers if not each.enabled}
     return {each.id for each in subscribers} - off | keep_enabled(connection, off)

@@ -1,8 +1,8 @@
-"""Accept events exactly once: group commit.
+"""Intake: accept events exactly once, by group commit.
 
-Requests that arrive together share one multi-row INSERT and one COMMIT. A writer thread in each API process
-takes what is waiting (it never sleeps to wait for more), writes, commits and wakes the requests. At 64
-connections that is about six times the events a second that a session and a commit for each would give.
+Requests that arrive together share one multi-row INSERT and one COMMIT. A writer thread in each API process takes the
+waiting requests (it never sleeps to wait for more), writes, commits and wakes them. At 64 connections that is about six
+times the events a second that a session and a commit for each would give.
 """
 
 import contextlib
@@ -43,14 +43,14 @@ _DEADLOCK: Final = frozenset({"40P01", "40001"})  # deadlock_detected, serializa
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a request made, or what the first one with its idempotency key did."""
+    """The records that a request created, or that the first request with its idempotency key created."""
 
     ids: list[UUID]
     created_at: datetime
     duplicate: bool
 
 
-#: What became of one draft.
+#: The outcome of one draft.
 Answer = Accepted | NotifierError
 
 
@@ -272,7 +272,7 @@ class _KnownKey:
 def _answer(
     draft: Draft, leader: Draft | None, won: Container[tuple[str, str]], known: Mapping[tuple[str, str], _KnownKey]
 ) -> Answer:
-    """What becomes of a draft: `leader` is the first of its group with its key, `known` what others had before it."""
+    """Return a draft's outcome: `leader` is the first of its group with its key, `known` what others created."""
     if leader is None or (leader is draft and _key_of(draft) in won):
         return Accepted(draft.ids, draft.created_at, duplicate=False)
     if _key_of(draft) in won:
@@ -298,7 +298,7 @@ def _key_row(draft: Draft) -> dict[str, object]:
 
 
 def _read_keys(connection: Connection, losers: Sequence[Draft]) -> dict[tuple[str, str], _KnownKey]:
-    """What the keys of `losers` stand for."""
+    """Read what the keys of `losers` stand for."""
     if not losers:
         return {}
     lost = [{"source": draft.source, "key": draft.idempotency_key} for draft in losers]

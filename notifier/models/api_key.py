@@ -1,4 +1,4 @@
-"""API keys: who may call, and what for."""
+"""API keys: callers and their permissions."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Files that go along with an email."""
+"""Files attached to an email."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""One call to a provider."""
+"""Attempts: calls to a provider."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,17 +11,17 @@ from notifier.vocabulary.ids import derived_id, millisecond_of
 
 
 def attempt_id(notification_id: UUID, claims: int, call: int | None = None) -> UUID:
-    """The id of the attempt made under one claim of a notification; of those before the last, by their place (`call`).
+    """Derive the id of an attempt from its notification and claim, and for all but the last from their index (`call`).
 
-    Derived, so that recording it twice, or by the worker and by the clock that thought it dead, makes one row;
-    of the notification's millisecond, so that both stand in partitions of the same day.
+    It is derived, so that recording it twice, or by the worker and by the clock that thought it dead, makes one row. It
+    has the notification's millisecond, so that both are in partitions of the same day.
     """
     before_the_last = () if call is None else (call,)
     return derived_id(millisecond_of(notification_id), notification_id, claims, *before_the_last)
 
 
 class Attempt(Base):
-    """What is known of one call to a provider."""
+    """One call to a provider."""
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -41,7 +41,7 @@ class Attempt(Base):
     status_code: Mapped[int | None]
     #: One of notifier.providers.protocol.Fault, where it was not accepted and that is known.
     fault: Mapped[str | None]
-    #: What the provider calls the message: its receipts and its support know it by that.
+    #: The provider's id of the message, which its receipts and its support use.
     message_id: Mapped[str | None]
     error: Mapped[str | None]
     response_excerpt: Mapped[str | None]

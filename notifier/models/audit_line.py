@@ -1,4 +1,4 @@
-"""Who did what."""
+"""The audit log's lines."""
 
 from datetime import datetime
 from uuid import UUID
@@ -24,11 +24,11 @@ class AuditLine(Base):
     actor: Mapped[str]
     #: `PUT /api/v1/holds/{target}`, or a command such as `dlq.requeue`.
     action: Mapped[str]
-    #: What it was done to: `name=value`, with spaces between.
+    #: The target of the action: `name=value`, with spaces between.
     target: Mapped[str | None]
     #: An HTTP status; or `done`, `aborted` or `failed: …` of a command.
     outcome: Mapped[str]
-    #: What the caller sent as `X-Request-ID`.
+    #: The caller's `X-Request-ID`.
     request_id: Mapped[str | None]
     #: The address that the request came from.
     peer: Mapped[str | None]

@@ -1,4 +1,4 @@
-"""What could not be delivered, or not even be fanned out, and waits for somebody to decide."""
+"""Dead letters: notifications that could not be delivered and events that could not be fanned out."""
 
 from datetime import datetime
 from uuid import UUID

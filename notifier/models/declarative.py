@@ -1,4 +1,4 @@
-"""What all models share: the declarative class, and column types that SQLAlchemy does not have."""
+"""The declarative class of all models, and column types that SQLAlchemy does not have."""
 
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ class JsonText(UserDefinedType[str]):
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:  # noqa: ANN401 -- SQLAlchemy's signature
-        """The type's name in DDL."""
+        """Return the type's name in DDL."""
         return "JSON"
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[str]:

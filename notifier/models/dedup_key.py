@@ -1,4 +1,4 @@
-"""Deduplication: what was sent to whom, and until when nothing more of its kind is."""
+"""Deduplication keys: until when no second notification of the same kind is sent to a recipient."""
 
 from datetime import datetime
 from uuid import UUID

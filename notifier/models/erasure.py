@@ -1,4 +1,4 @@
-"""Erasures: people who are to be forgotten, and how far that is."""
+"""Erasures: people to be forgotten, and the progress."""
 
 from datetime import datetime
 from uuid import UUID
@@ -21,7 +21,7 @@ class Erasure(Base):
     #: The name of a key, or `shell:USER`.
     asked_by: Mapped[str]
     created_at: Mapped[datetime]
-    #: Whose traces are looked for, encrypted (notifier.security.secret_box). Null once it is finished.
+    #: The person to search for, encrypted (notifier.security.secret_box). Null once it is finished.
     named: Mapped[bytes | None]
     #: Which time all tables are gone through, from 1; 0 while the rows that an index finds are erased.
     round: Mapped[int]

@@ -1,4 +1,4 @@
-"""Something that happened, as a service told us."""
+"""Events: something that happened, as a service reported it."""
 
 from datetime import datetime
 from uuid import UUID
@@ -49,7 +49,7 @@ class Event(Base):
     error: Mapped[str | None]
     #: The name of a template.
     template: Mapped[str | None]
-    #: What its reminders come before, and by how much: ISO 8601 durations.
+    #: The target of its reminders, and their lead times: ISO 8601 durations.
     target_date: Mapped[datetime | None]
     lead_time: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
     #: An IANA time zone, for days on the wall clock.

@@ -1,4 +1,4 @@
-"""Who is alive: each worker process, and the clock."""
+"""Heartbeats of worker processes and of the clock."""
 
 from datetime import datetime
 

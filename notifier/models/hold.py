@@ -1,4 +1,4 @@
-"""What is held back by an operator."""
+"""Holds that operators placed."""
 
 from datetime import datetime
 from uuid import UUID

@@ -10,7 +10,7 @@ from notifier.models.declarative import Base
 
 
 class IdempotencyKey(Base):
-    """What a source's key stands for: the ids that its first request made."""
+    """The ids that the first request with a source's key created."""
 
     __tablename__ = "idempotency_keys"
 

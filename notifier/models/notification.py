@@ -1,4 +1,4 @@
-"""One message to one recipient over one channel."""
+"""Notifications: one message to one recipient over one channel."""
 
 from datetime import datetime
 from uuid import UUID
@@ -44,7 +44,7 @@ class Notification(Base):
             "due_at",
             postgresql_where="reason IN ('throttled', 'breaker_open') AND due_at IS NOT NULL",
         ),
-        # What a hold keeps back, and what owes its next channel: the clock looks for both every second.
+        # Held rows, and rows that owe their next channel: the clock looks for both every second.
         Index("notifications_held_idx", "id", postgresql_where="reason = 'held' AND due_at IS NOT NULL"),
         Index(
             "notifications_next_idx",
@@ -79,7 +79,7 @@ class Notification(Base):
     send_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
     cancellation_key: Mapped[str | None]
-    #: How often it was claimed. Only grows: the fence against a worker that comes back late.
+    #: How often it was claimed. It never decreases: the fence against a worker that comes back late.
     claims: Mapped[int] = mapped_column(server_default="0")
     #: Calls to a provider, ever.
     attempts: Mapped[int] = mapped_column(server_default="0")
@@ -111,15 +111,15 @@ class Notification(Base):
     dedup_scope: Mapped[str | None]
     #: Strategy `first`: the channels that are tried in turn once this one is dead or cannot be used.
     next_channels: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
-    #: Those beside it on the same channel (push tokens): only when all are dead the next channel comes.
+    #: Notifications to the user's other push tokens: the next channel comes once all of them are dead.
     siblings: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid()))
     #: The notification on the channel before, which could not be used.
     follows: Mapped[UUID | None]
-    #: What put it off or skipped it, in words.
+    #: Why it was deferred or skipped, in words.
     rule: Mapped[str | None]
     #: The subscription that it is for.
     subscription_id: Mapped[UUID | None]
-    #: What is done where an attempt may have been sent; null is `retry`. See notifier.vocabulary.states.OnAmbiguous.
+    #: How to treat an attempt that may have been sent; null is `retry`. See notifier.vocabulary.states.OnAmbiguous.
     on_ambiguous: Mapped[str | None]
     #: The request that brought it or its event, and its place in a trace (W3C's traceparent).
     request_id: Mapped[str | None]

@@ -1,4 +1,4 @@
-"""The local outbox: where messages go that have no provider yet."""
+"""The local outbox: messages on channels without a provider."""
 
 from datetime import datetime
 from uuid import UUID

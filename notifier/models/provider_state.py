@@ -1,4 +1,4 @@
-"""How a provider fares, as all workers see it."""
+"""The health of a provider, shared by all workers."""
 
 from datetime import datetime
 

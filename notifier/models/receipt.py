@@ -1,4 +1,4 @@
-"""What a provider says of a message afterwards, where that cannot be applied yet."""
+"""Receipts from providers that cannot be applied yet."""
 
 from datetime import datetime
 from uuid import UUID
@@ -20,7 +20,7 @@ class Receipt(Base):
     provider: Mapped[str]
     #: One of notifier.providers.receipts.Kind.
     kind: Mapped[str]
-    #: What the provider calls the message, where it says so.
+    #: The provider's id of the message, if it gives one.
     message_id: Mapped[str | None]
     error: Mapped[str | None]
     happened_at: Mapped[datetime]

@@ -1,4 +1,4 @@
-"""Recoveries: what a subscription missed is being sent again."""
+"""Recoveries: resends of what a subscription missed."""
 
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ class Recovery(Base):
         Index("recoveries_unfinished_idx", "worked_at", postgresql_where="finished_at IS NULL"),
     )
 
-    #: What was made after it is no part of it.
+    #: Notifications created after it are not part of it.
     id: Mapped[UUID] = mapped_column(primary_key=True)
     subscription_id: Mapped[UUID]
     since: Mapped[datetime]

@@ -1,4 +1,4 @@
-"""What an event type means for people."""
+"""Routes: the notifications that an event type causes."""
 
 from datetime import datetime
 from uuid import UUID

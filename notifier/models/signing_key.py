@@ -1,4 +1,4 @@
-"""Secrets that must outlive any process's settings, since links that they sign stand in people's mailboxes."""
+"""Signing keys that outlive any process's settings: people keep emails whose links they sign."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Addresses that are not written to, and categories that an address has switched off."""
+"""Suppressed addresses, and categories that an address has opted out of."""
 
 from datetime import datetime
 from uuid import UUID

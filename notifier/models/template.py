@@ -1,4 +1,4 @@
-"""What notifications say."""
+"""Templates of notifications."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""People, as the services that notify them know them."""
+"""Users: people, as the services that notify them know them."""
 
 from datetime import datetime
 from typing import Any

@@ -29,7 +29,7 @@ class Record:
     number: int
     #: Failed attempts including this one, where it failed.
     failures: int
-    #: The claim's how manieth call it is, from 0; only the last one is not `handed_on`.
+    #: Zero-based index of this provider call within the claim; all but the last are `handed_on`.
     call: int = 0
 
 
@@ -54,8 +54,8 @@ _ATTEMPTS: Final = """
         response_headers = excluded.response_headers, timing = excluded.timing
         WHERE attempts.provider IS NULL
 """
-# Every value is absolute, so that recording twice (a lost COMMIT) changes nothing. What was accepted finishes its
-# row also where the clock had put it back and nobody has claimed it since.
+# Every value is absolute, so that recording twice (a lost COMMIT) changes nothing. An accepted notification is finished
+# also if the clock had queued it again and nobody has claimed it since.
 _NOTIFICATIONS: Final = f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
@@ -108,7 +108,7 @@ def _record(engine: Engine, records: Sequence[Record], *, finished: Status, emit
     rows = [_row(each, is_newest=newest[each.result.id] is each) for each in records]
     document = to_json(rows)
     values = {"records": document, "ids": list(newest), "finished": finished.value, "emit_events": emit_events}
-    # What is told is told in the same transaction; without that a single statement needs none.
+    # Status events are written in the same transaction; without them a single statement needs none.
     transaction = engine.begin() if emit_events else autocommit_of(engine).connect()
     with transaction as connection:
         recorded = connection.execute(_RECORD, values).all()
@@ -119,7 +119,7 @@ def _record(engine: Engine, records: Sequence[Record], *, finished: Status, emit
 
 
 def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
-    """`is_newest`: of the records of its notification, which follows from that one alone."""
+    """Build the JSON members of a record. `is_newest`: of its notification's records, which follow from it alone."""
     result = record.result
     return {
         "attempt_id": attempt_id(result.id, record.claims, record.call if result.handed_on else None),
@@ -187,7 +187,7 @@ _MAY_BE_OUT: Final = text(f"""
 
 
 def may_be_out(connection: Connection, held: Sequence["AbandonedClaim"]) -> set[UUID]:
-    """Those notifications whose claim's last attempt may have been sent."""
+    """Return the notifications whose claim's last attempt may have been sent."""
     ids = [attempt_id(row.id, row.claims) for row in held]
     return set(connection.scalars(_MAY_BE_OUT, {"attempt_ids": ids})) if ids else set()
 

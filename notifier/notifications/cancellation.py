@@ -1,6 +1,6 @@
-"""Cancelling: by id, by key, and by a later reminder that takes an earlier one's place.
+"""Cancellation: by id, by key, and by a later reminder that replaces an earlier one.
 
-A cancel is one guarded UPDATE, and tells the truth under a race: either no further attempt is made, or the
+A cancellation is one guarded UPDATE, with a truthful result under a race: either no further attempt is made, or the
 notification was or is being sent. A worker's claim is guarded the same way, so exactly one of the two wins.
 """
 
@@ -20,7 +20,7 @@ _REASON: Final = f"""
         SELECT FROM attempts a WHERE a.notification_id = n.id AND a.outcome = 'ambiguous'
     ) THEN '{Reason.MAY_HAVE_BEEN_SENT}' END
 """
-# What is being sent, or is dead already, must not go on to its next channel either.
+# Notifications that are being sent, or are dead already, must not go on to their next channel either.
 _CANCELLED: Final = f"""
     next_channels = NULL,
     status = CASE WHEN n.status IN {PENDING_IN_SQL} THEN '{Status.CANCELLED}' ELSE n.status END,
@@ -111,17 +111,17 @@ _SUPERSEDED: Final = text(f"SELECT id FROM notifications n WHERE id = ANY(:ids) 
 
 
 def superseded(connection: Connection, notification_ids: Sequence[UUID]) -> frozenset[UUID]:
-    """Those of some reminders in whose place a later one has come."""
+    """Return the reminders that a later one has replaced."""
     if not notification_ids:
         return frozenset()
     return frozenset(connection.scalars(_SUPERSEDED, {"ids": list(notification_ids)}))
 
 
 def replace_older(connection: Connection, rows: Sequence[Row]) -> None:
-    """Cancel pending reminders in whose place some of these new rows have come, in the connection's transaction.
+    """Cancel pending reminders that some of these new rows have replaced, in the connection's transaction.
 
-    Whichever of two was made first, the later one stands. What slips through between two that are made at the
-    same moment is found when it is to be sent (see notifier.delivery.gate).
+    The later of two reminders stands, whichever was created first. Two that are created at the same moment may both
+    remain; the gate finds that when they are to be sent (see notifier.delivery.gate).
     """
     keys = {row["cancellation_key"] for row in rows if row.get("cancellation_key") and row.get("target_date")}
     if keys:

@@ -1,8 +1,8 @@
-"""Dead letters: what failed for good, why, and its way back.
+"""Dead letters: notifications and events that failed for good, with their reasons, and requeueing.
 
-One death makes one letter, however often the handler runs: the row is taken by its fence (`status` and
-`claims`), and a letter is unique by (notification, claims). Requeueing keeps the row and its id, so that a
-receiver that did get an earlier attempt recognises it.
+A failure makes one letter, however often the handler runs: the row is matched by its fence (`status` and `claims`), and
+a letter is unique by (notification, claims). Requeueing keeps the row and its id, so that a receiver that did get an
+earlier attempt recognises it.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -33,7 +33,8 @@ metrics.begin(metrics.DEAD_LETTERS, [*product(Channel, DEAD_LETTER_REASONS), (me
 
 #: A channel that a stored row names may be none: no label of a metric.
 _CHANNELS: Final = frozenset(Channel)
-#: What the logs tell of a dead letter beside its ids; of an error its class alone, since servers repeat addresses.
+#: Logged beside a dead letter's ids. Of an error the class alone is logged, because servers' messages contain
+#: addresses.
 _LOGGED: Final = ("event_type", "channel", "reason", "error", "attempts", "request_id", "traceparent")
 
 
@@ -124,7 +125,7 @@ def dead_letter(
 
 
 def _log_dead_letters(written: Sequence[Row[Any]]) -> None:
-    """A line for each letter."""
+    """Log a line for each letter."""
     for row in written:
         ids = {"notification_id": row.id, "event_id": row.event_id}
         fields = {name: str(value) for name, value in ids.items() if value is not None}
@@ -216,13 +217,13 @@ class Filters:
 
 
 def _equal(model: type[Event | Notification], given: Sequence[tuple[str, Any]]) -> list[ColumnElement[bool]]:
-    """Conditions on columns; a tuple stands for any of its values."""
+    """Return conditions on columns; a tuple matches any of its values."""
     columns = [(getattr(model, name), value) for name, value in given]
     return [column.in_(value) if isinstance(value, tuple) else column == value for column, value in columns]
 
 
 def matching(engine: Engine, filters: Filters) -> Iterator[list[UUID]]:
-    """The ids of the letters that match, oldest first, in batches; those written meanwhile are not among them."""
+    """Yield the ids of matching letters, oldest first, in batches; letters written meanwhile are not included."""
     after: UUID | None = None
     newest = new_id()
     while True:

@@ -1,14 +1,14 @@
-"""Receipts: from `sent` to `delivered`, or where it bounced to `retrying` or `failed`.
+"""Receipts: from `sent` to `delivered`, or after a bounce to `retrying` or `failed`.
 
     sent, retrying                 the receipt is applied: an attempt of which nobody knew did arrive after all
     scheduled, queued, sending,    it came before our own commit, or while the notification is being sent again: it
     or not to be found             waits in Postgres, and the clock looks again, for a day
     finished otherwise             it changes nothing: late, or doubled
 
-So a receipt may come at any time and any number of times, and never moves a state backwards, but for a bounce of which
-its provider says that another attempt may arrive: that one is a failed attempt like any other, and spends the same
-budget, so that it cannot go round for ever. It counts only from a provider that sent the notification; so does what
-such a receipt says of the address, which else holds whatever the state is.
+So a receipt may arrive at any time and any number of times, and never moves a state backwards. The exception is a
+bounce after which, by its provider's word, another attempt may arrive: it is a failed attempt like any other, and uses
+the same budget, so that retries end. A receipt counts only if its provider sent the notification, and so does what such
+a bounce says of the address. Other statements about an address count in any state.
 """
 
 import random
@@ -124,7 +124,7 @@ class Senders:
     policies: Mapping[str, RetryPolicy] = field(default_factory=dict)
 
     def is_named(self, source: str, channel: str, provider: str | None) -> bool:
-        """Whether a source speaks for a provider of a channel; for one that nobody knows, where it has any there."""
+        """Return whether a source speaks for a provider of a channel; without a name, for any provider of it."""
         if source not in self.by_source:
             return provider in {source, None}
         names = self.by_source[source]
@@ -145,17 +145,17 @@ class _Found:
     senders: Senders
 
     def is_of(self, source: str, row: Row[Any]) -> bool:
-        """Whether a provider that a source speaks for was called for a notification."""
+        """Return whether a provider of this source was called for a notification."""
         attempts = self.attempts.get(row.id, ())
         return any(self.senders.is_named(source, row.channel, each.provider) for each in attempts)
 
     def last_of(self, row: Row[Any]) -> Row[Any] | None:
-        """The attempt of the last claim; None where it is not recorded, or nobody knows when it was."""
+        """Return the attempt of the last claim; None if it is not recorded, or its time is unknown."""
         last = attempt_id(row.id, row.claims)
         return next((each for each in self.attempts.get(row.id, ()) if each.id == last and each.started_at), None)
 
     def is_outdated(self, receipt: Receipt) -> bool:
-        """Whether a bounce is of an attempt that was followed by another one: that one has yet to bounce."""
+        """Return whether another attempt followed the bounced one: the later attempt has yet to bounce."""
         row = self.rows.get(receipt.notification_id)
         if receipt.kind is Kind.DELIVERED or row is None or row.attempts < 2:
             return False
@@ -171,7 +171,7 @@ class _Found:
 
 
 def _is_same(named: str, recorded: str | None) -> bool:
-    """Whether a receipt names a message. SendGrid adds to its id, after a point, where it went within its own house."""
+    """Return whether a receipt names a message. SendGrid appends its internal route to its id, after a point."""
     return bool(recorded) and f"{named}.".startswith(f"{recorded}.")
 
 
@@ -262,7 +262,7 @@ def _bounce(connection: Connection, bounced: Sequence[Receipt], found: _Found) -
 
 
 def _may_arrive(receipt: Receipt, row: Row[Any], found: _Found) -> bool:
-    """Whether another attempt may arrive: any, or one by a provider by which it has not bounced yet."""
+    """Return whether another attempt may arrive: any, or one by a provider by which it has not bounced yet."""
     if row.recipient is None or receipt.kind is Kind.BOUNCED:
         return False
     if receipt.kind is Kind.BOUNCED_FOR_NOW:
@@ -329,7 +329,7 @@ def _stand(connection: Connection, standings: Sequence[AddressStatus], found: _F
 def _counted(
     connection: Connection, standings: Iterable[AddressStatus], found: _Found, source: str
 ) -> list[tuple[AddressStatus, Address]]:
-    """Those that count, with the address that each means."""
+    """Return the address statuses that count, each with its address."""
     known = [
         (each, Address(each.channel, address, each.reason))
         for each in standings
@@ -405,7 +405,7 @@ def _apply_due(connection: Connection, due: Sequence[Row[Any]], senders: Senders
     early = _apply(connection, receipts.values(), found)
     over = {row.id for row in due if row.is_over}
     later = {row_id for row_id, receipt in receipts.items() if receipt in early} - over
-    # Last, since whoever keeps the same receipt waits for us here, with its notification locked.
+    # Last, because a transaction that stores the same receipt waits for us here, with its notification locked.
     connection.execute(_DROP, {"ids": sorted({row.id for row in due} - later)})
     if later:
         connection.execute(_LOOK_LATER, {"ids": sorted(later), "known": sorted(found.rows)})

@@ -1,4 +1,4 @@
-"""Conditions on notifications by what stands in other tables: who was called for them, what a key stands for."""
+"""Filters of notifications by other tables: the providers called for them, and the keys that name them."""
 
 from uuid import UUID
 
@@ -18,5 +18,5 @@ def was_tried_by(provider: str) -> ColumnElement[bool]:
 
 
 def ids_of_key(idempotency_key: str) -> Select[tuple[UUID]]:
-    """Select the ids of events and notifications that a key stands for, with any source, as long as it is kept."""
+    """Select the ids of events and notifications created with a key, from any source, while the key is kept."""
     return select(func.unnest(IdempotencyKey.ids)).where(IdempotencyKey.key == idempotency_key)

@@ -45,9 +45,9 @@ def check_target(connection: Connection, target: str) -> None:
 
 
 def hold(engine: Engine, target: str, held_by: str) -> bool:
-    """Send nothing more of a target; false where it is held already. Raises Invalid.
+    """Hold a target, so that nothing more of it is sent; false if it is held already. Raises Invalid.
 
-    What a worker has claimed before goes out still.
+    Rows that a worker has claimed before are still sent.
     """
     with engine.begin() as connection:
         check_target(connection, target)
@@ -62,7 +62,7 @@ def release(engine: Engine, target: str) -> bool:
 
 
 def listed(engine: Engine) -> Sequence[Hold]:
-    """The holds that stand, by target."""
+    """Return all holds, by target."""
     with Session(engine) as session:
         return session.scalars(select(Hold).order_by(Hold.target)).all()
 

@@ -1,7 +1,7 @@
-"""Sealing of what is kept already: addresses with credentials that a release before has kept whole.
+"""Resealing: seal the addresses with credentials that an earlier release has stored whole.
 
-It goes through each table by its key, a page a transaction. A row that changes meanwhile is left as it is: what is
-written now is sealed. It may be run again at any time, and may die anywhere.
+It goes through each table by its key, a page a transaction. A row that changes meanwhile is skipped: new values are
+sealed when they are written. It is safe to repeat, and to interrupt anywhere.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How often a channel is tried again, how long it waits in between, and the waiting itself: `due_at`."""
+"""Retries: how often a channel retries, how long it waits in between, and the wait itself (`due_at`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

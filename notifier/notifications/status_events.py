@@ -1,7 +1,7 @@
-"""Callbacks: what becomes of notifications, as events of our own (`notifier.notification.*`).
+"""Status events: a notification's final or sent status, as an event of our own (`notifier.notification.*`).
 
-So a calling service learns of a failure without polling. Written in the transaction of what they tell of, and only
-where somebody subscribes; nothing is told of what was itself an event of ours, or telling would never end.
+They let a calling service learn of a failure without polling. They are written in the transaction that changes the
+status, and only if somebody subscribes. Notifications of our own events cause none, or status events would never end.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from notifier.observability.request_context import RequestContext
 from notifier.vocabulary.event_types import OURS, matches, status_event_type
 from notifier.vocabulary.states import Status
 
-#: The states that are told of, each by a type of its own.
+#: The statuses that cause an event, each of its own type.
 EMITTED: Final = (Status.SENT, Status.DELIVERED, Status.FAILED, Status.EXPIRED, Status.SKIPPED)
 
 _TYPES: Final = {status: status_event_type(status) for status in EMITTED}
@@ -36,7 +36,7 @@ _ROWS: Final = text(f"""
 
 
 def emit_status_events(connection: Connection, notification_ids: Sequence[UUID]) -> None:
-    """Tell what has become of some notifications, in the connection's transaction, where anybody wants to know."""
+    """Write the status events of some notifications, in the connection's transaction, if anybody subscribes."""
     if not notification_ids:
         return
     wishes = list(connection.scalars(_WANTED, {"patterns": _PATTERNS}))

@@ -1,4 +1,4 @@
-"""Events of our own: what becomes of notifications and subscriptions, for whoever subscribes to it."""
+"""System events: our own events about notifications and subscriptions, for their subscribers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

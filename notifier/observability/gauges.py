@@ -1,4 +1,4 @@
-"""Where everything stands, read from Postgres for the exporter: one round trip a read, however many queues there are.
+"""Gauges read from Postgres for the exporter: one round trip a read, however many queues there are.
 
 The counts walk the indexes of live rows and the dead letters, so they take longer the more of those there are; the
 exporter waits in proportion (deploy/exporter.py). Ages are by the database's clock.
@@ -39,7 +39,7 @@ _READ: Final = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class SystemSnapshot:
-    """What stood in Postgres at one moment."""
+    """The contents of Postgres at one moment."""
 
     #: Queue → seconds for which the row that is due first has been due; 0 where none is.
     lateness: dict[str, float]

@@ -1,4 +1,4 @@
-"""Who is alive: workers and the clock sign a table, which `/ready` and `manage.py status` read."""
+"""Heartbeats: workers and the clock sign a table, which `/ready` and `manage.py status` read."""
 
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -30,7 +30,7 @@ _FORGET: Final = text("DELETE FROM heartbeats WHERE name = :name OR seen_at < no
 
 
 def canary(queue: str) -> str:
-    """The name under which a queue's canary signs."""
+    """Return the name under which a queue's canary signs."""
     return f"{CANARY}:{queue}"
 
 
@@ -61,7 +61,7 @@ def sign_stuck(engine: Engine, name: str) -> None:
 
 
 def stuck(engine: Engine, within: float = STUCK_FOR) -> list[tuple[str, float]]:
-    """The workers that were stuck in the last `within` seconds, each with the seconds since, by name."""
+    """Return the workers that were stuck in the last `within` seconds, by name, each with the seconds since."""
     age = func.extract("epoch", func.now() - Heartbeat.seen_at)
     query = select(Heartbeat.name, age).where(age < within, Heartbeat.kind == STUCK).order_by(Heartbeat.name)
     with engine.connect() as connection:
@@ -69,7 +69,7 @@ def stuck(engine: Engine, within: float = STUCK_FOR) -> list[tuple[str, float]]:
 
 
 def alive(engine: Engine) -> list[tuple[Heartbeat, float]]:
-    """The workers and clocks seen in the last GONE_AFTER seconds, each with the seconds since, by name."""
+    """Return the workers and clocks seen in the last GONE_AFTER seconds, by name, each with the seconds since."""
     age = func.extract("epoch", func.now() - Heartbeat.seen_at)
     query = select(Heartbeat, age).where(age < GONE_AFTER, Heartbeat.kind.in_((WORKER, CLOCK)))
     with Session(engine) as session:

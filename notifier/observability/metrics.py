@@ -1,10 +1,10 @@
-"""What a process counts and measures of itself: the API at GET /metrics, each worker on its metrics address.
+"""Metrics of a process: the API serves them at GET /metrics, each worker on its metrics address.
 
-A name says what is counted and in which unit, a label is one of a few words that the code or the settings know: never
-an id, an address, a user, an event type or a URL. What everybody shares (queues, breakers, dead letters that stand) is
-read from Postgres and the broker by the exporter (deploy/exporter.py). docs/metrics.md lists them all.
+A name says what is counted and in which unit. A label is one of a few words that the code or the settings know: never
+an id, an address, a user, an event type or a URL. The exporter (deploy/exporter.py) reads shared state (queues,
+breakers, dead letters) from Postgres and the broker. docs/metrics.md lists all metrics.
 
-Counting is done for a batch or a group at once, after its commit.
+Counters are increased for a batch or a group at once, after its commit.
 """
 
 from collections import Counter as Tally

@@ -1,7 +1,7 @@
-"""What brought something about: a request, and the trace that it belongs to.
+"""Request context: the request that caused a piece of work, and the trace that it belongs to.
 
-Both are kept with events and notifications, since what a request brings about may happen a year later, in another
-process, and after any number of lost messages.
+Events and notifications store both, because the work may happen a year later, in another process, and after any number
+of lost messages.
 """
 
 import re
@@ -27,12 +27,12 @@ UNKNOWN: Final = RequestContext()
 
 
 def as_request_id(given: str | None) -> str | None:
-    """A caller's id for a request; None where it is none that can go anywhere: logs, headers, a shell."""
+    """Return a caller's request id if it is safe in logs, headers and a shell, else None."""
     return given if given and _REQUEST_ID.fullmatch(given) else None
 
 
 def as_traceparent(given: str | None) -> str | None:
-    """A caller's traceparent, in the form of version 00; None where it is none (and then a trace begins anew)."""
+    """Return a caller's traceparent in the form of version 00, or None if it is invalid: then a new trace begins."""
     if not given or len(given) > 256:
         return None
     if _TRACEPARENT.fullmatch(given):

@@ -1,10 +1,10 @@
-"""Traces, by OpenTelemetry: what a request brings about is one trace, from the POST to the call of a provider.
+"""Tracing with OpenTelemetry: everything a request causes is one trace, from the POST to the call of a provider.
 
-A worker has notifications of many requests in hand at once. So the span of its batch belongs to none of their traces:
-it has a link to each, while the span of each notification stands in its own trace, and has a link to the batch.
+A worker handles notifications of many requests at once. The span of its batch belongs to none of their traces: it links
+to each, while the span of each notification is part of its own trace and links to the batch.
 
-Only OpenTelemetry's API is used here. It does nothing unless a process has set up the SDK (config.tracing); then a
-traceparent goes on as the caller gave it.
+The module uses OpenTelemetry's API alone, which does nothing unless a process has set up the SDK (config.tracing); then
+a traceparent is passed on as the caller sent it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,19 +26,19 @@ _NO_SPAN: Final = NonRecordingSpan(trace.INVALID_SPAN_CONTEXT)
 
 
 def is_on() -> bool:
-    """Whether this process writes spans."""
+    """Return whether this process writes spans."""
     return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
 def begin(name: str, kind: SpanKind, traceparent: str | None) -> Span:
-    """A span that goes on from a place in a trace, or begins one. It is not made the current one."""
+    """Begin a span that continues a trace, or a new trace. It does not become the current span."""
     if not is_on():
         return _NO_SPAN
     return _tracer.start_span(name, _context_of(traceparent), kind)
 
 
 def traceparent_of(span: Span) -> str | None:
-    """A span's place in its trace; None where it is written nowhere."""
+    """Return a span's position in its trace as a traceparent; None if the span is not recorded."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, trace.set_span_in_context(span, Context()))
     return carrier.get("traceparent")

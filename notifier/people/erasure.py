@@ -1,10 +1,10 @@
-"""Erasing a person: their data goes, the counts stay, and what waits for them is cancelled.
+"""Erasure of a person: delete their data, keep the counts, and cancel their waiting notifications.
 
-An erasure is a row that says whose traces are looked for, and how far it is. The rows that are theirs are found by
-indexes, and erased while the request waits. Then every table is gone through in batches (people.forgetting), by the
-clock: for rows that no index finds, and for what else mentions them. It is done twice, since what was on its way when
-the first round began may have come after it. Each batch is a transaction that keeps its place, so that a process may
-die anywhere, and any number may go on.
+An erasure is a row with the person to search for and its progress. Rows that indexes find are erased while the request
+waits. Then the clock goes through every table in batches (people.forgetting), for rows that no index finds and for
+other mentions of the person. It does so twice, because data that was on its way when the first round began may have
+arrived after it. Each batch is a transaction that saves its progress, so a process may die anywhere, and any number may
+continue.
 """
 
 import time
@@ -35,7 +35,7 @@ from notifier.vocabulary.states import PENDING_IN_SQL, Channel, EventStatus, Sta
 
 log = structlog.get_logger()
 
-#: Who asked, where nobody says so.
+#: The requester, if none is given.
 NOBODY: Final = "unknown"
 
 #: How long a row that was on its way may take to be written, in seconds: the second round begins so long afterwards.
@@ -78,7 +78,7 @@ _KEEP_PLACE: Final = text("""
 _LIVE: Final = "AND due_at IS NOT NULL"
 _LOCK: Final = text("SELECT id, event_id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 _LOCK_EVENTS: Final = text("SELECT id FROM events WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
-# No index finds events by their recipient. Those that wait are few; of the others there are notifications.
+# No index finds events by their recipient. Few of them wait; the others have notifications.
 _EVENTS_OF_USER: Final = text(f"""
     SELECT id FROM events WHERE id < :before AND user_id = ANY(:users)
     UNION SELECT id FROM events e WHERE id < :before AND due_at IS NOT NULL AND recipient = ANY(:forms)
@@ -91,7 +91,7 @@ _ATTACHMENTS: Final = text("""
         WHERE id = ANY(:ids) AND json_typeof(content -> 'attachments') = 'array'
     )
 """)
-# What is being sent loses its address too: a retry then finds nobody.
+# Notifications that are being sent lose their address too: a retry then has no recipient.
 _NOTIFICATIONS: Final = text(f"""
     UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, rule = NULL, judged = NULL,
         next_channels = NULL, cancellation_key = NULL, dedup_key = NULL, dedup_window = NULL,
@@ -120,15 +120,15 @@ _IDEMPOTENCY_KEYS: Final = text("""
 
 
 def erase_user(engine: Engine, vault: Vault, user_id: str, by: str = NOBODY) -> UUID | None:
-    """Delete a user, and erase what an index finds of them; returns the erasure, which goes on with the clock.
+    """Delete a user, and erase the rows that indexes find; returns the erasure, which the clock continues.
 
-    Their data goes from events, notifications, attachments, attempts, dead letters, receipts and the outbox, also where
-    only an address of theirs is named, unless another user has that too. Keys that callers gave (idempotency,
-    deduplication, cancellation) go as well: they are often made of addresses.
+    Their data is removed from events, notifications, attachments, attempts, dead letters, receipts and the outbox, also
+    where only an address of theirs is named, unless another user has it too. Keys that callers gave (idempotency,
+    deduplication, cancellation) are removed as well: they often contain addresses.
 
-    Rows and their states stay, for the counts. Of suppressions a hash stays, and so do opt-outs: they are there to
-    leave people alone, and whoever was erased must not be written to because of it. Returns None where there is no such
-    user. Repeating it does no harm.
+    Rows and their states stay, for the counts. A hash of each suppression stays, and so do opt-outs: they keep people
+    from being contacted, and an erasure must not undo that. Returns None if there is no such user. It is safe to
+    repeat.
     """
     with engine.begin() as connection:
         # This waits for a fan-out that makes notifications for them (it keeps the user's row): those are then found.
@@ -151,7 +151,7 @@ def erase_id(engine: Engine, vault: Vault, user_id: str, by: str = NOBODY) -> UU
 
 
 def erase_address(engine: Engine, vault: Vault, channel: Channel, address: str, by: str = NOBODY) -> UUID:
-    """Erase whoever is reached at an address, known as a user or not. Raises Conflict where several users are."""
+    """Erase the person at an address, known as a user or not. Raises Conflict if several users have it."""
     with engine.connect() as connection:
         found = users_at(connection, channel, address)
     if len(found) > 1:
@@ -167,7 +167,7 @@ def erase_address(engine: Engine, vault: Vault, channel: Channel, address: str, 
 
 
 def find(engine: Engine, erasure_id: UUID) -> Erasure | None:
-    """An erasure and how far it is, or None."""
+    """Return an erasure and its progress, or None."""
     with Session(engine) as session:
         return session.get(Erasure, erasure_id)
 
@@ -199,9 +199,9 @@ def _opened(vault: Vault, sealed: bytes) -> Named:
 
 
 def _erase_own(engine: Engine, vault: Vault, erasure_id: UUID) -> None:
-    """Erase what an index finds, before the request is answered; what takes longer is left to the clock.
+    """Erase what indexes find before the request is answered; leave longer work, and failures, to the clock.
 
-    So is what fails: the erasure is on record by now, and whoever asked for it must hear so.
+    The erasure is on record by now, so the caller is told so even where this fails.
     """
     until = time.monotonic() + _AT_ONCE
     try:
@@ -286,7 +286,7 @@ def _keep_place(connection: Connection, erasure: Row[Any], **changes: Any) -> No
 
 
 def _erase_page(connection: Connection, sought: Sought) -> int:
-    """Erase the next rows that an index finds; returns how many. What waits to be sent is cancelled first."""
+    """Erase the next rows that an index finds; returns how many. Waiting notifications are cancelled first."""
     values = {"users": sorted(sought.named.user_ids), "forms": sought.named.forms, "before": sought.erasure}
     events = list(connection.scalars(_EVENTS_OF_USER, values))
     ids: list[UUID] = []

@@ -1,8 +1,8 @@
-"""Everything that is known of one person, as one JSON document, for whoever has a right to it.
+"""Export of all data about one person, as one JSON document.
 
-It is made while it is read, some hundreds of rows at a time and no transaction open in between: a person may have a
-hundred thousand notifications, and a slow reader must not hold anything. Rows come whole, so that none of what later
-versions store is forgotten.
+The document is created while it is read, some hundreds of rows at a time and with no transaction open in between: a
+person may have a hundred thousand notifications, and a slow reader must not hold anything. Rows are exported whole, so
+that columns of later versions are included.
 """
 
 from collections.abc import Iterator, Sequence
@@ -83,12 +83,12 @@ _FIND: Final = {
 
 
 def export(engine: Engine, user_id: str, *, reveals: bool = False) -> Iterator[bytes] | None:
-    """A user's data as JSON, in pieces; None where there is no such user. `reveals`: with the credentials in addresses.
+    """Yield a user's data as JSON; None if there is no such user. `reveals`: include the credentials in addresses.
 
     An object: `exported_at`, `user` (with preferences), `suppressions` and `opt_outs` of their addresses,
     `notifications` (each with `attempt_log`, `dead_letters` and `attachments`), `events` that name them, messages in
-    the local `outbox`, `dedup_keys`. What names no more than their address is in it too, unless another user has that.
-    What changes meanwhile may be in it as it was or as it is.
+    the local `outbox`, `dedup_keys`. Rows that name no more than their address are included too, unless another user
+    has that address. Rows that change meanwhile may be included in either state.
     """
     with engine.connect() as connection:
         person = people(connection, [user_id]).get(user_id)
@@ -118,9 +118,9 @@ def _masked(pieces: Iterator[bytes], own: Sequence[tuple[Channel, str]]) -> Iter
 
 
 def export_address(engine: Engine, channel: Channel, address: str, *, reveals: bool = False) -> Iterator[bytes]:
-    """Export, as `export` does, what is known of whoever is reached at an address; `user` may be null.
+    """Export, as `export` does, the data of the person at an address; `user` may be null.
 
-    Raises Conflict where several users have it.
+    Raises Conflict if several users have it.
     """
     with engine.connect() as connection:
         found = users_at(connection, channel, address)
@@ -157,7 +157,7 @@ def _pieces(engine: Engine, named: Named, own: Sequence[tuple[Channel, str]]) ->
 
 
 def _list(name: str, rows: Iterator[bytes]) -> Iterator[bytes]:
-    """A member of the document: a list of rows."""
+    """Yield a member of the document: a list of rows."""
     yield b',"' + name.encode() + b'":['
     for place, row in enumerate(rows):
         yield b"," + row if place else row
@@ -165,7 +165,7 @@ def _list(name: str, rows: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _rows(engine: Engine, query: str, values: dict[str, Any]) -> Iterator[bytes]:
-    """The rows of a query, as JSON."""
+    """Return the rows of a query, as JSON."""
     with engine.connect() as connection:
         documents = _documents(connection, query, values)
     yield from documents
@@ -177,7 +177,7 @@ def _documents(connection: Connection, query: str, values: dict[str, Any]) -> li
 
 
 def _paged(engine: Engine, table: str, query: str, one: dict[str, Any]) -> Iterator[bytes]:
-    """The rows of a table that name a user, as a query by their ids makes JSON of them."""
+    """Yield the rows of a table that name a user as JSON, page by page, given a query by their ids."""
     find = text(f"{_FIND[table]} ORDER BY id LIMIT {_IDS}")
     after: UUID | int | None = 0 if table == "outbox" else UUID(int=0)
     while after is not None:

@@ -1,8 +1,8 @@
-"""Redaction: every table gone through in batches, and mentions of a person taken out of its texts.
+"""Forgetting: go through every table in batches, and remove mentions of a person from its texts.
 
-The tables and their columns are those of the models, so that a new one is gone through too. What a column must not lose
-(states, names of templates, ids) is listed here; so are the tables of settings, which are left to operators: a route
-or a template that names somebody is only reported.
+The tables and their columns come from the models, so that new ones are included. This module lists the columns that
+must stay (states, names of templates, ids) and the tables of settings, which are left to operators: a route or a
+template that names somebody is only reported.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,7 +71,7 @@ _BEFORE: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """Whose mentions are looked for, and the erasure's id and time: what came afterwards stays as it is."""
+    """The person whose mentions are removed, and the erasure's id and time: later rows stay as they are."""
 
     named: Named
     erasure: UUID
@@ -105,7 +105,7 @@ class _Plan:
 
 
 def tables() -> list[str]:
-    """The tables in the order in which they are gone through."""
+    """Return the tables in the order in which they are processed."""
     others = sorted(Base.metadata.tables.keys() - set(_FIRST) - _SKIPPED)
     return [name for name in (*_FIRST, *others) if _plan(name).read]
 
@@ -135,7 +135,7 @@ def _plan(name: str) -> _Plan:
         changeable &= _ONLY[name]
     if name in _OF_OPERATORS:
         return _Plan(table, tuple(texts), _OF_OPERATORS[name])
-    # Whose row it is stands in columns that are not changed.
+    # The owner of a row is in columns that are not changed.
     beside = {"user_id", "channel"} if {_NOBODY, "address"} & set(table.columns.keys()) else set()
     return _Plan(table, tuple(each for each in texts if each.name in changeable | beside), frozenset(changeable))
 
@@ -146,7 +146,7 @@ def _is_text(column: Column[Any]) -> bool:
 
 
 def _page(connection: Connection, plan: _Plan, place: Sequence[str] | None, sought: Sought) -> Sequence[Row[Any]]:
-    """The primary keys of the next rows, each with whether it may mention the person (`is_hit`)."""
+    """Return the primary keys of the next rows, each with whether it may mention the person (`is_hit`)."""
     name, key = plan.table.name, plan.key
     columns = ", ".join(column.name for column in key)
     conditions = [_BEFORE.get(name, "true")]
@@ -177,7 +177,7 @@ def _page(connection: Connection, plan: _Plan, place: Sequence[str] | None, soug
 
 
 def _rows(connection: Connection, plan: _Plan, keys: Sequence[tuple[Any, ...]], lock: str) -> Iterable[Row[Any]]:
-    """Some rows, one by one: of those that mention somebody there are few."""
+    """Read some rows, one by one: few of them mention the person."""
     name, columns = plan.table.name, ", ".join(column.name for column in plan.key)
     key = {column.name for column in plan.key}
     texts = "".join(f", {_as_text(column)}" for column in plan.read if column.name not in key)

@@ -1,4 +1,4 @@
-"""Whom an export or an erasure means: a person's ids, and the addresses that they share with no other user."""
+"""The identity that an export or an erasure covers: a person's ids, and the addresses that no other user shares."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -25,7 +25,7 @@ _SENT_TO: Final = text("""
     WHERE user_id = ANY(:users) AND recipient IS NOT NULL AND channel IS NOT NULL
     LIMIT :limit
 """)
-#: An id that was sent to more addresses than these is a service's, or everybody's.
+#: An id that was sent to more addresses than these belongs to a service, or to everybody.
 _MOST: Final = 200
 _SUBSCRIBED: Final = text("SELECT url FROM subscriptions WHERE url = ANY(:urls)")
 

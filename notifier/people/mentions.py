@@ -1,9 +1,9 @@
-"""Mentions: where texts name a person, by an id or an address of theirs, and those texts without it.
+"""Mentions: find the parts of texts that name a person, by id or address, and remove them.
 
 Callers write addresses into anything: a payload's values and names, a subject, keys, names of files; in capitals,
-percent-encoded in a link, with spaces in a phone number, or as escapes of JSON. An address within a longer one is
-another person's, and stays. An id that is a mere number or word is taken for a person's only as the whole value of a
-member such as `user_id`: elsewhere it means something else.
+percent-encoded in a link, with spaces in a phone number, or as escapes of JSON. An address within a longer one belongs
+to another person, and stays. An id that is a mere number or word counts only as the whole value of a member such as
+`user_id`: elsewhere it means something else.
 """
 
 import html
@@ -101,13 +101,13 @@ class Named:
         return (channel, folded(Channel(channel), recipient)) in self._folded
 
     def sql_pattern(self) -> str:
-        """The regular expression (of Postgres, without case) of what may name them: some of it may turn out not to."""
+        """Return a regular expression (for Postgres, ignoring case) for possible mentions; some matches are none."""
         return "|".join([*(_core(each, in_sql=True) for each in self._tokens()), *self._sql_members(), _ESCAPED_ASCII])
 
     def sql_likes(self) -> list[str]:
-        """Patterns for LIKE of which a text matches one, if `sql_pattern` finds anything: that takes ten times as long.
+        """Return LIKE patterns; a text matches one if `sql_pattern` finds anything, which takes ten times as long.
 
-        The text is to be in small letters, and without `SEPARATORS`.
+        The text must be in lower case, and without `SEPARATORS`.
         """
         runs = (max(_RUN.findall(_text(each).lower()), key=len, default="") for each in self._tokens())
         return sorted({*(f"%{run}%" for run in (*runs, *map(str.lower, self._plain_ids))), r"%\\u00%"})
@@ -201,12 +201,12 @@ def _text(token: str | Address) -> str:
 
 
 def _forms(address: Address) -> set[str]:
-    """The forms of an address in which it may stand in a recipient's place."""
+    """Return the forms of an address that a recipient column may contain."""
     return {address.text, folded(address.channel, address.text)}
 
 
 def _spellings(address: Address) -> set[str]:
-    """The forms of an address in texts: a domain in either alphabet, a URL without its password."""
+    """Return the forms of an address in texts: a domain in either alphabet, a URL without its password."""
     if seal_of(address.text) is not None:
         return set()  # it stands nowhere but in a recipient's place
     if address.channel in {Channel.WEBHOOK, Channel.CHAT}:
@@ -229,14 +229,14 @@ def _is_identifying_address(address: Address) -> bool:
     if address.channel is Channel.PUSH:
         return _is_identifying(address.text)
     if address.channel in {Channel.WEBHOOK, Channel.CHAT}:
-        # The start page of a site is nobody's.
+        # The start page of a site identifies nobody.
         parts = urlsplit(address.text)
         return parts.path not in {"", "/"} or bool(parts.query)
     return True
 
 
 def _core(token: str | Address, *, in_sql: bool = False) -> str:
-    """The regular expression of a token, however it is encoded."""
+    """Return the regular expression of a token, in any encoding."""
     if isinstance(token, Address) and token.channel is Channel.SMS:
         digits = _BETWEEN_DIGITS.join(token.text.removeprefix("+"))
         return digits if in_sql else rf"(?:\+|00)?{digits}"
@@ -244,7 +244,7 @@ def _core(token: str | Address, *, in_sql: bool = False) -> str:
 
 
 def _encoded(character: str, *, in_sql: bool) -> str:
-    """The regular expression of a character as it may stand in links, in HTML and (where Postgres looks) in JSON."""
+    """Return the regular expression of a character in links, in HTML and (for Postgres) in JSON."""
     if character.isascii() and character.isalnum():
         return character
     forms = [re.escape(character), re.escape(quote(character, safe="")), f"&#0*{ord(character)};"]

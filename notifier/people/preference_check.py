@@ -1,4 +1,4 @@
-"""Would it be sent, and when? The gate's answer about a user, in advance."""
+"""Preference check: tell in advance whether and when a notification to a user would be sent."""
 
 from datetime import datetime
 from typing import Final
@@ -17,7 +17,7 @@ _OPTED_OUT: Final = text("""
     SELECT count(*) FROM opt_outs
     WHERE channel = :channel AND category = :category AND address_hash = ANY(:hashes)
 """)
-# Each of several push tokens may be suppressed; it is nobody's turn only where all are.
+# Each of several push tokens may be suppressed; the user is unreachable only if all of them are.
 _SUPPRESSED: Final = text("""
     SELECT folded, reason FROM suppressions
     WHERE channel = :channel AND folded = ANY(:folded) AND coalesce(until > :at, true)
@@ -34,9 +34,9 @@ def ask(
     at: datetime,
     zone: ZoneInfo,
 ) -> Decision | None:
-    """What the preferences decide about a notification to a user at a moment; None where they have no address.
+    """Return the preferences' decision about a notification to a user at a moment; None if they have no address.
 
-    Raises LookupError where there is no such user.
+    Raises LookupError if there is no such user.
     """
     with engine.connect() as connection:
         person = people(connection, [user_id]).get(user_id)

@@ -1,7 +1,7 @@
-"""May we, and when: what a person wants to hear of, over which channel, at which hour. Pure.
+"""Preferences: whether and when a person may be notified, by category, channel and hour. Pure.
 
-Asked at the moment of sending. The order, deny wins: suppression list → critical (stops here and sends) →
-channel off → category × channel → quiet hours, which put off to their end and drop nothing.
+Checked at the moment of sending. The order, deny wins: suppression list → critical (stops here and sends) → channel off
+→ category × channel → quiet hours, which defer to their end and drop nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from notifier.vocabulary.states import Channel
 from notifier.vocabulary.time_zones import first_known
 from notifier.vocabulary.timestamps import rfc3339
 
-#: What a notification without a category counts as, so that it can be switched off too.
+#: The category of a notification without one, so that users can switch it off too.
 GENERAL: Final = "general"
 #: In a category: the channels that it does not name. Among categories: those that are not named.
 REST: Final = "*"
 
 
 class Rule(StrEnum):
-    """What decided."""
+    """The rule that decided."""
 
     SUPPRESSION = "suppression"
     CRITICAL = "critical"
@@ -34,7 +34,7 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is known of one notification at the moment of sending."""
+    """The facts about one notification at the moment of sending."""
 
     channel: Channel
     category: str | None
@@ -64,7 +64,7 @@ class Decision:
 
 
 def decide(about: Circumstances, now: datetime) -> Decision:
-    """Whether and when a notification may be sent that would go `now`."""
+    """Decide whether and when a notification that is due `now` may be sent."""
     channel, category = about.channel, about.category or GENERAL
     preferences = about.preferences or {}
     if about.suppressed is not None:

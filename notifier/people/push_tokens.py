@@ -1,4 +1,4 @@
-"""Push tokens at which nobody is any more: apps that were removed, browsers that unsubscribed."""
+"""Dead push tokens: those of apps that were removed and of browsers that unsubscribed."""
 
 from collections.abc import Collection
 from typing import Final

@@ -1,7 +1,7 @@
-"""When a recipient is not to be disturbed, and when that ends: `is_quiet`, `end_of`.
+"""Quiet hours: whether they apply at a moment, and when they end: `is_quiet`, `end_of`.
 
-A rule speaks of wall clocks, and a wall clock jumps. So everything is computed in UTC, and local times are only read:
-adding to a datetime of a zone, or comparing two of them, would ignore a jump that lies in between.
+A rule is about wall clocks, and a wall clock jumps. Everything is computed in UTC, and local times are only read:
+adding to a datetime of a zone, or comparing two of them, would ignore a jump in between.
 """
 
 from bisect import bisect_left
@@ -43,9 +43,9 @@ class QuietHours:
 
 
 def is_quiet(rule: QuietHours, moment: datetime) -> bool:
-    """Whether the wall clock of the rule's zone is within the rule at `moment`, which is aware.
+    """Return whether `moment` (aware) is within the rule, by the wall clock of the rule's zone.
 
-    Where clocks are set back, an hour's two passes are the same to a rule.
+    When clocks are set back, both passes of the repeated hour count alike.
     """
     # By way of UTC: a moment that is in the zone already would keep a local time that a clock change skips.
     clock = moment.astimezone(UTC).astimezone(rule.zone).time()
@@ -55,10 +55,10 @@ def is_quiet(rule: QuietHours, moment: datetime) -> bool:
 
 
 def end_of(rules: Sequence[QuietHours], moment: datetime) -> datetime | None:
-    """The first moment from `moment` on, which is aware, that none of the rules covers, in UTC.
+    """Return the first moment, from `moment` (aware) on, that none of the rules covers, in UTC.
 
-    That is `moment` itself where no rule holds then, and None where there is none within 8 days. An end that a clock
-    change skips is the first moment after the gap.
+    Returns `moment` itself if no rule applies, and None if there is no such moment within 8 days. If a clock change
+    skips the end, returns the first moment after the gap.
     """
     now = moment.astimezone(UTC)
     last = now + _HORIZON
@@ -71,9 +71,9 @@ def end_of(rules: Sequence[QuietHours], moment: datetime) -> datetime | None:
 
 
 def _quiet_until(rule: QuietHours, now: datetime) -> datetime:
-    """A later moment, in UTC, up to which a rule that holds `now` goes on to hold: its end, or a change of the clock.
+    """Return a later moment, in UTC, until which a rule that applies `now` still applies: its end, or a clock change.
 
-    What holds after a change is for the caller to ask again.
+    After a clock change, the caller must ask again.
     """
     local = now.astimezone(rule.zone)
     end = datetime.combine(local, rule.end)

@@ -1,4 +1,4 @@
-"""The suppression list: addresses that get nothing over a channel, whoever asks, critical or not."""
+"""The suppression list: addresses that receive nothing over a channel, not even critical notifications."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """One-click unsubscribe (RFC 8058): links that switch one category off for one channel.
 
-A link's token is signed with a key that stands in the database, since links outlive settings. It says no address:
-of somebody who is no known user it carries a hash.
+A link's token is signed with a key from the database, because links outlive settings. It contains no address: for a
+recipient who is not a known user it contains a hash.
 """
 
 import base64
@@ -32,7 +32,7 @@ _OPT_IN: Final = text("""
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a link is about: a category on a channel, of a user or of an address."""
+    """The target of a link: a category on a channel, of a user or of an address."""
 
     channel: Channel
     category: str
@@ -48,12 +48,12 @@ class Links:
         self._prefix = f"{public_url.rstrip('/')}/u/"
 
     def url(self, channel: Channel, category: str, user_id: str | None, address: str) -> str:
-        """The link for one message."""
+        """Return the link for one message."""
         address_hash = base64.b85encode(hash_of(channel, address)).decode()
         return self._prefix + str(self._serializer.dumps([channel.value, category, user_id, address_hash]))
 
     def read(self, token: str) -> Subscription | None:
-        """What a token is about; None where it is not one of ours."""
+        """Return the subscription in a token; None if the token is not one of ours."""
         try:
             channel, category, user_id, address_hash = self._serializer.loads(token)
             return Subscription(Channel(channel), category, user_id, base64.b85decode(address_hash))
@@ -62,18 +62,18 @@ class Links:
 
 
 class HiddenLinks(Links):
-    """Links for whoever only looks at a message: they show where one stands, and do nothing."""
+    """Placeholder links for people who only look at a message: they show the place of a link, and do nothing."""
 
     def __init__(self, public_url: str) -> None:
         super().__init__(b"", public_url)
 
     def url(self, channel: Channel, category: str, user_id: str | None, address: str) -> str:
-        """The place of the link in a message."""
+        """Return the placeholder for the link in a message."""
         return f"{self._prefix}***"
 
 
 def links(engine: Engine, vault: Vault, public_url: str) -> Links:
-    """The links of this installation, with the key in its database. Raises CannotDecrypt, Conflict."""
+    """Return the links of this installation, with the key in its database. Raises CannotDecrypt, Conflict."""
     return Links(signing_key(engine, vault, PURPOSE), public_url)
 
 

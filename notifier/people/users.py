@@ -1,4 +1,4 @@
-"""Users: where people can be reached, and what they want to hear of."""
+"""Users: their addresses and preferences."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -32,7 +32,7 @@ class Person:
     attributes_text: str
 
     def addresses(self, channel: Channel) -> tuple[str, ...]:
-        """Where they are reached over a channel."""
+        """Return the user's addresses on a channel."""
         if channel is Channel.PUSH:
             return self.push_tokens
         address: str | None = getattr(self, ADDRESS_FIELDS[channel])
@@ -45,7 +45,7 @@ class Person:
         return attributes
 
     def as_members(self) -> dict[str, Any]:
-        """The person as templates see them. Raises what the stored attributes raise."""
+        """Return the user as templates see it. Raises what the stored attributes raise."""
         names = (field.name for field in fields(self) if field.name != "attributes_text")
         return {**{name: getattr(self, name) for name in names}, "attributes": self.attributes}
 
@@ -87,7 +87,8 @@ _PUT: Final = text("""
         updated_at = excluded.updated_at
     RETURNING xmax = 0 AS is_new
 """)
-# What waits for somebody whose address changed goes to the new one; what waits for an address that is gone says so.
+# Notifications that wait for a changed address move to the new one; those for a removed address are skipped, with that
+# reason.
 _MOVE: Final = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE user_id = :user_id AND channel = :channel
@@ -98,7 +99,7 @@ _MOVE: Final = text(f"""
 
 
 def people(connection: Connection, user_ids: Iterable[str | None], *, keep: bool = False) -> dict[str, Person]:
-    """Those of the users that are known, by their user_id; one query. `keep`: until the transaction ends they stay."""
+    """Return the known users among these ids, by user_id; one query. `keep`: lock them until the transaction ends."""
     wanted = sorted({user_id for user_id in user_ids if user_id is not None})
     if not wanted:
         return {}
@@ -120,9 +121,9 @@ def people(connection: Connection, user_ids: Iterable[str | None], *, keep: bool
 
 
 def put(engine: Engine, user_id: str, fields: Mapping[str, Any], attributes: bytes) -> bool:
-    """Write a user whole; `fields` are the validated columns, `attributes` JSON text. Returns whether they are new.
+    """Write a whole user; `fields` are the validated columns, `attributes` JSON text. Returns whether they are new.
 
-    What waits for an address that changed goes to the new one.
+    Notifications that wait for a changed address move to the new one.
     """
     seals = seals_of(engine)
     sealed = {
@@ -204,7 +205,7 @@ def addresses_of_others(
 
 
 def get(engine: Engine, user_id: str) -> User | None:
-    """A user, or None."""
+    """Return a user, or None."""
     with Session(engine) as session:
         return session.scalar(select(User).where(User.user_id == user_id))
 

@@ -1,4 +1,4 @@
-"""Handlers: Python for what a route cannot say.
+"""Handlers: Python code for plans that a route cannot express.
 
 A package registers a function for an event type (or a pattern such as `order.*`) under the entry point group
 `notifier.handlers`; docs/handlers.md has a worked example. It gets the event and returns plans.
@@ -29,7 +29,7 @@ Handler = Callable[[Mapping[str, Any]], Iterable[Plan]]
 
 @functools.cache
 def _registered() -> tuple[EntryPoint, ...]:
-    """What is installed; an entry's name is its pattern."""
+    """Return the installed handlers; an entry's name is its pattern."""
     return tuple(entry_points(group=GROUP))
 
 
@@ -40,7 +40,7 @@ def _loaded(entry: EntryPoint) -> Handler:
 
 
 def broken() -> list[tuple[str, str]]:
-    """(pattern, error) of the handlers that cannot be loaded; events of their types will fail."""
+    """Return (pattern, error) of the handlers that cannot be loaded; events of their types will fail."""
     failed = []
     for entry in _registered():
         try:
@@ -74,7 +74,7 @@ def _called(entry: EntryPoint, view: Mapping[str, Any]) -> list[Plan]:
 
 
 def _addressed(plan: Plan) -> Plan:
-    """A plan with its address in the form in which addresses are kept and compared; refused where it names nobody."""
+    """Normalise the address of a plan, in the form in which addresses are stored; refuse a plan without a recipient."""
     if plan.user_id is not None and not USER_ID.fullmatch(str(plan.user_id)):
         words = "What a handler gives is no user_id."
         return replace(plan, user_id=None, recipient=None, refused=(Reason.INVALID_ADDRESS, words))

@@ -1,8 +1,8 @@
-"""Plans, and the notifications that they make.
+"""Plans, and the notifications that they create.
 
-A plan says what is to be sent, to whom, over what and when. A caller's request is one, a route and a handler make
-them of events. Turning a plan into rows resolves users to addresses, lead times to moments and templates to
-versions; it decides nothing about preferences, which are asked at the moment of sending.
+A plan names content, recipient, channels and time. A caller's request is a plan; routes and handlers make plans of
+events. Turning a plan into rows resolves users to addresses, lead times to moments and templates to versions.
+Preferences are not part of it: they are checked at the moment of sending.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be sent to one person or address. Times have a time zone; durations are ISO 8601."""
+    """A notification planned for one person or address. Times have a time zone; durations are ISO 8601."""
 
     #: An address, and then exactly one channel; or else a user.
     recipient: str | None = None
@@ -58,8 +58,8 @@ class Plan:
     channels: tuple[Channel, ...] = ()
     strategy: Strategy = Strategy.ALL
     template: str | None = None
-    #: What it is about, where that is not the event's payload: `{"subject", "body"}` or `{"data": {…}}`. For
-    #: emails, `from` and `reply_to` may stand beside that.
+    #: The content, if it is not the event's payload: `{"subject", "body"}` or `{"data": {…}}`. For emails, `from` and
+    #: `reply_to` may be added.
     content: Any = None
     category: str | None = None
     critical: bool = False
@@ -85,7 +85,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a plan comes from: an event, a replay of one, or a request without an event."""
+    """The origin of a plan: an event, a replay of one, or a request without an event."""
 
     id: UUID
     source: str
@@ -123,10 +123,10 @@ class Planner:
     seals: AddressSeals = NO_SEALS
 
     def rows(self, plan: Plan, origin: Origin, person: Person | None, catalogue: Catalogue) -> list[Row]:
-        """The rows of a plan, the same again whenever it is made again.
+        """Return the rows of a plan: the same rows whenever it is carried out again.
 
-        `person` is the plan's user, None where unknown. A row whose recipient cannot be reached is there too,
-        as `skipped`. With strategy `first` the channels behind the first usable one stand in its `next_channels`.
+        `person` is the plan's user, None if unknown. A row whose recipient cannot be reached is included, as `skipped`.
+        With strategy `first`, the channels after the first usable one are in its `next_channels`.
         """
         moments = [_Moment(None, plan.send_at)]
         if (target := plan.target_date) is not None:
@@ -142,7 +142,7 @@ class Planner:
 def next_in_line(
     planner: Planner, plan: Plan, follows: UUID, origin: Origin, person: Person | None, catalogue: Catalogue
 ) -> list[Row]:
-    """The rows of the next channel of a plan, after one (`follows`) that was of no use; due at once."""
+    """Return the rows of a plan's next channel, after one (`follows`) that could not be used; due at once."""
     make = _Maker(replace(planner, lease=lambda _: 0.0), plan, origin, person, catalogue).row
     [lead_time] = plan.lead_time or (None,)
     return list(_first_usable(plan, person, _Moment(lead_time, None), make, follows))
@@ -154,7 +154,7 @@ def _reminders(plan: Plan, target: datetime, zone: ZoneInfo) -> Iterator[_Moment
 
 
 def _targets(plan: Plan, channels: Sequence[Channel], person: Person | None) -> list[_Target]:
-    """Where a plan goes over some channels (none: all that the person has); at least one target a channel."""
+    """Return a plan's targets on some channels (none: all that the person has); at least one target a channel."""
     if plan.recipient is not None:
         return [_Target(plan.channels[0], plan.recipient)]
     if not channels:
@@ -169,7 +169,7 @@ def _targets(plan: Plan, channels: Sequence[Channel], person: Person | None) -> 
 def _first_usable(
     plan: Plan, person: Person | None, moment: _Moment, make: Callable[..., Row], follows: UUID | None = None
 ) -> Iterator[Row]:
-    """Rows channel by channel, up to the first channel that can be used; the others wait behind it."""
+    """Return rows channel by channel, up to the first usable channel; the other channels wait behind it."""
     channels = plan.channels or (person.channels if person else ())
     for place in range(max(1, len(channels))):
         targets = _targets(plan, channels[place : place + 1], person)
@@ -198,7 +198,7 @@ class _Maker:
     def row(
         self, target: _Target, moment: _Moment, next_channels: Sequence[Channel] = (), follows: UUID | None = None
     ) -> Row:
-        """One notification, as the columns of its row."""
+        """Return one notification, as the columns of its row."""
         plan, origin, seals = self.plan, self.origin, self.planner.seals
         # An id must not change with the form in which an address is kept.
         whole = target.recipient and seals.opened_or_kept(target.recipient)
@@ -267,7 +267,7 @@ class _Maker:
         return self.catalogue.pick(self.plan.template, target.channel, self.person.locale if self.person else None)
 
     def _refused(self, target: _Target, *, found: bool) -> tuple[str, str] | None:
-        """Why it is skipped from the start: (reason, in words)."""
+        """Return why a row is skipped from the start: (reason, explanation)."""
         if self.plan.refused:
             return self.plan.refused
         if target.recipient is None:
@@ -279,7 +279,7 @@ class _Maker:
         return None
 
 
-#: What a plan takes over from the event that it is made of.
+#: Fields that a plan takes from its event.
 _SHARED: Final = (
     *("template", "category", "critical", "send_at", "expires_at", "target_date", "timezone"),
     *("cancellation_key", "dedup_key", "dedup_window", "dedup_scope", "on_ambiguous"),
@@ -287,13 +287,13 @@ _SHARED: Final = (
 
 
 def shared_fields(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a Plan that stand in an event's columns."""
+    """Return the fields of a Plan that are also columns of an event."""
     fields = {name: event[name] for name in _SHARED}
     return fields | {"priority": Priority(event["priority"]), "lead_time": tuple(event["lead_time"] or ())}
 
 
 def plan_of(event: Mapping[str, Any]) -> Plan | None:
-    """What an event asks for itself: its recipient, or else its user. None where it names neither."""
+    """Return the plan that an event itself asks for: for its recipient, or else its user. None if it names neither."""
     if event["recipient"] is None and event["user_id"] is None:
         return None
     channels = (Channel(event["channel"]),) if event["channel"] else ()

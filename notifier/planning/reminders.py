@@ -1,4 +1,4 @@
-"""When a notification goes: at once, at its hour, at so long before a target, or not any more. Pure."""
+"""Send times: at once, at a given time, so long before a target, or not any more. Pure."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,9 +13,9 @@ AT_THE_TARGET: Final = "PT0S"
 
 
 def instant_of(wall_clock: datetime, zone: ZoneInfo) -> datetime:
-    """The moment, in UTC, at which clocks of a zone show `wall_clock` (naive).
+    """Return the moment, in UTC, at which clocks of a zone show `wall_clock` (naive).
 
-    Of a time that comes twice, the first; for one that a clock change skips, the first moment after the gap.
+    If that time occurs twice, returns the first; if a clock change skips it, the first moment after the gap.
     """
     before = wall_clock.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if before.astimezone(zone).replace(tzinfo=None) == wall_clock:
@@ -33,9 +33,9 @@ def instant_of(wall_clock: datetime, zone: ZoneInfo) -> datetime:
 
 
 def moment_before(target: datetime, lead: Duration, zone: ZoneInfo) -> datetime:
-    """The moment `lead` before `target`: its days are counted on the wall clock of `zone`, the rest exactly. In UTC.
+    """Return the moment `lead` before `target`, in UTC: days are counted on the wall clock of `zone`, the rest exactly.
 
-    Raises OverflowError where that is before the calendar begins.
+    Raises OverflowError if that is before the calendar begins.
     """
     moment = target.astimezone(UTC)
     if lead.days:
@@ -44,9 +44,9 @@ def moment_before(target: datetime, lead: Duration, zone: ZoneInfo) -> datetime:
 
 
 def deadline_of(expires_at: datetime | None, target_date: datetime | None, lead_time: str | None) -> datetime | None:
-    """The moment from which a notification is not sent any more: a reminder is of no use once its target is there.
+    """Return the moment from which a notification is not sent any more: a reminder is useless after its target.
 
-    A reminder that comes at the target itself has only its `expires_at`.
+    A reminder for the target's own moment has no deadline but its `expires_at`.
     """
     ends = [expires_at]
     if target_date is not None and lead_time is not None and parse_iso(lead_time).total:
@@ -63,7 +63,7 @@ class Schedule:
 
 
 def schedule(now: datetime, due_at: datetime | None, deadline: datetime | None) -> Schedule:
-    """Queue what is due now or was due before, schedule the rest; expired is what could only go past its deadline."""
+    """Decide whether a notification is queued (due), scheduled (later), or expired (past its deadline by then)."""
     if deadline is not None and deadline <= max(now, due_at or now):
         return Schedule(Status.EXPIRED, None)
     if due_at is not None and due_at > now:

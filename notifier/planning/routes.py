@@ -1,4 +1,4 @@
-"""Routes: what an event type means for people. Who and when are JMESPath over the event."""
+"""Routes: the notifications that an event type causes. Recipients and times are JMESPath over the event."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -60,18 +60,18 @@ def put(connection: Connection, name: str, definition: Definition) -> str:
 
 
 def get(engine: Engine, name: str) -> Route | None:
-    """A route, or None."""
+    """Return a route, or None."""
     with Session(engine) as session:
         return session.scalar(select(Route).where(Route.name == name))
 
 
 def remove(connection: Connection, names: Sequence[str]) -> int:
-    """Delete routes, in the connection's transaction; returns how many there were. What they made stays."""
+    """Delete routes, in the connection's transaction; returns how many there were. Their notifications stay."""
     return connection.execute(delete(Route).where(Route.name.in_(names))).rowcount
 
 
 def definitions(connection: Connection, *, enabled_only: bool = False) -> dict[str, dict[str, Any]]:
-    """All routes' definitions by name, in the order of their names."""
+    """Return all routes' definitions by name, ordered by name."""
     query = select(Route.name, Route.event_type, Route.definition).order_by(Route.name)
     if enabled_only:
         query = query.where(Route.enabled)
@@ -79,7 +79,7 @@ def definitions(connection: Connection, *, enabled_only: bool = False) -> dict[s
 
 
 def definition_of(event_type: str, document: str) -> dict[str, Any]:
-    """A route's definition as it is stored; of one that cannot be read the event type alone."""
+    """Return a route's definition as stored; for one that cannot be read, its event type alone."""
     try:
         found = orjson.loads(document)
     except orjson.JSONDecodeError:
@@ -88,7 +88,7 @@ def definition_of(event_type: str, document: str) -> dict[str, Any]:
 
 
 def view_of(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event as paths, filters, handlers and templates see it: the contract's members, times as text."""
+    """Return an event as paths, filters, handlers and templates see it: the contract's members, times as text."""
     payload = event["payload"]
     return {
         **{name: event[name] for name in ("event_type", "source", "user_id", "category", "critical", "priority")},
@@ -101,10 +101,10 @@ def view_of(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[str, Any]) -> list[Plan]:
-    """What a route makes of an event: one plan a person or address, none where it does not match.
+    """Return a route's plans for an event: one plan a person or address, none if it does not match.
 
-    What the route says goes before what the event says. A path that leads to nothing usable makes a plan that is
-    refused, so that a reader sees why nothing came; so does a route that cannot be used at all.
+    The route's values override the event's. A path without a usable value makes a plan that is refused, so that people
+    can see why nothing was sent; so does a route that cannot be used at all.
     """
     if not matches(route["event_type"], event["event_type"]):
         return []
@@ -113,7 +113,7 @@ def plans(name: str, route: Definition, event: Mapping[str, Any], view: Mapping[
 
 
 def refused(name: str, event: Mapping[str, Any], why: Broken) -> Plan:
-    """A plan for the record of what a route that is broken could not make of an event."""
+    """Return a plan that records that a broken route could not plan for an event."""
     event = {**event, "target_date": None, "lead_time": None}
     return Plan(**shared_fields(event), route=name, refused=(Reason.BROKEN_ROUTE, f"The route {name} is broken. {why}"))
 
@@ -151,9 +151,9 @@ def _own_fields(route: Definition) -> dict[str, Any]:
 
 
 def _recipients(to: Definition, view: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """(kind, value) of each one that a route's path leads to; where it finds nothing at all, that, for the record.
+    """Return (kind, value) of each recipient at the end of a route's path; if it finds nothing, that, for the record.
 
-    An empty list is somebody's answer: nobody is to hear of it.
+    An empty list is a valid answer: nobody is to be notified.
     """
     kind = "user_id" if "user_id" in to else "recipient"
     found = search(to[kind], view)

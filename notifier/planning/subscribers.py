@@ -1,8 +1,8 @@
-"""Who listens for which event types, remembered by each process, with a version that tells when to read again.
+"""Subscribers by event type, cached by each process, with a version that tells when to read again.
 
 Reading ten thousand subscriptions for every batch would cost more than delivering it. Every change of a subscription
-raises the version in its own transaction, and intake compares it in the statement that writes (events.intake): so
-what is remembered may be old, but never decides wrongly that nobody listens.
+raises the version in its own transaction, and intake compares it in the statement that writes (events.intake). So the
+cache may be stale, but never decides wrongly that there is no subscriber.
 """
 
 import threading
@@ -45,12 +45,12 @@ class Subscriber:
     enabled: bool
 
     def wants(self, view: Mapping[str, Any]) -> bool:
-        """Whether its filter lets an event (see notifier.planning.routes.view_of) through."""
+        """Return whether its filter lets an event (see notifier.planning.routes.view_of) through."""
         return self.filter is None or not is_false(search(self.filter, view))
 
 
 def _subscriber(row: Row[Any]) -> Subscriber:
-    """A stored subscription. Raises where it is none."""
+    """Read a stored subscription. Raises if it is invalid."""
     types = tuple(row.event_types)
     if not all(isinstance(pattern, str) for pattern in types):
         raise TypeError("a pattern of a subscription is no text")
@@ -75,7 +75,7 @@ class SubscriberIndex:
         self._room = _REMEMBERED
 
     def of(self, event_type: str) -> tuple[Subscriber, ...]:
-        """Those who listen for a type, disabled ones too, in the order of their ids; before any filter."""
+        """Return the subscribers of a type, disabled ones too, ordered by id; filters are not applied."""
         found = self._by_type.get(event_type)
         if found is None:
             found = self._look_up(event_type)
@@ -87,7 +87,7 @@ class SubscriberIndex:
         return found
 
     def _look_up(self, event_type: str) -> tuple[Subscriber, ...]:
-        """At most 130 look-ups, however many patterns there are (see notifier.vocabulary.event_types.matches)."""
+        """Look a type up in at most 130 steps, however many patterns exist (see vocabulary.event_types.matches)."""
         places = set(self._exact.get(event_type, ()))
         for length in range(len(event_type) + 1):
             places.update(self._beginning.get(event_type[:length], ()))
@@ -103,7 +103,7 @@ class SubscriberCache:
         self._lock = threading.Lock()
 
     def read(self, connection: Connection) -> SubscriberIndex:
-        """The directory as the connection's transaction sees it."""
+        """Read the index as the connection's transaction sees it."""
         version = int(connection.scalar(_VERSION) or 0)
         index = self._index
         if index is None or index.version != version:
@@ -115,7 +115,7 @@ class SubscriberCache:
         return index
 
     def at(self, engine: Engine, version: int) -> SubscriberIndex:
-        """The directory at a version, or a later one."""
+        """Return the index at a version, or a later one."""
         index = self._index
         if index is not None and index.version == version:
             return index
@@ -123,9 +123,9 @@ class SubscriberCache:
             return self.read(connection)
 
     def recent(self, engine: Engine) -> SubscriberIndex:
-        """What is remembered, at once; a thread of its own reads again what is over a second old.
+        """Return the cached index at once; a thread of its own refreshes it if it is over a second old.
 
-        Never waits for Postgres: its version says what it is worth; before the first reading, nothing.
+        Never waits for Postgres: the caller compares the index's version. Before the first reading the index is empty.
         """
         if time.monotonic() - self._asked_at >= _FRESH and self._lock.acquire(blocking=False):
             threading.Thread(target=self._refresh, args=(engine,), name="listeners", daemon=True).start()

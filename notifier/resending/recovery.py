@@ -1,6 +1,6 @@
-"""Recovery: what a subscription missed, sent again; and an event to try it out with.
+"""Recovery: resend the notifications that a subscription missed, and send a test event.
 
-A recovery is a row that says how far it is. Whoever begins one does its first batch, the clock does the others.
+A recovery is a row with its progress. The process that starts one does its first batch, the clock does the others.
 """
 
 from collections import Counter
@@ -80,14 +80,14 @@ def begin(engine: Engine, subscription_id: UUID, since: datetime, by: str = NOBO
 
 
 def count_missed(engine: Engine, subscription_id: UUID, since: datetime) -> int:
-    """How many notifications a recovery would send again now."""
+    """Count the notifications that a recovery would resend now."""
     values = {"id": new_id(), "subscription_id": subscription_id, "place": first_id_of(since), "source": None}
     with engine.connect() as connection:
         return int(connection.scalar(_COUNT, values) or 0)
 
 
 def find(engine: Engine, recovery_id: UUID) -> Recovery | None:
-    """A recovery and how far it is, or None."""
+    """Return a recovery and its progress, or None."""
     with Session(engine) as session:
         return session.get(Recovery, recovery_id)
 
@@ -95,11 +95,11 @@ def find(engine: Engine, recovery_id: UUID) -> Recovery | None:
 def go_on(
     engine: Engine, lease: Lease, recovery_id: UUID | None = None, standards: Standards = DEFAULT
 ) -> Hints | None:
-    """Requeue the next batch of a recovery, by default of one whose turn it is; None where there is none.
+    """Requeue the next batch of a recovery, by default of the one whose turn it is; None if there is none.
 
-    What a rule would stop is counted as refused, and stays as it is. Returns the (queue, id) of what is due now. Any
-    number of processes may call it, each takes another recovery. A process that dies in between has done all or nothing
-    of a batch.
+    Rows that a rule would stop are counted as refused, and stay as they are. Returns the (queue, id) of rows that are
+    due now. Any number of processes may call it; each takes another recovery. A process that dies in between has done
+    all or nothing of a batch.
     """
     with engine.begin() as connection:
         found = connection.execute(_UNFINISHED, {"id": recovery_id}).mappings().one_or_none()

@@ -1,4 +1,4 @@
-"""What may be asked of a notification that stands: move it to another time, or send it once more."""
+"""Reschedule or resend an existing notification."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -72,7 +72,7 @@ def move(
 
 
 def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None], zone: ZoneInfo) -> dict[str, Any]:
-    """The columns of a notification that was moved."""
+    """Return the columns of a rescheduled notification."""
     times = {name: changes.get(name, row[name]) for name in ("send_at", "target_date", "expires_at")}
     now = datetime.now(UTC)
     deferral = {name: row[name] for name in ("reason", "rule", "deferred_at")}
@@ -102,7 +102,7 @@ def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None], zone:
             "status": Status.SCHEDULED,
             "due_at": min(row["due_at"], deadline or row["due_at"]),
         }
-    # What is due now is left to the clock, as everything is that was scheduled.
+    # A notification that is due now is left to the clock, like every scheduled one.
     return {**times, **deferral, "status": Status.SCHEDULED, "due_at": timing.due_at or now}
 
 
@@ -151,7 +151,7 @@ def resend(
 
 
 def _address(connection: Connection, row: Mapping[str, Any]) -> str | None:
-    """Where its user can be reached by now, over its channel."""
+    """Return the user's current address on the notification's channel."""
     person = people(connection, [row["user_id"]]).get(row["user_id"] or "")
     addresses = person.addresses(Channel(row["channel"])) if person and row["channel"] else ()
     return addresses[0] if addresses else None

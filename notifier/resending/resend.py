@@ -1,9 +1,9 @@
-"""Sending again: a resend, a requeue or a recovery asks the rules before it overwrites anything, and keeps what was.
+"""Resend: a resend, a requeue or a recovery checks the rules first, and records the previous state.
 
 The rules are the gate's own (delivery.rules), asked in one batch with the rows locked. A row that they would not let
 through is refused and stays as it is, with its status, reason and times. A row that is sent again leaves a line in
-`resends` that says how it stood and who asked. Rules may change between the answer and the send: then the gate stops
-the row, and the line still tells of the earlier send.
+`resends` with its previous state and the requester. Rules may change between the answer and the send: then the gate
+stops the row, and the line still shows the earlier send.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ def refusals(
 
     The number of queries is constant for each channel.
 
-    What only defers a notification (quiet hours, holds, breakers, limits) refuses nothing.
+    Rules that only defer a notification (quiet hours, holds, breakers, limits) refuse nothing.
     """
     by_channel: dict[Channel, list[Claimed]] = {}
     for row in rows:
@@ -159,7 +159,7 @@ _REVIVE: Final = text(f"""
 
 
 def revive(connection: Connection, ids: Sequence[UUID], asked: Asked, lease: float) -> list[tuple[str, UUID]]:
-    """Queue locked notifications again, and keep how they stood; returns the (queue, id) of what is due now."""
+    """Queue locked notifications again, and record their state; returns the (queue, id) of rows that are due now."""
     if not ids:
         return []
     keep(connection, ids, asked)

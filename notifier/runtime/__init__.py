@@ -1,5 +1,4 @@
-"""What keeps a process going: isolated failures, lasting threads, progress.
+"""Keep processes running: isolated failures, supervised threads, progress counters.
 
-May import: models and vocabulary.
-Never knows a table, or a rule of the product.
+May import: models and vocabulary. Never knows a table, or a rule of the product.
 """

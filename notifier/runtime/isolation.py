@@ -1,14 +1,14 @@
-"""Isolation: a row that breaks the code, or that the database refuses, fails alone; its batch goes on.
+"""Isolation: a row that breaks the code, or that the database refuses, fails alone; its batch continues.
 
-Two boundaries, and everything that works on a batch stands behind one of them:
+Code that works on a batch runs behind one of two boundaries:
 
-    attempt   for what reads one row's data: what it raises is the row's own failure
-    in_parts  for what works on many rows at once: where that fails, it is done again in halves, down to single rows
+    attempt   for code that reads one row's data: an exception is the row's own failure
+    in_parts  for code that works on many rows at once: if it fails, it is repeated in halves, down to single rows
 
-Code of handlers, providers and their libraries may raise what is no Exception (sys.exit(), KeyboardInterrupt,
-GreenletExit, asyncio.CancelledError). It would pass by every `except Exception` on its way and silently end the thread
-that it meets, so that `contained` makes an Exception of it where it leaves that code. A row that kills its worker is
-found by its lease (notifier.scheduling.due).
+Handlers, providers and their libraries may raise exceptions that are not Exceptions (sys.exit(), KeyboardInterrupt,
+GreenletExit, asyncio.CancelledError). Those would pass every `except Exception` and silently end the thread, so
+`contained` converts them to an Exception where they leave that code. A row that kills its worker is found by its lease
+(notifier.scheduling.due).
 """
 
 from collections.abc import Callable, Sequence
@@ -47,9 +47,9 @@ class BaseExceptionRaised(Exception):
 
 
 def contained(work: Callable[..., Made], *args: object) -> Made:
-    """Call code that may raise anything. Raises Exceptions alone: BaseExceptionRaised for what is none.
+    """Call code that may raise anything, and raise only Exceptions: BaseExceptionRaised replaces other exceptions.
 
-    StopIteration becomes one too: whoever iterates above would take it for the end of its own rows.
+    StopIteration is replaced too, because an iterating caller would take it for the end of its own rows.
     """
     try:
         return work(*args)

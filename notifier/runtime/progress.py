@@ -1,4 +1,4 @@
-"""Progress of this process: counted by work that may take long, so that it is told from work that hangs."""
+"""Progress of this process: a counter for long work, so that it can be distinguished from work that hangs."""
 
 import itertools
 from typing import Final

@@ -1,6 +1,6 @@
-"""Threads that a process cannot do without: whatever their work raises, it is begun again, or the process ends.
+"""Supervised threads: a thread that the process needs is restarted when its work raises, or the process ends.
 
-A thread that dies does so silently, and its process looks well while it does half of its work. A process that ends is
+A thread that dies does so silently: the process looks healthy and does only half of its work. A process that ends is
 started again, by `manage.py up` or the container.
 """
 

@@ -1,5 +1,4 @@
-"""The clock: hands over what is due, takes back what a lost worker held, and begins the next channel.
+"""The clock: hands over due rows, takes back rows of lost workers, and begins the next channel.
 
-May import: notifications and every room below it.
-Never sends anything.
+May import: notifications and every room below it. Never sends anything.
 """

@@ -1,8 +1,8 @@
-"""The clock's work: hand over what is due, and take back what was lost.
+"""Due rows: the clock hands them over to workers, and takes back rows whose worker is lost.
 
-Every live row has a `due_at`: a reminder whose hour has come, a retry, a row whose message Redis lost, a row
-whose worker was killed. One query a queue finds them all, on the index (queue, due_at) of live rows. Any number
-of clocks may run: each takes rows that the others have not locked.
+Every live row has a `due_at`: a reminder whose hour has come, a retry, a row whose message Redis lost, a row whose
+worker was killed. One query a queue finds them all, on the index (queue, due_at) of live rows. Any number of clocks may
+run: each takes rows that the others have not locked.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -147,11 +147,11 @@ def _put_in_queue(
 
 
 def _messages(queue: str, due: Sequence[Row[Any]], most: int) -> Iterator[Handover]:
-    """Rows with the same number of failed attempts share a message, but for suspects.
+    """Group rows into messages by their number of failed attempts; suspects go alone.
 
-    A row whose worker died goes alone: if it kills the next one too, it takes no neighbour with it. `most`: the retries
-    that the settings allow. A row that has more behind it, since they were lowered or somebody wrote it so, has one
-    attempt left: Celery computes two to that power.
+    A suspect is a row whose worker died: if it kills the next one too, no other row goes with it. `most`: the retries
+    that the settings allow. A row with more failures, after they were lowered or a manual change, has one attempt left:
+    Celery computes two to that power.
     """
 
     def failures(row: Row[Any]) -> int:
@@ -166,10 +166,10 @@ def _messages(queue: str, due: Sequence[Row[Any]], most: int) -> Iterator[Handov
 
 
 def _waiting(last: Sequence[UUID], is_one_out: Callable[[], bool | None]) -> set[UUID]:
-    """Return the rows that wait for their last chance: all but one, and that too while another's is under way.
+    """Return the rows that wait for their last chance: all but one, or all while another one's is under way.
 
-    What is in flight together dies together, and a worker that dies is held against each row: the last time it is held
-    against that one alone.
+    Rows in flight together fail together, and a dead worker counts against each of them: the last chance counts against
+    one row alone.
     """
     return set(last) if last and is_one_out() else set(last[1:])
 
@@ -195,7 +195,10 @@ def _take_back(connection: Connection, held: Sequence[Row[Any]], policy: RetryPo
 def _dead_letter_requests(
     connection: Connection, held: Sequence[Row[Any]], unrecorded: Container[UUID], policy: RetryPolicy
 ) -> list[DeadLetterRequest]:
-    """Of rows whose workers are gone, those that are not to be tried again. `unrecorded`: whose sends did not end."""
+    """Return dead letter requests for rows whose workers are gone and that must not be retried.
+
+    `unrecorded`: rows without a recorded attempt.
+    """
     wary = [AbandonedClaim(row.id, row.claims, row.attempts) for row in held if row.on_ambiguous == OnAmbiguous.HOLD]
     ambiguous = may_be_out(connection, wary)
     requests = []
@@ -240,7 +243,7 @@ _WITH_DUE_ROWS: Final = text(f"""
 
 
 def queues_with_due_rows(engine: Engine, queues: Sequence[str]) -> list[str]:
-    """Those of `queues` in which something is due, in their order."""
+    """Return those of `queues` in which something is due, in their order."""
     with engine.connect() as connection:
         return list(connection.scalars(_WITH_DUE_ROWS, {"queues": list(queues)}))
 
@@ -266,6 +269,6 @@ class LiveRows:
 
 
 def live_rows(engine: Engine) -> list[LiveRows]:
-    """What is alive, by queue and status."""
+    """Count the live rows, by queue and status."""
     with engine.connect() as connection:
         return [LiveRows(*row) for row in connection.execute(_OLDEST)]

@@ -1,7 +1,7 @@
-"""Strategy `first`: the next channel, where the one before could not be used or is dead.
+"""Strategy `first`: the next channel, after one that could not be used or whose notification is dead.
 
-A skipped or failed row that still has `next_channels` owes its successor. The clock makes it: so a worker that dies
-in between forgets nothing, and of several push tokens the last one to die brings the next channel, once.
+A skipped or failed row that still has `next_channels` owes its successor. The clock creates it, so that a worker that
+dies in between forgets nothing, and the last of several push tokens to fail brings the next channel, once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +98,7 @@ def _successors(planner: Planner, row: Mapping[str, Any], person: Person | None,
 
 
 def _plan_behind(row: Mapping[str, Any]) -> Plan:
-    """What is left of the plan that a row was made of."""
+    """Return the rest of the plan that created a row."""
     content, lead_time = row["content_text"], row["lead_time"]
     return Plan(
         user_id=row["user_id"],

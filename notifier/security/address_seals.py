@@ -1,13 +1,14 @@
-"""Seals of addresses: the database keeps no credential of an address that can be read there.
+"""Address seals: the database stores no readable credential of an address.
 
-An address of a webhook or a chat service that has credentials in it (`vocabulary.masking`) is kept as its masked form,
-and behind it the whole, encrypted: `https://***@example.com/x sealed:…`. That is its *kept form*. It is what rows hold,
-are filtered by and are compared by, for AES-SIV (RFC 5297) makes the same of the same address. All other addresses are
-kept as they are.
+An address of a webhook or a chat service that contains credentials (`vocabulary.masking`) is stored as its masked form
+followed by the encrypted whole: `https://***@example.com/x sealed:…`. This is its *kept form*. Rows store it, filter by
+it and compare it, because AES-SIV (RFC 5297) encrypts equal addresses to equal texts. All other addresses are stored as
+they are.
 
-The key stands among the signing keys, itself encrypted with NOTIFIER_SECRET_KEY, and is never changed: so the rows need
-not be written anew when that is. An installation that an older release has filled has none: its processes might still
-run, and could not send to what they cannot open. `manage.py rekey` makes it. Until then nothing is sealed.
+The key is one of the signing keys, encrypted with NOTIFIER_SECRET_KEY. It never changes, so that rows need not be
+rewritten when NOTIFIER_SECRET_KEY does. An installation that an older release has filled has no such key, because
+processes of that release may still run and could not open sealed addresses. `manage.py rekey` creates the key; until
+then nothing is sealed.
 """
 
 import base64
@@ -100,9 +101,9 @@ class AddressSeals:
             return address
 
     def get_ready(self, addresses: Iterable[str | None]) -> None:
-        """Read the key where some of the addresses need it. Raises SQLAlchemyError; nothing does later on.
+        """Read the key if any of the addresses needs it. Raises SQLAlchemyError; later calls do not.
 
-        For whoever opens addresses where an exception is taken for a fault of the row.
+        Call it before opening addresses in code that takes an exception for a fault of the row.
         """
         if any(each is not None and seal_of(each) is not None for each in addresses):
             self.read_key()
@@ -113,7 +114,7 @@ class AddressSeals:
             self._key(anew=True)
 
     def _open(self, address: str) -> str:
-        # Who has sealed it had a key, of which this process may not know yet.
+        # The address was sealed with a key that this process may not know yet.
         seal, cipher = seal_of(address), self._key(anew=True)
         if seal is None or cipher is None:
             raise CannotDecrypt("An address is sealed with a key that is not in the database.")
@@ -123,7 +124,7 @@ class AddressSeals:
             raise CannotDecrypt("An address is sealed with another key than the one in the database.") from None
 
     def _key(self, *, anew: bool = False) -> AESSIV | None:
-        """The key; where there was none lately, only a call that wants it `anew` looks again."""
+        """Return the key. If there was none lately, look again only when called with `anew`."""
         if self._cipher is None and self._engine is not None and (anew or time.monotonic() >= self._ask_again_at):
             with self._reading:
                 if self._cipher is None:

@@ -1,8 +1,8 @@
-"""API keys: made, rotated, listed, revoked, and looked up by their hash.
+"""API keys: create, rotate, list and revoke them, and look them up by their hash.
 
-A key is compared by its SHA-256, in an index. That takes longer the more of its first bytes are those of a hash that is
-there, and tells nothing for that: who does not have the key cannot choose its hash, and to know some of a hash's bytes
-helps nobody to find 256 random bits.
+A key is compared by its SHA-256, in an index. The comparison takes longer the more leading bytes match a stored hash,
+but that reveals nothing useful: a caller without the key cannot choose its hash, and knowing some bytes of a hash does
+not help to find 256 random bits.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from notifier.security.permits import EVERYTHING, Permit
 from notifier.vocabulary.errors import Conflict, Invalid
 from notifier.vocabulary.ids import new_id
 
-#: What a key begins with, so that secret scanners can know it.
+#: The prefix of a key, so that secret scanners can recognise it.
 PREFIX: Final = "ntf_"
 #: How long the secret before goes on working after a rotation, unless it is said otherwise.
 OVERLAP: Final = timedelta(hours=24)
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """A permission of a key."""
 
     #: Post events and notifications, and cancel.
     SEND = "send"
@@ -56,7 +56,7 @@ PARTS_OF_ADMIN: Final = frozenset({Scope.CRITICAL, Scope.USERS, Scope.TEMPLATES,
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling: a key's name, the source that it posts as, and what it may."""
+    """The caller of a request: its key's name, the source that it posts as, and its permissions."""
 
     name: str
     scopes: frozenset[Scope]
@@ -82,7 +82,7 @@ class Caller:
         return self.bounds is None or self.bounds == source
 
 
-#: Who calls where no key is asked for.
+#: The caller where no key is required.
 ANONYMOUS: Final = Caller("anonymous", frozenset(Scope), "anonymous")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -92,7 +92,7 @@ _RESERVED_WORDS: Final = " or ".join(map(repr, _RESERVED))
 
 
 def hash_of(key: str) -> bytes:
-    """What is kept of a key. Keys are 256 random bits: a plain SHA-256 cannot be searched."""
+    """Return the hash that is stored for a key. Keys are 256 random bits: a plain SHA-256 cannot be searched."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -185,7 +185,7 @@ def rotate(
         has_ended = row.expires_at is not None and row.expires_at <= now
         if has_ended and expires_at is None:
             raise Conflict(f"The key {name!r} has expired; --expires gives it another end.")
-        # What had ended does not begin to work again.
+        # A key that has expired stays expired.
         keeps = overlap > timedelta() and not has_ended
         row.previous_hash, row.previous_until = (row.key_hash, now + overlap) if keeps else (None, None)
         row.key_hash, row.expires_at = hash_of(key), expires_at or row.expires_at
@@ -200,7 +200,7 @@ def revoke(engine: Engine, name: str) -> bool:
 
 
 def listed(engine: Engine) -> list[ApiKey]:
-    """All keys, revoked ones too, by name."""
+    """List all keys, revoked ones too, by name."""
     with Session(engine) as session:
         return list(session.scalars(select(ApiKey).order_by(ApiKey.name)))
 
@@ -228,15 +228,15 @@ class Ended:
 
 
 def find(engine: Engine, key: str) -> Caller | None:
-    """Who a key belongs to; None where it is unknown, revoked, expired or rotated away."""
+    """Return the caller that a key belongs to; None if it is unknown, revoked, expired or rotated away."""
     found = look_up(engine, key)
     return found if isinstance(found, Caller) else None
 
 
 def look_up(engine: Engine, key: str) -> Caller | Ended | None:
-    """Who a key belongs to, or belonged to; None where it is unknown.
+    """Return the caller that a key belongs to, or belonged to; None if it is unknown.
 
-    Notes that it was used, once an hour. That is not worth refusing a caller over.
+    Records that the key was used, once an hour. A failure to do so does not refuse the caller.
     """
     with engine.connect() as connection:
         row = connection.execute(_FIND, {"hash": hash_of(key)}).one_or_none()

@@ -1,10 +1,10 @@
-"""The audit log: who did what to what, when, from where, and what came of it. A line an act, written once it is over.
+"""The audit log: actor, action, target, time, origin and outcome, one line an action, written once it is over.
 
-Lines hold names, ids and codes: no payload, no recipient's address, and of a user's id no more than a keyed hash.
+Lines contain names, ids and codes: no payload, no recipient's address, and a user's id only as a keyed hash.
 
-Each line is chained to the one before: its hash is an HMAC over its fields and the hash before it. Whoever can write to
-the database and has no NOTIFIER_SECRET_KEY can change no line, add none in between and take none out without `verify`
-seeing it. The newest lines can be cut off together with the chain's end: keep the newest hash elsewhere to see that.
+Each line is chained to the one before: its hash is an HMAC over its fields and the previous hash. Without
+NOTIFIER_SECRET_KEY, nobody who can write to the database can change, insert or remove a line without `verify` detecting
+it. The newest lines can be cut off together with the chain's end: keep the newest hash elsewhere to detect that.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from notifier.vocabulary.ids import new_id
 
 #: The purpose of the key.
 PURPOSE: Final = "audit"
-#: What is kept of a text, in characters: nobody chooses how large the log grows.
+#: The longest text that is stored, in characters, so that no caller decides how large the log grows.
 _LONGEST: Final = 500
 #: Hexadecimal digits that are kept of a hash: enough to find what one knows.
 _DIGITS: Final = 16
@@ -68,7 +68,7 @@ class AuditLog:
         self._key: bytes | None = None
 
     def _chain_key(self) -> bytes:
-        """The key of hashes. Raises CannotDecrypt, Conflict where it cannot be read, and SQLAlchemyError."""
+        """Return the key of hashes. Raises CannotDecrypt, Conflict if it cannot be read, and SQLAlchemyError."""
         if self._key is None:
             self._key = signing_key(self._engine, self._vault, PURPOSE, seal=True)
         return self._key
@@ -96,9 +96,9 @@ class AuditLog:
         peer: str | None = None,
         times: int = 1,
     ) -> None:
-        """Write one line, in a transaction of its own: the act is over. Raises SQLAlchemyError.
+        """Write one line for an action that is over, in a transaction of its own. Raises SQLAlchemyError.
 
-        `actor`: a key's name, or `shell:USER`. `at`: when it was done. What is too long is cut.
+        `actor`: a key's name, or `shell:USER`. `at`: the time of the action. Long texts are cut.
         """
         line = AuditLine(
             id=new_id(),
@@ -117,7 +117,7 @@ class AuditLog:
             key = None  # a line outside of the chain is better than none, and `verify` counts it
         with Session(self._engine) as session, session.begin():
             if key is not None:
-                # Held to the end of the transaction: the chain is one line after the other, whoever writes.
+                # Locked until the transaction ends: every process appends to the same chain, one line after the other.
                 end = session.execute(_END).one()
                 line.number = end.number + 1
                 line.hash = _hash(key, bytes(end.hash), line)
@@ -127,14 +127,14 @@ class AuditLog:
     def lines(
         self, *, since: datetime | None = None, actor: str | None = None, target: str | None = None, limit: int = 50
     ) -> Sequence[AuditLine]:
-        """The newest lines, the newest first."""
+        """Return the newest lines, newest first."""
         with Session(self._engine) as session:
             return session.scalars(
                 filtered(since, None, actor, target).order_by(AuditLine.id.desc()).limit(limit)
             ).all()
 
     def export(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[AuditLine]:
-        """All lines of a time, the oldest first, read a batch at a time."""
+        """Yield all lines of a period, oldest first, reading a batch at a time."""
         query, last = filtered(since, until, None, None).order_by(AuditLine.id).limit(_BATCH), None
         while True:
             with Session(self._engine, expire_on_commit=False) as session:
@@ -145,7 +145,7 @@ class AuditLog:
             last = batch[-1].id
 
     def count(self) -> int:
-        """How many lines there are."""
+        """Count the lines."""
         with self._engine.connect() as connection:
             return int(connection.scalar(select(func.count()).select_from(AuditLine)) or 0)
 
@@ -194,7 +194,7 @@ class AuditLog:
         return deleted
 
     def count_expired(self, before: datetime) -> int:
-        """How many lines are older than that."""
+        """Count the lines that are older than that."""
         with self._engine.connect() as connection:
             return int(connection.scalar(select(func.count()).where(AuditLine.at < before)) or 0)
 
@@ -202,7 +202,7 @@ class AuditLog:
 def filtered(
     since: datetime | None, until: datetime | None, actor: str | None, target: str | None
 ) -> Select[AuditLine]:
-    """Select the lines of a time, of an actor, or with a word in their target."""
+    """Select the lines of a period, of an actor, or with a word in their target."""
     query = select(AuditLine)
     if since is not None:
         query = query.where(AuditLine.at >= since)
@@ -222,7 +222,7 @@ def _after(connection: Connection, number: int) -> Sequence[Row[Any]]:
 
 
 def _hash(key: bytes, before: bytes, line: AuditLine | Row[Any]) -> bytes:
-    """The keyed hash of a line, chained to the hash of the line before."""
+    """Compute the keyed hash of a line, chained to the hash of the line before."""
     fields = [getattr(line, name) for name in _COVERED]
     fields[_COVERED.index("at")] = line.at.astimezone(UTC).isoformat(timespec="microseconds")
     fields[_COVERED.index("id")] = str(line.id)

@@ -1,4 +1,4 @@
-"""Permits of an API key: some channels, and some event types, where they are set."""
+"""Permits of an API key: the channels and event types that it is restricted to, if any."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""Redaction: texts, JSON documents and vendors' answers as they may be shown, with `***` for the credentials in them.
+"""Redaction: texts, JSON documents and vendors' answers as they may be shown, with `***` for their credentials.
 
-`notifier.vocabulary.masking` knows what of an address is a credential; this finds addresses in what surrounds them.
+`notifier.vocabulary.masking` finds the credentials in an address; this module finds addresses in the surrounding text.
 """
 
 import base64

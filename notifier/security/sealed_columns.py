@@ -1,8 +1,8 @@
-"""Credentials at rest: a column keeps the masked form of a URL or of headers, and the whole is encrypted beside it.
+"""Credentials at rest: a column stores the masked form of a URL or of headers, and a second one the encrypted whole.
 
-The notion of a credential is `masking`'s: what is masked is what is sealed; all else is kept as it is, unsealed. A seal
-holds the masked form that it belongs to: where the column says otherwise, a release that knows no seals has changed it
-since, and the column is right.
+`masking` decides what a credential is: masked parts are sealed, everything else is stored as it is. A seal includes the
+masked form that it belongs to. Where the column differs, a release that knows no seals has changed it since, and the
+column is right.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""Secrets at rest: encrypted with a key from the settings, so that a copy of the database alone signs nothing.
+"""Secrets at rest: encrypted with a key from the settings, so that a copy of the database alone cannot sign anything.
 
-Fernet (AES-128-CBC and HMAC-SHA256, https://github.com/fernet/spec). Of several keys the first encrypts and all
-decrypt, so a new key is put in front, `manage.py rekey` encrypts everything with it, and the old one is dropped.
+Uses Fernet (AES-128-CBC and HMAC-SHA256, https://github.com/fernet/spec). The first of several keys encrypts and all of
+them decrypt: put a new key in front, encrypt everything with it by `manage.py rekey`, then remove the old one.
 """
 
 import functools
@@ -17,7 +17,7 @@ class CannotDecrypt(NotifierError):
 
 
 def new_key() -> str:
-    """A fresh key for the settings: 32 random bytes in URL-safe base64."""
+    """Create a key for the settings: 32 random bytes in URL-safe base64."""
     return Fernet.generate_key().decode()
 
 

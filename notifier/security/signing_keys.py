@@ -1,7 +1,7 @@
-"""Keys that stand in the database, one for each purpose: they outlive settings, and what they signed stays good.
+"""Signing keys in the database, one for each purpose: they outlive settings, so that signatures stay valid.
 
-A key is random, made by the first process that needs it, and kept encrypted (notifier.security.secret_box) where
-NOTIFIER_SECRET_KEY is set. One that a release before kept as it is reads as well; `manage.py rekey` encrypts it.
+A key is random, created by the first process that needs it, and encrypted (notifier.security.secret_box) if
+NOTIFIER_SECRET_KEY is set. Unencrypted keys of an earlier release are read as well; `manage.py rekey` encrypts them.
 """
 
 import os
@@ -24,15 +24,15 @@ _REPLACE: Final = text("UPDATE signing_keys SET secret = :sealed WHERE purpose =
 
 
 def is_sealed(secret: bytes) -> bool:
-    """Whether a stored key is encrypted."""
+    """Return whether a stored key is encrypted."""
     return len(secret) > 2 * _BYTES and secret.startswith(_SEALED)
 
 
 def signing_key(engine: Engine, vault: Vault, purpose: str, *, seal: bool = False) -> bytes:
-    """The key for a purpose, made where there is none.
+    """Return the key for a purpose, and create it if there is none.
 
-    `seal`: encrypt one that is not yet; only for purposes that no release reads which cannot decrypt. Raises
-    CannotDecrypt, Conflict where it is encrypted and there is no key for it, and SQLAlchemyError.
+    `seal`: encrypt a key that is not encrypted yet; only for purposes that no release without decryption reads. Raises
+    CannotDecrypt, Conflict if the key is encrypted and there is no key for it, and SQLAlchemyError.
     """
     with engine.connect() as connection:
         stored = connection.scalar(_READ, {"purpose": purpose})
@@ -51,9 +51,9 @@ def signing_key(engine: Engine, vault: Vault, purpose: str, *, seal: bool = Fals
 
 
 def find_signing_key(engine: Engine, vault: Vault, purpose: str) -> bytes | None:
-    """The key for a purpose, None where there is none; one that is not encrypted yet is, where that is possible.
+    """Return the key for a purpose, or None. Encrypts a key that is not encrypted yet, if possible.
 
-    Raises what `signing_key` raises.
+    Raises the same errors as `signing_key`.
     """
     return signing_key(engine, vault, purpose, seal=True) if is_there(engine, purpose) else None
 
@@ -80,7 +80,7 @@ def reseal(engine: Engine, vault: Vault) -> int:
 
 
 def plain(engine: Engine) -> list[str]:
-    """The purposes whose keys are kept as they are."""
+    """Return the purposes whose keys are stored unencrypted."""
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT purpose, secret FROM signing_keys ORDER BY purpose")).all()
     return [str(row.purpose) for row in rows if not is_sealed(bytes(row.secret))]

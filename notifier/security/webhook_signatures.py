@@ -1,7 +1,7 @@
-"""Standard Webhooks signatures: made, and verified.
+"""Standard Webhooks signatures: sign and verify.
 
-https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, the symmetric
-scheme `v1`: HMAC-SHA256 over `{id}.{timestamp}.{body}`, in base64.
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, the symmetric scheme `v1`:
+HMAC-SHA256 over `{id}.{timestamp}.{body}`, in base64.
 """
 
 import hmac
@@ -40,9 +40,9 @@ class NotVerified(NotifierError):
 
 
 def key_of(secret: str) -> bytes:
-    """The key, 24 to 64 bytes, in a secret as people pass it around: `whsec_<base64>`.
+    """Return the key, 24 to 64 bytes, of a secret in its usual form `whsec_<base64>`.
 
-    Raises ValueError, whose message reads on after a setting's name and never repeats the secret.
+    Raises ValueError, whose message continues a setting's name and never repeats the secret.
     """
     wrong = "is not a webhook secret: whsec_ and 24 to 64 bytes in base64"
     if not secret.startswith(_PREFIX):
@@ -57,15 +57,15 @@ def key_of(secret: str) -> bytes:
 
 
 def secret_of_host(key: bytes, host: str) -> str:
-    """The secret of webhooks that are addressed to a host directly, derived from NOTIFIER_WEBHOOK_SECRET's key.
+    """Derive the secret of webhooks that are addressed to a host directly, from NOTIFIER_WEBHOOK_SECRET's key.
 
-    `host` as `uris.host_and_port` gives it. A receiver that has its own cannot work out another's.
+    `host` as `uris.host_and_port` returns it. A receiver that has its own secret cannot compute another's.
     """
     return _PREFIX + b64encode(_key_of_host(key, host)).decode("ascii")
 
 
 def key_for(key: bytes, url: str) -> bytes:
-    """The key of `secret_of_host` for a URL. Raises ValueError where the URL has no host."""
+    """Return the key of `secret_of_host` for a URL. Raises ValueError if the URL has no host."""
     return _key_of_host(key, host_and_port(url))
 
 
@@ -74,14 +74,14 @@ def _key_of_host(key: bytes, host: str) -> bytes:
 
 
 def new_secret() -> str:
-    """A new random secret, `whsec_` and 32 bytes in base64."""
+    """Create a random secret: `whsec_` and 32 bytes in base64."""
     return _PREFIX + b64encode(secrets.token_bytes(_NEW_BYTES)).decode("ascii")
 
 
 def headers(keys: Sequence[bytes], message_id: UUID | str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers of a signed webhook; `timestamp` is in seconds since 1970.
+    """Return the three headers of a signed webhook; `timestamp` is in seconds since 1970.
 
-    Every key signs, so that receivers of either find theirs while a secret is being rotated.
+    Every key signs, so that during a rotation receivers with either secret find their signature.
     """
     return {
         _ID: str(message_id),

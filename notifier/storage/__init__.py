@@ -1,5 +1,4 @@
-"""What Postgres needs beside its rows: partitions, retention, roles, deadlines, engines.
+"""Postgres beside its rows: partitions, retention, roles, deadlines, engines.
 
-May import: security and every room below it.
-Never knows when or why a notification is sent.
+May import: security and every room below it. Never knows when or why a notification is sent.
 """

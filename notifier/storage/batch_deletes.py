@@ -1,7 +1,7 @@
-"""Deleting old rows in batches, so that it blocks nobody: what anything alive still needs stays (see retention).
+"""Batch deletes: remove old rows without blocking anybody, and keep rows that live ones still need (see retention).
 
-A batch looks which of its rows are needed, locks the others (those that somebody else holds are left for the next time)
-and looks again, in a new snapshot: what became alive in between stays.
+A batch determines which of its rows are needed, locks the others (skipping rows that another transaction has locked)
+and checks again, in a new snapshot: rows that became live in between stay.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ AROUND_MIDNIGHT: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class RetentionCutoffs:
-    """What is old: ids of days before `before` (UTC), and dead letters with ids under `letters`."""
+    """The limits of what is old: ids of days before `before` (UTC), and dead letters with ids under `letters`."""
 
     before: date
     letters: UUID
@@ -84,7 +84,7 @@ class Sweep:
     finished: str
     #: SQL for those among `:ids` that are needed; `:first` and `:last` of them, `:from` and `:to` an hour around.
     needed: str
-    #: What goes with them; also bounded by `:from` and `:to`, which prunes partitions.
+    #: Dependent rows that are deleted too; also bounded by `:from` and `:to`, which prunes partitions.
     along: tuple[str, ...] = ()
     #: Days that they are kept beyond the others.
     longer: int = 0
@@ -111,13 +111,13 @@ class Sweep:
         return Batch(ids[-1], len(free))
 
     def _free(self, connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
-        """Those that nobody needs."""
+        """Return the ids that nothing needs."""
         needed = set(connection.scalars(text(self.needed), _around(ids))) if ids else set()
         return [each for each in ids if each not in needed]
 
 
 def _around(ids: Sequence[UUID]) -> dict[str, object]:
-    """Ids in their order, the first and the last, and the ids of an hour before and behind."""
+    """Return bounds for sorted ids: the first and the last, and the ids of an hour before and after."""
     hour = AROUND_MIDNIGHT // timedelta(milliseconds=1)
     return {
         "ids": list(ids),
@@ -142,7 +142,7 @@ ATTACHMENTS: Final = Sweep("attachments", "true", _NAMED, longer=1, size=_LARGE)
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """What has a lifetime of its own: how what is over is deleted."""
+    """A table whose rows have a lifetime of their own, and how expired rows are deleted."""
 
     table: str
     #: Its primary key.
@@ -167,7 +167,7 @@ class Expiry:
         return len(deleted), len(deleted) < _BATCH
 
     def count(self, connection: Connection, cutoffs: RetentionCutoffs) -> int:
-        """How many rows are over."""
+        """Count the expired rows."""
         count = text(f"SELECT count(*) FROM {self.table} WHERE {self.is_over}")
         return int(connection.scalar(count, _moments(cutoffs)) or 0)
 

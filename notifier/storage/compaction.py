@@ -1,9 +1,8 @@
-"""Compaction: an old day of which little is still needed is made anew with just that.
+"""Compaction: rebuild an old day from the few rows that are still needed.
 
-Deleting the rest row by row would take minutes for a million rows, and leave its disk space to a table that no new rows
-come to. So what is needed is copied into a new partition, which takes the old one's place. Nobody waits for the copy:
-only then the table is locked, for as long as it takes to look what has changed since, to copy that once more, and to
-exchange the partitions; some tens of milliseconds.
+Deleting the other rows would take minutes for a million rows, and leave their disk space to a table that gets no new
+rows. Instead, the needed rows are copied into a new partition that replaces the old one. Nobody waits for the copy: the
+table is locked only to look for changes since, copy those, and exchange the partitions; some tens of milliseconds.
 """
 
 from collections.abc import Collection, Mapping
@@ -63,7 +62,7 @@ COMPACTED: Final = frozenset(_NEEDED)
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What is needed of a day, copied into a table that is no partition yet, in the transaction at hand."""
+    """A copy of a day's needed rows, in a table that is not a partition yet, within the open transaction."""
 
     table: str
     day: date
@@ -85,7 +84,7 @@ class Copy:
 
         Raises OperationalError where it gets no lock; the transaction has come to nothing then.
         """
-        # Who reads that very day for long is found out before anybody else would have to wait with us.
+        # A long reader of that very day is detected before anybody else has to wait with us.
         with connection.begin_nested() as probe:
             connection.execute(text(f"LOCK TABLE ONLY {self._part} IN ACCESS EXCLUSIVE MODE"))
             probe.rollback()
@@ -102,7 +101,7 @@ class Copy:
     def _catch_up(self, connection: Connection, ids: Collection[UUID]) -> int:
         """Bring the copy up to date; returns how many rows it has then.
 
-        What is needed no longer goes, what has changed or come is copied.
+        Rows that are no longer needed are removed; changed and new rows are copied.
         """
         now = _versions(connection, self._part, ids)
         stale = [row_id for row_id, version in self.versions.items() if now.get(row_id) != version]
@@ -132,13 +131,13 @@ def _ask(connection: Connection, question: str, table: str, day: date) -> frozen
 
 
 def _needed(connection: Connection, table: str, day: date, replacing: frozenset[UUID]) -> frozenset[UUID] | None:
-    """The ids of a day that are needed; None where they are too many."""
+    """Return the ids of a day that are needed; None if there are too many."""
     ids = replacing | _ask(connection, _NEEDED[table], table, day)
     return ids if len(ids) <= MOST else None
 
 
 def _is_worth_it(connection: Connection, table: str, day: date, ids: Collection[UUID]) -> bool:
-    """Whether the day is large, and what is needed of it a small part."""
+    """Return whether the day is large, and only a small part of it is needed."""
     part = partition_of(table, day)
     columns = " + ".join(f"coalesce(pg_column_size({name}), 0)" for name in _columns(table))
     query = text(f"""

@@ -1,7 +1,7 @@
-"""The database role that dashboards ask with, and what it may read: no address, no content, nothing of anybody.
+"""The database role for dashboards, and its read permissions: no address, no content, no personal data.
 
-Whoever may look at a dashboard can send its data source any SQL, so that the grants are the border, column by column.
-The role's settings (read only, a time limit) keep mistakes small; a session could change them for itself.
+Anybody who can see a dashboard can send its data source any SQL, so the grants are the boundary, column by column. The
+role's settings (read only, a time limit) limit mistakes; a session could change them for itself.
 """
 
 import re
@@ -66,7 +66,7 @@ WITHHELD_TABLES: Final = _names(
     " templates users"
 )
 
-#: What every session of it begins with.
+#: Settings at the beginning of each of its sessions.
 _SETTINGS: Final = {
     "default_transaction_read_only": "on",
     "statement_timeout": "10s",
@@ -105,7 +105,7 @@ _COLUMNS: Final = text("""
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was done to the role."""
+    """The change that was made to the role."""
 
     #: It was not there before.
     created: bool
@@ -186,7 +186,7 @@ def _some(names: Collection[str]) -> str:
 
 
 def _log_in(connection: Connection, password: str, role: str) -> None:
-    """Its password, its settings, and the way to the tables."""
+    """Set the role's password and settings, and give it access to the tables."""
     driver: Any = connection.connection.driver_connection
     verifier = encrypt_password(password, role, scope=driver, algorithm="scram-sha-256")
     connection.execute(

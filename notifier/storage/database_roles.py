@@ -1,9 +1,8 @@
-"""The roles of Postgres that Notifier works as: one owns the tables and migrates, the other only works with rows.
+"""The Postgres roles of Notifier: one owns the tables and migrates, the other works with rows alone.
 
-They may have any names: who they are is what the URLs say. A role that works with the rows is known by the owner's
-default privileges, so that tables which a migration makes are granted to it as they come, and so are the days that the
-owner's functions make (storage.partitions). In a database of one role, which owns all and works with it, there is
-nothing to grant.
+They may have any names: the URLs decide which is which. The working role is the one in the owner's default privileges,
+which grant it the tables that migrations create and the days that the owner's functions create (storage.partitions). A
+database with a single role, which owns everything and works with it, needs no grants.
 """
 
 import re

@@ -1,11 +1,11 @@
-"""Deadlines: a connection to Postgres that does not answer in time is closed, whatever keeps it silent.
+"""Deadlines: close a connection to Postgres that does not answer in time, whatever keeps it silent.
 
-TCP notices a peer that is gone, and nothing of a server, a proxy or a disk that hangs while its sockets stay open. So
-psycopg2 does not wait in libpq but here for all that it waits for (to connect, statements, COMMIT, the look at a
-connection before it is lent), and no longer than its engine allows. What waits longer raises OperationalError, and its
-connection is closed; SQLAlchemy then replaces all others of its pool that are as old.
+TCP detects a peer that is gone, but not a server, a proxy or a disk that hangs while its sockets stay open. So psycopg2
+does not wait in libpq but here, for everything it waits for (connecting, statements, COMMIT, the check of a connection
+before it is lent), and no longer than its engine allows. A longer wait raises OperationalError and closes the
+connection; SQLAlchemy then replaces all others of its pool that are as old.
 
-Nothing of it is state of a session, and nothing is asked for at the start of one: PgBouncer would refuse that. So the
+Deadlines set no session state and ask for nothing when a session starts, because PgBouncer would refuse that. The
 server's own deadlines, which end first, go with the first statement of each transaction.
 """
 
@@ -142,7 +142,7 @@ def _seconds(waiting: Any) -> float:  # noqa: ANN401 - psycopg2's connection
 
 
 def _wait(waiting: Any) -> None:  # noqa: ANN401 - psycopg2's connection
-    """Wait until a connection has done what it was asked. What is raised here closes it."""
+    """Wait until a connection has finished its work. An exception raised here closes it."""
     until = time.monotonic() + _seconds(waiting)
     while (state := waiting.poll()) != POLL_OK:
         # select() knows the first 1,024 files of a process alone.

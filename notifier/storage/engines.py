@@ -1,8 +1,8 @@
-"""Engines: beside the one whose connections begin transactions, one whose statements are transactions of their own.
+"""Engines: one whose connections begin transactions, and one whose statements are transactions of their own.
 
-The second is an engine of its own, with its own connections. A connection that is switched to autocommit when it is
-taken must be switched back when it is returned: on one that has died that raises, and the pool counts it as taken for
-ever (SQLAlchemy 2.1.9). Twenty connections that die so leave a process without any.
+The second has its own connections. A connection that switches to autocommit when it is checked out must switch back
+when it is returned. On a dead connection that raises, and the pool counts it as checked out for ever (SQLAlchemy
+2.1.9): twenty such connections leave a process without any.
 """
 
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Partitions by day. A UUIDv7 sorts by time, so a range of ids is a range of time and retention is a dropped table."""
+"""Daily partitions. A UUIDv7 sorts by time: a range of ids is a range of time, and retention drops whole tables."""
 
 import re
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ _MAKING: Final = 5_141_980_126  # the advisory lock of whoever makes partitions
 
 
 def partition_of(table: str, day: date) -> str:
-    """The name of a day's partition."""
+    """Return the name of a day's partition."""
     return f"{table}_{day:%Y%m%d}"
 
 
 def partitions_before(connection: Connection, day: date) -> list[tuple[str, date]]:
-    """The (table, day) of the partitions of all days before one, in no order."""
+    """Return the (table, day) of the partitions of all days before one, in no order."""
     names = connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'"))
     found = (_DAY_PARTITION.fullmatch(name) for name in names)
     days = [(each["table"], date.fromisoformat(each["day"])) for each in found if each]
@@ -34,7 +34,7 @@ def partitions_before(connection: Connection, day: date) -> list[tuple[str, date
 
 
 def is_lock_timeout(error: OperationalError) -> bool:
-    """Whether a statement gave up waiting for a lock (lock_not_available)."""
+    """Return whether a statement gave up waiting for a lock (lock_not_available)."""
     return getattr(error.orig, "pgcode", None) == "55P03"
 
 
@@ -47,7 +47,7 @@ def _missing(connection: Connection, today: date, days_ahead: int) -> Iterator[t
 
 
 def missing_days(engine: Engine, days_ahead: int) -> list[str]:
-    """The partitions that are missing of today and so many days ahead, by name."""
+    """Return the names of the partitions that are missing for today and so many days ahead."""
     today = datetime.now(UTC).date()
     with engine.connect() as connection:
         return [partition_of(*each) for each in _missing(connection, today, days_ahead) if each[1] >= today]
@@ -80,7 +80,7 @@ def create_day(connection: Connection, table: str, day: date, *, spare: bool = F
 
 
 def spare_of(table: str, day: date) -> str:
-    """The name of the spare table of a day."""
+    """Return the name of a day's spare table."""
     return f"{partition_of(table, day)}_kept"
 
 

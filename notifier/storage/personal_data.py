@@ -1,4 +1,4 @@
-"""What sending leaves of a person beside the notification itself: answers of servers, errors, copies of messages."""
+"""Personal data that sending leaves beside the notification itself: servers' answers, errors, copies of messages."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -33,7 +33,7 @@ def wipe(connection: Connection, notification_ids: Sequence[UUID]) -> None:
 
 
 def named_in(document: str) -> str:
-    """SQL for the ids (UUIDv7) that a JSON column names, one a row: where it belongs after SELECT."""
+    """Return SQL for the ids (UUIDv7) that a JSON column contains, one a row, for use after SELECT."""
     digits = "[0-9a-f]"
     pattern = f"{digits}{{8}}-{digits}{{4}}-7{digits}{{3}}-{digits}{{4}}-{digits}{{12}}"
     return f"CAST((regexp_matches(CAST({document} AS text), '{pattern}', 'g'))[1] AS uuid)"

@@ -1,10 +1,10 @@
-"""Retention: what is old goes, and what anything alive still needs stays.
+"""Retention: remove old rows, and keep those that live rows still need.
 
-A day whose rows nobody needs is dropped, as a table: DROP TABLE of a partition holds the table's own lock for some
-milliseconds, files are removed after the commit, and there is nothing in between for a crash to leave behind. (DETACH
-PARTITION CONCURRENTLY would take a weaker lock, but Postgres has none for a table with a default partition.) A day of
-which little is needed is made anew with just that (storage.compaction). Of one of which much is needed, and of the
-default partitions, rows go in batches (notifier.storage.batch_deletes).
+A day without needed rows is dropped, as a table: DROP TABLE of a partition locks the table for some milliseconds, files
+are removed after the commit, and a crash in between leaves nothing behind. (DETACH PARTITION CONCURRENTLY would take a
+weaker lock, but Postgres does not allow it for a table with a default partition.) A day with few needed rows is rebuilt
+from them (storage.compaction). From other days, and from the default partitions, rows are deleted in batches
+(notifier.storage.batch_deletes).
 
 | of an old day        | it stays as long as                                                                      |
 |----------------------|------------------------------------------------------------------------------------------|
@@ -14,7 +14,7 @@ default partitions, rows go in batches (notifier.storage.batch_deletes).
 | event                | it is to be fanned out, has a dead letter that stands, or any notification is of it      |
 | attachment           | a notification names it                                                                  |
 
-Any number of processes may purge: each step holds an advisory lock, and who finds it taken stops.
+Any number of processes may purge: each step takes an advisory lock, and a process that finds it taken stops.
 """
 
 import contextlib
@@ -72,19 +72,19 @@ class Retention:
     audit_log: AuditLog | None = None
 
     def cutoffs(self) -> RetentionCutoffs:
-        """What is old now. Days are those of UTC, as partitions are."""
+        """Return the limits of what is old now. Days are UTC days, as partitions are."""
         return RetentionCutoffs(_ago(self.rows).date(), first_id_of(_ago(self.dead_letters)))
 
 
 def _ago(span: timedelta) -> datetime:
-    """The moment so long ago, or 1971, from before which there is no id: a span of a hundred years means for ever."""
+    """Return the moment so long ago, 1971 at the earliest (no id is older): a hundred years mean for ever."""
     now = datetime.now(UTC)
     return now - min(span, now - datetime(1971, 1, 1, tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did: `rows` of a table deleted, or a partition dropped (its name, and None)."""
+    """The outcome of one step: `rows` of a table deleted, or a partition dropped (its name, and None)."""
 
     table: str
     rows: int | None
@@ -92,8 +92,8 @@ class Step:
     kept: int | None = None
 
 
-# What keeps a day of each table. Each question has an index; {part} is the day's own partition, and {others} leaves out
-# what goes with the same day.
+# The queries that keep a day of each table. Each has an index; {part} is the day's own partition, and {others} leaves
+# out rows that are dropped with the same day.
 _STANDING: Final = "SELECT FROM dead_letters WHERE requeued_at IS NULL AND id >= :letters"
 _KEEPERS: Final[Mapping[str, Mapping[str, str]]] = {
     "notifications": {
@@ -125,7 +125,7 @@ _REPLACES: Final = """
 
 @dataclass(frozen=True, slots=True)
 class _Foresight:
-    """What will be gone by then: the notifications of the same day, and dead letters with ids under `letters`."""
+    """Rows that will be gone by then: the notifications of the same day, and dead letters with ids under `letters`."""
 
     others: bool = False
     letters: UUID = UUID(int=0)
@@ -143,7 +143,7 @@ def _has_rows(connection: Connection, question: str, table: str, day: date, gone
 
 
 def _keeper(connection: Connection, table: str, day: date, gone: _Foresight = _NONE) -> str | None:
-    """What keeps a day of a table: the first thing that does."""
+    """Return the first thing that keeps a day of a table."""
     keepers = _KEEPERS[table].items()
     return next((what for what, question in keepers if _has_rows(connection, question, table, day, gone)), None)
 
@@ -154,7 +154,7 @@ def _replaces(connection: Connection, table: str, day: date) -> bool:
 
 @contextlib.contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
-    """A transaction in which nobody else purges. Raises PurgedElsewhere."""
+    """Open a transaction in which no other process purges. Raises PurgedElsewhere."""
     with engine.begin() as connection:
         if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _PURGING}):
             raise PurgedElsewhere("Another process is purging.")
@@ -164,7 +164,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
 
 
 def _is_free(engine: Engine, table: str, day: date) -> bool:
-    """Whether nothing in a day of a table is needed."""
+    """Return whether nothing in a day of a table is needed."""
     with _alone(engine) as connection:
         return not (_keeper(connection, table, day) or _replaces(connection, table, day))
 
@@ -204,7 +204,7 @@ def _compact(engine: Engine, table: str, day: date) -> Step | None:
 
 
 def _old_days(connection: Connection, before: date) -> list[tuple[str, date]]:
-    """(table, day), in the order in which they may go."""
+    """Return (table, day) in the order in which they may be dropped."""
     found = partitions_before(connection, before)
     return sorted(found, key=lambda each: (_ORDER.index(each[0]), each[1]))
 
@@ -212,7 +212,7 @@ def _old_days(connection: Connection, before: date) -> list[tuple[str, date]]:
 def _go_through_days(
     engine: Engine, before: date, blocked: set[date], act: Callable[[Engine, str, date], Step | None]
 ) -> Iterator[Step]:
-    """Drop or compact the old days. Those without a lock are `blocked`, and after some tries all that are left."""
+    """Drop or compact the old days; add those without a lock to `blocked`, and after some tries all the rest."""
     with engine.connect() as connection:
         days = _old_days(connection, before)
     for table, day in days:
@@ -246,7 +246,7 @@ def _delete_rows(engine: Engine, before: date, blocked: Collection[date]) -> Ite
 
 
 def _between(blocked: Collection[date], before: date) -> Iterator[tuple[UUID, UUID]]:
-    """The ids between the days that are left whole: behind the one, before the other."""
+    """Return the ids between the days that are left whole: after the one, before the other."""
     low = UUID(int=0)
     for day in sorted(day for day in blocked if day < before):
         yield low, first_id_of(day)
@@ -295,10 +295,10 @@ def _steps(engine: Engine, retention: Retention) -> Iterator[Step]:
 
 
 def purge(engine: Engine, retention: Retention) -> Iterator[Step]:
-    """Drop and delete what is old, step by step: each is a transaction of its own, and between them others come first.
+    """Drop and delete old rows, step by step; each step is a transaction, and other work runs between them.
 
-    Whoever iterates may stop whenever it likes; the next purge goes on. Raises PurgedElsewhere where another process
-    is at it.
+    The caller may stop iterating at any time; the next purge continues. Raises PurgedElsewhere if another process is
+    purging.
     """
     steps = _steps(engine, retention)
     while True:
@@ -321,7 +321,7 @@ class Day:
 
 
 def survey(engine: Engine, retention: Retention) -> Iterator[Day]:
-    """The old days, and which of them a purge would drop at once."""
+    """Yield the old days, and which of them a purge would drop at once."""
     cutoffs, going = retention.cutoffs(), set()
     with engine.connect() as connection:
         for table, day in _old_days(connection, cutoffs.before):
@@ -336,7 +336,7 @@ def survey(engine: Engine, retention: Retention) -> Iterator[Day]:
 
 
 def count_expired(engine: Engine, retention: Retention) -> dict[str, int]:
-    """How many rows have had the lifetime of their own, by table."""
+    """Count the rows whose own lifetime is over, by table."""
     cutoffs = retention.cutoffs()
     with engine.connect() as connection:
         counts = {expiry.table: expiry.count(connection, cutoffs) for expiry in EXPIRING}

@@ -1,8 +1,8 @@
-"""Stored values as Python reads them: none of them can break the statement that reads it.
+"""Stored values as Python reads them: no value can fail the statement that reads it.
 
-By default psycopg2 parses a `json` column while it fetches, and raises for a moment beyond the years 1 to 9999: one
-such value takes with it all rows of its statement, after an UPDATE has claimed them. So JSON stays text until the code
-of one row parses it, and a moment outside Python's calendar is read as the first or the last one.
+By default psycopg2 parses a `json` column while it fetches, and raises for a moment beyond the years 1 to 9999. One
+such value would fail all rows of its statement, after an UPDATE has claimed them. So JSON stays text until the code of
+one row parses it, and a moment outside Python's calendar is read as the first or the last one.
 """
 
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What a recipient's address must look like, channel by channel."""
+"""Recipient addresses: validate and normalise them, channel by channel."""
 
 import functools
 import hashlib
@@ -28,7 +28,7 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://?[^\s\x00-\x1f\x7f]+")
 _UNFIT: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 #: They turn the direction of all that follows, where an address is shown.
 _DIRECTIONS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-#: RFC 2047. It stands for other text to whoever decodes it, such as the header of an email.
+#: RFC 2047 encoded words. Software that decodes them, such as an email client, reads other text than we checked.
 _ENCODED_WORD: Final = re.compile(r"=\?[^?\s]*\?[bq]\?[^?\s]*\?=", re.IGNORECASE)
 
 
@@ -108,9 +108,9 @@ _WITH_CREDENTIALS: Final = frozenset({Channel.PUSH, Channel.CHAT, Channel.WEBHOO
 
 
 def normalised(channel: Channel, address: str) -> str:
-    """The address in the one form in which it is kept and compared.
+    """Return the address in the single form in which it is stored and compared.
 
-    Raises ValueError, its message a sentence for the caller.
+    Raises ValueError with a sentence for the caller as its message.
     """
     if len(address) > _MAX_LENGTH:
         raise ValueError(f"Longer than {_MAX_LENGTH} characters.")
@@ -124,7 +124,7 @@ def normalised(channel: Channel, address: str) -> str:
 
 
 def normalised_from_query(channel: Channel, address: str) -> str:
-    """As `normalised`, also where a query has turned a plus into a space. Raises ValueError."""
+    """Normalise like `normalised`, also where a query string has turned a plus into a space. Raises ValueError."""
     try:
         return normalised(channel, address)
     except ValueError:
@@ -135,10 +135,10 @@ def normalised_from_query(channel: Channel, address: str) -> str:
 
 
 def sought(channel: Channel | None, text: str) -> tuple[str, ...]:
-    """The forms in which an address that somebody looks for may be kept, the normal one of its channel first.
+    """Return the forms in which a searched address may be stored, the channel's normal form first.
 
-    Without a channel, those of every channel; also as it would be where a query has turned a plus into a space. The
-    last one is the text itself, for what was kept before its form was normalised.
+    Without a channel, returns the forms of every channel. Includes the form with a plus where a query string has turned
+    it into a space. The last form is the text itself, for addresses stored before they were normalised.
     """
     forms = []
     for each in (text, *_with_plus(text)):
@@ -157,9 +157,9 @@ _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def folded(channel: Channel, address: str) -> str:
-    """An address as addresses are compared: no mailbox in use tells upper case from lower case (ASCII only).
+    """Fold an address for comparison: ASCII letters become lower case, as no mailbox in use tells them apart.
 
-    URLs that were kept before theirs was one form have it here. A sealed address has one form.
+    URLs that were stored before they were normalised are normalised here. A sealed address has a single form.
     """
     if channel is Channel.EMAIL:
         return address.translate(_LOWER)
@@ -171,7 +171,7 @@ def folded(channel: Channel, address: str) -> str:
 
 @functools.lru_cache(maxsize=20_000)
 def endpoint_of(url: str) -> UUID:
-    """The id of the endpoint at a URL, the same for all forms of the URL, but for a sealed one."""
+    """Return the id of the endpoint at a URL. All forms of a URL have the same id, except a sealed one."""
     if seal_of(url) is None:
         with suppress(ValueError):
             url = ascii_uri(url)
@@ -179,12 +179,12 @@ def endpoint_of(url: str) -> UUID:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown to others: without the user and password that it may carry."""
+    """Return a URL without the user and password that it may carry, so that it can be shown to others."""
     scheme, mark, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def hash_of(channel: Channel, address: str) -> bytes:
-    """SHA-256 of the folded address, for what must know an address again but need not keep it."""
+    """Return SHA-256 of the folded address, to recognise an address without storing it."""
     return hashlib.sha256(folded(channel, address).encode()).digest()

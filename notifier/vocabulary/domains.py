@@ -1,4 +1,4 @@
-"""Domain names in ASCII, as every wire carries them: international ones as A-labels (IDNA 2008, RFC 5891)."""
+"""Domain names in ASCII, as network protocols carry them: internationalised names as A-labels (IDNA 2008, RFC 5891)."""
 
 import re
 from functools import lru_cache
@@ -15,9 +15,10 @@ _PREFIX: Final = "xn--"
 
 @lru_cache(maxsize=2048)
 def ascii_domain(name: str) -> str:
-    """The ASCII form of a domain name in small letters, whether it came with U-labels, A-labels or both.
+    """Return a domain name in lower-case ASCII, given with U-labels, A-labels or both.
 
-    Raises ValueError, its message a sentence for the caller, where IDNA 2008 does not allow the name or it is too long.
+    Raises ValueError, with a sentence for the caller as its message, if IDNA 2008 does not allow the name or if it is
+    too long.
     """
     if len(name) > _LONGEST + 1:
         raise ValueError(f"Its domain has more than {_LONGEST} characters.")
@@ -34,7 +35,7 @@ def ascii_domain(name: str) -> str:
 
 
 def unicode_domain(name: str) -> str:
-    """The form of a domain name that people read, with U-labels. Raises ValueError as `ascii_domain` does."""
+    """Return a domain name with U-labels, the form for people. Raises ValueError as `ascii_domain` does."""
     return ".".join(
         idna.ulabel(label) if label.startswith(_PREFIX) else label for label in ascii_domain(name).split(".")
     )

@@ -1,4 +1,4 @@
-"""ISO 8601 durations: days as the calendar has them, hours and less exact."""
+"""ISO 8601 durations: days follow the calendar; hours and smaller units are exact."""
 
 import re
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class Duration:
 
 
 def parse_iso(text: str) -> Duration:
-    """An ISO 8601 duration in weeks, days, hours, minutes and seconds; months and years have no fixed length.
+    """Parse an ISO 8601 duration in weeks, days, hours, minutes and seconds; months and years have no fixed length.
 
-    Raises ValueError, its message a sentence for the caller.
+    Raises ValueError with a sentence for the caller as its message.
     """
     found = _ISO.fullmatch(text)
     if found is None or not any(found.groups()) or text.endswith("T"):

@@ -1,4 +1,4 @@
-"""What names look like, and patterns of event types: an exact one, or one with a trailing wildcard (`order.*`, `*`)."""
+"""Names and event type patterns. A pattern is an exact type or has a trailing wildcard (`order.*`, `*`)."""
 
 import re
 from typing import Final
@@ -12,21 +12,21 @@ PATTERN: Final = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._:-]{0,127}|[A-Za-z0-9][A
 #: `fullmatch`; the pattern is valid in ECMA-262 too.
 USER_ID: Final = re.compile(r"^(?!\.{1,2}$)[^/\x00-\x1f\x7f]{1,255}$")
 
-#: What templates and routes may be called.
+#: The form of the names of templates and routes.
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def matches(pattern: str, event_type: str) -> bool:
-    """Whether a pattern means an event type."""
+    """Return whether a pattern matches an event type."""
     if pattern.endswith("*"):
         return event_type.startswith(pattern[:-1])
     return event_type == pattern
 
 
-#: What the types of our own events begin with. Callers cannot post such, and nothing is told about telling.
+#: The prefix of our own event types. Callers cannot post them, and status events cause no status events themselves.
 OURS: Final = "notifier."
 
 
 def status_event_type(status: Status) -> str:
-    """The type of the event that tells of a notification in this state."""
+    """Return the event type that announces a notification's change to this status."""
     return f"{OURS}notification.{status}"

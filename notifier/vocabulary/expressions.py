@@ -1,7 +1,7 @@
-"""JMESPath over events (https://jmespath.org/specification.html), bounded: whoever wrote it, it ends soon.
+"""JMESPath over events (https://jmespath.org/specification.html), with bounded evaluation time.
 
-Paths come from those who administer, and meet what anybody sends. Some expressions double what they work on with every
-step, or repeat a list within a list, so that a line of text would keep a worker busy for hours.
+Administrators write the expressions, and they are applied to payloads from any caller. Some expressions double their
+data with every step, or repeat a list within a list, so that a single line could keep a worker busy for hours.
 """
 
 import functools
@@ -46,7 +46,7 @@ class _Counted(TreeInterpreter):
         return self._sized(super().visit_function_expression(node, value))
 
     def _sized(self, result: Any) -> Any:  # noqa: ANN401
-        """What no visit stands for, the elements of a new list, counts as well."""
+        """Count the elements of a new list too, because they are created without a visit."""
         if isinstance(result, list):
             self._left -= len(result)
         return result
@@ -54,7 +54,7 @@ class _Counted(TreeInterpreter):
 
 @functools.lru_cache(maxsize=10_000)
 def compiled(path: str) -> ParsedResult:
-    """A JMESPath expression, compiled. Raises ValueError, its message a sentence for the caller."""
+    """Compile a JMESPath expression. Raises ValueError with a sentence for the caller as its message."""
     if len(path) > _LONGEST:
         raise ValueError(f"Longer than {_LONGEST} characters.")
     try:
@@ -73,7 +73,7 @@ def compiled(path: str) -> ParsedResult:
 
 
 def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A parsed expression and all that is in it."""
+    """Yield a parsed expression and all its nodes."""
     yield node
     for child in node["children"]:
         if isinstance(child, dict):
@@ -81,7 +81,7 @@ def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def search(path: str, view: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- whatever stands there
-    """What a path leads to in an event; None where it leads nowhere, or that takes too long to find out."""
+    """Return the value at a path in an event; None if there is none, or if the evaluation takes too long."""
     try:
         return _Counted().visit(compiled(path).parsed, view)
     except Exception:
@@ -90,5 +90,5 @@ def search(path: str, view: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- whatev
 
 
 def is_false(found: object) -> bool:
-    """Whether a filter's result means no. As JMESPath has it: a number is true, be it zero."""
+    """Return whether a filter's result is false by JMESPath's rules. A number is true, even zero."""
     return found is None or found is False or (isinstance(found, str | list | dict) and not found)

@@ -1,6 +1,6 @@
-"""UUIDv7 (RFC 9562, section 5.7): ids that sort by the millisecond in which they were made.
+"""UUIDv7 (RFC 9562, section 5.7): ids that sort by the millisecond in which they were created.
 
-A random one for what is new; a derived one where making the same thing twice must make the same id.
+New records get a random id. A derived id is for records that must get the same id when they are created twice.
 """
 
 import hashlib
@@ -14,24 +14,25 @@ _VARIANT = 0b10 << 62
 
 
 def new_id() -> UUID:
-    """A fresh UUIDv7 of this millisecond, greater than those that this process made before it."""
+    """Return a new UUIDv7 of this millisecond, greater than all ids that this process created before."""
     return uuid7()
 
 
 def millisecond_of(value: UUID) -> int:
-    """The Unix time in milliseconds that a UUIDv7 carries in its first 48 bits."""
+    """Return the Unix time in milliseconds that the first 48 bits of a UUIDv7 hold."""
     return value.int >> 80
 
 
 def time_of(value: UUID) -> datetime:
-    """The moment a UUIDv7 carries, in UTC, exact to the millisecond."""
+    """Return the time that a UUIDv7 holds, in UTC, exact to the millisecond."""
     return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=millisecond_of(value))
 
 
 def derived_id(millisecond: int, *parts: object) -> UUID:
-    """A UUIDv7 of `millisecond` whose other 74 bits are SHA-256 over `parts`: the same parts make the same id.
+    """Derive a UUIDv7 of `millisecond` from `parts`: its other 74 bits are SHA-256 over them.
 
-    Parts are joined by NUL, which none of them may contain; None is written as an empty part.
+    Equal parts give equal ids. Parts are joined by NUL, which none of them may contain; None is written as an empty
+    part.
     """
     text = "\0".join("" if part is None else str(part) for part in parts)
     random = int.from_bytes(hashlib.sha256(text.encode()).digest()[:10], "big") >> 6  # 74 bits
@@ -39,7 +40,7 @@ def derived_id(millisecond: int, *parts: object) -> UUID:
 
 
 def first_id_of(moment: datetime | date) -> UUID:
-    """The smallest UUID of a moment (or of a day's first moment, UTC): a lower bound in a range of ids."""
+    """Return the smallest UUID of a moment (or of a day's first moment, UTC): a lower bound for a range of ids."""
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     milliseconds = (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

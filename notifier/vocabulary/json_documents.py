@@ -1,7 +1,7 @@
-"""JSON documents on their way into a statement: what Postgres cannot keep of a text is replaced, not refused.
+"""JSON documents for SQL statements: characters that Postgres cannot store are replaced, not refused.
 
-The texts of servers and vendors, of plug-in providers and of templates may hold a NUL or half of a surrogate pair. One
-of them in one row must not cost the whole statement.
+Texts from servers, vendors, plug-in providers and templates may contain a NUL or half of a surrogate pair. One such
+text in one row must not fail the whole statement.
 """
 
 from collections.abc import Mapping

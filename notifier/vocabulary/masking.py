@@ -1,9 +1,9 @@
-"""Masking: addresses and headers as they may be shown, with `***` in place of the credentials in them.
+"""Masking: addresses and headers as they may be shown, with `***` in place of their credentials.
 
-A credential is what suffices to act in somebody's name: a user and password in a URL, a query parameter such as
-`token`, a chat service's URL (its tokens stand in the host and the path), an incoming webhook whose path is the secret,
-a browser's push subscription, a token of Expo's push service. A mailbox, a phone number and a device's token for FCM or
-APNs (of use only with the app's own credentials) are addresses: who may see those is a matter of scopes.
+A credential is enough to act in somebody's name: a user and password in a URL, a query parameter such as `token`, a
+chat service's URL (its tokens are in the host and the path), an incoming webhook with a secret path, a browser's push
+subscription, a token of Expo's push service. A mailbox, a phone number and a device token for FCM or APNs (useless
+without the app's own credentials) are addresses: scopes decide who may see those.
 """
 
 import base64

@@ -1,7 +1,7 @@
-"""The queues that a row can wait for, by name: a row carries the name, whatever carries the messages.
+"""Names of the queues that rows wait for. A row stores its queue's name, independent of the message broker.
 
-Each channel has a high lane, a normal and a low one, and a retry queue beside them: a failing provider
-holds up other retries, never fresh work.
+Each channel has a high, a normal and a low priority queue, and a retry queue beside them: a failing provider delays
+other retries, never new notifications.
 """
 
 from typing import Final
@@ -16,7 +16,7 @@ BATCH: Final = 500
 
 
 def queue_for(channel: Channel, priority: Priority) -> str:
-    """The queue of fresh notifications of a channel and priority."""
+    """Return the queue for new notifications of a channel and priority."""
     return channel.value if priority is Priority.NORMAL else f"{channel}.{priority}"
 
 
@@ -26,7 +26,7 @@ QUEUE_IN_SQL: Final = f"""CASE WHEN priority IN ('{Priority.HIGH}', '{Priority.L
 
 
 def retry_queue(channel: Channel) -> str:
-    """The queue in which a channel's retries wait."""
+    """Return the retry queue of a channel."""
     return f"{channel}.retry"
 
 
@@ -35,16 +35,17 @@ SLOW: Final = f"{Channel.WEBHOOK}.slow"
 
 
 def handover_queue(queue: str) -> str:
-    """The queue into which the clock puts messages for rows that wait for `queue`.
+    """Return the queue to which the clock publishes messages for the rows of `queue`.
 
-    What was put off comes due in crowds (the end of a night, a hundred thousand reminders). A normal lane has a queue
-    beside it for those, and workers take turns between the two: so a crowd does not hold up what arrives meanwhile.
+    Deferred notifications come due in crowds (the end of a night, a hundred thousand reminders). A normal priority
+    queue has a second queue for them, and workers alternate between the two, so that a crowd does not delay new
+    notifications.
     """
     return f"{queue}.due" if queue in NORMAL else queue
 
 
 def channel_of(queue: str) -> Channel:
-    """The channel that a delivery queue belongs to. Raises ValueError for any other queue."""
+    """Return the channel of a delivery queue. Raises ValueError for any other queue."""
     return Channel(queue.partition(".")[0])
 
 

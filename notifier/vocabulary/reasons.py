@@ -1,6 +1,6 @@
-"""Reasons: why a notification waits, was not sent, or is dead, for programs (`reason` in the API).
+"""Reasons why a notification waits, was not sent, or is dead, for programs (`reason` in the API).
 
-A sentence for people stands beside each; the OpenAPI description and docs/reasons.md list the same.
+Each has a sentence for people. The OpenAPI description and docs/reasons.md list the same reasons.
 """
 
 from collections.abc import Mapping

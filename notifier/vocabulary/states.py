@@ -1,4 +1,4 @@
-"""The channels, priorities and states of a notification, as the HTTP contract names them."""
+"""Channels, priorities and states of a notification, by their names in the HTTP API."""
 
 from enum import StrEnum
 from typing import Final
@@ -27,7 +27,7 @@ class Priority(StrEnum):
 
 
 class OnAmbiguous(StrEnum):
-    """What is done where an attempt may have been sent, but nobody knows."""
+    """How to treat an attempt that may have been sent, when nobody knows."""
 
     #: The same again, later: it may arrive twice, rather than never.
     RETRY = "retry"
@@ -47,7 +47,7 @@ class DedupScope(StrEnum):
 
 
 class Status(StrEnum):
-    """The states of a notification. Those in FINISHED have no `due_at`, every other has one."""
+    """The states of a notification. Every state has a `due_at`, except the final ones in FINISHED."""
 
     SCHEDULED = "scheduled"
     QUEUED = "queued"
@@ -63,7 +63,7 @@ class Status(StrEnum):
 
 FINISHED = frozenset({Status.SENT, Status.DELIVERED, Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.SKIPPED})
 LIVE = frozenset(Status) - FINISHED
-#: What waits: it can still be cancelled, and sent elsewhere. As a list in SQL.
+#: Waiting states, as a list in SQL: the notification can still be cancelled or rescheduled.
 PENDING_IN_SQL = f"('{Status.SCHEDULED}', '{Status.QUEUED}', '{Status.RETRYING}')"
 
 

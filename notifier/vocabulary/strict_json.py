@@ -1,8 +1,9 @@
-"""Strict JSON: what is checked is what is kept.
+"""Strict JSON: refuse documents that another parser could read differently from ours.
 
-A JSON object may name a member twice. Parsers disagree about which one counts, so a text that is checked as one of them
-parses it, and kept as it came, reaches others unchecked. Such objects are refused, at any depth; so is whatever could
-not be kept or passed on as it is: numbers beyond 64 bits, half surrogate pairs, NULs, and what is nested too deeply.
+A JSON object may name a member twice, and parsers disagree about which one counts. A text that is checked in one
+reading and stored as it came would reach others unchecked. Such objects are refused, at any depth, as are values that
+cannot be stored or passed on unchanged: numbers beyond 64 bits, half surrogate pairs, NULs, and documents that are
+nested too deeply.
 """
 
 import json
@@ -175,7 +176,7 @@ def names_twice(raw: bytes) -> bool:
 
 
 def _doubled_names(text: str) -> dict[str, list[str]]:
-    """The paths of the first names that stand in one object twice. The text parses, but for those, up to there."""
+    """Return the paths of the first names that occur twice in one object. Up to there, the text parses."""
     try:
         found = list(_paths(_PAIRS.decode(text), ""))
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""Time zones: IANA's names and rules as the `tzdata` package has them, the same on every machine.
+"""Time zones: IANA's names and rules from the `tzdata` package, the same on every machine.
 
-The machine's own files would also answer to names that are no zones (`localtime`, `right/Europe/Berlin`, which counts
-leap seconds), differ from machine to machine, and change under a running process.
+The machine's own files would accept names that are no time zones (`localtime`, `right/Europe/Berlin`, which counts leap
+seconds), differ between machines, and change under a running process.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Times as they are written: RFC 3339, with an offset, always."""
+"""Timestamps as text: RFC 3339, always with an offset."""
 
 import re
 from datetime import UTC, datetime
@@ -11,12 +11,12 @@ _LAST_YEAR: Final = 9998
 
 
 def rfc3339(moment: datetime) -> str:
-    """A moment in UTC ending in `Z`, to the microsecond where it has any (RFC 3339)."""
+    """Format a moment as RFC 3339 in UTC, ending in `Z`, with microseconds if it has any."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def parse_rfc3339(text: object) -> datetime:
-    """A moment from its text, in UTC. Raises ValueError, its message a sentence for the caller."""
+    """Parse a timestamp to UTC. Raises ValueError with a sentence for the caller as its message."""
     if not isinstance(text, str) or not _RFC3339.fullmatch(text):
         raise ValueError("Not an RFC 3339 time with its offset, such as 2026-11-21T09:00:00Z.")
     # Postgres keeps microseconds, and so does Python.

@@ -1,4 +1,4 @@
-"""Other people's text where it is shown: on terminals, in logs, and in JSON that a terminal may show."""
+"""Untrusted text made safe to show: on terminals, in logs, and in JSON that a terminal may show."""
 
 import unicodedata
 from typing import Final

@@ -1,4 +1,4 @@
-"""URLs in ASCII (RFC 3986), as HTTP carries them: international ones come in as IRIs (RFC 3987)."""
+"""URLs in ASCII (RFC 3986), as HTTP carries them; internationalised URLs arrive as IRIs (RFC 3987)."""
 
 import re
 from functools import lru_cache
@@ -28,10 +28,10 @@ _USUAL_PORTS: Final = {"http": "80", "https": "443"}
 
 @lru_cache(maxsize=2048)
 def ascii_uri(url: str) -> str:
-    """A URL of a host as an ASCII URI: A-labels, the rest percent-encoded UTF-8 where it is not allowed as it is.
+    """Convert a URL to an ASCII URI: A-labels in the host, percent-encoded UTF-8 for characters that are not allowed.
 
-    What is percent-encoded already stays so, and a URL that is such a URI stays as it is. Raises ValueError, its
-    message a sentence for the caller.
+    Percent-encoded text is kept, and a URL that is such a URI is returned unchanged. Raises ValueError with a sentence
+    for the caller as its message.
     """
     parts = _PARTS.fullmatch(url)
     authority = _AUTHORITY.fullmatch(parts[2]) if parts else None
@@ -54,7 +54,7 @@ def ascii_uri(url: str) -> str:
 
 
 def with_ascii_host(url: str) -> str:
-    """A URL of any scheme with its host in ASCII; all else, an ASCII host too, stays as it is. Raises ValueError."""
+    """Return a URL of any scheme with its host in ASCII and the rest unchanged. Raises ValueError."""
     parts = _PARTS.fullmatch(url)
     authority = _AUTHORITY.fullmatch(parts[2]) if parts else None
     if parts is None or authority is None or authority[2].isascii():
@@ -65,9 +65,9 @@ def with_ascii_host(url: str) -> str:
 
 @lru_cache(maxsize=2048)
 def host_and_port(url: str) -> str:
-    """The host of a URL in its one form: A-labels in small letters, and a port other than the scheme's usual one.
+    """Return the normalised host of a URL: A-labels in lower case, and the port unless it is the scheme's default.
 
-    Without a scheme the text is a host, which may have a port. Raises ValueError, its message a sentence.
+    A text without a scheme is a host with an optional port. Raises ValueError with a sentence as its message.
     """
     parts = _PARTS.fullmatch(url if "://" in url else f"any://{url}")
     authority = _AUTHORITY.fullmatch(parts[2]) if parts else None

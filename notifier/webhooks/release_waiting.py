@@ -1,8 +1,8 @@
-"""The clock's work for receivers: what waits for one goes as soon as nothing keeps it.
+"""Release of waiting webhooks: make rows due as soon as nothing delays their endpoint any more.
 
-The gate gives each row that must wait a time, by what it knows at that moment. Breakers close, limits are lifted or
-raised, subscriptions are disabled and deleted, and rows that stood before it in the line are cancelled: so once a
-second this looks at the receivers that are waited for, as they are now.
+The gate gives each waiting row a time, from the information of that moment. Later, breakers close, limits are lifted or
+raised, subscriptions are disabled and deleted, and rows ahead in the queue are cancelled. So the clock checks the
+endpoints with waiting rows once a second, as they are now.
 """
 
 import math
@@ -33,12 +33,12 @@ _LOOK: Final = text(f"""
 
 
 def _waiting(reason: Reason) -> str:
-    """The rows of a receiver that wait for a reason, by the index of those."""
+    """Select an endpoint's rows that wait for a reason, by the index of those."""
     return f"n.subscription_id = asked.id AND n.reason = '{reason}' AND n.due_at IS NOT NULL AND n.due_at"
 
 
 def _first(reason: Reason) -> str:
-    """When the first of them is due: a look into the index. EXISTS would become a join with all that wait anywhere."""
+    """Select when the first of them is due: one index look-up. EXISTS would become a join with all waiting rows."""
     return f"SELECT min(n.due_at) FROM notifications n WHERE {_waiting(reason)} > now()"
 
 
@@ -84,7 +84,7 @@ def _choose(connection: Connection, reason: Reason, receivers: Sequence[Row[Any]
 
 
 def _how_many(receiver: Row[Any], reason: Reason) -> dict[str, int]:
-    """How many may go, and for how many milliseconds they are left alone if one of them goes by itself within them."""
+    """Return how many rows to release, and the grace period in milliseconds before we release them ourselves."""
     rate = usable_rate(receiver.rate)
     if reason == Reason.THROTTLED and receiver.enabled and rate is not None:
         # Its slot is free. Where the next in the line does not come soon, others are gone that stood before it.

@@ -1,4 +1,4 @@
-"""Subscriptions: who runs a receiver for which events, and the secret that it knows us by."""
+"""Subscriptions: a receiver's URL, the event types that it is sent, and the secret that signs its webhooks."""
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ FAILING: Final = "failing"
 
 _CHANGED: Final = text("UPDATE listeners SET version = version + 1")
 _KEEP: Final = text("SELECT id, enabled FROM subscriptions WHERE id = ANY(:ids) ORDER BY id FOR SHARE")
-# What waits for it stays waited for: the clock lets it go (notifier.webhooks.release_waiting).
+# Rows that wait for it keep waiting: the clock releases them (notifier.webhooks.release_waiting).
 _FORGET: Final = text("""
     UPDATE endpoints SET failing_since = NULL, failures = 0, open_until = NULL, open_for = NULL, probing = false,
         slow_until = NULL, warned_at = NULL, next_slot = NULL WHERE id = :id
@@ -65,7 +65,7 @@ def create(engine: Engine, vault: Vault, fields: Mapping[str, Any]) -> tuple[Sub
 
 
 def find(engine: Engine, subscription_id: UUID) -> Subscription | None:
-    """A subscription, or None."""
+    """Return a subscription, or None."""
     with Session(engine) as session:
         return session.get(Subscription, subscription_id)
 
@@ -99,7 +99,7 @@ def change(engine: Engine, vault: Vault, subscription_id: UUID, fields: Mapping[
 
 
 def keep_enabled(connection: Connection, subscription_ids: Iterable[UUID]) -> set[UUID]:
-    """Those of some subscriptions that are enabled; all stay as they are until the connection's transaction ends."""
+    """Return which of some subscriptions are enabled, and lock all of them until the connection's transaction ends."""
     ids = sorted(set(subscription_ids))
     return {row.id for row in connection.execute(_KEEP, {"ids": ids}) if row.enabled} if ids else set()
 
@@ -119,7 +119,7 @@ def disable(connection: Connection, subscription_ids: Sequence[UUID], reason: st
 
 
 def remove(engine: Engine, subscription_id: UUID) -> bool:
-    """Delete a subscription; false where there is none. What waits for it is skipped."""
+    """Delete a subscription; false if there is none. Waiting rows are skipped."""
     with engine.begin() as connection:
         lock(connection, [subscription_id])
         connection.execute(_FORGET, {"id": subscription_id})
@@ -150,7 +150,7 @@ def rotate_secret(engine: Engine, vault: Vault, subscription_id: UUID) -> str | 
 
 
 def _sealed(vault: Vault, row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
-    """The columns of a row's URL and headers, sealed anew; those of none that can be read are left as they are."""
+    """Return a row's URL and header columns, sealed anew; unreadable ones are left as they are."""
     columns: dict[str, Any] = {}
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         columns |= _columns(vault, {"url": open_url(vault, row.url, row.sealed_url)})

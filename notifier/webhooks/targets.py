@@ -1,4 +1,4 @@
-"""The receivers of a batch: the subscriptions that its rows are for, as they are at the moment of sending."""
+"""Webhook targets of a batch: the subscriptions of its rows, as they are at the moment of sending."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class WebhookTarget:
     updated_at: datetime
 
     def url(self, vault: Vault) -> str:
-        """Where its messages go. Raises CannotDecrypt, Conflict, and what a seal raises that is none of ours."""
+        """Return the URL. Raises CannotDecrypt, Conflict, and the error of a seal that is not ours."""
         return open_url(vault, self.kept_url, self.sealed_url)
 
     def headers(self, vault: Vault) -> Mapping[str, str]:
@@ -60,7 +60,7 @@ class WebhookTarget:
         return open_headers(vault, self.headers_text, self.sealed_headers)
 
     def keys(self, vault: Vault) -> tuple[bytes, ...]:
-        """What signs its messages. Raises CannotDecrypt, Conflict."""
+        """Return the signing keys. Raises CannotDecrypt, Conflict."""
         return tuple(key_of(vault.decrypt(secret)) for secret in self.secrets)
 
 
@@ -70,7 +70,7 @@ def usable_rate(rate: float | None) -> float | None:
 
 
 def read_targets(connection: Connection, subscription_ids: Sequence[UUID]) -> dict[UUID, WebhookTarget]:
-    """The subscriptions with these ids that are there; one query, and none without ids."""
+    """Read the existing subscriptions among these ids; one query, and none without ids."""
     if not subscription_ids:
         return {}
     rows = connection.execute(_READ, {"ids": sorted(set(subscription_ids))})
