@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from notifier.delivery.deferral import defer
 from notifier.notifications.claims import Aside, Claimed
 from notifier.notifications.dead_letters import DeadLetterRequest
+from notifier.providers.slots import Grant
 from notifier.vocabulary.queues import PATIENT, SLOW
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Status
@@ -105,12 +106,10 @@ class EndpointGate:
             for row in rows[1 if each in probed else 0 :]
         ]
 
-    def _wait_for_slots(
-        self, slots: endpoint_slots.Slots, rate: float, rows: Sequence[Claimed]
-    ) -> list[Aside | DeadLetterRequest]:
+    def _wait_for_slots(self, slots: Grant, rate: float, rows: Sequence[Claimed]) -> list[Aside | DeadLetterRequest]:
         oldest_first = sorted(rows, key=lambda row: (row.deferred_at is None, row.id))
         return [
-            self._wait_for_slot(row, rate, timedelta(seconds=slots.next_in + place / rate))
+            self._wait_for_slot(row, rate, timedelta(seconds=slots.next_place + place / rate))
             for place, row in enumerate(oldest_first[slots.free :])
         ]
 

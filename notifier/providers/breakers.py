@@ -1,32 +1,33 @@
-"""Breakers of providers: one that is down is left alone, by all workers, until a single message finds it well again.
+"""Circuit breakers of providers: one that is down is left alone by all workers until a probe finds it well again.
 
-    closed     5 failures of its own in a row open it
-    open       nothing is sent by it for 5 s, doubled with each probe that fails, up to a minute
-    half open  one worker sends one message to try it out: a yes closes it, a no opens it for longer
+The rules are providers.circuit's: 5 failures of a provider's own in a row open its breaker for 5 seconds, at the most a
+minute. A failure of its own is one with the fault `provider`: no connection, a timeout, 5xx, credentials that are
+refused. Any other answer says that it is alive.
 
-A failure of its own is one with the fault `provider`: no connection, a timeout, 5xx, credentials that are refused. Any
-other answer says that it is alive. Kept in Postgres, in rows that are read with what the gate must know anyway: a
-provider that does well has none and costs no write, and no Redis need be there (benchmarks/breakers.py).
+The state is in Postgres, in rows that are read with what the gate must know anyway: a provider that does well has none
+and costs no write, and breakers need no Redis (benchmarks/breakers.py).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from notifier.observability import metrics
+from notifier.providers.circuit import Circuit, State, Thresholds
 from notifier.providers.protocol import Fault, Outcome, Result
+from notifier.storage.stored_values import bounded_seconds, seconds_until
 from notifier.vocabulary.json_documents import to_json
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel
 
+#: Shorter than for endpoints: while a provider is down, a whole channel may wait.
+_THRESHOLDS: Final = Thresholds(failures_to_open=5, first_open=5, longest_open=60)
 #: Failures in a row that open a breaker.
-OPENS_AT: Final = 5
-_FIRST_OPEN: Final = 5
-_LONGEST_OPEN: Final = 60
+OPENS_AT: Final = _THRESHOLDS.failures_to_open
 #: Rows that are let go in one transaction.
 _ROWS: Final = 5000
 
@@ -42,42 +43,52 @@ class Health:
     open_for: float = 0.0
 
 
-#: No breaker is open for as long, in seconds; whatever its row says.
-_DAY: Final = 86_400
-#: Of a channel, as JSON: a subquery for what reads facts anyway.
+_OPEN_FOR: Final = bounded_seconds("known.open_for")
+_OPEN_LEFT: Final = seconds_until("known.open_until")
+_PROBE_LEFT: Final = seconds_until("known.probing_until")
+#: The fields of a Circuit.
+_CIRCUIT: Final = f"known.failures, {_OPEN_FOR} AS open_for, {_OPEN_LEFT} AS open_left, {_PROBE_LEFT} AS probe_left"
+#: The circuits of a channel's providers as JSON: a subquery for the statement that reads the gate's facts.
 HEALTH_IN_SQL: Final = f"""
-    SELECT CAST(json_agg(json_build_array(name, failures,
-        CASE WHEN open_until IS NOT NULL
-            THEN least(greatest(extract(epoch FROM greatest(open_until, probing_until) - now()), 0), {_DAY}) END,
-        least(greatest(coalesce(open_for, 0), 0), {_DAY}))) AS text)
-    FROM providers WHERE channel = :channel
+    SELECT CAST(json_agg(json_build_array(name, failures, {_OPEN_FOR}, {_OPEN_LEFT}, {_PROBE_LEFT})) AS text)
+    FROM providers known WHERE channel = :channel
 """
 
 
 def health_from(document: str | None) -> dict[str, Health]:
-    """What HEALTH_IN_SQL has read, by the provider's name."""
-    return {name: Health(failures, shut, length) for name, failures, shut, length in orjson.loads(document or "[]")}
+    """Return what HEALTH_IN_SQL has read, by the provider's name."""
+    circuits = {name: Circuit(*fields) for name, *fields in orjson.loads(document or "[]")}
+    return {name: Health(each.failures, each.probe_in, each.open_for) for name, each in circuits.items()}
 
 
+def _circuit(row: Row[Any]) -> Circuit:
+    return Circuit(row.failures, row.open_for, row.open_left, row.probe_left)
+
+
+_LOCKED: Final = text(f"""
+    SELECT {_CIRCUIT} FROM providers known WHERE channel = :channel AND name = :name FOR UPDATE
+""")
 _TAKE_PROBE: Final = text("""
     UPDATE providers SET probing_until = now() + :seconds * interval '1 second'
-    WHERE channel = :channel AND name = :name AND open_until <= now() AND coalesce(probing_until <= now(), true)
-    RETURNING name
+    WHERE channel = :channel AND name = :name
 """)
 
 
 def take_probe(engine: Engine, channel: Channel, name: str, seconds: float) -> bool:
-    """Whether this worker may send the one message that tries a provider out; for so long nobody else may."""
-    values = {"channel": channel.value, "name": name, "seconds": seconds}
+    """Return whether this worker may send the probe of a provider; for so many seconds nobody else may."""
+    values = {"channel": channel.value, "name": name}
     with engine.begin() as connection:
-        taken = connection.execute(_TAKE_PROBE, values).first() is not None
-    if taken:
-        _count(channel, "half_open", [name])
-    return taken
+        known = connection.execute(_LOCKED, values).first()
+        probing = None if known is None else _circuit(known).take_probe(seconds)
+        if probing is None:
+            return False
+        connection.execute(_TAKE_PROBE, {**values, "seconds": probing.probe_left})
+    _count(channel, [(name, State.HALF_OPEN)])
+    return True
 
 
-def _count(channel: Channel, state: str, names: Iterable[str]) -> None:
-    metrics.count(metrics.BREAKER_TRANSITIONS, ((channel.value, name, state) for name in names))
+def _count(channel: Channel, transitions: Iterable[tuple[str, State]]) -> None:
+    metrics.count(metrics.BREAKER_TRANSITIONS, ((channel.value, name, state) for name, state in transitions))
 
 
 _LEAVE_PROBES: Final = text("""
@@ -146,57 +157,52 @@ _LOCK: Final = text("""
     INSERT INTO providers (channel, name) SELECT :channel, name FROM unnest(CAST(:names AS text[])) AS wanted(name)
     ORDER BY name ON CONFLICT (channel, name) DO UPDATE SET name = excluded.name
 """)
-_NOTE: Final = text(f"""
-    INSERT INTO providers AS known (channel, name, failures, failing_since, failed_at, error, open_for, open_until)
-    SELECT :channel, name, failures, CASE WHEN failures > 0 THEN now() END, least(failed_at, now()), error,
-        CASE WHEN failures >= {OPENS_AT} THEN {_FIRST_OPEN} END,
-        CASE WHEN failures >= {OPENS_AT} THEN now() + {_FIRST_OPEN} * interval '1 second' END
-    FROM json_to_recordset(CAST(:notes AS json)) AS note(name text, failures integer, failed_at timestamptz, error text)
-    WHERE failed_at IS NOT NULL ORDER BY name
-    ON CONFLICT (channel, name) DO UPDATE SET
-        failures = known.failures + excluded.failures,
-        failing_since = coalesce(known.failing_since, excluded.failing_since),
-        failed_at = greatest(known.failed_at, excluded.failed_at),
-        error = excluded.error,
-        open_for = CASE WHEN known.open_until IS NULL AND known.failures + excluded.failures >= {OPENS_AT}
-            THEN {_FIRST_OPEN} ELSE known.open_for END,
-        open_until = CASE WHEN known.open_until IS NULL AND known.failures + excluded.failures >= {OPENS_AT}
-            THEN now() + {_FIRST_OPEN} * interval '1 second' ELSE known.open_until END
-    RETURNING name, coalesce(open_until = now() + {_FIRST_OPEN} * interval '1 second', false) AS opened
-""")
 # An answer from before the last failure says nothing. (No failure is later than now: a worker's clock may be ahead.)
-_ALIVE: Final = text("""
-    UPDATE providers known SET failures = 0, failing_since = NULL, open_until = NULL, open_for = NULL,
-        probing_until = NULL
+_READ: Final = text(f"""
+    SELECT known.name, {_CIRCUIT}, coalesce(note.alive_at > coalesce(known.failed_at, '-infinity'), false) AS answered
     FROM json_to_recordset(CAST(:notes AS json)) AS note(name text, alive_at timestamptz)
-        JOIN providers before ON before.channel = :channel AND before.name = note.name
-    WHERE known.channel = :channel AND known.name = note.name AND note.alive_at > coalesce(known.failed_at, '-infinity')
-    RETURNING known.name, before.open_until IS NOT NULL AS closed
+    JOIN providers known ON known.channel = :channel AND known.name = note.name
 """)
-# What was under way when it opened changes nothing; a probe does.
-_PROBE_FAILED: Final = text(f"""
-    UPDATE providers SET probing_until = NULL, open_for = least({_LONGEST_OPEN}, 2 * coalesce(open_for, 0)),
-        open_until = now() + least({_LONGEST_OPEN}, 2 * coalesce(open_for, 0)) * interval '1 second'
-    WHERE channel = :channel AND name = ANY(:names) AND open_until IS NOT NULL AND probing_until IS NOT NULL
-    RETURNING name
+_WRITE: Final = text("""
+    UPDATE providers known SET
+        failures = note.failures,
+        failing_since = CASE WHEN note.failed AND (note.answered OR known.failing_since IS NULL) THEN now()
+            WHEN note.answered THEN NULL ELSE known.failing_since END,
+        failed_at = CASE WHEN note.failed_at IS NULL THEN known.failed_at
+            ELSE greatest(known.failed_at, least(note.failed_at, now())) END,
+        error = CASE WHEN note.failed_at IS NULL THEN known.error ELSE note.error END,
+        open_for = nullif(note.open_for, 0),
+        open_until = now() + note.open_left * interval '1 second',
+        probing_until = now() + note.probe_left * interval '1 second'
+    FROM json_to_recordset(CAST(:notes AS json)) AS note(name text, answered boolean, failed boolean,
+        failed_at timestamptz, error text,
+        failures integer, open_for double precision, open_left double precision, probe_left double precision)
+    WHERE known.channel = :channel AND known.name = note.name
 """)
 
 
 def remember(engine: Engine, channel: Channel, notes: Sequence[Mapping[str, Any]]) -> None:
-    """Remember what a batch has seen (see ProviderTally.take)."""
+    """Record what a batch has seen of its providers (see ProviderTally.take)."""
     if not notes:
         return
-    document = to_json(sorted(notes, key=lambda note: note["name"]))
-    probed = [note["name"] for note in notes if note["probe_failed"]]
-    values = {"channel": channel.value, "notes": document}
+    by_name = {note["name"]: note for note in notes}
+    changed: list[dict[str, Any]] = []
+    transitions: list[tuple[str, State]] = []
     with engine.begin() as connection:
-        lock(connection, channel, [note["name"] for note in notes])
-        closed = [row.name for row in connection.execute(_ALIVE, values) if row.closed]
-        opened = [row.name for row in connection.execute(_NOTE, values) if row.opened]
-        if probed:
-            opened += connection.scalars(_PROBE_FAILED, {"channel": channel.value, "names": probed})
-    _count(channel, "closed", closed)
-    _count(channel, "open", opened)
+        lock(connection, channel, list(by_name))
+        for row in connection.execute(_READ, {"channel": channel.value, "notes": to_json(notes)}).all():
+            note, before = by_name[row.name], _circuit(row)
+            if not row.answered and note["failed_at"] is None:
+                continue
+            answered = before.succeed() if row.answered else before
+            after = answered.fail(_THRESHOLDS, note["failures"], probe_failed=note["probe_failed"])
+            steps = ((before, answered), (answered, after))
+            transitions += [(row.name, new.state) for old, new in steps if new.state is not old.state]
+            seen = {"name": row.name, "answered": row.answered, "failed": note["failures"] > 0}
+            changed.append({**seen, "failed_at": note["failed_at"], "error": note["error"], **asdict(after)})
+        if changed:
+            connection.execute(_WRITE, {"channel": channel.value, "notes": to_json(changed)})
+    _count(channel, transitions)
 
 
 def lock(connection: Connection, channel: Channel, names: Sequence[str]) -> None:

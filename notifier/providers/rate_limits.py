@@ -5,7 +5,6 @@ place in line behind those that wait already, so that a long backlog is looked a
 second. Recipients' and keys' limits are counted in Redis, or in each process alone while Redis is away.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from limits.storage import MemoryStorage, Storage
 from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 from sqlalchemy import Connection, Engine, text
 
+from notifier.providers.slots import PATIENCE, Grant, Line, grant
 from notifier.vocabulary.addresses import hash_of
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel
@@ -28,17 +28,14 @@ Answer = TypeVar("Answer")
 
 #: Seconds for which Redis is left alone after it has failed.
 _REDIS_PAUSE: Final = 5.0
-#: Seconds for which a free slot may be left to the next in line.
-_PATIENCE: Final = 1.5
-
 _LOCK: Final = text("""
     INSERT INTO providers AS known (channel, name) VALUES (:channel, :name)
     ON CONFLICT (channel, name) DO UPDATE SET name = excluded.name
-    RETURNING coalesce(greatest(extract(epoch FROM known.next_slot - now()), 0), 0) AS ahead,
-        coalesce(greatest(extract(epoch FROM known.line_until - now()), 0), 0) AS behind
+    RETURNING coalesce(greatest(extract(epoch FROM known.next_slot - now()), 0), 0) AS next_slot,
+        coalesce(greatest(extract(epoch FROM known.line_until - now()), 0), 0) AS last_place
 """)
 _TAKE: Final = text("""
-    UPDATE providers SET next_slot = greatest(next_slot, now()) + :taken * interval '1 second'
+    UPDATE providers SET next_slot = now() + :next_slot * interval '1 second'
     WHERE channel = :channel AND name = :name
 """)
 _LINE_UP: Final = text("""
@@ -46,9 +43,18 @@ _LINE_UP: Final = text("""
 """)
 
 
-def _free(ahead: float, rate: float) -> int:
-    """The slots that begin within a second, where those of `ahead` seconds are taken; of rare ones the next."""
-    return math.floor((1 - ahead) * rate) if rate >= 1 else int(ahead <= 0)
+# Vendors refuse what is over their limit, so a message that has not waited goes only once its slot has begun.
+_FRESH_EARLY: Final = 0.0
+
+
+def _lock(connection: Connection, channel: Channel, name: str) -> Line:
+    row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
+    return Line(float(row.next_slot), float(row.last_place))
+
+
+def _take(connection: Connection, channel: Channel, name: str, line: Line, granted: Grant) -> None:
+    if granted.next_slot != line.next_slot:
+        connection.execute(_TAKE, {"channel": channel.value, "name": name, "next_slot": granted.next_slot})
 
 
 def take_slots(
@@ -59,33 +65,31 @@ def take_slots(
     `waited` of them have waited already: they go before what is `fresh`, which gets no slot while others wait. Those
     that wait have a place every 1/rate seconds from that first one on; see line_up.
     """
-    row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
-    ahead, behind = float(row.ahead), float(row.behind)
-    go = min(_free(ahead, rate), waited + (0 if behind else fresh))
-    connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": go / rate})
-    return go, max(ahead + go / rate, behind + 1 / rate if behind else 0.0)
+    line = _lock(connection, channel, name)
+    granted = grant(line, rate, waited=waited, fresh=fresh, fresh_early=_FRESH_EARLY)
+    _take(connection, channel, name, line, granted)
+    return granted.free, granted.next_place
 
 
 def line_up(connection: Connection, channel: Channel, name: str, seconds: float) -> None:
-    """Remember that the last one in line waits for so many seconds; in the transaction of take_slots."""
+    """Record for how many seconds the last message in line waits; in the transaction of take_slots."""
     connection.execute(_LINE_UP, {"channel": channel.value, "name": name, "seconds": seconds})
 
 
 def take_one(engine: Engine, channel: Channel, name: str, rate: float) -> bool:
-    """Take one slot of a provider, where there is one at once and nobody waits for it."""
+    """Take one slot of a provider; return False if none has begun or others wait for it."""
     with engine.begin() as connection:
-        row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
-        if not _free(float(row.ahead), rate) or row.behind > 0:
-            return False
-        connection.execute(_TAKE, {"channel": channel.value, "name": name, "taken": 1 / rate})
-        return True
+        line = _lock(connection, channel, name)
+        granted = grant(line, rate, waited=0, fresh=1, fresh_early=_FRESH_EARLY)
+        _take(connection, channel, name, line, granted)
+    return granted.free == 1
 
 
 # Rows leave the line: they are cancelled, or their provider is not asked any more. Then its slots are free.
 _IDLE: Final = text(f"""
     UPDATE providers idle SET line_until = NULL FROM (
-        SELECT channel, name FROM providers WHERE line_until > now() + {_PATIENCE} * interval '1 second'
-            AND next_slot < now() - {_PATIENCE} * interval '1 second'
+        SELECT channel, name FROM providers WHERE line_until > now() + {PATIENCE} * interval '1 second'
+            AND next_slot < now() - {PATIENCE} * interval '1 second'
         FOR UPDATE SKIP LOCKED
     ) AS free WHERE idle.channel = free.channel AND idle.name = free.name
     RETURNING idle.channel, idle.name

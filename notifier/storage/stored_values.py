@@ -11,6 +11,8 @@ from typing import Any, Final
 from psycopg2.extensions import PYDATETIMETZ, new_type, register_type
 from sqlalchemy import Engine, event
 
+#: The longest time that a stored number of seconds is taken for: whatever a row says, it is counted with after reading.
+_DAY: Final = 86_400
 _JSON: Final = 114
 _TIMESTAMPTZ: Final = 1184
 #: A year from the calendar's ends, so that no time zone leads beyond it.
@@ -48,3 +50,14 @@ def read_without_fail(engine: Engine) -> Engine:
             register_type(each, connection)
 
     return engine
+
+
+def seconds_until(moment: str) -> str:
+    """Return the SQL for the seconds until a moment: 0 once it has passed, a day at the most, NULL if there is none."""
+    seconds = f"least(greatest(extract(epoch FROM {moment} - now()), 0), {_DAY})"
+    return f"CASE WHEN {moment} IS NOT NULL THEN CAST({seconds} AS double precision) END"
+
+
+def bounded_seconds(column: str) -> str:
+    """Return the SQL for a stored number of seconds: 0 if there is none, a day at the most."""
+    return f"least(greatest(coalesce({column}, 0), 0), {_DAY})"

@@ -1,19 +1,19 @@
-"""How endpoints fare: breakers, the slow lane, and when enough is enough.
+"""Health of endpoints: circuit breakers, the slow lane, and subscriptions that are disabled because they only fail.
 
-Kept in Postgres and shared by all workers; an endpoint that does well has no row and costs no write.
+The state is in Postgres, shared by all workers; a healthy endpoint has no row and costs no write.
 
-    5 failures in a row     the breaker opens for 15 s, doubled with each probe that fails, up to 10 minutes; its rows
-                            wait meanwhile (`breaker_open`), then one worker sends one probe
+    5 failures in a row     the breaker opens for 15 s, at the most 10 minutes (providers.circuit); its rows wait
+                            meanwhile (`breaker_open`), then one worker sends one probe
     a timeout               the slow lane for 10 minutes, or until it answers quickly there
-    nothing but failures    for half of NOTIFIER_SUBSCRIPTION_DISABLE_AFTER: that is told; for all of it: disabled
+    nothing but failures    for half of NOTIFIER_SUBSCRIPTION_DISABLE_AFTER: an event says so; for all of it: disabled
     410                     disabled at once
 
-That is for subscriptions. A URL that webhooks are addressed to directly has the slow lane only: what becomes of its
-webhooks each caller is told for its own.
+This is for subscriptions. A URL that webhooks are addressed to directly has the slow lane only: its callers learn of
+each webhook what became of it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -27,18 +27,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from notifier.notifications import system_events
 from notifier.notifications.claims import Claimed
 from notifier.observability.request_context import UNKNOWN
+from notifier.providers.circuit import Circuit, Thresholds
 from notifier.providers.protocol import Outcome, Result
 from notifier.vocabulary.masking import masked
-from notifier.webhooks.endpoint_slots import lock
+from notifier.webhooks.endpoint_slots import CIRCUIT, circuit_of, lock
 from notifier.webhooks.subscriptions import FAILING, GONE, disable
 from notifier.webhooks.targets import WebhookTarget
 
 log = structlog.get_logger()
 
-#: Failures in a row that open a breaker.
-_OPENS_AT: Final = 5
-_FIRST_OPEN: Final = 15
-_LONGEST_OPEN: Final = 600
+#: Longer than for providers: an endpoint that is down holds up nobody else.
+_THRESHOLDS: Final = Thresholds(failures_to_open=5, first_open=15, longest_open=600)
 _SLOW_FOR: Final = 600
 #: A success within so many milliseconds ends the slow lane.
 _QUICK: Final = 3000.0
@@ -73,17 +72,13 @@ class EndpointTally:
 _FAILED: Final = text(f"""
     UPDATE endpoints known SET
         failing_since = coalesce(known.failing_since, now()),
-        failures = known.failures + note.failures,
-        -- What was under way when it opened changes nothing; a probe that fails doubles the wait.
-        open_for = CASE WHEN known.open_until > now() AND NOT known.probing THEN known.open_for
-            WHEN known.failures + note.failures < {_OPENS_AT} THEN NULL
-            ELSE least({_LONGEST_OPEN}, coalesce(2 * known.open_for, {_FIRST_OPEN})) END,
-        open_until = CASE WHEN known.open_until > now() AND NOT known.probing THEN known.open_until
-            WHEN known.failures + note.failures < {_OPENS_AT} THEN NULL
-            ELSE now() + least({_LONGEST_OPEN}, coalesce(2 * known.open_for, {_FIRST_OPEN})) * interval '1 second' END,
-        probing = false,
+        failures = note.failures,
+        open_for = nullif(note.open_for, 0),
+        open_until = now() + greatest(note.open_left, note.probe_left) * interval '1 second',
+        probing = note.probe_left IS NOT NULL,
         slow_until = CASE WHEN note.timed_out THEN now() + {_SLOW_FOR} * interval '1 second' ELSE known.slow_until END
-    FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, failures integer, timed_out boolean)
+    FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, timed_out boolean, failures integer,
+        open_for double precision, open_left double precision, probe_left double precision)
     WHERE known.id = note.id
     RETURNING known.id, now() - failing_since AS failing_for, warned_at IS NOT NULL AS warned
 """)
@@ -93,7 +88,9 @@ _SUCCEEDED: Final = text("""
     FROM json_to_recordset(CAST(:notes AS json)) AS note(id uuid, quick boolean) WHERE e.id = note.id
 """)
 _WARNED: Final = text("UPDATE endpoints SET warned_at = now() WHERE id = ANY(:ids)")
-_UPDATED: Final = text("SELECT id, updated_at FROM subscriptions WHERE id = ANY(:ids)")
+_CIRCUITS: Final = text(f"""
+    SELECT e.id, s.updated_at, {CIRCUIT} FROM endpoints e JOIN subscriptions s ON s.id = e.id WHERE e.id = ANY(:ids)
+""")
 _URLS: Final = text("SELECT id, url FROM subscriptions WHERE id = ANY(:ids)")
 _SLOW: Final = text(f"""
     UPDATE endpoints SET slow_until = CASE WHEN id = ANY(:slow) THEN now() + {_SLOW_FOR} * interval '1 second' END
@@ -136,13 +133,13 @@ def _note(
         return
     with engine.begin() as connection:
         lock(connection, [each.id for each in (*well, *failed)])
-        # What a receiver that was changed meanwhile did before says nothing of it as it is now.
-        same = _unchanged(connection, [known[each.id] for each in (*well, *failed)])
-        well, failed = ([each for each in part if each.id in same] for part in (well, failed))
+        circuits = _circuits(connection, [known[each.id] for each in (*well, *failed)])
+        well, failed = ([each for each in part if each.id in circuits] for part in (well, failed))
         if well:
             connection.execute(_SUCCEEDED, {"notes": orjson.dumps(well).decode()})
         if failed:
-            rows = connection.execute(_FAILED, {"notes": orjson.dumps(failed).decode()}).all()
+            after = [{**asdict(each), **asdict(_after(circuits[each.id], each))} for each in failed]
+            rows = connection.execute(_FAILED, {"notes": orjson.dumps(after).decode()}).all()
             given_up = [row.id for row in rows if row.failing_for >= disable_after]
             warn = [row.id for row in rows if disable_after > row.failing_for >= disable_after / 2 and not row.warned]
             _end(connection, [each.id for each in failed if each.gone], GONE)
@@ -150,10 +147,22 @@ def _note(
             _warn(connection, warn)
 
 
-def _unchanged(connection: Connection, targets: Sequence[WebhookTarget]) -> set[UUID]:
-    """Those that are as they were read. They stay so: whoever changes one locks its endpoint first."""
-    now = {row.id: row.updated_at for row in connection.execute(_UPDATED, {"ids": [each.id for each in targets]})}
-    return {each.id for each in targets if now.get(each.id) == each.updated_at}
+def _circuits(connection: Connection, targets: Sequence[WebhookTarget]) -> dict[UUID, Circuit]:
+    """Return the circuits of the targets that have not changed since they were read; old results concern no others.
+
+    They stay unchanged: a change locks the endpoint first.
+    """
+    read = {each.id: each.updated_at for each in targets}
+    rows = connection.execute(_CIRCUITS, {"ids": list(read)})
+    return {row.id: circuit_of(row) for row in rows if row.updated_at == read[row.id]}
+
+
+def _after(circuit: Circuit, seen: EndpointTally) -> Circuit:
+    """Return the circuit after a batch's failures. While a probe is under way they count as its own.
+
+    A batch does not know which of its rows is the probe: other failures at that time are of calls from before.
+    """
+    return circuit.fail(_THRESHOLDS, seen.failures, probe_failed=True)
 
 
 def _end(connection: Connection, subscription_ids: Sequence[UUID], reason: str) -> None:

@@ -1,42 +1,50 @@
-"""Whom may be sent to now: rate limits of receivers, probes of those that do not answer.
+"""Slots and probes of endpoints: how many messages may go to one now, and who may try out one that fails.
 
-Kept on the endpoints' rows in Postgres and shared by all workers. A row is locked until the transaction ends, so that
-two batches never take the same slot.
+The rules are providers.slots' and providers.circuit's. Their state is in the endpoints' rows in Postgres, shared by all
+workers. A row is locked until the transaction ends, so that two batches never take the same slot or probe.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
+from notifier.providers.circuit import Circuit
+from notifier.providers.slots import Grant, Line, grant
+from notifier.storage.stored_values import bounded_seconds, seconds_until
 from notifier.vocabulary.reasons import Reason
 
 #: For a probe to come back, in seconds, before another worker may send one.
 PROBE: Final = 45
+# A receiver's limit spreads its load: a message some moments early does no harm, and need not wait for the clock.
+_FRESH_EARLY: Final = 1.0
 
 # Rows that are not there yet are made: so all are locked in one order, and no two transactions wait for each other.
 _LOCK: Final = text("""
     INSERT INTO endpoints (id) SELECT id FROM unnest(CAST(:ids AS uuid[])) AS wanted(id) ORDER BY id
     ON CONFLICT (id) DO UPDATE SET id = excluded.id
 """)
+#: What circuit_of needs of an endpoint's row, for a SELECT from `endpoints e`.
+CIRCUIT: Final = f"""
+    e.failures, {bounded_seconds("e.open_for")} AS open_for, {seconds_until("e.open_until")} AS open_left, e.probing
+"""
+_CIRCUITS: Final = text(f"SELECT e.id, {CIRCUIT} FROM endpoints e WHERE e.id = ANY(:ids)")
 _TAKE_PROBES: Final = text(f"""
-    UPDATE endpoints SET open_until = now() + {PROBE} * interval '1 second', probing = true
-    WHERE id = ANY(:ids) AND open_until <= now() RETURNING id
+    UPDATE endpoints SET open_until = now() + {PROBE} * interval '1 second', probing = true WHERE id = ANY(:ids)
 """)
-_PACE: Final = text(f"""
-    SELECT id, coalesce(greatest(extract(epoch FROM next_slot - now()), 0), 0) AS ahead, coalesce((
+_LINES: Final = text(f"""
+    SELECT id, coalesce(greatest(extract(epoch FROM next_slot - now()), 0), 0) AS next_slot, coalesce((
         SELECT extract(epoch FROM max(due_at) - now()) FROM notifications
         WHERE subscription_id = e.id AND reason = '{Reason.THROTTLED}' AND due_at IS NOT NULL AND due_at > now()
-    ), 0) AS queued_for
+    ), 0) AS last_place
     FROM endpoints e WHERE id = ANY(:ids)
 """)
 _TAKE_SLOTS: Final = text("""
-    UPDATE endpoints e SET next_slot = greatest(e.next_slot, now()) + taken.seconds * interval '1 second'
-    FROM json_to_recordset(CAST(:taken AS json)) AS taken(id uuid, seconds double precision) WHERE e.id = taken.id
+    UPDATE endpoints e SET next_slot = now() + taken.next_slot * interval '1 second'
+    FROM json_to_recordset(CAST(:taken AS json)) AS taken(id uuid, next_slot double precision) WHERE e.id = taken.id
 """)
 _WAITED_FOR: Final = text("UPDATE endpoints SET waited_for = true WHERE id = ANY(:ids) AND NOT waited_for")
 
@@ -51,46 +59,44 @@ class Wish:
     fresh: int
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """How many messages may go now, and in how many seconds there is a place for the next one that may not."""
-
-    free: int
-    next_in: float
-
-
 def lock(connection: Connection, endpoint_ids: Iterable[UUID]) -> None:
-    """Keep what is known of some endpoints as it is until the connection's transaction ends. Before anything below."""
+    """Lock the rows of endpoints until the connection's transaction ends. Everything below needs that lock."""
     ids = sorted(set(endpoint_ids))
     if ids:
         connection.execute(_LOCK, {"ids": ids})
 
 
+def circuit_of(row: Row[Any]) -> Circuit:
+    """Return the circuit of an endpoint's row. While a probe is under way, `open_until` is when the next one may go."""
+    if row.probing and row.open_left is not None:
+        return Circuit(row.failures, row.open_for, 0.0, row.open_left)
+    return Circuit(row.failures, row.open_for, row.open_left)
+
+
 def take_probes(connection: Connection, endpoint_ids: Sequence[UUID]) -> set[UUID]:
-    """Those to which this worker may send the one message that tries them out."""
-    return set(connection.scalars(_TAKE_PROBES, {"ids": list(endpoint_ids)})) if endpoint_ids else set()
+    """Take the probes of endpoints that are half-open; returns those to which this worker sends one."""
+    if not endpoint_ids:
+        return set()
+    rows = connection.execute(_CIRCUITS, {"ids": list(endpoint_ids)}).all()
+    taken = {row.id for row in rows if circuit_of(row).take_probe(PROBE) is not None}
+    if taken:
+        connection.execute(_TAKE_PROBES, {"ids": list(taken)})
+    return taken
 
 
-def take_slots(connection: Connection, wishes: Mapping[UUID, Wish]) -> dict[UUID, Slots]:
-    """Take of each endpoint's slots, one every 1/rate seconds, as many as are wanted and free within a second.
-
-    Each message that must wait gets a place behind all those that wait already, and what is fresh takes no slot while
-    any do: so a backlog is not asked about again and again, and the oldest goes first.
-    """
+def take_slots(connection: Connection, wishes: Mapping[UUID, Wish]) -> dict[UUID, Grant]:
+    """Take slots of endpoints for the messages that there are for each."""
     if not wishes:
         return {}
-    slots, taken = {}, []
-    for row in connection.execute(_PACE, {"ids": list(wishes)}):
-        wish, ahead, behind = wishes[row.id], float(row.ahead), float(row.queued_for)
-        # With a rate under one a second there is a whole slot as soon as one begins.
-        free = max(math.floor((1 - ahead) * wish.rate), 1 if ahead < 1 else 0)
-        go = min(free, wish.waited + (0 if behind else wish.fresh))
-        slots[row.id] = Slots(go, max(ahead + go / wish.rate, behind + 1 / wish.rate if behind else 0.0))
-        if go:
-            taken.append({"id": row.id, "seconds": go / wish.rate})
+    granted, taken = {}, []
+    for row in connection.execute(_LINES, {"ids": list(wishes)}):
+        wish, line = wishes[row.id], Line(float(row.next_slot), float(row.last_place))
+        granted[row.id] = grant(line, wish.rate, waited=wish.waited, fresh=wish.fresh, fresh_early=_FRESH_EARLY)
+        if granted[row.id].next_slot != line.next_slot:
+            taken.append({"id": row.id, "next_slot": granted[row.id].next_slot})
     if taken:
         connection.execute(_TAKE_SLOTS, {"taken": orjson.dumps(taken).decode()})
-    return slots
+    return granted
 
 
 def keep_waiting(connection: Connection, endpoint_ids: Iterable[UUID]) -> None:

@@ -13,14 +13,13 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
+from notifier.providers.slots import PATIENCE, free_slots
 from notifier.vocabulary.reasons import Reason
 from notifier.webhooks.targets import usable_rate
 
 #: Receivers that are looked at, and rows that are let go, in one transaction.
 _RECEIVERS: Final = 500
 _ROWS: Final = 5000
-#: Seconds for which a free slot may be left to the next in the line.
-_PATIENCE: Final = 1.5
 
 # Not those whose breaker is open, or whose next slot is yet to come: nothing of theirs may go.
 _LOOK: Final = text(f"""
@@ -88,5 +87,5 @@ def _how_many(receiver: Row[Any], reason: Reason) -> dict[str, int]:
     rate = usable_rate(receiver.rate)
     if reason == Reason.THROTTLED and receiver.enabled and rate is not None:
         # Its slot is free. Where the next in the line does not come soon, others are gone that stood before it.
-        return {"most": max(1, min(_ROWS, math.floor(rate))), "patience": math.ceil(_PATIENCE * 1000)}
+        return {"most": min(_ROWS, free_slots(0.0, rate, early=0.0)), "patience": math.ceil(PATIENCE * 1000)}
     return {"most": _ROWS, "patience": 0}

@@ -247,6 +247,38 @@ def test_what_cannot_wait_that_long_takes_no_place_in_line(engine: Engine) -> No
     assert pace(2)[0] in {6, 7}, "four seconds later the line is as much shorter"
 
 
+def paced_by(engine: Engine, rate: float, rows: Sequence[Claimed], **row: str) -> list[float]:
+    """Seconds that rows wait at a provider with such a rate; `row`: what is known of it, as SQL."""
+    gate = gate_of(Vendor("+"))
+    gate = replace(gate, providers=Providers(Channel.SMS, [replace(gate.providers.choices[0], rate=rate)]))
+    with engine.begin() as connection:
+        if row:
+            columns, values = ", ".join(row), ", ".join(row.values())
+            connection.execute(
+                text(f"INSERT INTO providers (channel, name, {columns}) VALUES ('sms', 'vendor-0', {values})")
+            )
+        put = {each.id: each for each in gate.pace(connection, rows, {})}
+    waits = [put[each.id].due_at for each in rows if each.id in put]
+    return [(at - NOW).total_seconds() for at in waits if at is not None]
+
+
+def test_a_message_whose_slot_is_about_to_begin_keeps_its_place_in_line(engine: Engine) -> None:
+    """The one before it came late and moved the slots: at the end of the line it would be looked at for ever."""
+    soon, line = "now() + interval '400 milliseconds'", "now() + interval '30 seconds'"
+    waited = claimed("+4930123456", deferred_at=NOW - timedelta(seconds=5))
+    assert paced_by(engine, 1.0, [waited], next_slot=soon, line_until=line) == []
+    [wait] = paced_by(engine, 1.0, [claimed("+4930123456")])
+    assert wait > 29, "what is fresh waits behind the line"
+
+
+def test_a_rate_that_was_raised_is_kept_from_its_first_second_on(engine: Engine) -> None:
+    """The next slot is as far ahead as the old rate has put it."""
+    fresh = [claimed("+4930123456") for _ in range(100)]
+    waits = paced_by(engine, 5.0, fresh, next_slot="now() + interval '10 seconds'")
+    assert len(waits) == 100, "none has a slot"
+    assert waits[0] < 2, "and none waits for the old rate's"
+
+
 def test_a_worker_whose_clock_is_ahead_keeps_no_breaker_open(engine: Engine) -> None:
     note = {"name": "a", "failures": OPENS_AT, "alive_at": None, "error": "x", "probe_failed": False}
     breakers.remember(engine, Channel.SMS, [{**note, "failed_at": datetime.now(UTC) + timedelta(minutes=5)}])
