@@ -43,7 +43,7 @@ from api.tracking import track
 from config.logs import configure_logs
 from config.tracing import start_tracing
 from config.wiring import Wiring, wiring
-from notifier.observability.metrics import VERSION
+from notifier import VERSION
 from notifier.storage.deadlines import bound, within
 from tasks.publisher import publisher
 

@@ -8,7 +8,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from notifier.observability.metrics import VERSION
+from notifier import VERSION
 from notifier.vocabulary.queues import BATCH
 
 _SERVICE: Final = "notifier"

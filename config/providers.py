@@ -4,7 +4,6 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from config.broker import limits_storage
 from config.settings import Settings, SettingsError
 from notifier.providers import registry
 from notifier.providers.dsn import Context, parse
@@ -77,10 +76,15 @@ def _webhooks(settings: Settings) -> Webhooks:
 
 def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
     """How much one recipient of a channel gets."""
+    # Here, since it imports redis, and commands that only look at providers do without.
+    from config.broker import limits_storage  # noqa: PLC0415 - see above
+
     limits = settings.recipient_limits(channel)
     return RecipientLimits(channel, limits, limits_storage(settings, _REDIS_TIMEOUT) if limits else None)
 
 
 def make_key_limits(settings: Settings) -> KeyLimits:
     """How many requests API keys make, counted by all API processes together."""
+    from config.broker import limits_storage  # noqa: PLC0415 - as above
+
     return KeyLimits(limits_storage(settings, _REDIS_TIMEOUT))

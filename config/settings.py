@@ -5,6 +5,8 @@ is not listed here stops nothing, since another release may know it; `unknown_se
 seconds or ISO 8601 (`90`, `PT90S`, `P3D`), booleans `0|1|true|false`, lists comma-separated.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -12,18 +14,20 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from zoneinfo import ZoneInfo
-
-from limits import RateLimitItem
 
 from config import values
 from config.hosts import Host, KnownHosts
 from config.values import Network
-from notifier.notifications.retries import RetryPolicy
-from notifier.providers.vendors.imap_mailbox import Address
 from notifier.vocabulary.states import Channel
 from notifier.vocabulary.time_zones import UTC_ZONE
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+    from notifier.notifications.retries import RetryPolicy
+    from notifier.providers.vendors.imap_mailbox import Address
 
 #: Written by `manage.py up` into its data folder, so that other commands find the running stack.
 STACK_FILE: Final = "stack.json"
@@ -241,6 +245,9 @@ class Settings:
 
     def retry_policy(self, channel: Channel) -> RetryPolicy:
         """How a channel's failures are retried."""
+        # Here, since it imports SQLAlchemy, and processes that need the broker alone do without.
+        from notifier.notifications.retries import RetryPolicy  # noqa: PLC0415 - see above
+
         return RetryPolicy(
             backoff=getattr(self, f"{channel}_retry_backoff"),
             backoff_max=getattr(self, f"{channel}_retry_backoff_max"),

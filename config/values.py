@@ -1,26 +1,33 @@
 """What values settings may have: each function parses one kind, or makes what does.
 
 All raise ValueError, in words that go on from the setting's name: "NOTIFIER_AUTH is not one of required, off".
+
+Modules that take long to import are imported by the parser that needs them: every command reads the settings.
 """
+
+from __future__ import annotations
 
 import ipaddress
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
-
-from limits import RateLimitItem, parse_many
 
 from config.hosts import Host, parse_host
 from notifier.content.sender_rules import sender_pattern
 from notifier.providers.formats.mailboxes import mailbox
-from notifier.providers.vendors import imap_mailbox
 from notifier.security.secret_box import Vault
 from notifier.security.webhook_signatures import key_of
 from notifier.vocabulary import time_zones
 from notifier.vocabulary.durations import parse_iso
 from notifier.vocabulary.uris import ascii_uri, has_port_zero
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+    from notifier.providers.vendors.imap_mailbox import Address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -105,13 +112,17 @@ def dsns(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r",(?=\s*[a-z][a-z0-9+.-]*:)", value) if part.strip())
 
 
-def imap(value: str) -> imap_mailbox.Address:
+def imap(value: str) -> Address:
     """A mailbox on an IMAP server. Raises ValueError."""
+    from notifier.providers.vendors import imap_mailbox  # noqa: PLC0415 - see above
+
     return imap_mailbox.parse(value)
 
 
 def limits(value: str) -> tuple[RateLimitItem, ...]:
     """Limits as the limits library writes them: `5/minute; 50/day`."""
+    from limits import parse_many  # noqa: PLC0415 - see above
+
     try:
         return tuple(parse_many(value))
     except ValueError:

@@ -1,42 +1,41 @@
-"""The composition root: what is built with what."""
+"""The composition root: what is built with what.
+
+Each part is imported when it is first asked for: most commands need Postgres and the audit log, and nothing else.
+"""
+
+from __future__ import annotations
 
 import functools
 from contextlib import closing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, create_engine, make_url
 
-from config.providers import make_key_limits, make_limits, make_providers
 from config.settings import Settings, load_settings, no_database
-from notifier.content.sender_rules import SenderRules, rules_of
-from notifier.content.template_process import Sandbox
-from notifier.delivery.batch import Delivery
-from notifier.delivery.composer import Composer
-from notifier.delivery.endpoint_gate import EndpointGate
-from notifier.delivery.gate import Gate
-from notifier.delivery.provider_gate import ProviderGate
-from notifier.delivery.rules import Rules
-from notifier.delivery.sender import MARGIN
-from notifier.events.intake import Intake, Publisher
-from notifier.notifications.delivery_receipts import Senders
-from notifier.people.unsubscribe import Links, links
-from notifier.planning.plans import Lease, Planner
-from notifier.planning.subscribers import SubscriberCache
-from notifier.providers.dsn import parse
-from notifier.providers.rate_limits import KeyLimits
-from notifier.providers.receipts import ReceiptSource, source
-from notifier.providers.vendors import smtp_receipts
-from notifier.providers.vendors.smtp_return_paths import ReturnPaths, bounces_of
-from notifier.resending.resend import Standards
 from notifier.security.address_seals import AddressSeals, seals_of, with_seals
 from notifier.security.audit_log import AuditLog
 from notifier.security.secret_box import Vault
 from notifier.storage.deadlines import CONNECTING, BoundConnection, with_deadlines
 from notifier.storage.engines import with_autocommit
-from notifier.storage.retention import Retention
 from notifier.storage.stored_values import read_without_fail
 from notifier.vocabulary.states import Channel
+
+if TYPE_CHECKING:
+    from notifier.content.sender_rules import SenderRules
+    from notifier.content.template_process import Sandbox
+    from notifier.delivery.batch import Delivery
+    from notifier.delivery.composer import Composer
+    from notifier.events.intake import Intake, Publisher
+    from notifier.notifications.delivery_receipts import Senders
+    from notifier.people.unsubscribe import Links
+    from notifier.planning.plans import Lease, Planner
+    from notifier.planning.subscribers import SubscriberCache
+    from notifier.providers.rate_limits import KeyLimits
+    from notifier.providers.receipts import ReceiptSource
+    from notifier.providers.vendors.smtp_return_paths import ReturnPaths
+    from notifier.resending.resend import Standards
+    from notifier.storage.retention import Retention
 
 #: The schemes whose bounces come by mail.
 _SMTP: Final = frozenset({"smtp", "smtps"})
@@ -106,6 +105,9 @@ class Wiring:
     @functools.cached_property
     def longest_batch(self) -> float:
         """The longest that a batch may take while Postgres answers, in seconds. Raises SettingsError."""
+        from config.providers import make_providers
+        from notifier.delivery.sender import MARGIN
+
         longest = self.settings.timeout(Channel.WEBHOOK).total_seconds()
         for channel in self.channels:
             with closing(make_providers(self.settings, channel, self.engine)) as providers:
@@ -121,6 +123,8 @@ class Wiring:
     @functools.cached_property
     def _names(self) -> dict[Channel, tuple[str, ...]]:
         """Return the names of each usable channel's providers, as attempts record them, in the order of their DSNs."""
+        from config.providers import make_providers
+
         names = {}
         for channel in Channel:
             if self.settings.providers(channel):
@@ -136,6 +140,8 @@ class Wiring:
     @functools.cached_property
     def sandbox(self) -> Sandbox:
         """Where templates are rendered."""
+        from notifier.content.template_process import Sandbox
+
         return Sandbox()
 
     @functools.cached_property
@@ -156,11 +162,15 @@ class Wiring:
     @functools.cached_property
     def subscribers(self) -> SubscriberCache:
         """What this process remembers of who listens."""
+        from notifier.planning.subscribers import SubscriberCache
+
         return SubscriberCache()
 
     @functools.cached_property
     def links(self) -> Links:
         """Unsubscribe links. Reads their key from the database."""
+        from notifier.people.unsubscribe import links
+
         return links(self.engine, self.vault, self.settings.public_url)
 
     @functools.cached_property
@@ -171,11 +181,20 @@ class Wiring:
         return {channel: self._delivery(channel) for channel in (*(self.channels - {Channel.WEBHOOK}), Channel.WEBHOOK)}
 
     def _composer(self, channel: Channel) -> Composer:
+        from notifier.delivery.composer import Composer
+
         return Composer(
             self.engine, channel, sandbox=self.sandbox, links=self.links, vault=self.vault, senders=self.sender_rules
         )
 
     def _delivery(self, channel: Channel) -> Delivery:
+        from config.providers import make_limits, make_providers
+        from notifier.delivery.batch import Delivery
+        from notifier.delivery.endpoint_gate import EndpointGate
+        from notifier.delivery.gate import Gate
+        from notifier.delivery.provider_gate import ProviderGate
+        from notifier.delivery.rules import Rules
+
         settings = self.settings
         providers = make_providers(settings, channel, self.engine)
         rules = Rules(channel, settings.timezone, settings.max_age, EndpointGate(settings.max_age))
@@ -192,11 +211,15 @@ class Wiring:
     @functools.cached_property
     def sender_rules(self) -> SenderRules:
         """The senders that email may have."""
+        from notifier.content.sender_rules import rules_of
+
         return rules_of(self.settings.email_senders, self.settings.email_from)
 
     @functools.cached_property
     def key_limits(self) -> KeyLimits:
         """How many requests API keys make."""
+        from config.providers import make_key_limits
+
         return make_key_limits(self.settings)
 
     @functools.cached_property
@@ -210,12 +233,17 @@ class Wiring:
     @functools.cached_property
     def _sources(self) -> dict[str, ReceiptSource]:
         """Return the reader of receipts for each DSN that has one."""
+        from notifier.providers.receipts import source
+
         dsns = {dsn: None for channel in sorted(self.channels) for dsn in self.settings.providers(channel)}
         return {dsn: found for dsn in dsns if (found := source(dsn)) is not None}
 
     @functools.cached_property
     def return_paths(self) -> list[ReturnPaths]:
         """The mailboxes to which bounces of emails come, as the SMTP servers' DSNs name them."""
+        from notifier.providers.dsn import parse
+        from notifier.providers.vendors.smtp_return_paths import ReturnPaths, bounces_of
+
         dsns = [parse(dsn) for dsn in self.settings.providers(Channel.EMAIL)]
         named = dict.fromkeys(bounces_of(dsn) for dsn in dsns if dsn.scheme in _SMTP)
         return [ReturnPaths(address, self.engine, self.vault) for address in named if address is not None]
@@ -223,6 +251,9 @@ class Wiring:
     @functools.cached_property
     def senders(self) -> Senders:
         """Return the providers in use, and the ones that each source of receipts reports on."""
+        from notifier.notifications.delivery_receipts import Senders
+        from notifier.providers.vendors import smtp_receipts
+
         by_source: dict[str, set[tuple[str, str]]] = {}
         for channel, names in self._names.items():
             for dsn, name in zip(self.settings.providers(channel), names, strict=True):
@@ -239,20 +270,28 @@ class Wiring:
     @property
     def standards(self) -> Standards:
         """Return the settings by which the rules judge a notification that is to be sent again."""
+        from notifier.resending.resend import Standards
+
         return Standards(self.settings.timezone, self.settings.max_age)
 
     @property
     def retention(self) -> Retention:
         """How long rows are kept."""
+        from notifier.storage.retention import Retention
+
         settings = self.settings
         return Retention(settings.retention, settings.dead_letter_retention, settings.audit_retention, self.audit)
 
     def planner(self, lease: Lease) -> Planner:
         """What turns plans into rows, with the leases that a publisher gives."""
+        from notifier.planning.plans import Planner
+
         return Planner(lease, self.channels, self.settings.timezone, self.seals)
 
     def intake(self, publisher: Publisher) -> Intake:
         """A writer that tells `publisher` what it committed."""
+        from notifier.events.intake import Intake
+
         return Intake(self.engine, publisher, idempotency_ttl=self.settings.idempotency_ttl)
 
 

@@ -3,7 +3,11 @@
 Errors, subjects, bodies, names and addresses are other people's text. Here it becomes characters that have a shape of
 their own: none that steers a terminal, turns the direction of writing or means markup. And what a terminal's encoding
 lacks is written another way, since no command may fail for want of a character.
+
+rich, which takes longer to import than most commands need, is imported where a table or a progress bar is drawn.
 """
+
+from __future__ import annotations
 
 import codecs
 import io
@@ -11,19 +15,18 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 import orjson
-from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from notifier.security.redaction import masked_text, opened_text
 from notifier.vocabulary import untrusted_text
 from notifier.vocabulary.masking import masked
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 #: Columns of a cell with several words, below which it is not wrapped.
 _NARROWEST: Final = 24
@@ -93,6 +96,8 @@ def say_json(document: object) -> None:
 
 def console() -> Console:
     """Return the terminal for what rich draws: no markup, no emoji codes, and in a pipe as wide as needed."""
+    from rich.console import Console  # noqa: PLC0415 - see above
+
     width = None if sys.stdout.isatty() else _UNLIMITED
     return Console(width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
 
@@ -105,6 +110,9 @@ def show_table(
     No word is ever cut, so ids can be copied; in a pipe each row is one line. `right`: headers of columns that are
     aligned to the right.
     """
+    from rich.table import Table  # noqa: PLC0415 - see above
+    from rich.text import Text  # noqa: PLC0415 - see above
+
     cells = [[printable(cell) for cell in row] for row in rows]
     out = console()
     columns = list(zip(headers, *cells, strict=True))
@@ -134,6 +142,8 @@ def show_fields(fields: Mapping[str, object]) -> None:
 
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
     """Return the width of each column, computed from its cells; None if words would have to be cut."""
+    from rich.cells import cell_len  # noqa: PLC0415 - see above
+
     full = [max(map(cell_len, cells)) for cells in columns]
     left = room - 3 * len(columns) - 1  # a line and a blank on both sides of each
     if sum(full) <= left:
@@ -165,10 +175,17 @@ class Bar:
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Bar]:
     """Show how far something is, on a terminal and where there is something to do."""
-    out = console()
-    if not total or not out.is_terminal:
+    if not total or not (out := console()).is_terminal:
         yield Bar(None, total)
         return
+    from rich.progress import (  # noqa: PLC0415 - see above
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     name = printable(description).replace("{", "{{").replace("}", "}}")
     columns = (TextColumn(name, markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=out) as shown:

@@ -1,4 +1,7 @@
-"""Celery, thin: `celery -A tasks worker` and `celery -A tasks beat`. What the tasks do stands in `notifier`."""
+"""Celery, thin: `celery -A tasks worker` and `celery -A tasks beat`. What the tasks do stands in `notifier`.
+
+Commands import the app to count or send messages, so that the handlers of a worker's signals import what they need.
+"""
 
 from typing import Any
 
@@ -6,11 +9,6 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, task_prerun, worker_init
 
-from config.logs import configure_logs
-from config.scraping import MetricsServer
-from config.tracing import start_tracing
-from config.wiring import wiring
-from notifier.observability.metrics import REGISTRY
 from tasks.headers import REQUEST_ID, TRACEPARENT
 
 _TASKS = ["tasks.canary", "tasks.clock", "tasks.deliver", "tasks.fan_out"]
@@ -22,11 +20,17 @@ log = structlog.get_logger()
 
 @setup_logging.connect
 def _configure_logs(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    from config.logs import configure_logs  # noqa: PLC0415 - see above
+    from config.wiring import wiring  # noqa: PLC0415 - see above
+
     configure_logs(wiring().settings)
 
 
 @worker_init.connect
 def _start_tracing(sender: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    from config.tracing import start_tracing  # noqa: PLC0415 - see above
+    from config.wiring import wiring  # noqa: PLC0415 - see above
+
     start_tracing(wiring().settings, str(sender.hostname))
 
 
@@ -44,6 +48,10 @@ def _name_the_task(task: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's a
 
 @worker_init.connect
 def _serve_metrics(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
+    from config.scraping import MetricsServer  # noqa: PLC0415 - see above
+    from config.wiring import wiring  # noqa: PLC0415 - see above
+    from notifier.observability.metrics import REGISTRY  # noqa: PLC0415 - see above
+
     settings = wiring().settings
     if settings.metrics_address is None:
         return

@@ -17,12 +17,8 @@ from deploy.terminal import progress, say, show_fields, show_table
 from notifier.models import DeadLetter
 from notifier.notifications import dead_letters
 from notifier.notifications.dead_letters import Filters
-from notifier.resending import resend
-from notifier.resending.resend import counted
 from notifier.vocabulary.states import Channel
 from notifier.vocabulary.timestamps import rfc3339
-from tasks import app
-from tasks.hints import LEASE, publish_hints
 
 #: The names of the filters.
 _FILTERS: Final = ("channel", "reason", "event_type", "created_after", "created_before")
@@ -147,11 +143,16 @@ class _Requeueing:
 
     def requeue(self, ids: list[UUID]) -> int:
         """Requeue a batch; returns how many."""
+        # Here, since they bring Celery and the rules of delivery, and the other commands of the group do without.
+        from notifier.resending import resend  # noqa: PLC0415 - see above
+        from tasks import app  # noqa: PLC0415 - see above
+        from tasks.hints import LEASE, publish_hints  # noqa: PLC0415 - see above
+
         here = parts()
         by = f"shell:{user()}"
         done = resend.requeue(here.engine, ids, lambda _: LEASE, by, here.standards, dry_run=self._dry_run)
         publish_hints(app, done.hints)
-        self.refused.update(counted(done.refused.values()))
+        self.refused.update(resend.counted(done.refused.values()))
         return len(done.letters)
 
     def tell(self) -> None:

@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from sqlalchemy.exc import DBAPIError
 
-from config.settings import SettingsError
 from deploy.terminal import printable
-from notifier.runtime.isolation import MIGRATE, is_away, is_unmigrated, why_away
 from notifier.vocabulary import untrusted_text
 from notifier.vocabulary.errors import NotifierError
 
@@ -51,19 +48,34 @@ def _one_line() -> Iterator[None]:
         if isinstance(error, click.FileError):
             vars(error)["ui_filename"] = printable(error.ui_filename)
         raise
-    except SettingsError as error:
-        # It never repeats a value; the forms that it shows are no credentials, and of no use with a mask.
-        raise click.ClickException(untrusted_text.printable(str(error))) from None
+    except (click.exceptions.Exit, click.Abort):
+        raise
     except NotifierError as error:
         raise click.ClickException(printable(error)) from None
-    except DBAPIError as error:
-        if not is_away(error):
+    except Exception as error:
+        line = _line_of(error)
+        if line is None:
             raise
-        if is_unmigrated(error):
-            raise click.ClickException(MIGRATE) from None
-        lines = str(error.orig).strip().splitlines() or ["no answer"]
-        why = why_away(error).removesuffix(".")
-        raise click.ClickException(f"{why}: {printable(lines[0])}") from None
+        raise click.ClickException(line) from None
+
+
+def _line_of(error: Exception) -> str | None:
+    """Return the line that a foreseeable error ends in; None for any other."""
+    # Here, since `--help` and commands without settings or a database have no such errors.
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - see above
+
+    from config.settings import SettingsError  # noqa: PLC0415 - see above
+    from notifier.runtime.isolation import MIGRATE, is_away, is_unmigrated, why_away  # noqa: PLC0415 - see above
+
+    if isinstance(error, SettingsError):
+        # It never repeats a value; the forms that it shows are no credentials, and of no use with a mask.
+        return untrusted_text.printable(str(error))
+    if not isinstance(error, DBAPIError) or not is_away(error):
+        return None
+    if is_unmigrated(error):
+        return MIGRATE
+    lines = str(error.orig).strip().splitlines() or ["no answer"]
+    return f"{why_away(error).removesuffix('.')}: {printable(lines[0])}"
 
 
 def _remember_data_dir(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

@@ -16,9 +16,9 @@ from typing import Any, Final
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, PlatformCollector, ProcessCollector
 
+from notifier import VERSION
 from notifier.vocabulary.states import FINISHED, Status
 
-VERSION: Final = "0.1.0"
 #: Stands where a notification has no channel: nobody can be reached.
 NONE: Final = "none"
 

@@ -1,4 +1,7 @@
-"""Recipient addresses: validate and normalise them, channel by channel."""
+"""Recipient addresses: validate and normalise them, channel by channel.
+
+The libraries that know email addresses and phone numbers are imported with the first of each: most commands see none.
+"""
 
 import functools
 import hashlib
@@ -10,10 +13,6 @@ from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
-
-import phonenumbers
-from email_validator import EmailNotValidError, validate_email
-from phonenumbers import ValidationResult
 
 from notifier.vocabulary.domains import ascii_domain
 from notifier.vocabulary.masking import MASK, is_masked, seal_of
@@ -42,6 +41,8 @@ def _check_characters(address: str) -> None:
 
 
 def _email(address: str) -> str:
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 - see above
+
     # It may stand in no address, and some readers decode it all the same.
     if "?=" in address.partition("=?")[2]:
         raise ValueError("Not an email address: it has an encoded word (RFC 2047) in it.")
@@ -58,6 +59,8 @@ def _email(address: str) -> str:
 
 
 def _phone(address: str) -> str:
+    import phonenumbers  # noqa: PLC0415 - see above
+
     try:
         # Letters would be taken for the digits on their keys, and "l" for "1" would reach somebody else.
         number = phonenumbers.parse(address) if re.fullmatch(r"[0-9+() ./-]+", address) else None
@@ -65,7 +68,8 @@ def _phone(address: str) -> str:
         number = None
     # Possible, not valid: providers' own test numbers are in ranges that no country has assigned. A number that is only
     # possible within its area has not all the digits of E.164.
-    if number is None or phonenumbers.is_possible_number_with_reason(number) != ValidationResult.IS_POSSIBLE:
+    possible = phonenumbers.ValidationResult.IS_POSSIBLE
+    if number is None or phonenumbers.is_possible_number_with_reason(number) != possible:
         raise ValueError("Not a phone number in international form (E.164), such as +4915112345678.")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 

@@ -21,8 +21,8 @@ from config.settings import STACK_FILE
 from deploy.child import Child
 from deploy.commands.cli import cli
 from deploy.ports import free_port
+from notifier import VERSION
 from notifier.observability import heartbeats
-from notifier.observability.metrics import VERSION
 from tests.conftest import clean_environment
 from tests.providers import receivers
 from tests.support.paths import ROOT
