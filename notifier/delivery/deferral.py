@@ -14,14 +14,21 @@ def of_use_until(deadline: datetime) -> str:
     return f"It was of use only until {rfc3339(deadline)}."
 
 
-def defer(row: Claimed, until: datetime, words: str, reason: str, max_age: timedelta) -> Aside | DeadLetterRequest:
+def defer(
+    row: Claimed,
+    until: datetime,
+    words: str,
+    reason: str,
+    max_age: timedelta,
+    waits_for: tuple[str, ...] | None = None,
+) -> Aside | DeadLetterRequest:
     """Put a row off: scheduled until then, expired where that is too late, dead where it has been put off for too long.
 
-    `words` say why, to people; `reason` does to programs.
+    `words` say why, to people; `reason` does to programs. `waits_for`: what may release it before `until`.
     """
     if row.deadline is not None and row.deadline <= until:
         return Aside(row.id, row.claims, Status.EXPIRED, None, f"{words} {of_use_until(row.deadline)}")
     since = row.deferred_at or row.now
     if until - since > max_age:
         return DeadLetterRequest(row.id, row.claims, Reason.TOO_OLD, f"put off for over {max_age}: {words}")
-    return Aside(row.id, row.claims, Status.SCHEDULED, reason, words, until, since)
+    return Aside(row.id, row.claims, Status.SCHEDULED, reason, words, until, since, waits_for=waits_for)

@@ -18,6 +18,7 @@ from notifier.delivery.deferral import defer
 from notifier.notifications.claims import Aside, Claimed
 from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.providers.slots import Grant
+from notifier.vocabulary import deferrals
 from notifier.vocabulary.queues import PATIENT, SLOW
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Status
@@ -27,6 +28,7 @@ from notifier.webhooks.targets import TEST, WebhookTarget
 
 #: Seconds for which a receiver is suspected after it has kept somebody waiting.
 _SUSPECTED: Final = 30.0
+_WAITS_FOR: Final = (deferrals.ENDPOINT,)
 
 Targets = Mapping[UUID, WebhookTarget]
 
@@ -68,7 +70,7 @@ class EndpointGate:
             return Aside(row.id, row.claims, Status.SKIPPED, Reason.SUBSCRIPTION_DISABLED, words)
         if target.open_until is not None and target.open_until > row.now:
             words = "The receiver fails again and again; it is tried anew then."
-            return defer(row, target.open_until, words, Reason.BREAKER_OPEN, self.max_age)
+            return defer(row, target.open_until, words, Reason.BREAKER_OPEN, self.max_age, _WAITS_FOR)
         return None
 
     def divert(self, row: Claimed, slow: Collection[UUID]) -> Aside | None:
@@ -101,7 +103,7 @@ class EndpointGate:
         words = "The receiver does not answer: one message tries it out, the others wait."
         later = timedelta(seconds=endpoint_slots.PROBE)
         return [
-            defer(row, row.now + later, words, Reason.BREAKER_OPEN, self.max_age)
+            defer(row, row.now + later, words, Reason.BREAKER_OPEN, self.max_age, _WAITS_FOR)
             for each, rows in shut.items()
             for row in rows[1 if each in probed else 0 :]
         ]
@@ -118,9 +120,10 @@ class EndpointGate:
         since, until = row.deferred_at or row.now, row.now + wait
         last = min(filter(None, (since + self.max_age, row.deadline)))
         if last <= row.now:
-            return defer(row, until, words, Reason.THROTTLED, self.max_age)
+            return defer(row, until, words, Reason.THROTTLED, self.max_age, _WAITS_FOR)
         # Its place may be too late for it. But places get free, and limits are lifted: so it waits until its end.
-        return Aside(row.id, row.claims, Status.SCHEDULED, Reason.THROTTLED, words, min(until, last), since)
+        until = min(until, last)
+        return Aside(row.id, row.claims, Status.SCHEDULED, Reason.THROTTLED, words, until, since, waits_for=_WAITS_FOR)
 
 
 def limited(rows: Sequence[Claimed], targets: Targets) -> dict[UUID, list[Claimed]]:

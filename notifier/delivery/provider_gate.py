@@ -20,6 +20,7 @@ from notifier.providers import breakers, rate_limits
 from notifier.providers.breakers import Health
 from notifier.providers.failover import Providers
 from notifier.providers.rate_limits import RecipientLimits
+from notifier.vocabulary import deferrals
 from notifier.vocabulary.reasons import Reason
 
 _WELL: Final = Health()
@@ -89,9 +90,12 @@ class ProviderGate:
         known = [health.get(self.providers.choices[place].name, _WELL) for place in order]
         first = min(known, key=lambda each: each.shut_for or 0.0)
         seconds = max(first.shut_for or 0.0, _SOONEST) + random.uniform(0, first.open_for)  # noqa: S311 -- no secret
-        names = " and ".join(self.providers.choices[place].name for place in order)
-        words = f"{names} {'is' if len(order) == 1 else 'are'} down; what waits goes as soon as one answers."
-        return defer(row, row.now + timedelta(seconds=seconds), words, Reason.BREAKER_OPEN, self.max_age)
+        names = [self.providers.choices[place].name for place in order]
+        words = (
+            f"{' and '.join(names)} {'is' if len(order) == 1 else 'are'} down; what waits goes as soon as one answers."
+        )
+        until = row.now + timedelta(seconds=seconds)
+        return defer(row, until, words, Reason.BREAKER_OPEN, self.max_age, deferrals.providers(names))
 
     def remember_waiting(self, connection: Connection, put: Put, health: Mapping[str, Health]) -> None:
         """See to it that the clock lets rows go once a provider is well again."""
@@ -129,10 +133,11 @@ class ProviderGate:
         waited = sum(row.deferred_at is not None for row in rows)
         channel, fresh = self.providers.channel, len(rows) - waited
         go, wait = rate_limits.take_slots(connection, channel, choice.name, rate, waited=waited, fresh=fresh)
-        words = f"{choice.name} takes {rate:g} a second."
+        words, waits_for = f"{choice.name} takes {rate:g} a second.", deferrals.providers([choice.name])
         put, last = Put(), None
         for row in oldest_first[go:]:
-            put.append(defer(row, row.now + timedelta(seconds=wait), words, Reason.THROTTLED, self.max_age))
+            until = row.now + timedelta(seconds=wait)
+            put.append(defer(row, until, words, Reason.THROTTLED, self.max_age, waits_for))
             if put[-1].reason == Reason.THROTTLED:  # else it is expired or too old, and its place is the next one's
                 last, wait = wait, wait + 1 / rate
         if last is not None:
@@ -149,5 +154,6 @@ class ProviderGate:
                 continue
             if wait := self.limits.wait(row.recipient):
                 words = "The recipient has had as many messages as one may in that time."
-                put.append(defer(row, row.now + timedelta(seconds=wait), words, Reason.THROTTLED, self.max_age))
+                until = row.now + timedelta(seconds=wait)
+                put.append(defer(row, until, words, Reason.THROTTLED, self.max_age, (deferrals.RECIPIENT,)))
         return put

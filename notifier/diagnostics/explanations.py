@@ -31,8 +31,8 @@ def explain(notification: Notification) -> str:
     """Explain a notification's state in a sentence or two, without an address or payload."""
     status = Status(notification.status)
     sentences = [_waits(notification, status) if notification.due_at else _ended(notification, status)]
-    if notification.rule and status is not Status.FAILED:
-        sentences.append(notification.rule)
+    if notification.explanation and status is not Status.FAILED:
+        sentences.append(notification.explanation)
     if notification.follows:
         sentences.append(f"It follows notification {notification.follows}, whose channel was of no use.")
     if notification.next_channels:
@@ -65,8 +65,8 @@ def _ended(notification: Notification, status: Status) -> str:
         words += f" at {rfc3339(notification.delivered_at)}"
     if notification.reason:
         words += f": {_REASONS.get(notification.reason, notification.reason)}"
-    if status is Status.FAILED and notification.rule:
-        words += f" ({notification.rule})"
+    if status is Status.FAILED and notification.explanation:
+        words += f" ({notification.explanation})"
     return f"{words}."
 
 

@@ -237,7 +237,8 @@ def _of_itself(notification: Notification) -> Iterator[tuple[datetime | None, st
     what = notification.event_type or "a message"
     yield notification.created_at, f"Made for {notification.channel or 'no channel'}: {what}{of}{by}."
     if notification.deferred_at is not None:
-        yield notification.deferred_at, f"A rule put it off: {notification.rule or notification.reason or 'unknown'}"
+        why = notification.explanation or notification.reason or "unknown"
+        yield notification.deferred_at, f"A rule put it off: {why}"
     if notification.delivered_at is not None:
         yield notification.delivered_at, "It was delivered, as its provider or receiver said."
 

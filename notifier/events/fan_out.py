@@ -155,7 +155,7 @@ def _rows_for(
     skipped = {
         "status": Status.SKIPPED,
         "reason": Reason.SUBSCRIPTION_DISABLED,
-        "rule": "The subscription is disabled.",
+        "explanation": "The subscription is disabled.",
     }
     return [
         {

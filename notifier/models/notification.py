@@ -115,7 +115,12 @@ class Notification(Base):
     siblings: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid()))
     #: The notification on the channel before, which could not be used.
     follows: Mapped[UUID | None]
-    #: Why it was deferred or skipped, in words.
+    #: While `reason` is `breaker_open` or `throttled`: what it waits for, in words of notifier.vocabulary.deferrals, by
+    #: which the clock finds it. Null where the release before deferred it.
+    waits_for: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
+    #: Why it was deferred or skipped, in words; see the property.
+    _explanation: Mapped[str | None] = mapped_column("explanation")
+    #: `explanation` as the release before reads and writes it. Migration 0024 keeps the two alike.
     rule: Mapped[str | None]
     #: The subscription that it is for.
     subscription_id: Mapped[UUID | None]
@@ -128,6 +133,15 @@ class Notification(Base):
     deferred_at: Mapped[datetime | None]
     #: The last rule of its recipient that put it off or stopped it, as notifier.notifications.claims.Judged has it.
     judged: Mapped[str | None] = mapped_column(JsonText())
+
+    @property
+    def explanation(self) -> str | None:
+        """What deferred or skipped it, in words. Where the release before inserted it, it stands in `rule` alone."""
+        return self.rule if self._explanation is None else self._explanation
+
+    @explanation.setter
+    def explanation(self, words: str | None) -> None:
+        self._explanation = self.rule = words
 
     @property
     def pinned_template(self) -> dict[str, object] | None:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from notifier.planning.plans import Row
+from notifier.vocabulary.deferrals import UNEXPLAINED_IN_SQL
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import PENDING_IN_SQL, EventStatus, Status
 
@@ -25,7 +26,9 @@ _CANCELLED: Final = f"""
     next_channels = NULL,
     status = CASE WHEN n.status IN {PENDING_IN_SQL} THEN '{Status.CANCELLED}' ELSE n.status END,
     reason = CASE WHEN n.status IN {PENDING_IN_SQL} THEN {_REASON} ELSE n.reason END,
+    explanation = CASE WHEN n.status IN {PENDING_IN_SQL} THEN NULL ELSE n.explanation END,
     rule = CASE WHEN n.status IN {PENDING_IN_SQL} THEN NULL ELSE n.rule END,
+    waits_for = CASE WHEN n.status IN {PENDING_IN_SQL} THEN NULL ELSE n.waits_for END,
     due_at = CASE WHEN n.status IN {PENDING_IN_SQL} THEN NULL ELSE n.due_at END
 """
 _CANCEL: Final = text(f"UPDATE notifications n SET {_CANCELLED} WHERE n.id = ANY(:ids) RETURNING n.status")
@@ -101,8 +104,8 @@ _LOCK_SUPERSEDED: Final = text(f"""
     ORDER BY id FOR UPDATE
 """)
 _REPLACE: Final = text(f"""
-    UPDATE notifications SET status = '{Status.CANCELLED}', reason = '{Reason.REPLACED}', rule = NULL, due_at = NULL,
-        next_channels = NULL
+    UPDATE notifications SET status = '{Status.CANCELLED}', reason = '{Reason.REPLACED}', {UNEXPLAINED_IN_SQL},
+        due_at = NULL, next_channels = NULL
     WHERE id = ANY(:ids)
 """)
 

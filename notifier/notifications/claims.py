@@ -167,7 +167,7 @@ class Aside:
     status: Status
     reason: str | None = None
     #: In words, for the reader.
-    rule: str | None = None
+    explanation: str | None = None
     due_at: datetime | None = None
     deferred_at: datetime | None = None
     #: Its channel cannot be used: with strategy `first` the next one takes over.
@@ -175,16 +175,19 @@ class Aside:
     #: Another queue that it waits for from now on.
     queue: str | None = None
     judged: Judged | None = None
+    #: What it waits for, in words of notifier.vocabulary.deferrals.
+    waits_for: tuple[str, ...] | None = None
 
 
 _SET_ASIDE: Final = text(f"""
-    UPDATE notifications n SET status = aside.status, reason = aside.reason, rule = aside.rule,
+    UPDATE notifications n SET status = aside.status, reason = aside.reason,
+        explanation = aside.explanation, rule = aside.explanation, waits_for = aside.waits_for,
         due_at = aside.due_at, deferred_at = aside.deferred_at, queue = coalesce(aside.queue, n.queue),
         judged = coalesce(aside.judged, n.judged),
         next_channels = CASE WHEN aside.needs_next OR aside.due_at IS NOT NULL THEN n.next_channels END
     FROM json_to_recordset(CAST(:asides AS json)) AS aside(id uuid, claims integer, status text, reason text,
-        rule text, due_at timestamptz, deferred_at timestamptz, needs_next boolean,
-        queue text, judged json)
+        explanation text, due_at timestamptz, deferred_at timestamptz, needs_next boolean,
+        queue text, judged json, waits_for text[])
     WHERE n.id = ANY(:ids) AND n.id = aside.id AND n.claims = aside.claims AND n.status = '{Status.SENDING}'
     RETURNING n.id
 """)

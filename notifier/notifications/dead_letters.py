@@ -56,7 +56,8 @@ _DEAD_LETTER: Final = text(f"""
         SELECT id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
     ), dead AS (
         UPDATE notifications n SET status = '{Status.FAILED}', reason = given.reason, due_at = NULL,
-            rule = CASE WHEN n.recipient IS NULL THEN NULL ELSE given.error END
+            explanation = CASE WHEN n.recipient IS NULL THEN NULL ELSE given.error END,
+            rule = CASE WHEN n.recipient IS NULL THEN NULL ELSE given.error END, waits_for = NULL
         FROM given JOIN locked USING (id)
         WHERE n.id = ANY(:ids) AND n.id = given.id
             AND n.status = ANY(:found) AND n.claims = given.claims

@@ -32,6 +32,7 @@ from notifier.providers.protocol import Outcome
 from notifier.providers.receipts import AddressStatus, Kind, Receipt, Report
 from notifier.providers.vendors.simulator import stands_for_an_outcome
 from notifier.vocabulary.addresses import normalised
+from notifier.vocabulary.deferrals import UNEXPLAINED_IN_SQL
 from notifier.vocabulary.ids import derived_id, millisecond_of
 from notifier.vocabulary.json_documents import to_json
 from notifier.vocabulary.masking import seal_of
@@ -58,7 +59,7 @@ _LOCK: Final = text("""
     WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
 """)
 _DELIVERED: Final = text(f"""
-    UPDATE notifications n SET status = '{Status.DELIVERED}', reason = NULL, rule = NULL, due_at = NULL,
+    UPDATE notifications n SET status = '{Status.DELIVERED}', reason = NULL, {UNEXPLAINED_IN_SQL}, due_at = NULL,
         sent_at = coalesce(n.sent_at, given.happened_at), delivered_at = greatest(n.sent_at, given.happened_at)
     FROM json_to_recordset(CAST(:given AS json)) AS given(id uuid, happened_at timestamptz)
     WHERE n.id = ANY(:ids) AND n.id = given.id
@@ -66,7 +67,7 @@ _DELIVERED: Final = text(f"""
 """)
 # It is the clock's from now on, like any other retry; the claim shows that nobody has sent it since.
 _SEND_AGAIN: Final = text(f"""
-    UPDATE notifications n SET status = '{Status.RETRYING}', reason = NULL, rule = NULL, tries = n.tries + 1,
+    UPDATE notifications n SET status = '{Status.RETRYING}', reason = NULL, {UNEXPLAINED_IN_SQL}, tries = n.tries + 1,
         queue = again.queue, due_at = now() + again.seconds * interval '1 second'
     FROM json_to_recordset(CAST(:given AS json)) AS again(id uuid, claims integer, queue text, seconds double precision)
     WHERE n.id = ANY(:ids) AND n.id = again.id AND n.claims = again.claims AND n.status = '{Status.SENT}'
@@ -83,7 +84,8 @@ _REPEATED: Final = text(f"""
     WHERE EXISTS (
         SELECT FROM notifications n WHERE n.recipient = given.address AND n.channel = given.channel
             AND n.id <> given.notification_id
-            AND (n.status = '{Status.FAILED}' AND n.reason = '{Reason.BOUNCED}' AND n.rule = given.error
+            AND (n.status = '{Status.FAILED}' AND n.reason = '{Reason.BOUNCED}'
+                AND coalesce(n.explanation, n.rule) = given.error
                 OR EXISTS (SELECT FROM attempts a WHERE a.notification_id = n.id
                     AND a.error = '{BOUNCED_ATTEMPT}' || given.error))
             AND NOT EXISTS (

@@ -28,6 +28,7 @@ from notifier.runtime.isolation import is_away, kind_of
 from notifier.security.secret_box import Vault
 from notifier.storage.personal_data import wipe
 from notifier.vocabulary.addresses import endpoint_of
+from notifier.vocabulary.deferrals import UNEXPLAINED_IN_SQL
 from notifier.vocabulary.errors import Conflict
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.reasons import Reason
@@ -93,7 +94,7 @@ _ATTACHMENTS: Final = text("""
 """)
 # Notifications that are being sent lose their address too: a retry then has no recipient.
 _NOTIFICATIONS: Final = text(f"""
-    UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, rule = NULL, judged = NULL,
+    UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, {UNEXPLAINED_IN_SQL}, judged = NULL,
         next_channels = NULL, cancellation_key = NULL, dedup_key = NULL, dedup_window = NULL,
         status = CASE WHEN status IN {PENDING_IN_SQL} THEN '{Status.CANCELLED}' ELSE status END,
         reason = CASE WHEN status IN {PENDING_IN_SQL} THEN '{Reason.USER_DELETED}' ELSE reason END,

@@ -68,7 +68,7 @@ _NOTIFICATION_COLUMNS: Final = {
     "queue": "text",
     "status": "text",
     "reason": "text",
-    "rule": "text",
+    "explanation": "text",
     "route": "text",
     "send_at": "timestamptz",
     "expires_at": "timestamptz",
@@ -130,7 +130,9 @@ def insert_notifications(condition: str = "") -> str:
         f"CASE status WHEN '{Status.QUEUED}' THEN now() + lease * interval '1 second'"
         f" WHEN '{Status.SCHEDULED}' THEN row.due_at END"
     )
-    return _insert("notifications", _NOTIFICATION_COLUMNS, "notifications", condition, {"due_at": due_at})
+    return _insert(
+        "notifications", _NOTIFICATION_COLUMNS, "notifications", condition, {"rule": "explanation", "due_at": due_at}
+    )
 
 
 def as_document(rows: Sequence[Row]) -> str:

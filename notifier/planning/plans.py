@@ -207,9 +207,9 @@ class _Maker:
         created_at = time_of(origin.id)
         template = self._template(target)
         timing = schedule(created_at, moment.due_at, deadline_of(plan.expires_at, plan.target_date, moment.lead_time))
-        status, reason, rule = timing.status, None, plan.note
+        status, reason, explanation = timing.status, None, plan.note
         if refused := self._refused(target, found=template is not None):
-            status, (reason, rule) = Status.SKIPPED, refused
+            status, (reason, explanation) = Status.SKIPPED, refused
         elif origin.cancelled and status is not Status.EXPIRED:
             status = Status.CANCELLED
         parts = (
@@ -237,7 +237,7 @@ class _Maker:
         }
         # Most rows have few of these: what is absent is null, and costs nothing on the way.
         more = {
-            "rule": rule,
+            "explanation": explanation,
             "route": plan.route,
             "content": plan.content,
             "send_at": plan.send_at,

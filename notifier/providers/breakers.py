@@ -20,6 +20,7 @@ from notifier.observability import metrics
 from notifier.providers.circuit import Circuit, State, Thresholds
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.storage.stored_values import bounded_seconds, seconds_until
+from notifier.vocabulary import deferrals
 from notifier.vocabulary.json_documents import to_json
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel
@@ -223,12 +224,14 @@ def keep_waiting(connection: Connection, channel: Channel, names: Sequence[str])
 _WELL: Final = text(
     "SELECT channel, name FROM providers WHERE waited_for AND open_until IS NULL FOR UPDATE SKIP LOCKED"
 )
-# Those whose rule names it: others wait for a provider that is still down, and would come back for ever.
+# Rows that wait for a provider which is still down stay as they are: they would only be deferred again, every second.
+# The release before this one says in `rule` alone what a row waits for. The next release drops that condition.
 _LET_GO: Final = text(f"""
     UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
         SELECT id FROM notifications
         WHERE subscription_id IS NULL AND reason = '{Reason.BREAKER_OPEN}' AND due_at IS NOT NULL AND due_at > now()
-            AND channel = :channel AND strpos(rule, :name) > 0
+            AND channel = :channel
+            AND (:waits_for = ANY(waits_for) OR waits_for IS NULL AND strpos(rule, :name) > 0)
         ORDER BY due_at LIMIT {_ROWS} FOR UPDATE SKIP LOCKED
     ))
 """)
@@ -240,7 +243,8 @@ def let_go(engine: Engine) -> int:
     done = 0
     with engine.begin() as connection:
         for well in connection.execute(_WELL).all():
-            freed = connection.execute(_LET_GO, {"channel": well.channel, "name": well.name}).rowcount
+            values = {"channel": well.channel, "name": well.name, "waits_for": deferrals.provider(well.name)}
+            freed = connection.execute(_LET_GO, values).rowcount
             done += freed
             if freed < _ROWS:
                 connection.execute(_NO_MORE, {"channel": well.channel, "name": well.name})

@@ -17,6 +17,7 @@ from limits.strategies import MovingWindowRateLimiter, SlidingWindowCounterRateL
 from sqlalchemy import Connection, Engine, text
 
 from notifier.providers.slots import PATIENCE, Grant, Line, grant
+from notifier.vocabulary import deferrals
 from notifier.vocabulary.addresses import hash_of
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel
@@ -94,12 +95,14 @@ _IDLE: Final = text(f"""
     ) AS free WHERE idle.channel = free.channel AND idle.name = free.name
     RETURNING idle.channel, idle.name
 """)
-# Those whose rule names it: others wait until their recipients have had less.
+# Rows that wait for their recipients' limits stay as they are.
+# The release before this one says in `rule` alone what a row waits for. The next release drops that condition.
 _MOVE_UP: Final = text(f"""
     UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
         SELECT id FROM notifications
         WHERE subscription_id IS NULL AND reason = '{Reason.THROTTLED}' AND due_at IS NOT NULL AND due_at > now()
-            AND channel = :channel AND starts_with(rule, :name || ' takes ')
+            AND channel = :channel
+            AND (:waits_for = ANY(waits_for) OR waits_for IS NULL AND starts_with(rule, :name || ' takes '))
         ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
     ))
 """)
@@ -111,7 +114,8 @@ def move_up(engine: Engine) -> int:
     moved = 0
     with engine.begin() as connection:
         for row in connection.execute(_IDLE).all():
-            values = {"channel": row.channel, "name": row.name, "most": _MOVED_AT_ONCE}
+            values = {"channel": row.channel, "name": row.name, "waits_for": deferrals.provider(row.name)}
+            values["most"] = _MOVED_AT_ONCE
             moved += connection.execute(_MOVE_UP, values).rowcount
     return moved
 

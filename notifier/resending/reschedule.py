@@ -36,7 +36,8 @@ from notifier.vocabulary.time_zones import UTC_ZONE, first_known
 _LOCK: Final = text("SELECT * FROM notifications WHERE id = :id FOR UPDATE")
 _MOVE: Final = text("""
     UPDATE notifications SET send_at = :send_at, target_date = :target_date, expires_at = :expires_at,
-        status = :status, due_at = :due_at, reason = :reason, rule = :rule, deferred_at = :deferred_at
+        status = :status, due_at = :due_at, reason = :reason, explanation = :explanation, rule = :explanation,
+        waits_for = :waits_for, deferred_at = :deferred_at
     WHERE id = :id
 """)
 
@@ -75,7 +76,9 @@ def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None], zone:
     """Return the columns of a rescheduled notification."""
     times = {name: changes.get(name, row[name]) for name in ("send_at", "target_date", "expires_at")}
     now = datetime.now(UTC)
-    deferral = {name: row[name] for name in ("reason", "rule", "deferred_at")}
+    deferral = {name: row[name] for name in ("reason", "explanation", "waits_for", "deferred_at")}
+    if deferral["explanation"] is None:  # the release before inserted it
+        deferral["explanation"] = row["rule"]
     # A held one is due already; its `due_at` is only when it is looked at again.
     held = row["reason"] == Reason.HELD
     due_at = now if held else row["due_at"]
@@ -90,7 +93,7 @@ def _moved(row: Mapping[str, Any], changes: Mapping[str, datetime | None], zone:
             raise Invalid({"target_date": ["The reminder would come before the calendar begins."]}) from None
     if "send_at" in changes or "target_date" in changes:
         # It waits for another hour now, and for no rule any more: that is asked anew when the hour has come.
-        deferral = {**dict.fromkeys(deferral), "rule": chosen.note if chosen else None}
+        deferral = {**dict.fromkeys(deferral), "explanation": chosen.note if chosen else None}
     deadline = deadline_of(times["expires_at"], times["target_date"], row["lead_time"])
     timing = schedule(now, due_at, deadline)
     if timing.status is Status.EXPIRED:

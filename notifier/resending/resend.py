@@ -24,6 +24,7 @@ from notifier.delivery.rules import DUPLICATE_WORDS, Rules
 from notifier.notifications.claims import Aside, Claimed, doubled_dedup_keys
 from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.planning.plans import Lease
+from notifier.vocabulary.deferrals import UNEXPLAINED_IN_SQL
 from notifier.vocabulary.errors import Conflict
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.json_documents import to_json
@@ -117,7 +118,7 @@ def _refused(
             found[row.id] = Refusal(verdict.reason, verdict.error or "It would fail at once.")
         elif isinstance(verdict, Aside) and verdict.due_at is None:
             reason = verdict.reason or verdict.status.value
-            found[row.id] = Refusal(reason, verdict.rule or f"A later reminder took its place ({reason}).")
+            found[row.id] = Refusal(reason, verdict.explanation or f"A later reminder took its place ({reason}).")
     doubled = doubled_dedup_keys(connection, channel, [row for row in rows if row.id not in found])
     return found | {row_id: Refusal(Reason.DUPLICATE, DUPLICATE_WORDS) for row_id in doubled}
 
@@ -133,7 +134,8 @@ class Asked:
 _KEEP: Final = text("""
     INSERT INTO resends (id, notification_id, how, asked_by, asked_at, status, reason, explanation, sent_at,
         delivered_at, attempts)
-    SELECT given.id, n.id, :how, :by, now(), n.status, n.reason, n.rule, n.sent_at, n.delivered_at, n.attempts
+    SELECT given.id, n.id, :how, :by, now(), n.status, n.reason, coalesce(n.explanation, n.rule),
+        n.sent_at, n.delivered_at, n.attempts
     FROM json_to_recordset(CAST(:given AS json)) AS given(id uuid, notification_id uuid)
         JOIN notifications n ON n.id = given.notification_id
     WHERE n.id = ANY(:ids)
@@ -149,7 +151,7 @@ def keep(connection: Connection, ids: Sequence[UUID], asked: Asked) -> None:
 
 #: The columns of a row that is sent again: queued, with its full number of attempts.
 REVIVED_IN_SQL: Final = f"""
-    status = '{Status.QUEUED}', reason = NULL, rule = NULL, deferred_at = NULL, tries = 0, lost = 0,
+    status = '{Status.QUEUED}', reason = NULL, {UNEXPLAINED_IN_SQL}, deferred_at = NULL, tries = 0, lost = 0,
     next_channels = NULL, queue = {QUEUE_IN_SQL}
 """
 _REVIVE: Final = text(f"""

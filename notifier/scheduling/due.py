@@ -19,6 +19,7 @@ from notifier.notifications.dead_letters import DeadLetterRequest, dead_letter, 
 from notifier.notifications.retries import RetryPolicy
 from notifier.observability import metrics
 from notifier.observability.request_context import UNKNOWN, RequestContext
+from notifier.vocabulary.deferrals import UNEXPLAINED_IN_SQL
 from notifier.vocabulary.queues import BATCH, FAN_OUT
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import EventStatus, OnAmbiguous, Status
@@ -56,7 +57,7 @@ _ASK: Final = text("""
     WHERE id = ANY(:ids)
 """)
 _QUEUE: Final = text(f"""
-    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, rule = NULL,
+    UPDATE notifications SET status = '{Status.QUEUED}', reason = NULL, {UNEXPLAINED_IN_SQL},
         tries = greatest(least(tries, :most), 0), due_at = now() + :lease * interval '1 second'
     WHERE id = ANY(:ids)
 """)

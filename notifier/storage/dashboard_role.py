@@ -32,7 +32,7 @@ GRANTED: Final[Mapping[str, frozenset[str]]] = {
         "id event_id event_type source channel category critical priority queue status reason due_at send_at"
         " expires_at claims silent_claim attempts tries lost created_at sent_at delivered_at deferred_at origin_id"
         " route template template_id template_version on_ambiguous dedup_window dedup_scope next_channels siblings"
-        " follows subscription_id request_id traceparent"
+        " follows subscription_id request_id traceparent waits_for"
     ),
     "attempts": _names("id notification_id number provider outcome status_code fault duration_ms started_at timing"),
     "receipts": _names("id notification_id provider kind happened_at due_at keep_until"),
@@ -44,13 +44,13 @@ GRANTED: Final[Mapping[str, frozenset[str]]] = {
 }
 
 #: The columns of those tables that it may not. Keys are the callers' own words, errors the vendors', who quote
-#: addresses; a rule says what somebody wants to hear of, a reminder what somebody has before them.
+#: addresses; an explanation says what somebody wants to hear of, a reminder what somebody has before them.
 WITHHELD: Final[Mapping[str, frozenset[str]]] = {
     "events": _names(
         "payload recipient user_id cancellation_key idempotency_key dedup_key error target_date lead_time timezone"
     ),
     "notifications": _names(
-        "recipient user_id content rule judged cancellation_key dedup_key target_date lead_time timezone"
+        "recipient user_id content rule explanation judged cancellation_key dedup_key target_date lead_time timezone"
     ),
     "attempts": _names("message_id error response_excerpt request_headers response_headers"),
     "receipts": _names("message_id error"),

@@ -116,9 +116,9 @@ def plant(client: FlaskClient, wires: Wiring) -> Planted:
                 id=notification_id, event_id=event_id, event_type="x.y", source="planted", user_id=USER,
                 recipient=recipient, channel=channel, critical=False, priority="normal", queue=channel, status=status,
                 reason="retries_exhausted" if status == "failed" else None, cancellation_key=EMAIL, claims=1,
-                attempts=1, tries=1, lost=0, created_at=now, sent_at=now if status == "sent" else None, rule=SAYS,
+                attempts=1, tries=1, lost=0, created_at=now, sent_at=now if status == "sent" else None,
                 due_at=datetime(2099, 1, 1, tzinfo=UTC) if status == "scheduled" else None, origin_id=notification_id,
-                content=f'{{"subject":"Hi","body":"Write to {EMAIL} or {URL}"}}',
+                explanation=SAYS, content=f'{{"subject":"Hi","body":"Write to {EMAIL} or {URL}"}}',
                 judged=f'{{"rule":"suppression","explanation":"{SAYS}"}}',
             )
         )  # fmt: skip

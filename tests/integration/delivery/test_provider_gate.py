@@ -5,12 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from limits import parse_many
 from sqlalchemy import Engine, text
 
 from notifier.delivery.provider_gate import ProviderGate
-from notifier.notifications.claims import Aside, Claimed
+from notifier.notifications.claims import Aside, Claimed, set_aside
 from notifier.providers import breakers, rate_limits
 from notifier.providers.breakers import HEALTH_IN_SQL, OPENS_AT, Health, health_from
 from notifier.providers.failover import Choice, Providers
@@ -148,7 +150,7 @@ def test_rows_wait_for_those_alone_that_are_down(engine: Engine) -> None:
 
 
 def waiting_for(engine: Engine, words: str, count: int = 1, reason: str = Reason.BREAKER_OPEN) -> None:
-    """Rows that wait for a provider, as the gate puts them off."""
+    """Insert rows that wait for a provider, as the gate of the release before deferred them: with a sentence alone."""
     with engine.begin() as connection:
         connection.execute(
             text("""
@@ -175,6 +177,103 @@ def test_the_clock_lets_go_what_waits_for_the_one_that_is_well(engine: Engine) -
         "vendor-0": True,
         "vendor-1": False,
     }
+
+
+def deferred(engine: Engine, decide: Callable[[list[Claimed]], Sequence[Any]], count: int) -> set[UUID]:
+    """Have a gate defer claimed rows; then nobody can read why. Returns their ids."""
+    rows = [claimed("+4930123456", now=datetime.now(UTC)) for _ in range(count)]
+    ids = [row.id for row in rows]
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO notifications (id, source, recipient, channel, critical, priority, queue, status, claims,
+                    due_at, created_at)
+                SELECT id, 'test', '+4930123456', 'sms', false, 'normal', 'sms', 'sending', 1, now(), now()
+                FROM unnest(CAST(:ids AS uuid[])) AS id
+            """),
+            {"ids": ids},
+        )
+    asides = [each for each in decide(rows) if isinstance(each, Aside)]
+    with engine.begin() as connection:
+        set_aside(connection, asides)
+        connection.execute(
+            text("UPDATE notifications SET explanation = 'reworded', rule = 'reworded' WHERE id = ANY(:ids)"),
+            {"ids": ids},
+        )
+    return {each.id for each in asides}
+
+
+def due(engine: Engine) -> set[UUID]:
+    """Return the scheduled rows that the clock will hand over now."""
+    with engine.connect() as connection:
+        return set(
+            connection.scalars(text("SELECT id FROM notifications WHERE reason IS NOT NULL AND due_at <= now()"))
+        )
+
+
+def test_no_sentence_is_needed_to_let_go_what_waits_for_a_provider(engine: Engine) -> None:
+    gate = gate_of(Vendor("+"), Vendor("+"))
+    alone = ProviderGate(Providers(Channel.SMS, gate.providers.choices[:1]), gate.limits, gate.max_age)
+    known = {name: Health(OPENS_AT, 60.0, 60.0) for name in ("vendor-0", "vendor-1")}
+    for_first = deferred(engine, lambda rows: alone.keep(engine, rows, known)[0], 2)
+    for_either = deferred(engine, lambda rows: gate.keep(engine, rows, known)[0], 3)
+    down(engine, "vendor-0")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO providers (channel, name) VALUES ('sms', 'vendor-1')"))
+        breakers.keep_waiting(connection, Channel.SMS, ["vendor-0", "vendor-1"])
+    assert [breakers.let_go(engine), breakers.let_go(engine)] == [3, 0]
+    assert due(engine) == for_either
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE providers SET open_until = NULL"))
+    assert breakers.let_go(engine) == 2
+    assert due(engine) == for_first | for_either
+
+
+def test_no_sentence_is_needed_to_move_up_in_a_providers_line(engine: Engine) -> None:
+    gate = gate_of(Vendor("+"))
+    gate = replace(gate, providers=Providers(Channel.SMS, [replace(gate.providers.choices[0], rate=0.1)]))
+    limited = replace(gate, limits=RecipientLimits(Channel.SMS, parse_many("1/hour"), None))
+
+    def pace(rows: list[Claimed]) -> Sequence[Any]:
+        with engine.begin() as connection:
+            return gate.pace(connection, rows, {})
+
+    in_line = deferred(engine, pace, 3)
+    assert len(in_line) == 2
+    assert len(deferred(engine, limited.limit, 3)) == 2
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE providers SET next_slot = now() - interval '1 minute'"))
+    assert [rate_limits.move_up(engine), rate_limits.move_up(engine)] == [2, 0]
+    assert due(engine) == in_line
+
+
+def test_what_the_release_before_writes_replaces_what_this_one_wrote(engine: Engine) -> None:
+    """The release before writes `rule` alone. Here it makes a row due, and then defers it for another provider."""
+    gate, known = gate_of(Vendor("+")), {"vendor-0": Health(OPENS_AT, 60.0, 60.0)}
+    [row_id] = deferred(engine, lambda rows: gate.keep(engine, rows, known)[0], 1)
+    read = "SELECT explanation, rule, waits_for FROM notifications"
+
+    def write(changes: str) -> tuple[Any, ...]:
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE notifications SET {changes}"))
+            return tuple(connection.execute(text(read)).one())
+
+    assert write("claims = 2") == ("reworded", "reworded", ["provider:vendor-0"])
+    assert write("status = 'queued', reason = NULL, rule = NULL") == (None, None, None)
+    words = "vendor-1 is down; what waits goes as soon as one answers."
+    assert write("status = 'sending'") == (None, None, None)
+    assert write(f"status = 'scheduled', reason = 'breaker_open', rule = '{words}'") == (words, words, None)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE notifications SET due_at = now() + interval '1 minute'"))
+        connection.execute(
+            text("INSERT INTO providers (channel, name) VALUES ('sms', 'vendor-0'), ('sms', 'vendor-1')")
+        )
+        breakers.keep_waiting(connection, Channel.SMS, ["vendor-0"])
+    assert breakers.let_go(engine) == 0
+    with engine.begin() as connection:
+        breakers.keep_waiting(connection, Channel.SMS, ["vendor-1"])
+    assert breakers.let_go(engine) == 1
+    assert due(engine) == {row_id}
 
 
 def locked(engine: Engine) -> set[str]:

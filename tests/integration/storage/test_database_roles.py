@@ -266,7 +266,7 @@ def test_functions_that_run_as_their_owner_are_for_nobody_else_and_have_a_search
                 FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'notifier%'
             """)
         ).all()
-    assert len(found) == 6
+    assert len(found) == 7
     for row in found:
         assert (row.proconfig, row.for_all, row.owner) == (["search_path=public, pg_temp"], False, OWNER.name)
 

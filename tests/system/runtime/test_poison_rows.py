@@ -99,6 +99,8 @@ NOTIFICATIONS: dict[str, Sequence[str] | str] = {
     "siblings": ("CAST(ARRAY[NULL] AS uuid[])",),
     "follows": ("'00000000-0000-7000-8000-000000000000'",),
     "rule": TEXTS,
+    "explanation": TEXTS,
+    "waits_for": ("ARRAY['nonsense', NULL]", "CAST('{}' AS text[])"),
     "subscription_id": ("'00000000-0000-7000-8000-000000000000'",),
     "on_ambiguous": TEXTS,
     "request_id": TEXTS,
@@ -552,11 +554,11 @@ def test_what_a_broken_route_does_not_make_is_on_record(wires: Wiring) -> None:
     [bad] = events.bad
     events.spoil("routes", "definition")
     assert not fan_out(wires, events.ids)
-    rows = events.sql("SELECT status, reason, rule FROM notifications WHERE route = :name", name=str(bad))
+    rows = events.sql("SELECT status, reason, explanation FROM notifications WHERE route = :name", name=str(bad))
     assert len(rows) == GOOD + 1
-    for status, reason, rule in rows:
+    for status, reason, explanation in rows:
         assert (status, reason) == ("skipped", "broken_route")
-        assert rule.startswith(f"The route {bad} is broken.")
+        assert explanation.startswith(f"The route {bad} is broken.")
 
 
 #: The columns of a row that the clock reads, with their worst values.

@@ -128,19 +128,20 @@ def test_reminders_go_by_the_first_zone_that_is_known(asked: str | None, users: 
     [row] = planner.rows(plan, Origin(new_id(), "test"), person, EMPTY)
     assert (row["status"], row["timezone"]) == ("scheduled", used)
     assert row["due_at"] == moment_before(target, parse_iso("P1D"), zone(used))
-    assert ("is used instead" in row.get("rule", "")) == (used not in {asked})
+    assert ("is used instead" in row.get("explanation", "")) == (used not in {asked})
     if asked is None:
-        assert "Mars/Phobos" in row["rule"]
+        assert "Mars/Phobos" in row["explanation"]
 
 
 def test_a_reminder_that_is_moved_goes_by_the_first_zone_that_is_known() -> None:
     row = {
         **{"send_at": None, "target_date": datetime(2040, 7, 1, tzinfo=UTC), "expires_at": None, "lead_time": "P1D"},
-        **{"reason": None, "rule": None, "deferred_at": None, "timezone": "Mars/Phobos"},
+        **{"reason": None, "explanation": None, "rule": None, "waits_for": None, "deferred_at": None},
+        "timezone": "Mars/Phobos",
         "due_at": datetime(2040, 6, 30, tzinfo=UTC),
     }
     target = datetime(2040, 11, 5, 12, tzinfo=UTC)
     moved = _moved(row, {"target_date": target}, zone("America/New_York"))
     assert moved["due_at"] == moment_before(target, parse_iso("P1D"), zone("America/New_York"))
-    assert "Mars/Phobos" in moved["rule"]
-    assert _moved({**row, "timezone": "UTC"}, {"target_date": target}, UTC_ZONE)["rule"] is None
+    assert "Mars/Phobos" in moved["explanation"]
+    assert _moved({**row, "timezone": "UTC"}, {"target_date": target}, UTC_ZONE)["explanation"] is None
