@@ -41,7 +41,7 @@ _WAITING: Final = text("""
 def waiting(engine: Engine, channel: Channel) -> list[Waiting]:
     """Count the live rows by status and reason, the largest number first."""
     with engine.connect() as connection:
-        return [Waiting(*row) for row in connection.execute(_WAITING, {"channel": channel.value})]
+        return [Waiting(**row) for row in connection.execute(_WAITING, {"channel": channel.value}).mappings()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def recent_attempts(engine: Engine, channel: Channel, span: timedelta) -> list[T
     now = datetime.now(UTC)
     values = {"channel": channel.value, "since": now - span, "first": first_id_of(now - _DAYS)}
     with engine.connect() as connection:
-        return [Tried(*row) for row in connection.execute(_TRIED, values)]
+        return [Tried(**row) for row in connection.execute(_TRIED, values).mappings()]
 
 
 def holds_on(engine: Engine, channel: Channel) -> list[str]:

@@ -1,7 +1,7 @@
 """The declarative class of all models, and column types that SQLAlchemy does not have."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, DateTime, MetaData, Text, Uuid, cast
@@ -43,6 +43,10 @@ class Base(DeclarativeBase):
         UUID: Uuid(),
     }
 
+
+#: The mark of a column that no draft of a new row has a value for: the INSERT computes it, or a later step writes it.
+#: A new column without it can be drafted at once (see notifier.planning.drafts).
+UNDRAFTED: Final[dict[str, Any]] = {"undrafted": True}
 
 #: Table options of a table that is range-partitioned by day on its UUIDv7 `id` (see notifier.storage.partitions).
 BY_DAY = {"postgresql_partition_by": "RANGE (id)"}

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, CheckConstraint, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from notifier.models.declarative import BY_DAY, Base, JsonText
+from notifier.models.declarative import BY_DAY, UNDRAFTED, Base, JsonText
 
 
 class Event(Base):
@@ -42,11 +42,11 @@ class Event(Base):
     idempotency_key: Mapped[str | None]
     occurred_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
-    due_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None] = mapped_column(info=UNDRAFTED)
     #: How often its fan-out was begun after the clock had handed it over, and did not end.
-    handovers: Mapped[int] = mapped_column(server_default="0")
+    handovers: Mapped[int] = mapped_column(server_default="0", info=UNDRAFTED)
     #: Why fan-out failed the last time.
-    error: Mapped[str | None]
+    error: Mapped[str | None] = mapped_column(info=UNDRAFTED)
     #: The name of a template.
     template: Mapped[str | None]
     #: The target of its reminders, and their lead times: ISO 8601 durations.
@@ -65,6 +65,6 @@ class Event(Base):
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
     #: The last subscription for which it made a notification, while it is being fanned out in several steps.
-    fan_out_after: Mapped[UUID | None]
+    fan_out_after: Mapped[UUID | None] = mapped_column(info=UNDRAFTED)
     #: Cancelled before it was fanned out: what it makes is cancelled from the start.
-    cancelled_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None] = mapped_column(info=UNDRAFTED)

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, CheckConstraint, Index, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from notifier.models.declarative import BY_DAY, Base, JsonText
+from notifier.models.declarative import BY_DAY, UNDRAFTED, Base, JsonText
 
 
 class Notification(Base):
@@ -75,23 +75,23 @@ class Notification(Base):
     #: One of notifier.vocabulary.states.Status.
     status: Mapped[str]
     reason: Mapped[str | None]
-    due_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None] = mapped_column(info=UNDRAFTED)
     send_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
     cancellation_key: Mapped[str | None]
     #: How often it was claimed. It never decreases: the fence against a worker that comes back late.
-    claims: Mapped[int] = mapped_column(server_default="0")
+    claims: Mapped[int] = mapped_column(server_default="0", info=UNDRAFTED)
     #: Calls to a provider, ever.
-    attempts: Mapped[int] = mapped_column(server_default="0")
+    attempts: Mapped[int] = mapped_column(server_default="0", info=UNDRAFTED)
     #: Failed attempts since it was queued or requeued: the retry budget, and Celery's `retries`.
-    tries: Mapped[int] = mapped_column(server_default="0")
+    tries: Mapped[int] = mapped_column(server_default="0", info=UNDRAFTED)
     #: The claim whose lease has ended once: its worker has some seconds to say that it still holds the row.
-    silent_claim: Mapped[int | None]
+    silent_claim: Mapped[int | None] = mapped_column(info=UNDRAFTED)
     #: How often its worker died while it was being sent.
-    lost: Mapped[int] = mapped_column(server_default="0")
+    lost: Mapped[int] = mapped_column(server_default="0", info=UNDRAFTED)
     created_at: Mapped[datetime]
-    sent_at: Mapped[datetime | None]
-    delivered_at: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None] = mapped_column(info=UNDRAFTED)
+    delivered_at: Mapped[datetime | None] = mapped_column(info=UNDRAFTED)
     #: The event, the replay or the request that made it; later ones sort behind earlier ones.
     origin_id: Mapped[UUID | None]
     #: The name of the route that made it.
@@ -117,11 +117,11 @@ class Notification(Base):
     follows: Mapped[UUID | None]
     #: While `reason` is `breaker_open` or `throttled`: what it waits for, in words of notifier.vocabulary.deferrals, by
     #: which the clock finds it. Null where the release before deferred it.
-    waits_for: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
+    waits_for: Mapped[list[str] | None] = mapped_column(ARRAY(Text()), info=UNDRAFTED)
     #: Why it was deferred or skipped, in words; see the property.
     _explanation: Mapped[str | None] = mapped_column("explanation")
     #: `explanation` as the release before reads and writes it. Migration 0024 keeps the two alike.
-    rule: Mapped[str | None]
+    rule: Mapped[str | None] = mapped_column(info=UNDRAFTED)
     #: The subscription that it is for.
     subscription_id: Mapped[UUID | None]
     #: How to treat an attempt that may have been sent; null is `retry`. See notifier.vocabulary.states.OnAmbiguous.
@@ -130,9 +130,9 @@ class Notification(Base):
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
     #: When a rule first put it off, since it last became due.
-    deferred_at: Mapped[datetime | None]
+    deferred_at: Mapped[datetime | None] = mapped_column(info=UNDRAFTED)
     #: The last rule of its recipient that put it off or stopped it, as notifier.notifications.claims.Judged has it.
-    judged: Mapped[str | None] = mapped_column(JsonText())
+    judged: Mapped[str | None] = mapped_column(JsonText(), info=UNDRAFTED)
 
     @property
     def explanation(self) -> str | None:

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from notifier.models import attempt_id
+from notifier.models import Attempt, attempt_id
+from notifier.models.columns import types_of
 from notifier.notifications.status_events import emit_status_events
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.runtime.isolation import in_parts, kind_of
@@ -37,21 +38,14 @@ class Record:
 _MOST: Final = 2**31 - 1
 _LONGEST_ERROR: Final = 1000
 
+#: The columns of an attempt that a record gives, with their SQL types: all but its id and its notification's.
+_GIVEN: Final = {name: kind for name, kind in types_of(Attempt).items() if name not in {"id", "notification_id"}}
 # An attempt that the clock wrote for a worker it thought dead gives way to what the worker knows.
-_ATTEMPTS: Final = """
-    INSERT INTO attempts (id, notification_id, number, provider, outcome, status_code, fault, message_id, error,
-        response_excerpt, duration_ms, started_at, request_headers, response_headers, timing)
-    SELECT attempt_id, id, number, provider, outcome, status_code, fault, message_id, error, response_excerpt,
-        duration_ms, started_at, request_headers, response_headers, timing
-    FROM json_to_recordset(CAST(:records AS json)) AS record(attempt_id uuid, id uuid, number integer, provider text,
-        outcome text, status_code integer, fault text, message_id text, error text, response_excerpt text,
-        duration_ms double precision, started_at timestamptz, request_headers json, response_headers json, timing json)
-    ON CONFLICT (id) DO UPDATE SET number = excluded.number, provider = excluded.provider, outcome = excluded.outcome,
-        status_code = excluded.status_code, fault = excluded.fault, message_id = excluded.message_id,
-        error = excluded.error,
-        response_excerpt = excluded.response_excerpt, duration_ms = excluded.duration_ms,
-        started_at = excluded.started_at, request_headers = excluded.request_headers,
-        response_headers = excluded.response_headers, timing = excluded.timing
+_ATTEMPTS: Final = f"""
+    INSERT INTO attempts (id, notification_id, {", ".join(_GIVEN)}) SELECT attempt_id, id, {", ".join(_GIVEN)}
+    FROM json_to_recordset(CAST(:records AS json))
+        AS record(attempt_id uuid, id uuid, {", ".join(f"{name} {kind}" for name, kind in _GIVEN.items())})
+    ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _GIVEN)}
         WHERE attempts.provider IS NULL
 """
 # Every value is absolute, so that recording twice (a lost COMMIT) changes nothing. An accepted notification is finished

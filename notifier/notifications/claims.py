@@ -12,6 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from notifier.models import Notification
+from notifier.models.columns import in_order_of, recordset
 from notifier.planning.reminders import deadline_of
 from notifier.vocabulary.addresses import endpoint_of, folded
 from notifier.vocabulary.json_documents import to_json
@@ -114,6 +116,11 @@ COMPOSING: Final = 10
 #: cost all rows of the statement.
 NEXT_CLAIM_IN_SQL: Final = "CASE WHEN claims = 2147483647 THEN 1 ELSE claims + 1 END"
 
+#: The values of a Claimed in its order, so that a row is made into one by position.
+_CLAIMED_IN_SQL: Final = ", ".join(
+    {"content": "CAST(n.content AS text)", "now": "now()"}.get(name, f"n.{name}")
+    for name in in_order_of(Claimed, Notification, beside={"now"})
+)
 # `= ANY(:ids)` prunes partitions; the rows are locked in id order before they are changed, against deadlocks.
 _CLAIM: Final = text(f"""
     WITH locked AS MATERIALIZED (
@@ -125,11 +132,7 @@ _CLAIM: Final = text(f"""
     UPDATE notifications n SET status = '{Status.SENDING}', claims = {NEXT_CLAIM_IN_SQL},
         due_at = now() + (:lease + CASE WHEN template_id IS NULL THEN 0 ELSE {COMPOSING} END) * interval '1 second'
     FROM locked WHERE n.id = locked.id AND n.id = ANY(:ids)
-    RETURNING n.id, n.event_id, n.event_type, n.source, n.user_id, n.recipient, n.category, n.critical, n.route,
-        CAST(n.content AS text), n.template_id, n.claims, n.attempts, n.expires_at, n.target_date,
-        n.lead_time, n.cancellation_key, n.dedup_key, n.dedup_window, n.dedup_scope, n.deferred_at,
-        n.created_at, n.subscription_id, n.queue, n.on_ambiguous, n.send_at, n.request_id, n.traceparent, n.channel,
-        now()
+    RETURNING {_CLAIMED_IN_SQL}
 """)
 
 
@@ -185,9 +188,7 @@ _SET_ASIDE: Final = text(f"""
         due_at = aside.due_at, deferred_at = aside.deferred_at, queue = coalesce(aside.queue, n.queue),
         judged = coalesce(aside.judged, n.judged),
         next_channels = CASE WHEN aside.needs_next OR aside.due_at IS NOT NULL THEN n.next_channels END
-    FROM json_to_recordset(CAST(:asides AS json)) AS aside(id uuid, claims integer, status text, reason text,
-        explanation text, due_at timestamptz, deferred_at timestamptz, needs_next boolean,
-        queue text, judged json, waits_for text[])
+    FROM json_to_recordset(CAST(:asides AS json)) AS aside({recordset(Aside, Notification, needs_next="boolean")})
     WHERE n.id = ANY(:ids) AND n.id = aside.id AND n.claims = aside.claims AND n.status = '{Status.SENDING}'
     RETURNING n.id
 """)

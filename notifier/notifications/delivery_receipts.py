@@ -32,7 +32,7 @@ from notifier.providers.protocol import Outcome
 from notifier.providers.receipts import AddressStatus, Kind, Receipt, Report
 from notifier.providers.vendors.simulator import stands_for_an_outcome
 from notifier.vocabulary.addresses import normalised
-from notifier.vocabulary.deferrals import UNEXPLAINED_IN_SQL
+from notifier.vocabulary.deferrals import EXPLANATION_IN_SQL, UNEXPLAINED_IN_SQL
 from notifier.vocabulary.ids import derived_id, millisecond_of
 from notifier.vocabulary.json_documents import to_json
 from notifier.vocabulary.masking import seal_of
@@ -85,7 +85,7 @@ _REPEATED: Final = text(f"""
         SELECT FROM notifications n WHERE n.recipient = given.address AND n.channel = given.channel
             AND n.id <> given.notification_id
             AND (n.status = '{Status.FAILED}' AND n.reason = '{Reason.BOUNCED}'
-                AND coalesce(n.explanation, n.rule) = given.error
+                AND {EXPLANATION_IN_SQL} = given.error
                 OR EXISTS (SELECT FROM attempts a WHERE a.notification_id = n.id
                     AND a.error = '{BOUNCED_ATTEMPT}' || given.error))
             AND NOT EXISTS (

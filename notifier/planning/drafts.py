@@ -14,6 +14,8 @@ from uuid import UUID
 import orjson
 
 from notifier.content.templates import Catalogue
+from notifier.models import Base, Event, Notification
+from notifier.models.columns import drafted
 from notifier.observability.request_context import UNKNOWN, RequestContext
 from notifier.people.users import Person
 from notifier.planning.plans import Origin, Plan, Planner, Row, plan_of
@@ -23,89 +25,18 @@ from notifier.vocabulary.ids import new_id, time_of
 from notifier.vocabulary.queues import FAN_OUT
 from notifier.vocabulary.states import FINISHED, EventStatus, Priority, Status
 
-_EVENT_COLUMNS: Final = {
-    "id": "uuid",
-    "event_type": "text",
-    "source": "text",
-    "status": "text",
-    "payload": "json",
-    "recipient": "text",
-    "channel": "text",
-    "user_id": "text",
-    "template": "text",
-    "category": "text",
-    "critical": "boolean",
-    "priority": "text",
-    "send_at": "timestamptz",
-    "expires_at": "timestamptz",
-    "target_date": "timestamptz",
-    "lead_time": "text[]",
-    "timezone": "text",
-    "cancellation_key": "text",
-    "dedup_key": "text",
-    "dedup_window": "text",
-    "dedup_scope": "text",
-    "idempotency_key": "text",
-    "on_ambiguous": "text",
-    "occurred_at": "timestamptz",
-    "request_id": "text",
-    "traceparent": "text",
-    "created_at": "timestamptz",
-}
-_NOTIFICATION_COLUMNS: Final = {
-    "id": "uuid",
-    "origin_id": "uuid",
-    "event_id": "uuid",
-    "event_type": "text",
-    "source": "text",
-    "user_id": "text",
-    "recipient": "text",
-    "channel": "text",
-    "category": "text",
-    "critical": "boolean",
-    "priority": "text",
-    "content": "json",
-    "queue": "text",
-    "status": "text",
-    "reason": "text",
-    "explanation": "text",
-    "route": "text",
-    "send_at": "timestamptz",
-    "expires_at": "timestamptz",
-    "target_date": "timestamptz",
-    "lead_time": "text",
-    "timezone": "text",
-    "cancellation_key": "text",
-    "dedup_key": "text",
-    "dedup_window": "text",
-    "dedup_scope": "text",
-    "template": "text",
-    "template_id": "uuid",
-    "template_version": "integer",
-    "next_channels": "text[]",
-    "siblings": "uuid[]",
-    "follows": "uuid",
-    "subscription_id": "uuid",
-    "on_ambiguous": "text",
-    "request_id": "text",
-    "traceparent": "text",
-    "created_at": "timestamptz",
-}
-
-
 #: Seconds after which the clock looks after an event for which no message was sent.
 _LEASE: Final = 5
 
 
-def _insert(
-    table: str, columns: Mapping[str, str], parameter: str, condition: str, expressions: Mapping[str, str]
-) -> str:
+def _insert(model: type[Base], parameter: str, condition: str, expressions: Mapping[str, str]) -> str:
     """`expressions`: what is written where that is not simply the row's own value."""
+    columns = drafted(model)
     types = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     written = {**{name: name for name in columns}, **expressions}
     # Ids are made beforehand, and some are derived: writing a row again makes no second one.
     return (
-        f"INSERT INTO {table} ({', '.join(written)}) SELECT {', '.join(written.values())}"
+        f"INSERT INTO {model.__tablename__} ({', '.join(written)}) SELECT {', '.join(written.values())}"
         f" FROM json_to_recordset(CAST(:{parameter} AS json))"
         f" AS row({types}, key text, lease double precision, due_at timestamptz)"
         f" {condition} ON CONFLICT (id) DO NOTHING"
@@ -121,7 +52,7 @@ def insert_events(condition: str = "") -> str:
     status = f"CASE WHEN (SELECT version FROM listeners) = :version THEN status ELSE '{EventStatus.ACCEPTED}' END"
     leased = f"now() + coalesce(lease, {_LEASE}) * interval '1 second'"
     due_at = f"CASE WHEN {status} = '{EventStatus.ACCEPTED}' THEN {leased} END"
-    return _insert("events", _EVENT_COLUMNS, "events", condition, {"status": status, "due_at": due_at})
+    return _insert(Event, "events", condition, {"status": status, "due_at": due_at})
 
 
 def insert_notifications(condition: str = "") -> str:
@@ -130,9 +61,7 @@ def insert_notifications(condition: str = "") -> str:
         f"CASE status WHEN '{Status.QUEUED}' THEN now() + lease * interval '1 second'"
         f" WHEN '{Status.SCHEDULED}' THEN row.due_at END"
     )
-    return _insert(
-        "notifications", _NOTIFICATION_COLUMNS, "notifications", condition, {"rule": "explanation", "due_at": due_at}
-    )
+    return _insert(Notification, "notifications", condition, {"rule": "explanation", "due_at": due_at})
 
 
 def as_document(rows: Sequence[Row]) -> str:

@@ -276,4 +276,4 @@ _BREAKER_STATUSES: Final = text("""
 def breaker_statuses(engine: Engine) -> list[BreakerStatus]:
     """What is remembered of all providers."""
     with engine.connect() as connection:
-        return [BreakerStatus(*row) for row in connection.execute(_BREAKER_STATUSES)]
+        return [BreakerStatus(**row) for row in connection.execute(_BREAKER_STATUSES).mappings()]

@@ -21,10 +21,12 @@ from sqlalchemy import Connection, Engine, text
 from notifier.delivery.endpoint_gate import EndpointGate
 from notifier.delivery.gate_inputs import read
 from notifier.delivery.rules import DUPLICATE_WORDS, Rules
+from notifier.models import Notification, Resend
+from notifier.models.columns import in_order_of, names_of
 from notifier.notifications.claims import Aside, Claimed, doubled_dedup_keys
 from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.planning.plans import Lease
-from notifier.vocabulary.deferrals import UNEXPLAINED_IN_SQL
+from notifier.vocabulary.deferrals import EXPLANATION_IN_SQL, UNEXPLAINED_IN_SQL
 from notifier.vocabulary.errors import Conflict
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.json_documents import to_json
@@ -70,12 +72,12 @@ class Standards:
 
 #: The standards of the default settings.
 DEFAULT: Final = Standards()
-_COLUMNS: Final = ", ".join(each.name for each in dataclasses.fields(Claimed) if each.name not in {"content", "now"})
+_CLAIMED: Final = in_order_of(Claimed, Notification, beside={"now"})
+_COLUMNS: Final = ", ".join(name for name in _CLAIMED if name not in {"content", "now"})
 _LOCK: Final = text(f"""
     SELECT {_COLUMNS}, NULL AS content, now() AS now, status, reason FROM notifications
     WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
 """)
-_CLAIMED: Final = frozenset(each.name for each in dataclasses.fields(Claimed))
 
 
 def locked(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Mapping[str, Any]]:
@@ -97,7 +99,7 @@ def refusals(
     for row in rows:
         if row["channel"] is None:
             continue  # nobody could be reached; there is nothing to ask of a channel
-        values = {name: value for name, value in row.items() if name in _CLAIMED}
+        values = {name: row[name] for name in _CLAIMED}
         # It begins anew: nothing has put it off yet.
         by_channel.setdefault(Channel(row["channel"]), []).append(Claimed(**{**values, "deferred_at": None}))
     found: dict[UUID, Refusal] = {}
@@ -131,11 +133,12 @@ class Asked:
     by: str
 
 
-_KEEP: Final = text("""
-    INSERT INTO resends (id, notification_id, how, asked_by, asked_at, status, reason, explanation, sent_at,
-        delivered_at, attempts)
-    SELECT given.id, n.id, :how, :by, now(), n.status, n.reason, coalesce(n.explanation, n.rule),
-        n.sent_at, n.delivered_at, n.attempts
+#: The columns of `resends` that a notification has too: how it stood.
+_STATE: Final = tuple(name for name in names_of(Resend) if name in names_of(Notification) and name != "id")
+_STATE_IN_SQL: Final = ", ".join({"explanation": EXPLANATION_IN_SQL}.get(name, f"n.{name}") for name in _STATE)
+_KEEP: Final = text(f"""
+    INSERT INTO resends (id, notification_id, how, asked_by, asked_at, {", ".join(_STATE)})
+    SELECT given.id, n.id, :how, :by, now(), {_STATE_IN_SQL}
     FROM json_to_recordset(CAST(:given AS json)) AS given(id uuid, notification_id uuid)
         JOIN notifications n ON n.id = given.notification_id
     WHERE n.id = ANY(:ids)

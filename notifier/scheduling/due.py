@@ -272,4 +272,4 @@ class LiveRows:
 def live_rows(engine: Engine) -> list[LiveRows]:
     """Count the live rows, by queue and status."""
     with engine.connect() as connection:
-        return [LiveRows(*row) for row in connection.execute(_OLDEST)]
+        return [LiveRows(**row) for row in connection.execute(_OLDEST).mappings()]

@@ -23,6 +23,8 @@ def providers(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(provider(name) for name in names)
 
 
+#: The explanation of a notification `n`. The release before inserts it as `rule` alone.
+EXPLANATION_IN_SQL: Final = "coalesce(n.explanation, n.rule)"
 #: SET clauses that forget why a notification was deferred; `reason` is the statement's own.
 #: `rule` is `explanation` for the release before; the next release drops it.
 UNEXPLAINED_IN_SQL: Final = "explanation = NULL, rule = NULL, waits_for = NULL"
