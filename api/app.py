@@ -31,6 +31,7 @@ from api import (
 from api.auditing import record_acts
 from api.auth import is_open, require_keys
 from api.browsers import guard_browsers
+from api.database import use_database
 from api.description import INFO, SERVERS, completed
 from api.heads import judge_heads
 from api.measuring import measure
@@ -120,6 +121,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     bound(wires.engine, _ANSWER, statement=_STATEMENT, lock=_LOCK)
     app.wsgi_app = _in_time(app.wsgi_app)  # type: ignore[method-assign]  # as Flask's documentation has it
     keep(app, Parts(wires, wires.intake(publisher()), publisher()))
+    use_database(app)
     api = ProblemApi(app)
     for module in _RESOURCES:
         api.register_blueprint(module.blp)

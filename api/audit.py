@@ -4,7 +4,6 @@ from typing import Any
 
 from api.auth import is_on_record, requires
 from api.pages import page
-from api.parts import parts
 from api.resources import Resource
 from api.schemas.audit import AuditPageSchema, AuditQuery
 from notifier.models import AuditLine
@@ -24,4 +23,4 @@ def list_audit(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema
     query = filtered(asked["created_after"], asked["created_before"], asked["actor"], asked["target"])
     if asked["action"] is not None:
         query = query.where(AuditLine.action == asked["action"])
-    return page(parts().wiring.engine, query, AuditLine.id, asked)
+    return page(query, AuditLine.id, asked)

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from flask import abort
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from api.auth import caller, requires
+from api.database import db
 from api.pages import page
 from api.parts import parts
 from api.permits import check_use
@@ -34,11 +34,7 @@ _MISSING: Final = "There is no such dead letter."
 
 
 def _find(letter_id: UUID) -> DeadLetter:
-    with Session(parts().wiring.engine) as session:
-        letter = session.get(DeadLetter, letter_id)
-    if letter is None:
-        abort(404, _MISSING)
-    return letter
+    return db.get_or_404(DeadLetter, letter_id, description=_MISSING)
 
 
 def _check_own(letter_id: UUID) -> None:
@@ -48,6 +44,7 @@ def _check_own(letter_id: UUID) -> None:
     """
     letter = _find(letter_id)
     _check_source(letter)
+    db.session.remove()
     check_use([letter.channel], letter.event_type)
 
 
@@ -55,9 +52,8 @@ def _check_source(letter: DeadLetter) -> None:
     if caller().bounds is None:
         return
     model, died = (Notification, letter.notification_id) if letter.notification_id else (Event, letter.event_id)
-    with Session(parts().wiring.engine) as session:
-        if not caller().owns(session.scalar(select(model.source).where(model.id == died))):
-            abort(404, _MISSING)
+    if not caller().owns(db.session.scalar(select(model.source).where(model.id == died))):
+        abort(404, _MISSING)
 
 
 def _requeue(ids: list[UUID]) -> Requeued:
@@ -74,7 +70,7 @@ def _requeue(ids: list[UUID]) -> Requeued:
 def list_dead_letters(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List dead letters, newest first; those that were requeued have `requeued_at`."""
     filters = Filters(**{name: value for name, value in asked.items() if name not in {"limit", "cursor"}})
-    return page(parts().wiring.engine, filters.on(select(DeadLetter)), DeadLetter.id, asked)
+    return page(filters.on(select(DeadLetter)), DeadLetter.id, asked)
 
 
 @blp.route("/<uuid:letter_id>")

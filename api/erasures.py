@@ -3,11 +3,11 @@
 from typing import Any
 from uuid import UUID
 
-from flask import abort
 from sqlalchemy import select
 
 from api.auditing import put_on_record
 from api.auth import caller, requires
+from api.database import db
 from api.pages import page
 from api.parts import parts
 from api.resources import Resource
@@ -21,7 +21,7 @@ blp = Resource("erasures", __name__, url_prefix="/api/v1/erasures", description=
 
 
 def _find(erasure_id: UUID) -> Erasure:
-    return erasure.find(parts().wiring.engine, erasure_id) or abort(404, "There is no such erasure.")
+    return db.get_or_404(Erasure, erasure_id, description="There is no such erasure.")
 
 
 @blp.route("", methods=["POST"])
@@ -50,7 +50,7 @@ def erase_person(person: dict[str, Any]) -> tuple[Erasure, int, dict[str, str]]:
 @blp.response(200, ErasurePageSchema)
 def list_erasures(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List erasures, newest first."""
-    return page(parts().wiring.engine, select(Erasure), Erasure.id, asked)
+    return page(select(Erasure), Erasure.id, asked)
 
 
 @blp.route("/<uuid:erasure_id>")

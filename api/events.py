@@ -7,9 +7,8 @@ from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
-from flask import Response, abort
+from flask import Response
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session
 
 from api.accepting import (
     KEY_HEADER_DOC,
@@ -24,6 +23,7 @@ from api.accepting import (
 )
 from api.auth import caller, requires
 from api.bodies import Body, items_of, read_batch, read_json
+from api.database import db
 from api.heads import takes_body
 from api.pages import filtered, page
 from api.parts import parts
@@ -214,6 +214,7 @@ def _item(index: int, outcome: Accepted | NotifierError) -> dict[str, Any]:
     return {"index": index, "status": kind.status, "type": kind.path, "errors": errors}
 
 
+_MISSING: Final = "There is no such event."
 _EQUAL: Final = (
     *("event_type", "status", "source", "recipient", "request_id", "user_id", "category", "template"),
     *("cancellation_key", "dedup_key", "idempotency_key"),
@@ -243,7 +244,7 @@ def list_events(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schem
         query = query.where(Event.id == asked["event_id"])
     if conditions := _on_notifications(asked):
         query = query.where(Event.id.in_(select(Notification.event_id).where(*conditions)))
-    return page(parts().wiring.engine, query, Event.id, asked)
+    return page(query, Event.id, asked)
 
 
 @blp.route("/<uuid:event_id>")
@@ -252,13 +253,10 @@ def list_events(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schem
 @blp.alt_response(404, description="There is no such event.")
 def get_event(event_id: UUID) -> dict[str, Any]:
     """Read an event and its notifications."""
-    with Session(parts().wiring.engine) as session:
-        event = session.get(Event, event_id)
-        if event is None:
-            abort(404, "There is no such event.")
-        notifications = session.scalars(
-            select(Notification).where(Notification.event_id == event_id).order_by(Notification.id)
-        ).all()
+    event = db.get_or_404(Event, event_id, description=_MISSING)
+    notifications = db.session.scalars(
+        select(Notification).where(Notification.event_id == event_id).order_by(Notification.id)
+    ).all()
     return {**vars(event), "explanation": explain_event(event, len(notifications)), "notifications": notifications}
 
 
@@ -273,10 +271,8 @@ def replay_event(event_id: UUID) -> Event:
     A key that is limited to some channels or event types replays no others.
     """
     here = parts()
-    with Session(here.wiring.engine) as session:
-        event = session.get(Event, event_id)
-    if event is None:
-        abort(404, "There is no such event.")
+    event = db.get_or_404(Event, event_id, description=_MISSING)
+    db.session.remove()
     check_event(vars(event))
     known = vars(event) | asdict(cause())
     hints = fan_out.replay(here.wiring.engine, known, planner(), here.wiring.subscribers)

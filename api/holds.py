@@ -1,10 +1,12 @@
 """Holds: pause sending, and go on."""
 
-from typing import Any
+from typing import Any, Final
 
 from flask import abort
+from sqlalchemy import select
 
 from api.auth import caller, requires
+from api.database import db
 from api.parts import parts
 from api.resources import Resource
 from api.schemas.suppressions import HoldPageSchema, HoldSchema
@@ -16,10 +18,12 @@ blp = Resource(
     "holds", __name__, url_prefix="/api/v1/holds", description="What an operator holds back.", shows_credentials=False
 )
 
+_MISSING: Final = "It is not held."
+
 
 def _find(target: str) -> Hold:
-    found = next((each for each in holds.listed(parts().wiring.engine) if each.target == target), None)
-    return found or abort(404, "It is not held.")
+    hold: Hold = db.one_or_404(select(Hold).where(Hold.target == target), description=_MISSING)
+    return hold
 
 
 @blp.route("")
@@ -27,7 +31,7 @@ def _find(target: str) -> Hold:
 @blp.response(200, HoldPageSchema)
 def list_holds() -> dict[str, Any]:
     """List what is held."""
-    return {"items": holds.listed(parts().wiring.engine), "next_cursor": None}
+    return {"items": db.session.scalars(select(Hold).order_by(Hold.target)).all(), "next_cursor": None}
 
 
 @blp.route("/<name:target>", methods=["PUT"])
@@ -48,4 +52,4 @@ def put_hold(target: str) -> tuple[Hold, int]:
 def release_hold(target: str) -> None:
     """Lift a hold: what waited goes out within seconds."""
     if not holds.release(parts().wiring.engine, target):
-        abort(404, "It is not held.")
+        abort(404, _MISSING)

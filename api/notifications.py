@@ -7,7 +7,6 @@ from uuid import UUID
 import orjson
 from flask import Response, abort
 from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
 
 from api.accepting import (
     KEY_HEADER_DOC,
@@ -22,6 +21,7 @@ from api.accepting import (
 from api.auditing import action, put_on_record
 from api.auth import caller, is_on_record, requires
 from api.bodies import Body, read_json
+from api.database import db
 from api.heads import takes_body
 from api.pages import filtered, page
 from api.parts import parts
@@ -52,9 +52,9 @@ from notifier.diagnostics.explanations import explain
 from notifier.diagnostics.records import attempts_of, earlier_sends, receipts_of
 from notifier.events.intake import Accepted
 from notifier.models import Notification
-from notifier.notifications.cancellation import Cancelled, cancel, cancel_by_key, replace_older
+from notifier.notifications.acceptance import settle
+from notifier.notifications.cancellation import Cancelled, cancel, cancel_by_key
 from notifier.notifications.filters import ids_of_key, is_called_by_provider, was_tried_by
-from notifier.notifications.status_events import emit_status_events
 from notifier.people.users import Person, people
 from notifier.planning.drafts import Draft, draft_notifications
 from notifier.planning.plans import Plan, shared_fields
@@ -63,7 +63,7 @@ from notifier.resending import reschedule as changing
 from notifier.security.api_keys import Scope
 from notifier.security.redaction import secrets_of, without
 from notifier.vocabulary.errors import Invalid
-from notifier.vocabulary.states import FINISHED, Channel
+from notifier.vocabulary.states import Channel
 
 blp = Resource(
     "notifications", __name__, url_prefix="/api/v1/notifications", description="One message to one recipient."
@@ -137,14 +137,8 @@ def take_notification(body: Body) -> Response:
     )
     answer = _accept(draft, files)
     note(notifications=len(answer.ids), notification_id=str(answer.ids[0]), duplicate=answer.duplicate)
-    with Session(engine) as session, session.begin():
-        if not answer.duplicate:
-            replace_older(session.connection(), draft.notifications)
-            ended = [row["id"] for row in draft.notifications if row["status"] in FINISHED]
-            emit_status_events(session.connection(), ended)
-        rows = {row.id: row for row in session.scalars(select(Notification).where(Notification.id.in_(answer.ids)))}
-        items = _out.dump({"items": [rows[each] for each in answer.ids if each in rows]})
-    return accepted(items, duplicate=answer.duplicate)
+    items = settle(engine, answer.ids, () if answer.duplicate else draft.notifications)
+    return accepted(_out.dump({"items": items}), duplicate=answer.duplicate)
 
 
 def _check_attachments(fields: dict[str, Any], most: int) -> None:
@@ -204,20 +198,17 @@ def list_notifications(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page'
     if asked["idempotency_key"] is not None:
         ids = ids_of_key(asked["idempotency_key"])
         query = query.where(or_(Notification.id.in_(ids), Notification.event_id.in_(ids)))
-    return page(parts().wiring.engine, query, Notification.id, asked)
+    return page(query, Notification.id, asked)
 
 
-def _find(session: Session, notification_id: UUID) -> Notification:
-    notification = session.get(Notification, notification_id)
-    if notification is None:
-        abort(404, _MISSING)
-    return notification
+def _find(notification_id: UUID) -> Notification:
+    return db.get_or_404(Notification, notification_id, description=_MISSING)
 
 
 def _own(notification_id: UUID) -> Notification:
     """Return a notification on which the caller may act. Answers 404, as for an unknown id, where it is another's."""
-    with Session(parts().wiring.engine) as session:
-        notification = _find(session, notification_id)
+    notification = _find(notification_id)
+    db.session.remove()
     if not caller().owns(notification.source):
         abort(404, _MISSING)
     return notification
@@ -229,8 +220,9 @@ def _check_own(notification_id: UUID) -> None:
     check_use([notification.channel], notification.event_type)
 
 
-def _told(session: Session, notification: Notification) -> dict[str, Any]:
+def _read(notification_id: UUID) -> dict[str, Any]:
     """A notification with all that is known of it."""
+    notification, session = _find(notification_id), db.session()
     return {
         **vars(notification),
         "pinned_template": notification.pinned_template,
@@ -239,11 +231,6 @@ def _told(session: Session, notification: Notification) -> dict[str, Any]:
         "earlier_sends": earlier_sends(session, notification.id),
         "receipts": receipts_of(session, notification.id),
     }
-
-
-def _read(notification_id: UUID) -> dict[str, Any]:
-    with Session(parts().wiring.engine) as session:
-        return _told(session, _find(session, notification_id))
 
 
 @blp.route("/<uuid:notification_id>")
@@ -261,9 +248,8 @@ def get_notification(notification_id: UUID) -> dict[str, Any]:
 @blp.alt_response(404, description="There is no such notification.")
 def list_notification_attempts(notification_id: UUID) -> dict[str, Any]:
     """List a notification's attempts."""
-    with Session(parts().wiring.engine) as session:
-        _find(session, notification_id)
-        return {"items": attempts_of(session, notification_id), "next_cursor": None}
+    _find(notification_id)
+    return {"items": attempts_of(db.session(), notification_id), "next_cursor": None}
 
 
 @blp.route("/<uuid:notification_id>/content")
@@ -277,8 +263,8 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
     It is made again from what is kept: for as long as `NOTIFIER_RETENTION` keeps it, and not once its user was deleted.
     """
     here = parts().wiring
-    with Session(here.engine) as session:
-        notification = _find(session, notification_id)
+    notification = _find(notification_id)
+    db.session.remove()
     found = content_of(here.engine, here.sandbox, here.vault, here.settings.public_url, here.sender_rules, notification)
     if isinstance(found, Gone):
         return problem(404, found.why)

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Engine, Select, text
+from sqlalchemy import Select, text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute
 
+from api.database import db
 from api.schemas.pages import as_cursor
 from notifier.vocabulary.errors import Invalid
 from notifier.vocabulary.ids import first_id_of
@@ -17,20 +18,19 @@ _LIMIT: Final = text("SET LOCAL statement_timeout = '5s'")
 _QUERY_CANCELED: Final = "57014"
 
 
-def page(engine: Engine, query: Select[Any], id_column: InstrumentedAttribute[UUID], asked: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
+def page(query: Select[Any], id_column: InstrumentedAttribute[UUID], asked: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """One page of `query`: {"items", "next_cursor"}. Stable while rows are added, for those come before it."""
     limit, cursor = asked["limit"], asked["cursor"]
     if cursor is not None:
         query = query.where(id_column < cursor)
-    with Session(engine) as session:
-        session.execute(_LIMIT)
-        try:
-            rows: Sequence[Any] = session.scalars(query.order_by(id_column.desc()).limit(limit + 1)).all()
-        except OperationalError as error:
-            if getattr(error.orig, "pgcode", None) != _QUERY_CANCELED:
-                raise
-            words = "This takes too long. Bound it in time, or add a filter that names fewer (see the documentation)."
-            raise Invalid({"created_after": [words]}) from None
+    db.session.execute(_LIMIT)
+    try:
+        rows: Sequence[Any] = db.session.scalars(query.order_by(id_column.desc()).limit(limit + 1)).all()
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) != _QUERY_CANCELED:
+            raise
+        words = "This takes too long. Bound it in time, or add a filter that names fewer (see the documentation)."
+        raise Invalid({"created_after": [words]}) from None
     more = len(rows) > limit
     return {"items": rows[:limit], "next_cursor": as_cursor(rows[limit - 1].id) if more else None}
 

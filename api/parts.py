@@ -23,7 +23,12 @@ def keep(app: Flask, parts: Parts) -> None:
     app.extensions["notifier"] = parts
 
 
+def parts_of(app: Flask) -> Parts:
+    """Return the parts that are kept with an app."""
+    found: Parts = app.extensions["notifier"]
+    return found
+
+
 def parts() -> Parts:
     """The parts of the app that serves this request."""
-    found: Parts = current_app.extensions["notifier"]
-    return found
+    return parts_of(current_app)

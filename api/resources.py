@@ -13,6 +13,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
 from api.bodies import is_empty, read_json
+from api.database import giving_back
 from api.description import TAKES_REVEAL, operation_id
 from api.heads import MAX_BODY
 from api.problems import flattened
@@ -92,6 +93,11 @@ class Resource(Blueprint):
         """`shows_credentials`: its reading routes take `reveal=1`, since they have credentials to show."""
         super().__init__(*args, **kwargs)
         self._shows_credentials = shows_credentials
+
+    def response(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- flask-smorest's
+        """Serialize what a view returns, once its session has given its connection back."""
+        serialize = super().response(*args, **kwargs)
+        return lambda view: serialize(giving_back(view))
 
     def route(self, rule: str, **options: Any) -> Callable[[View], View]:  # noqa: ANN401 -- flask-smorest's
         """Serve a view at a path."""

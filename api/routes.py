@@ -1,11 +1,12 @@
 """Routes: what an event type means for people."""
 
-from typing import Any
+from typing import Any, Final
 
 from flask import abort
 from sqlalchemy import select
 
 from api.auth import requires
+from api.database import db
 from api.pages import page
 from api.parts import parts
 from api.resources import Resource
@@ -16,6 +17,8 @@ from notifier.planning import routes
 from notifier.security.api_keys import Scope
 
 blp = Resource("routes", __name__, url_prefix="/api/v1/routes", description="What an event type means for people.")
+
+_MISSING: Final = "There is no such route."
 
 
 def _shown(route: Route) -> dict[str, Any]:
@@ -28,10 +31,7 @@ def _shown(route: Route) -> dict[str, Any]:
 
 
 def _find(name: str) -> dict[str, Any]:
-    route = routes.get(parts().wiring.engine, name)
-    if route is None:
-        abort(404, "There is no such route.")
-    return _shown(route)
+    return _shown(db.one_or_404(select(Route).where(Route.name == name), description=_MISSING))
 
 
 @blp.route("")
@@ -40,7 +40,7 @@ def _find(name: str) -> dict[str, Any]:
 @blp.response(200, RoutePageSchema)
 def list_routes(asked: dict[str, Any]) -> dict[str, Any]:
     """List routes, newest first."""
-    found = page(parts().wiring.engine, select(Route), Route.id, asked)
+    found = page(select(Route), Route.id, asked)
     return {**found, "items": [_shown(route) for route in found["items"]]}
 
 
@@ -74,4 +74,4 @@ def delete_route(route_name: str) -> None:
     """Delete a route. What it made stays."""
     with parts().wiring.engine.begin() as connection:
         if not routes.remove(connection, [route_name]):
-            abort(404, "There is no such route.")
+            abort(404, _MISSING)

@@ -1,13 +1,14 @@
 """Subscriptions: webhooks to receivers of their own."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from flask import abort
 from sqlalchemy import select
 
 from api.auth import caller, requires
+from api.database import db
 from api.pages import page
 from api.parts import parts
 from api.permits import check_use
@@ -40,10 +41,11 @@ blp = Resource(
     "subscriptions", __name__, url_prefix="/api/v1/subscriptions", description="Webhooks to receivers of their own."
 )
 
+_MISSING: Final = "There is no such subscription."
+
 
 def _find(subscription_id: UUID) -> Subscription:
-    subscription = subscriptions.find(parts().wiring.engine, subscription_id)
-    return _shown(subscription or abort(404, "There is no such subscription."))
+    return _shown(db.get_or_404(Subscription, subscription_id, description=_MISSING))
 
 
 def _shown(subscription: Subscription) -> Subscription:
@@ -59,7 +61,7 @@ def list_subscriptions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page'
     query = select(Subscription)
     if asked["enabled"] is not None:
         query = query.where(Subscription.enabled == asked["enabled"])
-    found = page(parts().wiring.engine, query, Subscription.id, asked)
+    found = page(query, Subscription.id, asked)
     found["items"] = [_shown(each) for each in found["items"]]
     return found
 
@@ -106,7 +108,7 @@ def change_subscription(changes: dict[str, Any], subscription_id: UUID) -> Subsc
 def delete_subscription(subscription_id: UUID) -> None:
     """Delete a subscription. What waits for it is skipped."""
     if not subscriptions.remove(parts().wiring.engine, subscription_id):
-        abort(404, "There is no such subscription.")
+        abort(404, _MISSING)
 
 
 @blp.route("/<uuid:subscription_id>/rotate-secret", methods=["POST"])
@@ -118,7 +120,7 @@ def rotate_secret(subscription_id: UUID) -> dict[str, Any]:
     wires = parts().wiring
     secret = subscriptions.rotate_secret(wires.engine, wires.vault, subscription_id)
     if secret is None:
-        abort(404, "There is no such subscription.")
+        abort(404, _MISSING)
     return {"secret": secret, "previous_secret_until": datetime.now(UTC) + subscriptions.OVERLAP}
 
 
@@ -148,7 +150,7 @@ def list_subscription_notifications(asked: dict[str, Any], subscription_id: UUID
     query = select(Notification).where(Notification.subscription_id == subscription_id)
     if asked["status"] is not None:
         query = query.where(Notification.status == asked["status"])
-    return page(parts().wiring.engine, query, Notification.id, asked)
+    return page(query, Notification.id, asked)
 
 
 @blp.route("/<uuid:subscription_id>/test", methods=["POST"])
@@ -159,6 +161,7 @@ def test_subscription(subscription_id: UUID) -> Notification:
     """Send it an event of type `notifier.test`, whatever it listens for; nobody else hears of that."""
     here = parts()
     subscription = _find(subscription_id)
+    db.session.remove()
     notification, hint = recovery.send_test(here.wiring.engine, subscription, here.publisher.lease)
     here.publisher.hint([hint])
     return notification
@@ -184,9 +187,10 @@ def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recove
 def _recover(subscription_id: UUID, since: datetime) -> Recovery:
     here = parts()
     wires, publisher = here.wiring, here.publisher
+    db.session.remove()
     recovery_id = recovery.begin(wires.engine, subscription_id, since, caller().name, caller().bounds)
     publisher.hint(recovery.go_on(wires.engine, publisher.lease, recovery_id, wires.standards) or [])
-    return recovery.find(here.wiring.engine, recovery_id) or abort(404, "There is no such subscription.")
+    return db.get_or_404(Recovery, recovery_id, description=_MISSING)
 
 
 @blp.route("/<uuid:subscription_id>/recoveries")
@@ -198,7 +202,7 @@ def list_recoveries(asked: dict[str, Any], subscription_id: UUID) -> Any:  # noq
     """List its recoveries, newest first."""
     _find(subscription_id)
     query = select(Recovery).where(Recovery.subscription_id == subscription_id)
-    return page(parts().wiring.engine, query, Recovery.id, asked)
+    return page(query, Recovery.id, asked)
 
 
 @blp.route("/<uuid:subscription_id>/recoveries/<uuid:recovery_id>")
@@ -207,7 +211,6 @@ def list_recoveries(asked: dict[str, Any], subscription_id: UUID) -> Any:  # noq
 @blp.alt_response(404, description="There is no such recovery.")
 def get_recovery(subscription_id: UUID, recovery_id: UUID) -> Recovery:
     """Read how far a recovery is."""
-    found = recovery.find(parts().wiring.engine, recovery_id)
-    if found is None or found.subscription_id != subscription_id:
-        abort(404, "There is no such recovery.")
+    query = select(Recovery).where(Recovery.id == recovery_id, Recovery.subscription_id == subscription_id)
+    found: Recovery = db.one_or_404(query, description="There is no such recovery.")
     return found

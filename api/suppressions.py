@@ -42,7 +42,7 @@ def list_suppressions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's
         addresses = [(channel, each) for channel in Channel for each in asked["address"]]
         forms = {form for channel, each in addresses for form in suppressions.compared(channel, each)}
         query = query.where(Suppression.folded.in_(forms))
-    return page(parts().wiring.engine, query, Suppression.id, asked)
+    return page(query, Suppression.id, asked)
 
 
 @blp.route("", methods=["POST"])

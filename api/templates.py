@@ -1,12 +1,13 @@
 """Templates: what notifications say."""
 
-from typing import Any
+from typing import Any, Final
 
 from flask import abort
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import aliased
 
 from api.auth import requires
+from api.database import db
 from api.pages import page
 from api.parts import parts
 from api.permits import check_sender
@@ -33,6 +34,8 @@ from notifier.vocabulary.states import Channel
 
 blp = Resource("templates", __name__, url_prefix="/api/v1/templates", description="What notifications say.")
 
+_MISSING: Final = "There is no such template."
+
 
 def _current() -> Select[Template]:
     """The newest version of each name, channel and locale."""
@@ -49,10 +52,7 @@ def _find(name: str, asked: dict[str, Any]) -> Template:
             query = query.where(getattr(Template, field) == asked[field])
     if asked["locale"] is not None:
         query = query.where(func.lower(Template.locale) == asked["locale"].lower())
-    with Session(parts().wiring.engine) as session:
-        template = session.scalars(query.order_by(Template.id.desc()).limit(1)).first()
-    if template is None:
-        abort(404, "There is no such template.")
+    template: Template = db.first_or_404(query.order_by(Template.id.desc()).limit(1), description=_MISSING)
     return template
 
 
@@ -64,12 +64,9 @@ def _as_sent(name: str, asked: dict[str, Any]) -> Template:
     if asked["version"] is not None:
         return _find(name, asked)
     channel = asked["channel"] or _find(name, {**asked, "locale": None}).channel
-    with Session(parts().wiring.engine) as session:
-        picked = templates.catalogue(session.connection(), [name]).pick(name, Channel(channel), asked["locale"])
-        template = session.get(Template, picked.id) if picked else None
-    if template is None:
-        abort(404, f"There is no such template for {channel} in this locale, and none without a locale.")
-    return template
+    picked = templates.catalogue(db.session.connection(), [name]).pick(name, Channel(channel), asked["locale"])
+    words = f"There is no such template for {channel} in this locale, and none without a locale."
+    return db.get_or_404(Template, picked.id, description=words) if picked else abort(404, words)
 
 
 @blp.route("")
@@ -78,7 +75,7 @@ def _as_sent(name: str, asked: dict[str, Any]) -> Template:
 @blp.response(200, TemplatePageSchema)
 def list_templates(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List the current version of every name, channel and locale, newest first."""
-    return page(parts().wiring.engine, _current(), Template.id, asked)
+    return page(_current(), Template.id, asked)
 
 
 @blp.route("/<name:template_name>", methods=["PUT"])
@@ -101,10 +98,9 @@ def put_template(fields: dict[str, Any], template_name: str) -> tuple[Template, 
 def get_template(asked: dict[str, Any], template_name: str) -> dict[str, Any]:
     """Read a template: the version that was saved last (for a channel, a locale), and all current ones."""
     found = _find(template_name, asked)
-    with Session(parts().wiring.engine) as session:
-        variants = session.scalars(
-            _current().where(Template.name == template_name).order_by(Template.channel, Template.locale)
-        ).all()
+    variants = db.session.scalars(
+        _current().where(Template.name == template_name).order_by(Template.channel, Template.locale)
+    ).all()
     return {**vars(found), "variants": variants}
 
 
@@ -120,7 +116,7 @@ def list_template_versions(asked: dict[str, Any], template_name: str) -> Any:  #
     for field in ("channel", "version", "locale"):
         if asked[field] is not None:
             query = query.where(getattr(Template, field) == asked[field])
-    return page(parts().wiring.engine, query, Template.id, asked)
+    return page(query, Template.id, asked)
 
 
 @blp.route("/<name:template_name>/preview", methods=["POST"])
@@ -134,6 +130,7 @@ def list_template_versions(asked: dict[str, Any], template_name: str) -> Any:  #
 def preview_template(asked: dict[str, Any], template_name: str) -> Any:  # noqa: ANN401 -- a schema dumps it
     """Render a template with data of your own, in the variant that sending would choose. Nothing is sent."""
     template = _as_sent(template_name, asked)
+    db.session.remove()
     check_sender(template.sender)
     source = Source(template.id, template.name, template.version, template.subject, template.text, template.html)
     [outcome] = parts().wiring.sandbox.render([(source, preview_context(asked["data"]))])

@@ -1,12 +1,13 @@
 """Users: where people can be reached, and what they want to hear of."""
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from flask import Response, abort
 from sqlalchemy import select
 
 from api.auth import caller, is_on_record, requires
+from api.database import db
 from api.documents import document
 from api.pages import filtered, page
 from api.parts import parts
@@ -28,13 +29,12 @@ from notifier.security.api_keys import Scope
 
 blp = Resource("users", __name__, url_prefix="/api/v1/users", description="People, and what they want to hear of.")
 
+_MISSING: Final = "There is no such user."
 _NOTHING_SET: dict[str, Any] = {"channels": {}, "categories": {}, "quiet_hours": []}
 
 
 def _find(user_id: str) -> User:
-    user = users.get(parts().wiring.engine, user_id)
-    if user is None:
-        abort(404, "There is no such user.")
+    user: User = db.one_or_404(select(User).where(User.user_id == user_id), description=_MISSING)
     return user
 
 
@@ -47,7 +47,7 @@ def list_users(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema
     query = filtered(select(User), User, asked, ())
     if asked["address"] is not None:
         query = query.where(users.is_reached_at(asked["address"]))
-    return page(parts().wiring.engine, query, User.id, asked)
+    return page(query, User.id, asked)
 
 
 @blp.route("/<name:user_id>", methods=["PUT"])
@@ -79,7 +79,7 @@ def delete_user(user_id: str) -> None:
     """Erase a person's data, keep the counts, and cancel what waits for them. What mentions them elsewhere follows."""
     wires = parts().wiring
     if erase_user(wires.engine, wires.vault, user_id, caller().name) is None:
-        abort(404, "There is no such user.")
+        abort(404, _MISSING)
 
 
 @blp.route("/<name:user_id>/export")
@@ -91,7 +91,7 @@ def export_user(user_id: str) -> Response:
     """Export all that is known of a person, as one document that is made while it is read."""
     pieces = export(parts().wiring.engine, user_id, reveals=reveals())
     if pieces is None:
-        abort(404, "There is no such user.")
+        abort(404, _MISSING)
     return document(pieces)
 
 
@@ -112,5 +112,5 @@ def get_preferences(user_id: str) -> dict[str, Any]:
 def put_preferences(preferences: dict[str, Any], user_id: str) -> dict[str, Any]:
     """Write what a user wants to hear of, whole. It holds for what is sent from now on, whenever it was posted."""
     if not users.set_preferences(parts().wiring.engine, user_id, preferences):
-        abort(404, "There is no such user.")
+        abort(404, _MISSING)
     return preferences

@@ -5,7 +5,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, DateTime, MetaData, Text, Uuid, cast
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, registry
 from sqlalchemy.types import UserDefinedType
 
 
@@ -29,19 +29,18 @@ class JsonText(UserDefinedType[str]):
 class Base(DeclarativeBase):
     """Every table of Notifier."""
 
-    metadata = MetaData(
-        naming_convention={
-            "pk": "%(table_name)s_pkey",
-            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-            "uq": "%(table_name)s_%(column_0_N_name)s_key",
-            "ck": "%(table_name)s_%(constraint_name)s_check",
-        }
+    # A registry, since Flask-SQLAlchemy derives a class from this one, and SQLAlchemy takes no map beside a registry.
+    registry = registry(
+        metadata=MetaData(
+            naming_convention={
+                "pk": "%(table_name)s_pkey",
+                "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+                "uq": "%(table_name)s_%(column_0_N_name)s_key",
+                "ck": "%(table_name)s_%(constraint_name)s_check",
+            }
+        ),
+        type_annotation_map={datetime: DateTime(timezone=True), str: Text(), UUID: Uuid()},
     )
-    type_annotation_map = {  # noqa: RUF012 -- read by SQLAlchemy as a class attribute
-        datetime: DateTime(timezone=True),
-        str: Text(),
-        UUID: Uuid(),
-    }
 
 
 #: The mark of a column that no draft of a new row has a value for: the INSERT computes it, or a later step writes it.

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Engine, or_, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, Engine, or_, text
 
 from notifier.models import User
 from notifier.security.address_seals import SEALED_CHANNELS, AddressSeals, seals_of
@@ -202,12 +201,6 @@ def addresses_of_others(
         for channel, address in addresses
         if (channel, folded(channel, seals.opened_or_kept(address))) in others
     }
-
-
-def get(engine: Engine, user_id: str) -> User | None:
-    """Return a user, or None."""
-    with Session(engine) as session:
-        return session.scalar(select(User).where(User.user_id == user_id))
 
 
 _SET_PREFERENCES: Final = text("""

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Engine, delete, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, delete, select, text
 
 from notifier.content.templates import catalogue
 from notifier.models import Route
@@ -57,12 +56,6 @@ def put(connection: Connection, name: str, definition: Definition) -> str:
     }
     is_new = connection.execute(_PUT, values).scalar_one_or_none()
     return "unchanged" if is_new is None else "added" if is_new else "changed"
-
-
-def get(engine: Engine, name: str) -> Route | None:
-    """Return a route, or None."""
-    with Session(engine) as session:
-        return session.scalar(select(Route).where(Route.name == name))
 
 
 def remove(connection: Connection, names: Sequence[str]) -> int:
