@@ -87,24 +87,24 @@ class EndpointGate:
         self, connection: Connection, limited: Mapping[UUID, Sequence[Claimed]], targets: Targets
     ) -> list[Aside | DeadLetterRequest]:
         """Those of some rows, by receiver (see `limited`), that must wait: for their slot, or for a probe."""
-        shut = [each for each in limited if targets[each].open_until is not None]
+        half_open = [each for each in limited if targets[each].open_until is not None]
         put = self._wait_for_probes(
-            endpoint_slots.take_probes(connection, shut), {each: limited[each] for each in shut}
+            endpoint_slots.take_probes(connection, half_open), {each: limited[each] for each in half_open}
         )
         paced = {each: rows for each, rows in limited.items() if targets[each].open_until is None}
-        wishes = {each: _wish(rows, targets[each]) for each, rows in paced.items()}
-        for each, slots in endpoint_slots.take_slots(connection, wishes).items():
-            put += self._wait_for_slots(slots, wishes[each].rate, paced[each])
+        demands = {each: _demand(rows, targets[each]) for each, rows in paced.items()}
+        for each, slots in endpoint_slots.take_slots(connection, demands).items():
+            put += self._wait_for_slots(slots, demands[each].rate, paced[each])
         return put
 
     def _wait_for_probes(
-        self, probed: set[UUID], shut: Mapping[UUID, Sequence[Claimed]]
+        self, probed: set[UUID], half_open: Mapping[UUID, Sequence[Claimed]]
     ) -> list[Aside | DeadLetterRequest]:
         words = "The receiver does not answer: one message tries it out, the others wait."
-        later = timedelta(seconds=endpoint_slots.PROBE)
+        later = timedelta(seconds=endpoint_slots.PROBE_SECONDS)
         return [
             defer(row, row.now + later, words, Reason.BREAKER_OPEN, self.max_age, _WAITS_FOR)
-            for each, rows in shut.items()
+            for each, rows in half_open.items()
             for row in rows[1 if each in probed else 0 :]
         ]
 
@@ -127,7 +127,7 @@ class EndpointGate:
 
 
 def limited(rows: Sequence[Claimed], targets: Targets) -> dict[UUID, list[Claimed]]:
-    """By receiver, the rows for those that want only so many a second, or are to be tried out with one."""
+    """By receiver, the rows for those that want only so many a second, or are half-open."""
     by_receiver: dict[UUID, list[Claimed]] = {}
     for row in rows:
         target = targets.get(row.subscription_id) if row.subscription_id else None
@@ -136,9 +136,9 @@ def limited(rows: Sequence[Claimed], targets: Targets) -> dict[UUID, list[Claime
     return by_receiver
 
 
-def _wish(rows: Sequence[Claimed], target: WebhookTarget) -> endpoint_slots.Wish:
+def _demand(rows: Sequence[Claimed], target: WebhookTarget) -> endpoint_slots.Demand:
     waited = sum(row.deferred_at is not None for row in rows)
-    return endpoint_slots.Wish(target.rate_limit_per_second or math.inf, waited, len(rows) - waited)
+    return endpoint_slots.Demand(target.rate_limit_per_second or math.inf, waited, len(rows) - waited)
 
 
 def put_aside_for(put: Sequence[Aside | DeadLetterRequest], rows: Sequence[Claimed], *reasons: str) -> dict[UUID, UUID]:

@@ -28,7 +28,7 @@ Verdict = Aside | DeadLetterRequest
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What may be sent now, and the places of the providers that are to be tried out with one message each."""
+    """What may be sent now, and the places of the providers to which one message each is the probe."""
 
     rows: list[Claimed]
     probes: set[int]
@@ -50,7 +50,7 @@ class Gate:
         """Return the rows that may be sent now; put the others aside. As many queries for one row as for many."""
         put = [verdict for row in rows if (verdict := self.rules.judge(row, facts)) is not None]
         passed = _without(put, rows)
-        # In a transaction of its own: other workers are to see at once that a provider is being tried out.
+        # In a transaction of its own: other workers must see at once that a probe is taken.
         without_provider, probes = self._providers.keep(engine, passed, facts.health, facts.without_route)
         put += without_provider
         passed = self._settle(engine, rows, put, _without(put, passed), facts)
@@ -58,7 +58,7 @@ class Gate:
         if full := self._providers.limit(passed):
             self._settle(engine, rows, full, [], facts)
             passed = _without(full, passed)
-        return Passed(passed, self._providers.leave(engine, probes, passed, facts.without_route))
+        return Passed(passed, self._providers.release_unused(engine, probes, passed, facts.without_route))
 
     def _settle(
         self,

@@ -17,7 +17,8 @@ from notifier.notifications.attempts import attempts_of, bounced_by, without_rou
 from notifier.notifications.cancellation import superseded
 from notifier.notifications.claims import Claimed
 from notifier.people.suppressions import listed
-from notifier.providers.breakers import HEALTH_IN_SQL, Health, health_from
+from notifier.providers.breakers import HEALTH_IN_SQL, health_from
+from notifier.providers.circuit import Circuit
 from notifier.providers.failover import ROUTE_PAUSE
 from notifier.vocabulary.addresses import folded, hash_of
 from notifier.vocabulary.states import ALL_CHANNELS, Channel
@@ -58,7 +59,7 @@ class Facts:
     #: Endpoints of webhooks that keep callers waiting.
     slow: frozenset[UUID]
     #: How the channel's providers fare, by name; those that do well may be missing.
-    health: Mapping[str, Health]
+    health: Mapping[str, Circuit]
     #: The version of the listeners (notifier.planning.subscribers).
     version: int
     #: Providers that took a row's message before, and could not deliver it.

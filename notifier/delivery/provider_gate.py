@@ -17,13 +17,13 @@ from notifier.delivery.deferral import defer
 from notifier.notifications.claims import Aside, Claimed
 from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.providers import breakers, rate_limits
-from notifier.providers.breakers import Health
+from notifier.providers.circuit import Circuit
 from notifier.providers.failover import Providers
 from notifier.providers.rate_limits import RecipientLimits
 from notifier.vocabulary import deferrals
 from notifier.vocabulary.reasons import Reason
 
-_WELL: Final = Health()
+_WELL: Final = Circuit()
 #: Nothing is looked at again sooner, in seconds.
 _SOONEST: Final = 1.0
 
@@ -43,53 +43,53 @@ class ProviderGate:
     max_age: timedelta
 
     def keep(
-        self, engine: Engine, rows: Sequence[Claimed], health: Mapping[str, Health], without_route: Names = NONE
+        self, engine: Engine, rows: Sequence[Claimed], health: Mapping[str, Circuit], without_route: Names = NONE
     ) -> tuple[Put, set[int]]:
-        """Those rows for which there is no provider at present, and the places of those to be tried out with one."""
-        if not any(each.shut_for is not None for each in health.values()):
+        """Defer rows for which every provider's breaker is open; returns them, and the places of the probes taken."""
+        if all(each.is_closed for each in health.values()):
             return [], set()
         orders = [self._order(row, without_route) for row in rows]
         wanted = {
             place
             for row, order in zip(rows, orders, strict=True)
-            if self.providers.may_try_out(row.recipient or "")
+            if self.providers.may_probe(row.recipient or "")
             for place in order
         }
-        probes = self.providers.due_probes(engine, health, wanted)
+        probes = self.providers.take_probes(engine, health, wanted)
         left, put = set(probes), Put()
         for row, order in zip(rows, orders, strict=True):
-            may_try_out = self.providers.may_try_out(row.recipient or "")
-            tried_out = next((place for place in order if place in left), None) if may_try_out else None
-            if tried_out is not None:
-                left.remove(tried_out)
-            elif all(self._is_shut(place, health) for place in order):
+            may_probe = self.providers.may_probe(row.recipient or "")
+            probed = next((place for place in order if place in left), None) if may_probe else None
+            if probed is not None:
+                left.remove(probed)
+            elif all(self._is_open(place, health) for place in order):
                 put.append(self._wait_for_one(row, order, health))
         return put, probes
 
-    def leave(
+    def release_unused(
         self, engine: Engine, probes: set[int], passed: Sequence[Claimed], without_route: Names = NONE
     ) -> set[int]:
-        """Those of `probes` that have passed with a row to try them out; the others are left to the next batch."""
+        """Return the `probes` for which a row has passed, and release the others to the next batch."""
         if not probes:
             return probes
-        rows = [row for row in passed if self.providers.may_try_out(row.recipient or "")]
+        rows = [row for row in passed if self.providers.may_probe(row.recipient or "")]
         kept = {place for row in rows for place in self._order(row, without_route)} & probes
-        self.providers.leave_probes(engine, probes - kept)
+        self.providers.release_probes(engine, probes - kept)
         return kept
 
     def _order(self, row: Claimed, without_route: Names) -> list[int]:
         return self.providers.order(row.id, row.recipient or "", without_route.get(row.id, ()))
 
-    def _is_shut(self, place: int, health: Mapping[str, Health]) -> bool:
-        return health.get(self.providers.choices[place].name, _WELL).shut_for is not None
+    def _is_open(self, place: int, health: Mapping[str, Circuit]) -> bool:
+        return not health.get(self.providers.choices[place].name, _WELL).is_closed
 
     def _wait_for_one(
-        self, row: Claimed, order: Sequence[int], health: Mapping[str, Health]
+        self, row: Claimed, order: Sequence[int], health: Mapping[str, Circuit]
     ) -> Aside | DeadLetterRequest:
         """Put a row off until one of its providers may be tried again: not all of them at one moment."""
         known = [health.get(self.providers.choices[place].name, _WELL) for place in order]
-        first = min(known, key=lambda each: each.shut_for or 0.0)
-        seconds = max(first.shut_for or 0.0, _SOONEST) + random.uniform(0, first.open_for)  # noqa: S311 -- no secret
+        first = min(known, key=lambda each: each.probe_in or 0.0)
+        seconds = max(first.probe_in or 0.0, _SOONEST) + random.uniform(0, first.open_for)  # noqa: S311 -- no secret
         names = [self.providers.choices[place].name for place in order]
         words = (
             f"{' and '.join(names)} {'is' if len(order) == 1 else 'are'} down; what waits goes as soon as one answers."
@@ -97,12 +97,12 @@ class ProviderGate:
         until = row.now + timedelta(seconds=seconds)
         return defer(row, until, words, Reason.BREAKER_OPEN, self.max_age, deferrals.providers(names))
 
-    def remember_waiting(self, connection: Connection, put: Put, health: Mapping[str, Health]) -> None:
+    def remember_waiting(self, connection: Connection, put: Put, health: Mapping[str, Circuit]) -> None:
         """See to it that the clock lets rows go once a provider is well again."""
         if any(isinstance(each, Aside) and each.reason == Reason.BREAKER_OPEN for each in put):
             choices = list(enumerate(self.providers.choices))
             # Not those that are well: the clock would let rows go at once that only others can send, again and again.
-            names = [choice.name for place, choice in choices if self._is_shut(place, health)]
+            names = [choice.name for place, choice in choices if self._is_open(place, health)]
             # And those that `pace` locks afterwards, so that all are locked in one order.
             paced = [choice.name for _, choice in choices if choice.rate is not None]
             breakers.lock(connection, self.providers.channel, sorted({*names, *paced}))
@@ -114,13 +114,17 @@ class ProviderGate:
         return any(choice.rate is not None for choice in self.providers.choices)
 
     def pace(
-        self, connection: Connection, rows: Sequence[Claimed], health: Mapping[str, Health], without_route: Names = NONE
+        self,
+        connection: Connection,
+        rows: Sequence[Claimed],
+        health: Mapping[str, Circuit],
+        without_route: Names = NONE,
     ) -> Put:
-        """Those rows for which their provider has no slot now."""
+        """Defer the rows for which their provider has no slot now; returns them."""
         by_place: dict[int, list[Claimed]] = {}
         for row in rows:
             order = self._order(row, without_route)
-            place = next((place for place in order if not self._is_shut(place, health)), order[0])
+            place = next((place for place in order if not self._is_open(place, health)), order[0])
             if self.providers.choices[place].rate is not None:
                 by_place.setdefault(place, []).append(row)
         places = sorted(by_place, key=lambda place: self.providers.choices[place].name)  # as breakers.lock locks them

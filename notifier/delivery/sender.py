@@ -129,7 +129,7 @@ class Sender:
     def _may_begin(self) -> bool:
         if self._cannot_read or self._recorder.is_behind:
             return False
-        return time.monotonic() < self._window.start_until and not self._relay.is_shut
+        return time.monotonic() < self._window.start_until and not self._relay.all_open
 
     @property
     def _cannot_read(self) -> bool:

@@ -21,10 +21,10 @@ class ProviderState(Base):
     #: Its last failure, and in which words.
     failed_at: Mapped[datetime | None]
     error: Mapped[str | None]
-    #: While its breaker is open: when it is tried out next, and the seconds that it was left alone for last.
+    #: When its breaker becomes half-open, and the length of the last open period in seconds; NULL while it is closed.
     open_until: Mapped[datetime | None]
     open_for: Mapped[float | None]
-    #: One message is out to try it; nobody else does before this.
+    #: A probe is under way: nobody sends another one before this.
     probing_until: Mapped[datetime | None]
     #: Where it takes only so many a second: when the next one may go.
     next_slot: Mapped[datetime | None]

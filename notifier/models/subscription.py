@@ -61,9 +61,9 @@ class Endpoint(Base):
     failing_since: Mapped[datetime | None]
     #: Failures in a row.
     failures: Mapped[int] = mapped_column(server_default="0")
-    #: Until then nothing is sent there; then one probe is.
+    #: When its breaker becomes half-open, or when a probe under way is overdue; NULL while it is closed.
     open_until: Mapped[datetime | None]
-    #: How long it was opened the last time, in seconds; and whether a probe is under way.
+    #: Length of the last open period in seconds; and whether a probe is under way.
     open_for: Mapped[float | None]
     probing: Mapped[bool] = mapped_column(server_default="false")
     #: Until then it is served in the slow lane: it keeps callers waiting.

@@ -32,18 +32,6 @@ OPENS_AT: Final = _THRESHOLDS.failures_to_open
 #: Rows that are let go in one transaction.
 _ROWS: Final = 5000
 
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How a provider fared when a batch began."""
-
-    failures: int = 0
-    #: Its breaker is open, and for so many seconds nobody may try it out: 0 where somebody may. None: it is closed.
-    shut_for: float | None = None
-    #: Seconds that it was left alone for last.
-    open_for: float = 0.0
-
-
 _OPEN_FOR: Final = bounded_seconds("known.open_for")
 _OPEN_LEFT: Final = seconds_until("known.open_until")
 _PROBE_LEFT: Final = seconds_until("known.probing_until")
@@ -56,10 +44,9 @@ HEALTH_IN_SQL: Final = f"""
 """
 
 
-def health_from(document: str | None) -> dict[str, Health]:
-    """Return what HEALTH_IN_SQL has read, by the provider's name."""
-    circuits = {name: Circuit(*fields) for name, *fields in orjson.loads(document or "[]")}
-    return {name: Health(each.failures, each.probe_in, each.open_for) for name, each in circuits.items()}
+def health_from(document: str | None) -> dict[str, Circuit]:
+    """Return the circuits that HEALTH_IN_SQL has read, by the provider's name."""
+    return {name: Circuit(*fields) for name, *fields in orjson.loads(document or "[]")}
 
 
 def _circuit(row: Row[Any]) -> Circuit:
@@ -92,36 +79,36 @@ def _count(channel: Channel, transitions: Iterable[tuple[str, State]]) -> None:
     metrics.count(metrics.BREAKER_TRANSITIONS, ((channel.value, name, state) for name, state in transitions))
 
 
-_LEAVE_PROBES: Final = text("""
+_RELEASE_PROBES: Final = text("""
     UPDATE providers SET probing_until = NULL WHERE channel = :channel AND name = ANY(:names) AND open_until <= now()
 """)
 
 
-def leave_probes(engine: Engine, channel: Channel, names: Sequence[str]) -> None:
-    """Leave what take_probe gave to the next one that asks. Only soon afterwards: later it may be another one's."""
+def release_probes(engine: Engine, channel: Channel, names: Sequence[str]) -> None:
+    """Release unused probes. Call promptly: later a probe may belong to another worker."""
     with engine.begin() as connection:
-        connection.execute(_LEAVE_PROBES, {"channel": channel.value, "names": list(names)})
+        connection.execute(_RELEASE_PROBES, {"channel": channel.value, "names": list(names)})
 
 
 class ProviderTally:
-    """What one batch has seen of one provider since it was reported last."""
+    """Results of one provider that a batch has seen since its last report."""
 
-    def __init__(self, name: str, known: Health) -> None:
+    def __init__(self, name: str, known: Circuit) -> None:
         self.name = name
-        #: Failures in a row, those that others have seen included.
+        #: Failures in a row, including those that other workers have seen.
         self.in_a_row = known.failures
-        #: It was open already when the batch began.
-        self.was_shut = known.shut_for is not None
-        self._troubled = known.failures > 0 or self.was_shut
+        #: Its breaker was open or half-open when the batch began.
+        self.was_open = not known.is_closed
+        self._troubled = known.failures > 0 or self.was_open
         self._failures = 0
         self._failed: Result | None = None
         self._alive: Result | None = None
-        #: A probe came back with a failure.
+        #: A probe of this batch has failed.
         self._probe_failed = False
 
     @property
-    def is_shut(self) -> bool:
-        """Whether this batch alone has seen enough to leave it alone."""
+    def is_open(self) -> bool:
+        """Whether the failures in a row are enough to open its breaker, even before they are reported."""
         return self.in_a_row >= OPENS_AT
 
     def add(self, result: Result, *, probing: bool) -> None:
@@ -136,7 +123,7 @@ class ProviderTally:
             self._alive = result
 
     def take(self) -> dict[str, Any] | None:
-        """What there is to remember, once; None where it does as well as before."""
+        """Return what is to be recorded, once; None if nothing has changed."""
         failed, alive = self._failed, self._alive
         if failed is None and (alive is None or not self._troubled):
             return None
@@ -153,12 +140,13 @@ class ProviderTally:
         return taken
 
 
-# All in one order, and those that are not there yet too: no two transactions wait for each other.
+# All rows are locked in one order, missing ones too, so that no two transactions wait for each other.
 _LOCK: Final = text("""
     INSERT INTO providers (channel, name) SELECT :channel, name FROM unnest(CAST(:names AS text[])) AS wanted(name)
     ORDER BY name ON CONFLICT (channel, name) DO UPDATE SET name = excluded.name
 """)
-# An answer from before the last failure says nothing. (No failure is later than now: a worker's clock may be ahead.)
+# An answer from before the last failure proves nothing. No failure is recorded as later than now: a worker's clock may
+# be ahead.
 _READ: Final = text(f"""
     SELECT known.name, {_CIRCUIT}, coalesce(note.alive_at > coalesce(known.failed_at, '-infinity'), false) AS answered
     FROM json_to_recordset(CAST(:notes AS json)) AS note(name text, alive_at timestamptz)
@@ -207,7 +195,7 @@ def remember(engine: Engine, channel: Channel, notes: Sequence[Mapping[str, Any]
 
 
 def lock(connection: Connection, channel: Channel, names: Sequence[str]) -> None:
-    """Keep what is known of some providers as it is until the connection's transaction ends, also from the clock."""
+    """Lock the rows of providers until the connection's transaction ends, also against the clock."""
     connection.execute(_LOCK, {"channel": channel.value, "names": list(names)})
 
 
@@ -217,7 +205,7 @@ _WAITED_FOR: Final = text("""
 
 
 def keep_waiting(connection: Connection, channel: Channel, names: Sequence[str]) -> None:
-    """Remember that rows wait for some providers, so that the clock lets them go once one is well."""
+    """Mark providers for which rows wait, so that the clock releases those rows once a breaker closes."""
     connection.execute(_WAITED_FOR, {"channel": channel.value, "names": list(names)})
 
 
@@ -253,7 +241,7 @@ def let_go(engine: Engine) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BreakerStatus:
-    """What is remembered of a provider, for people."""
+    """A provider's breaker as `manage.py` shows it."""
 
     channel: str
     name: str
@@ -274,6 +262,6 @@ _BREAKER_STATUSES: Final = text("""
 
 
 def breaker_statuses(engine: Engine) -> list[BreakerStatus]:
-    """What is remembered of all providers."""
+    """Return the breakers of all providers."""
     with engine.connect() as connection:
         return [BreakerStatus(**row) for row in connection.execute(_BREAKER_STATUSES).mappings()]

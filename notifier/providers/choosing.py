@@ -27,7 +27,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from notifier.providers import breakers, rate_limits
-from notifier.providers.breakers import Health, ProviderTally
+from notifier.providers.breakers import ProviderTally
+from notifier.providers.circuit import Circuit
 from notifier.providers.failover import ROUTE_PAUSE, WELL, Providers
 from notifier.providers.protocol import Fault, Message, Outcome, Result
 
@@ -45,7 +46,7 @@ class Chooser:
         self,
         engine: Engine,
         providers: Providers,
-        health: Mapping[str, Health],
+        health: Mapping[str, Circuit],
         probes: Collection[int],
         *,
         falls_back: Callable[[UUID], bool],
@@ -58,7 +59,7 @@ class Chooser:
         self._providers = providers
         self._notes = [ProviderTally(choice.name, health.get(choice.name, WELL)) for choice in providers.choices]
         #: The gate lined no message up for these: it knew that their breakers are open.
-        self._known_shut = {place for place, note in enumerate(self._notes) if note.was_shut}
+        self._known_open = {place for place, note in enumerate(self._notes) if note.was_open}
         self._probes = set(probes)
         self._probe_of: dict[UUID, int] = {}
         self._falls_back = falls_back
@@ -67,13 +68,13 @@ class Chooser:
         self._tried: dict[UUID, set[int]] = {}
 
     @property
-    def is_shut(self) -> bool:
-        """Whether no provider is left that may be sent to."""
-        return not self._probes and all(note.is_shut for note in self._notes)
+    def all_open(self) -> bool:
+        """Whether every breaker is open and no probe is left: no provider may be sent to."""
+        return not self._probes and all(note.is_open for note in self._notes)
 
-    def is_shut_at(self, place: int, message_id: UUID | None = None) -> bool:
+    def is_open_at(self, place: int, message_id: UUID | None = None) -> bool:
         """Whether a provider may not be sent to: except with the message that probes it."""
-        return self._notes[place].is_shut and (message_id is None or self._probe_of.get(message_id) != place)
+        return self._notes[place].is_open and (message_id is None or self._probe_of.get(message_id) != place)
 
     def choose(self, message: Message, before: Result | None) -> int | None:
         """Return the place of the provider for a message; None where no provider may have it.
@@ -82,15 +83,15 @@ class Chooser:
         """
         order = self._order(message)
         # The gate took a slot of the one that it knew as well; there is none yet with whom takes over from that.
-        lined_up = next((place for place in order if place not in self._known_shut), order[0])
+        lined_up = next((place for place in order if place not in self._known_open), order[0])
         if bounced_by := self._bounced_by.get(message.id):
             order.sort(key=lambda place: self._providers.choices[place].name in bounced_by)
         tried = self._tried.get(message.id, set())
         probed = next((place for place in order if place in self._probes and place not in tried), None)
-        if probed is not None and before is None and self._providers.may_try_out(message.recipient):
+        if probed is not None and before is None and self._providers.may_probe(message.recipient):
             self.probe_with(message.id, probed)
             return probed
-        well = (place for place in order if place not in tried and not self._notes[place].is_shut)
+        well = (place for place in order if place not in tried and not self._notes[place].is_open)
         chosen = next(well, None)
         if chosen is None:
             return None
@@ -98,23 +99,23 @@ class Chooser:
         return chosen if not needs_slot or self._has_room(chosen) else None
 
     def probe_with(self, message_id: UUID, place: int) -> None:
-        """Let a message be the one that tries a provider out."""
+        """Make a message the probe of a provider."""
         self._probes.discard(place)
         self._probe_of[message_id] = place
 
     @property
     def probes(self) -> Collection[int]:
-        """The places of providers that no message tries out yet."""
+        """The places of providers whose probe no message is yet."""
         return self._probes
 
-    def leave_probes(self) -> None:
+    def release_probes(self) -> None:
         """Release unused probes: not every message that passed the gate can be made, or needs one."""
         places, self._probes = self._probes, set()
         since = time.monotonic() - self._began_at
         with suppress(SQLAlchemyError):
             # Where that took long, another worker may be at it by now.
             soon = [place for place in places if since < self._providers.choices[place].provider.timeout]
-            self._providers.leave_probes(self._engine, soon)
+            self._providers.release_probes(self._engine, soon)
 
     def is_for_the_next(self, result: Result, place: int) -> bool:
         """Whether another provider may take over after a result; that one is not asked for the message again."""

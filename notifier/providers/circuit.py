@@ -50,6 +50,11 @@ class Circuit:
         return State.OPEN if self.open_left > 0 else State.HALF_OPEN
 
     @property
+    def is_closed(self) -> bool:
+        """Whether calls go out as usual."""
+        return self.state is State.CLOSED
+
+    @property
     def probe_in(self) -> float | None:
         """Seconds until somebody may send a probe, 0 if that is now; None while it is closed."""
         return None if self.open_left is None else max(self.open_left, self.probe_left or 0.0)

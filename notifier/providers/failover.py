@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from notifier.observability import metrics
 from notifier.providers import breakers
-from notifier.providers.breakers import Health
+from notifier.providers.circuit import Circuit
 from notifier.providers.protocol import Outcome, Provider
 from notifier.providers.vendors.simulator import behaviour_of
 from notifier.runtime.isolation import contained
@@ -26,7 +26,7 @@ from notifier.vocabulary.states import Channel
 ROUTE_PAUSE: Final = timedelta(hours=6)
 #: What a probe may take beyond the provider's own time, in seconds, before another worker sends one.
 _PROBE_MARGIN: Final = 5.0
-WELL: Final = Health()
+WELL: Final = Circuit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +80,24 @@ class Providers:
                 point -= weight
         return able or [0]  # which says what is wrong with the address
 
-    def may_try_out(self, recipient: str) -> bool:
-        """Whether a message to an address says something of a provider: not where that would never see it."""
+    def may_probe(self, recipient: str) -> bool:
+        """Whether a message to an address can be a probe: not if the simulator takes it, and no provider sees it."""
         return behaviour_of(self.channel, recipient) is None
 
-    def due_probes(self, engine: Engine, health: Mapping[str, Health], wanted: Container[int]) -> set[int]:
-        """Those `wanted` places whose breakers are half open, that this worker may try out with one message each."""
+    def take_probes(self, engine: Engine, health: Mapping[str, Circuit], wanted: Container[int]) -> set[int]:
+        """Take the probes of the `wanted` places whose breakers are half-open; returns the places that it took."""
         due = set()
         for place, choice in enumerate(self.choices):
-            if place in wanted and health.get(choice.name, WELL).shut_for == 0:
+            if place in wanted and health.get(choice.name, WELL).probe_in == 0:
                 seconds = choice.provider.timeout + _PROBE_MARGIN
                 if breakers.take_probe(engine, self.channel, choice.name, seconds):
                     due.add(place)
         return due
 
-    def leave_probes(self, engine: Engine, places: Collection[int]) -> None:
-        """Let others try out what this worker was to, and has not begun to."""
+    def release_probes(self, engine: Engine, places: Collection[int]) -> None:
+        """Release probes that this worker took and has not sent."""
         if places:
-            breakers.leave_probes(engine, self.channel, [self.choices[place].name for place in sorted(places)])
+            breakers.release_probes(engine, self.channel, [self.choices[place].name for place in sorted(places)])
 
     def close(self) -> None:
         """Close idle connections."""

@@ -1,8 +1,7 @@
-"""Not too much at once: messages a second for a provider and for one recipient, requests a second of an API key.
+"""Rate limits: messages a second for a provider and for one recipient, requests a second of an API key.
 
-A provider's rate is a slot every 1/rate seconds on its row in Postgres, which all workers share. What finds none gets a
-place in line behind those that wait already, so that a long backlog is looked at about twice a row and not once a
-second. Recipients' and keys' limits are counted in Redis, or in each process alone while Redis is away.
+A provider's slots (providers.slots) and the end of its line are on its row in Postgres, which all workers share. The
+limits of recipients and keys are counted in Redis, or in each process alone while Redis is away.
 """
 
 import time
@@ -29,6 +28,9 @@ Answer = TypeVar("Answer")
 
 #: Seconds for which Redis is left alone after it has failed.
 _REDIS_PAUSE: Final = 5.0
+#: Vendors refuse what is over their limit, so a message that has not waited goes only once its slot has begun.
+_FRESH_EARLY: Final = 0.0
+
 _LOCK: Final = text("""
     INSERT INTO providers AS known (channel, name) VALUES (:channel, :name)
     ON CONFLICT (channel, name) DO UPDATE SET name = excluded.name
@@ -44,10 +46,6 @@ _LINE_UP: Final = text("""
 """)
 
 
-# Vendors refuse what is over their limit, so a message that has not waited goes only once its slot has begun.
-_FRESH_EARLY: Final = 0.0
-
-
 def _lock(connection: Connection, channel: Channel, name: str) -> Line:
     row = connection.execute(_LOCK, {"channel": channel.value, "name": name}).one()
     return Line(float(row.next_slot), float(row.last_place))
@@ -61,10 +59,10 @@ def _take(connection: Connection, channel: Channel, name: str, line: Line, grant
 def take_slots(
     connection: Connection, channel: Channel, name: str, rate: float, *, waited: int, fresh: int
 ) -> tuple[int, float]:
-    """Take slots of a provider: how many messages may go now, and in how many seconds the first of the others may.
+    """Take slots of a provider; returns how many messages may go now, and in how many seconds the first of the others.
 
-    `waited` of them have waited already: they go before what is `fresh`, which gets no slot while others wait. Those
-    that wait have a place every 1/rate seconds from that first one on; see line_up.
+    `waited` messages have been deferred before, `fresh` ones have not. The others have a place every 1/rate seconds,
+    from that first one on; see line_up.
     """
     line = _lock(connection, channel, name)
     granted = grant(line, rate, waited=waited, fresh=fresh, fresh_early=_FRESH_EARLY)
@@ -86,7 +84,7 @@ def take_one(engine: Engine, channel: Channel, name: str, rate: float) -> bool:
     return granted.free == 1
 
 
-# Rows leave the line: they are cancelled, or their provider is not asked any more. Then its slots are free.
+# Rows may leave the line: they are cancelled, or another provider takes them. Then slots are free.
 _IDLE: Final = text(f"""
     UPDATE providers idle SET line_until = NULL FROM (
         SELECT channel, name FROM providers WHERE line_until > now() + {PATIENCE} * interval '1 second'
@@ -110,7 +108,7 @@ _MOVED_AT_ONCE: Final = 500
 
 
 def move_up(engine: Engine) -> int:
-    """Let the first in line go where a provider's slots are free all the same; returns how many. The clock's work."""
+    """Make due the first rows in line for providers whose slots are unused; returns how many. Called by the clock."""
     moved = 0
     with engine.begin() as connection:
         for row in connection.execute(_IDLE).all():
@@ -125,16 +123,16 @@ class _Counting:
     limiter: MovingWindowRateLimiter
 
     def wait(self, limits: Sequence[RateLimitItem], key: str) -> float:
-        """Seconds until one more message fits in every limit; 0 where it does now, and then it is counted."""
+        """Count one more message if it fits in every limit, and return 0; else return the seconds until it fits."""
         full = [limit for limit in limits if not self.limiter.test(limit, key)]
-        # None is counted where one of them is full; between the two looks others may have been faster.
+        # If one limit is full, none is counted. Between the two looks another process may have taken the last place.
         full = full or [limit for limit in limits if not self.limiter.hit(limit, key)]
         ends = [self.limiter.get_window_stats(limit, key).reset_time for limit in full]
         return max(max(ends) - time.time(), 1.0) if ends else 0.0
 
 
 class _Shared(Generic[Counter]):
-    """What counts in Redis, and in this process alone while Redis is away."""
+    """A counter in Redis, replaced by one of this process while Redis is away."""
 
     def __init__(self, count_in: Callable[[Storage], Counter], shared: Storage | None) -> None:
         self._shared = None if shared is None else count_in(shared)
@@ -152,7 +150,7 @@ class _Shared(Generic[Counter]):
 
 
 class RecipientLimits:
-    """How many messages one recipient gets over a channel in a time. Used by several threads at once."""
+    """Limits of messages to one recipient over a channel. Used by several threads at once."""
 
     def __init__(self, channel: Channel, limits: Sequence[RateLimitItem], shared: Storage | None) -> None:
         """`shared`: where all processes count; None: each for itself."""
@@ -162,19 +160,19 @@ class RecipientLimits:
 
     @property
     def are_there(self) -> bool:
-        """Whether there is anything to ask."""
+        """Whether the channel has any limits."""
         return bool(self._limits)
 
     def wait(self, recipient: str) -> float:
-        """Seconds that a message to a recipient must wait; 0 where it may go now, and then it is counted."""
+        """Return the seconds that a message to a recipient must wait; 0 if it may go now, and then it is counted."""
         key = f"{self._channel}:{hash_of(self._channel, recipient).hex()}"
         return self._counters.ask(lambda counting: counting.wait(self._limits, key))
 
 
 class KeyLimits:
-    """How many requests a second API keys make. Used by several threads at once.
+    """Limits of requests a second by API key. Used by several threads at once.
 
-    Two counts a key, weighted by how much of the second before is still in sight: by Redis's clock, in one question.
+    A sliding window of two counters for each key, by the clock of Redis, in one call.
     """
 
     def __init__(self, shared: Storage | None) -> None:
@@ -182,6 +180,6 @@ class KeyLimits:
         self._counters = _Shared(SlidingWindowCounterRateLimiter, shared)
 
     def allow(self, name: str, rate: int) -> bool:
-        """Whether a key may make one more request now; then it is counted."""
+        """Return whether a key may make one more request now; if so, it is counted."""
         limit = RateLimitItemPerSecond(rate)
         return self._counters.ask(lambda limiter: limiter.hit(limit, "api-key", name))

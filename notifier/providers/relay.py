@@ -13,8 +13,8 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from notifier.providers.breakers import Health
 from notifier.providers.choosing import NO_NAMES, Chooser, Names, paused
+from notifier.providers.circuit import Circuit
 from notifier.providers.failover import Providers
 from notifier.providers.protocol import Message, Provider, Result
 from notifier.runtime.isolation import contained
@@ -57,7 +57,7 @@ class Relay:
         self,
         engine: Engine,
         providers: Providers,
-        health: Mapping[str, Health],
+        health: Mapping[str, Circuit],
         probes: Collection[int],
         *,
         start_until: float,
@@ -65,10 +65,11 @@ class Relay:
         bounced_by: Names = NO_NAMES,
         without_route: Names = NO_NAMES,
     ) -> None:
-        """`probes`: the places of those that may be tried out. `start_until`: when the last message may begin with its
-        first provider, on the monotonic clock. `falls_back`: whether the next provider takes over a message that may
-        have been sent. `bounced_by`: the providers that took a message before, but could not deliver it; they come
-        after the others. `without_route`: the providers that have lately had no route to a message's recipient.
+        """`probes`: the places of those whose probes this batch has taken. `start_until`: when the last message may
+        begin with its first provider, on the monotonic clock. `falls_back`: whether the next provider takes over a
+        message that may have been sent. `bounced_by`: the providers that took a message before, but could not deliver
+        it; they come after the others. `without_route`: the providers that have lately had no route to a message's
+        recipient.
         """
         self._providers = [choice.provider for choice in providers.choices]
         self._chooser = Chooser(
@@ -91,9 +92,9 @@ class Relay:
         self._unbegun: list[UUID] = []
 
     @property
-    def is_shut(self) -> bool:
-        """Whether there is no provider left that may be sent to."""
-        return self._chooser.is_shut
+    def all_open(self) -> bool:
+        """Whether every breaker is open and no probe is left: no provider may be sent to."""
+        return self._chooser.all_open
 
     def take_unbegun(self) -> list[UUID]:
         """Return the messages that were taken since the last call, but that no provider could begin."""
@@ -134,11 +135,11 @@ class Relay:
 
     def _while_well(self) -> Iterator[Message]:
         """Yield fresh messages for the only provider, until it has failed too often."""
-        while not self.is_shut and (message := next(self._fresh, None)) is not None:
+        while not self.all_open and (message := next(self._fresh, None)) is not None:
             if self._chooser.probes:
                 self._chooser.probe_with(message.id, 0)
             yield message
-        self._chooser.leave_probes()
+        self._chooser.release_probes()
 
     def _open_streams(self) -> bool:
         """Begin `send` where messages are in line for a provider; false where nothing is left to do."""
@@ -165,7 +166,7 @@ class Relay:
                 continue
             if (
                 self._is_dry
-                or self._chooser.is_shut_at(stream.place)
+                or self._chooser.is_open_at(stream.place)
                 or any(len(each) >= _KEPT for each in self._lines)
             ):
                 break
@@ -177,8 +178,8 @@ class Relay:
         if self._is_late(place):
             self._give_up(message, before)
             return None
-        if self._chooser.is_shut_at(place, message.id):
-            self._line_up(message, before)  # it was shut while the message stood in line
+        if self._chooser.is_open_at(place, message.id):
+            self._line_up(message, before)  # its breaker opened while the message stood in line
             return None
         if before is not None:
             self._finished.append(replace(before, handed_on=True))
@@ -191,10 +192,10 @@ class Relay:
         message = next(self._fresh, None)
         if message is None:
             self._is_dry = True
-            self._chooser.leave_probes()
+            self._chooser.release_probes()
             return
         self._line_up(message, None)
-        if self.is_shut:
+        if self.all_open:
             self._is_dry = True
 
     def _line_up(self, message: Message, before: Result | None) -> None:

@@ -47,7 +47,7 @@ _FORGOTTEN: Final = 5000
 
 @dataclass(slots=True)
 class EndpointTally:
-    """What one batch has seen of one endpoint."""
+    """Results of one endpoint that a batch has seen since its last report."""
 
     id: UUID
     #: Whether it is a subscription's, and not a URL that webhooks are addressed to directly.
@@ -96,7 +96,7 @@ _SLOW: Final = text(f"""
     UPDATE endpoints SET slow_until = CASE WHEN id = ANY(:slow) THEN now() + {_SLOW_FOR} * interval '1 second' END
     WHERE id = ANY(:ids)
 """)
-# Those of which nothing is known but what is over, and those of subscriptions that are gone.
+# Rows whose state is that of a healthy endpoint by now, and rows of subscriptions that are deleted.
 _FORGET_WELL: Final = text(f"""
     DELETE FROM endpoints WHERE id IN (
         SELECT id FROM endpoints e WHERE NOT waited_for AND coalesce(slow_until < now(), true) AND (
@@ -108,13 +108,13 @@ _FORGET_WELL: Final = text(f"""
 
 
 def forget_well(engine: Engine) -> int:
-    """Delete some thousands of rows that say nothing any more; returns how many."""
+    """Delete some thousands of rows of healthy endpoints and deleted subscriptions; returns how many."""
     with engine.begin() as connection:
         return connection.execute(_FORGET_WELL).rowcount
 
 
 def _note_urls(engine: Engine, notes: Sequence[EndpointTally], slow: Collection[UUID]) -> None:
-    """Remember what a batch has seen of URLs that webhooks were addressed to directly."""
+    """Record what a batch has seen of URLs that webhooks are addressed to directly."""
     timed_out = [each.id for each in notes if each.timed_out and not each.succeeded]
     quick = [each.id for each in notes if each.quick and each.id in slow]
     if timed_out or quick:
@@ -126,7 +126,7 @@ def _note_urls(engine: Engine, notes: Sequence[EndpointTally], slow: Collection[
 def _note(
     engine: Engine, notes: Sequence[EndpointTally], known: Mapping[UUID, WebhookTarget], disable_after: timedelta
 ) -> None:
-    """Remember what a batch has seen of subscriptions; `known`: the receivers as they were when it began."""
+    """Record what a batch has seen of subscriptions. `known`: the targets as they were when it began."""
     failed = [each for each in notes if each.failures and not each.succeeded]
     well = [each for each in notes if each.succeeded and known[each.id].troubled]
     if not failed and not well:
@@ -184,12 +184,12 @@ def _emit(connection: Connection, subscription_ids: Sequence[UUID], what: str, r
 
 
 class Watch:
-    """What one batch sees of its receivers, reported as its results are recorded."""
+    """Collects the results of a batch by endpoint, and reports them as they are recorded."""
 
     def __init__(
         self, engine: Engine, known: Mapping[UUID, WebhookTarget], slow: Collection[UUID], disable_after: timedelta
     ) -> None:
-        """`known` and `slow`: the receivers, and those that kept callers waiting, when the batch began."""
+        """`known`: the targets when the batch began. `slow`: the endpoints in the slow lane then."""
         self._engine = engine
         self._known = known
         self._slow = slow
@@ -203,12 +203,12 @@ class Watch:
             self._notes.setdefault(endpoint, EndpointTally(endpoint, subscribed)).add(result)
 
     def take(self) -> Callable[[], None]:
-        """Take what was seen since this was called last; returns what remembers it, in any thread."""
+        """Take the results since the last call; returns a function that records them, in any thread."""
         notes, self._notes = self._notes, {}
         return partial(self._report, notes)
 
     def _report(self, notes: Mapping[UUID, EndpointTally]) -> None:
-        """Remember what was seen. It is not worth losing a batch over."""
+        """Record results. A failure to do so is logged: it must not cost the batch."""
         if notes:
             try:
                 seen = notes.values()

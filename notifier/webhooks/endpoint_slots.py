@@ -17,12 +17,12 @@ from notifier.providers.slots import Grant, Line, grant
 from notifier.storage.stored_values import bounded_seconds, seconds_until
 from notifier.vocabulary.reasons import Reason
 
-#: For a probe to come back, in seconds, before another worker may send one.
-PROBE: Final = 45
-# A receiver's limit spreads its load: a message some moments early does no harm, and need not wait for the clock.
+#: Seconds until another worker may send a probe, if the result of this one has not come.
+PROBE_SECONDS: Final = 45
+#: A receiver's limit spreads its load: a message some moments early does no harm, and need not wait for the clock.
 _FRESH_EARLY: Final = 1.0
 
-# Rows that are not there yet are made: so all are locked in one order, and no two transactions wait for each other.
+# All rows are locked in one order, missing ones too, so that no two transactions wait for each other.
 _LOCK: Final = text("""
     INSERT INTO endpoints (id) SELECT id FROM unnest(CAST(:ids AS uuid[])) AS wanted(id) ORDER BY id
     ON CONFLICT (id) DO UPDATE SET id = excluded.id
@@ -33,7 +33,7 @@ CIRCUIT: Final = f"""
 """
 _CIRCUITS: Final = text(f"SELECT e.id, {CIRCUIT} FROM endpoints e WHERE e.id = ANY(:ids)")
 _TAKE_PROBES: Final = text(f"""
-    UPDATE endpoints SET open_until = now() + {PROBE} * interval '1 second', probing = true WHERE id = ANY(:ids)
+    UPDATE endpoints SET open_until = now() + {PROBE_SECONDS} * interval '1 second', probing = true WHERE id = ANY(:ids)
 """)
 _LINES: Final = text(f"""
     SELECT id, coalesce(greatest(extract(epoch FROM next_slot - now()), 0), 0) AS next_slot, coalesce((
@@ -50,11 +50,11 @@ _WAITED_FOR: Final = text("UPDATE endpoints SET waited_for = true WHERE id = ANY
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """How many messages are there for an endpoint that takes `rate` a second."""
+class Demand:
+    """Messages for an endpoint that takes `rate` a second."""
 
     rate: float
-    #: Those that have waited for a slot already.
+    #: Messages that a rule has deferred before.
     waited: int
     fresh: int
 
@@ -78,20 +78,20 @@ def take_probes(connection: Connection, endpoint_ids: Sequence[UUID]) -> set[UUI
     if not endpoint_ids:
         return set()
     rows = connection.execute(_CIRCUITS, {"ids": list(endpoint_ids)}).all()
-    taken = {row.id for row in rows if circuit_of(row).take_probe(PROBE) is not None}
+    taken = {row.id for row in rows if circuit_of(row).take_probe(PROBE_SECONDS) is not None}
     if taken:
         connection.execute(_TAKE_PROBES, {"ids": list(taken)})
     return taken
 
 
-def take_slots(connection: Connection, wishes: Mapping[UUID, Wish]) -> dict[UUID, Grant]:
+def take_slots(connection: Connection, demands: Mapping[UUID, Demand]) -> dict[UUID, Grant]:
     """Take slots of endpoints for the messages that there are for each."""
-    if not wishes:
+    if not demands:
         return {}
     granted, taken = {}, []
-    for row in connection.execute(_LINES, {"ids": list(wishes)}):
-        wish, line = wishes[row.id], Line(float(row.next_slot), float(row.last_place))
-        granted[row.id] = grant(line, wish.rate, waited=wish.waited, fresh=wish.fresh, fresh_early=_FRESH_EARLY)
+    for row in connection.execute(_LINES, {"ids": list(demands)}):
+        demand, line = demands[row.id], Line(float(row.next_slot), float(row.last_place))
+        granted[row.id] = grant(line, demand.rate, waited=demand.waited, fresh=demand.fresh, fresh_early=_FRESH_EARLY)
         if granted[row.id].next_slot != line.next_slot:
             taken.append({"id": row.id, "next_slot": granted[row.id].next_slot})
     if taken:

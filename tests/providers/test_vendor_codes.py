@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from notifier.providers.breakers import Health, ProviderTally
+from notifier.providers.breakers import ProviderTally
+from notifier.providers.circuit import Circuit
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.providers.vendors.smtp_connection import judged
 from notifier.vocabulary.ids import new_id
@@ -51,10 +52,10 @@ def _result(outcome: Outcome, fault: Fault | None) -> Result:
     ),
 )
 def test_only_a_providers_own_fault_opens_its_breaker(outcome: Outcome, fault: Fault | None) -> None:
-    note = ProviderTally("x", Health())
+    note = ProviderTally("x", Circuit())
     for _ in range(20):
         note.add(_result(outcome, fault), probing=False)
-    assert note.is_shut == (fault is Fault.PROVIDER)
+    assert note.is_open == (fault is Fault.PROVIDER)
 
 
 #: Cases that a stranger can bring about by choosing an address, by vendor and by the label of the case.

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 from notifier.delivery.provider_gate import ProviderGate
 from notifier.notifications.claims import Aside, Claimed, set_aside
 from notifier.providers import breakers, rate_limits
-from notifier.providers.breakers import HEALTH_IN_SQL, OPENS_AT, Health, health_from
+from notifier.providers.breakers import HEALTH_IN_SQL, OPENS_AT, health_from
+from notifier.providers.circuit import Circuit
 from notifier.providers.failover import Choice, Providers
 from notifier.providers.protocol import Fault, Message, Outcome, Result
 from notifier.providers.rate_limits import RecipientLimits
@@ -64,7 +65,7 @@ def claimed(recipient: str, **more: Any) -> Claimed:
     return Claimed(**{**absent, **known, "queue": "sms", "now": NOW, **more})
 
 
-def down(engine: Engine, *names: str, half_open: bool = False) -> dict[str, Health]:
+def down(engine: Engine, *names: str, half_open: bool = False) -> dict[str, Circuit]:
     """Make providers' breakers open, as of now, or since a while ago; returns what a batch knows then."""
     for name in names:
         note = {"name": name, "failures": OPENS_AT, "alive_at": None, "failed_at": NOW, "error": "x"}
@@ -75,7 +76,7 @@ def down(engine: Engine, *names: str, half_open: bool = False) -> dict[str, Heal
     return health(engine)
 
 
-def health(engine: Engine) -> dict[str, Health]:
+def health(engine: Engine) -> dict[str, Circuit]:
     with engine.connect() as connection:
         return health_from(connection.scalar(text(HEALTH_IN_SQL), {"channel": "sms"}))
 
@@ -100,9 +101,9 @@ def test_what_is_put_aside_meanwhile_leaves_its_probe_to_the_next(engine: Engine
     known = down(engine, "vendor-0", half_open=True)
     row = claimed("+4930123456")
     _, probes = gate.keep(engine, [row], known)
-    assert gate.leave(engine, probes, []) == set(), "a duplicate, or its recipient has had enough"
+    assert gate.release_unused(engine, probes, []) == set(), "a duplicate, or its recipient has had enough"
     _, probes = gate.keep(engine, [row], health(engine))
-    assert gate.leave(engine, probes, [row]) == {0}
+    assert gate.release_unused(engine, probes, [row]) == {0}
     assert gate.keep(engine, [row], known)[1] == set(), "it is under way"
 
 
@@ -114,7 +115,7 @@ def test_each_row_tries_one_out(engine: Engine) -> None:
     assert ([each.id for each in put], probes) == ([rows[2].id], {0, 1})
 
 
-def relay_of(engine: Engine, gate: ProviderGate, probes: set[int], known: dict[str, Health]) -> Relay:
+def relay_of(engine: Engine, gate: ProviderGate, probes: set[int], known: dict[str, Circuit]) -> Relay:
     return Relay(engine, gate.providers, known, probes, start_until=1e9, falls_back=lambda _: False)
 
 
@@ -127,8 +128,8 @@ def test_probes_that_no_message_is_left_for_are_others(engine: Engine) -> None:
         assert probes == set(range(count))
         relay = relay_of(engine, gate, probes, known)
         assert [result for results in relay.send(iter(())) for result in results] == [], "no row of them can be made"
-        assert relay.is_shut
-        assert {each.shut_for for each in health(engine).values()} == {0}
+        assert relay.all_open
+        assert {each.probe_in for each in health(engine).values()} == {0}
 
 
 def test_rows_wait_for_those_alone_that_are_down(engine: Engine) -> None:
@@ -214,7 +215,7 @@ def due(engine: Engine) -> set[UUID]:
 def test_no_sentence_is_needed_to_let_go_what_waits_for_a_provider(engine: Engine) -> None:
     gate = gate_of(Vendor("+"), Vendor("+"))
     alone = ProviderGate(Providers(Channel.SMS, gate.providers.choices[:1]), gate.limits, gate.max_age)
-    known = {name: Health(OPENS_AT, 60.0, 60.0) for name in ("vendor-0", "vendor-1")}
+    known = {name: Circuit(OPENS_AT, 60.0, 60.0) for name in ("vendor-0", "vendor-1")}
     for_first = deferred(engine, lambda rows: alone.keep(engine, rows, known)[0], 2)
     for_either = deferred(engine, lambda rows: gate.keep(engine, rows, known)[0], 3)
     down(engine, "vendor-0")
@@ -249,7 +250,7 @@ def test_no_sentence_is_needed_to_move_up_in_a_providers_line(engine: Engine) ->
 
 def test_what_the_release_before_writes_replaces_what_this_one_wrote(engine: Engine) -> None:
     """The release before writes `rule` alone. Here it makes a row due, and then defers it for another provider."""
-    gate, known = gate_of(Vendor("+")), {"vendor-0": Health(OPENS_AT, 60.0, 60.0)}
+    gate, known = gate_of(Vendor("+")), {"vendor-0": Circuit(OPENS_AT, 60.0, 60.0)}
     [row_id] = deferred(engine, lambda rows: gate.keep(engine, rows, known)[0], 1)
     read = "SELECT explanation, rule, waits_for FROM notifications"
 
@@ -289,7 +290,7 @@ def paces(engine: Engine, gate: ProviderGate) -> None:
 
 
 def waits_and_paces(engine: Engine, gate: ProviderGate) -> None:
-    known = {name: Health(OPENS_AT, 5.0, 5.0) for name in ("b", "a")}
+    known = {name: Circuit(OPENS_AT, 5.0, 5.0) for name in ("b", "a")}
     put, _ = gate.keep(engine, [claimed("+4930123456")], known)
     with engine.begin() as connection:
         gate.remember_waiting(connection, put, known)
@@ -381,10 +382,10 @@ def test_a_rate_that_was_raised_is_kept_from_its_first_second_on(engine: Engine)
 def test_a_worker_whose_clock_is_ahead_keeps_no_breaker_open(engine: Engine) -> None:
     note = {"name": "a", "failures": OPENS_AT, "alive_at": None, "error": "x", "probe_failed": False}
     breakers.remember(engine, Channel.SMS, [{**note, "failed_at": datetime.now(UTC) + timedelta(minutes=5)}])
-    assert health(engine)["a"].shut_for
+    assert health(engine)["a"].probe_in
     answer = {"failures": 0, "failed_at": None, "error": None, "alive_at": datetime.now(UTC)}
     breakers.remember(engine, Channel.SMS, [{**note, **answer}])
-    assert health(engine)["a"].shut_for is None
+    assert health(engine)["a"].probe_in is None
 
 
 def test_only_those_in_a_providers_own_line_move_up(engine: Engine) -> None:

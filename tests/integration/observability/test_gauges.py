@@ -16,6 +16,7 @@ from notifier.notifications.claims import Claimed
 from notifier.notifications.retries import RetryPolicy
 from notifier.observability import gauges, heartbeats, metrics
 from notifier.providers import breakers
+from notifier.providers.circuit import Circuit
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.scheduling.due import hand_over
 from notifier.vocabulary.ids import new_id
@@ -114,7 +115,7 @@ def test_breakers_count_each_transition(engine: Engine) -> None:
 
     def note(outcome: Outcome, *, probing: bool = False, times: int = 1) -> None:
         fault = None if outcome is Outcome.ACCEPTED else Fault.PROVIDER
-        taken = breakers.ProviderTally("acme", breakers.Health(1, 0.0, 5.0))
+        taken = breakers.ProviderTally("acme", Circuit(1, 5.0, 0.0))
         for _ in range(times):
             taken.add(Result(new_id(), outcome, "acme", datetime.now(UTC), 1.0, fault=fault), probing=probing)
         notes = taken.take()

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 from config.providers import make_providers
 from config.settings import SettingsError, read_settings
 from notifier.providers import breakers
-from notifier.providers.breakers import OPENS_AT, Health, health_from
+from notifier.providers.breakers import OPENS_AT, health_from
+from notifier.providers.circuit import Circuit
 from notifier.providers.failover import Providers
 from notifier.providers.protocol import Message, Outcome, Result
 from notifier.providers.relay import Relay
@@ -98,7 +99,7 @@ def relay_of(
     )
 
 
-def known(engine: Engine) -> dict[str, Health]:
+def known(engine: Engine) -> dict[str, Circuit]:
     with engine.connect() as connection:
         return health_from(connection.scalar(text(breakers.HEALTH_IN_SQL), {"channel": "sms"}))
 
@@ -269,7 +270,7 @@ def test_a_batch_of_hundreds_gets_through_and_the_first_is_soon_left_alone(engin
     assert [calls[-1].outcome for calls in results.values()] == [Outcome.ACCEPTED] * 300
     assert len(second.received) == 300
     assert OPENS_AT <= len(first.received) < 100, "those in flight when the fifth failed, and no more"
-    assert known(engine)["twilio"].shut_for
+    assert known(engine)["twilio"].probe_in
 
 
 def test_an_open_breaker_is_asked_by_nobody(engine: Engine, made: Open) -> None:
@@ -295,9 +296,9 @@ def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, mad
     asked = len(first.received)
 
     half_open(engine)
-    probes = providers.due_probes(engine, known(engine), {0})
+    probes = providers.take_probes(engine, known(engine), {0})
     assert probes == {0}
-    assert providers.due_probes(engine, known(engine), {0}) == set(), "one worker only"
+    assert providers.take_probes(engine, known(engine), {0}) == set(), "one worker only"
     results = sent(relay_of(engine, providers, probes), messages(20))
     assert len(first.received) == asked + 1
     assert [calls[-1].outcome for calls in results.values()] == [Outcome.ACCEPTED] * 20
@@ -306,9 +307,9 @@ def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, mad
     answers["now"] = OK
     half_open(engine)
     given = messages(20)
-    results = sent(relay_of(engine, providers, providers.due_probes(engine, known(engine), {0})), given)
+    results = sent(relay_of(engine, providers, providers.take_probes(engine, known(engine), {0})), given)
     assert results[given[0].id][-1].provider == "twilio"
-    assert known(engine)["twilio"] == Health()
+    assert known(engine)["twilio"] == Circuit()
     sent(relay_of(engine, providers), messages(10))
     assert len(first.received) >= asked + 12
 
@@ -324,7 +325,7 @@ def test_a_probe_that_hangs_holds_nobody_up(engine: Engine, made: Open) -> None:
               "probe_failed": False}],
         )  # fmt: skip
         half_open(engine)
-        relay = relay_of(engine, providers, providers.due_probes(engine, known(engine), {0}))
+        relay = relay_of(engine, providers, providers.take_probes(engine, known(engine), {0}))
         given, at = messages(100), {}
         began = time.monotonic()
         for result in itertools.chain.from_iterable(relay.send(iter(given))):
@@ -341,14 +342,14 @@ def test_with_one_provider_only_what_is_left_is_not_begun(engine: Engine, made: 
     tried = [calls for calls in results.values() if calls]
     assert {path_of(calls)[0] for calls in tried} == {("twilio", "unsent")}
     assert OPENS_AT <= len(tried) < 100
-    assert relay.is_shut
+    assert relay.all_open
 
 
 def test_where_all_are_shut_nothing_is_begun_that_is_in_hand(engine: Engine, made: Open) -> None:
     relay = relay_of(engine, made(Wire(DOWN), Wire(DOWN)))
     given = messages(200)
     results = sent(relay, given)
-    assert relay.is_shut
+    assert relay.all_open
     # What was taken is told of one way or the other, once; the rest was not taken.
     unbegun = relay.take_unbegun()
     assert len(unbegun) == len(set(unbegun))
@@ -379,7 +380,7 @@ def test_nothing_is_told_twice_or_forgotten_while_all_fail(engine: Engine, made:
 
     def fresh() -> Iterator[Message]:
         for message in given:
-            if relay.is_shut:
+            if relay.all_open:
                 return
             taken.append(message.id)
             yield message
@@ -397,7 +398,7 @@ def test_a_refused_number_and_a_throttle_say_that_a_provider_is_alive(engine: En
     providers = made(Wire(lambda _: next(answers)), Wire(OK))
     for message in messages(20):
         sent(relay_of(engine, providers), [message])
-    assert known(engine)["twilio"].shut_for is None
+    assert known(engine)["twilio"].probe_in is None
 
 
 def test_what_comes_too_late_for_the_next_one_stays_as_it_is(engine: Engine, made: Open) -> None:
