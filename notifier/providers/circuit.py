@@ -63,10 +63,6 @@ class Circuit:
         """Reserve the probe, so that nobody else sends one for so many seconds; None if there is none to take now."""
         return replace(self, probe_left=seconds) if self.probe_in == 0 else None
 
-    def release_probe(self) -> "Circuit":
-        """Give back a probe that was not sent."""
-        return replace(self, probe_left=None)
-
     def succeed(self) -> "Circuit":
         """Close the breaker and forget its failures."""
         return Circuit()
