@@ -13,6 +13,8 @@ from notifier.content import attachments
 from notifier.content.rendering import Content, Envelope, context_of, envelope_of, message_of, render
 from notifier.content.sender_rules import SenderRules
 from notifier.content.template_process import Rendered, Sandbox, Source
+from notifier.models import Template
+from notifier.models.columns import in_order_of
 from notifier.notifications.claims import Claimed
 from notifier.people.preferences import GENERAL
 from notifier.people.unsubscribe import Links
@@ -42,9 +44,8 @@ _EVENTS: Final = text("""
         timezone, CAST(payload AS text) AS payload, occurred_at, created_at
     FROM events WHERE id = ANY(:ids)
 """)
-_TEMPLATES: Final = text("""
-    SELECT id, name, version, subject, text, html, sender, reply_to FROM templates WHERE id = ANY(:ids)
-""")
+_SOURCE: Final = in_order_of(Source, Template)
+_TEMPLATES: Final = text(f"SELECT {', '.join(_SOURCE)}, sender, reply_to FROM templates WHERE id = ANY(:ids)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,9 @@ class Composer:
             if len(self._templates) > _REMEMBERED:
                 self._templates = {}
             found = connection.execute(_TEMPLATES, {"ids": sorted(ids)})
-            self._templates |= {row.id: _Template(Source(*row[:6]), row.sender, row.reply_to) for row in found}
+            self._templates |= {
+                row.id: _Template(Source(*row[: len(_SOURCE)]), row.sender, row.reply_to) for row in found
+            }
         return self._templates
 
 
