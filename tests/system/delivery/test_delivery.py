@@ -16,9 +16,9 @@ from tests.support.running import Running, made_of, reaches, wait_for
 
 
 def test_an_email_arrives(system: Running, smtp: SmtpReceiver) -> None:
-    event_id = system.event(recipient="ada@example.com", channel="email", payload={"name": "Ada"})
+    event_id = system.event(recipient="arrives@example.com", channel="email", payload={"name": "Ada"})
     notification = system.finished(event_id)
-    [mail] = smtp.mails_to("ada@example.com")
+    [mail] = smtp.mails_to("arrives@example.com")
     assert mail["Message-ID"] == f"<{notification['id']}@localhost>"
     assert mail["Subject"] == "test.event"
     assert "name: Ada" in mail.get_content()

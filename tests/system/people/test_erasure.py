@@ -122,6 +122,7 @@ def test_somebody_without_a_user_is_exported_and_erased_by_an_address(system: Ru
     event_id = system.event(recipient=address, channel="email", payload=payload, idempotency_key=f"to {address}")
     waits = made(system, recipient=address, channel="email", body="Lonely-Zq", send_at=ahead(days=1))
     system.finished(event_id)
+    wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed")
     person = {"address": address.upper(), "channel": "email"}
     exported = system.post("/api/v1/exports", person).json()
     assert [each["id"] for each in exported["events"]] == [event_id]

@@ -26,7 +26,7 @@ THREADS = 2
 CODE = """
 import asyncio, sys, threading
 from pathlib import Path
-from notifier.providers.smtp import Smtp
+from notifier.providers.vendors.smtp import Smtp
 
 send = Smtp.send
 RAISED = {"exit": SystemExit, "memory": MemoryError, "cancel": asyncio.CancelledError, "interrupt": KeyboardInterrupt}
