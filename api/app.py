@@ -10,37 +10,37 @@ from flask import Flask
 from flask.json.provider import JSONProvider
 
 from api import (
-    audit,
+    audit_lines,
+    compatibility,
     dead_letters,
     erasures,
     events,
     exports,
-    front_doors,
+    health,
     holds,
     notifications,
-    operating,
     preferences,
     receipts,
     routes,
     subscriptions,
     suppressions,
     templates,
-    unsubscribing,
+    unsubscribe,
     users,
 )
-from api.auditing import record_acts
+from api.audit import record_acts
 from api.auth import is_open, require_keys
-from api.browsers import guard_browsers
+from api.browser_security import guard_browsers
 from api.database import use_database
 from api.description import INFO, SERVERS, completed
-from api.heads import judge_heads
-from api.measuring import measure
-from api.parts import Parts, keep
+from api.masking import mask_answers
 from api.problems import ProblemApi, register_problems
+from api.request_heads import judge_heads
+from api.request_log import track
+from api.request_metrics import measure
 from api.resources import NameConverter, check_queries
-from api.revealing import mask_answers
+from api.services import Services, keep
 from api.serving.workers import ARRIVED
-from api.tracking import track
 from config.logs import configure_logs
 from config.tracing import start_tracing
 from config.wiring import Wiring, wiring
@@ -60,8 +60,8 @@ request brings about, and so does your `traceparent` (W3C), which goes on to the
 
 
 _RESOURCES: Final = (
-    *(events, notifications, front_doors, users, preferences, templates, routes, subscriptions, suppressions, holds),
-    *(erasures, exports, dead_letters, receipts, unsubscribing, audit, operating),
+    *(events, notifications, compatibility, users, preferences, templates, routes, subscriptions, suppressions, holds),
+    *(erasures, exports, dead_letters, receipts, unsubscribe, audit_lines, health),
 )
 
 
@@ -120,12 +120,12 @@ def create_app(wires: Wiring | None = None) -> Flask:
     )
     bound(wires.engine, _ANSWER, statement=_STATEMENT, lock=_LOCK)
     app.wsgi_app = _in_time(app.wsgi_app)  # type: ignore[method-assign]  # as Flask's documentation has it
-    keep(app, Parts(wires, wires.intake(publisher()), publisher()))
+    keep(app, Services(wires, wires.intake(publisher()), publisher()))
     use_database(app)
     api = ProblemApi(app)
     for module in _RESOURCES:
         api.register_blueprint(module.blp)
-    app.register_blueprint(operating.pages)
+    app.register_blueprint(health.pages)
     schemas = {name: key[0] for key, name in api.ma_plugin.converter.refs.items()}
     app.extensions["openapi"] = completed(api.spec.to_dict(), schemas, wires.settings, wires.sender_rules)
     register_problems(app)

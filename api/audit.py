@@ -1,26 +1,101 @@
-"""The audit log: who did what."""
+"""Lines in the audit log for requests: one hook for all of them.
 
-from typing import Any
+On record is what a key with a scope of its own for acting changes, what views declare or say (exports, cancels, what
+was revealed), and what was refused.
+"""
 
-from api.auth import is_on_record, requires
-from api.pages import page
-from api.resources import Resource
-from api.schemas.audit import AuditPageSchema, AuditQuery
-from notifier.models import AuditLine
-from notifier.security.api_keys import Scope
-from notifier.security.audit_log import filtered
+import re
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import UUID
 
-blp = Resource("audit", __name__, url_prefix="/api/v1/audit", description="Who did what, from where, and when.")
+import structlog
+from flask import Flask, Response, current_app, g, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.auth import caller, ended_key, is_act, refused_caller
+from api.key_cache import neighbourhood
+from api.refusal_log import SIGN_IN, Refusal, Refusals
+from api.request_log import cause, method, route
+from config.wiring import Wiring
+
+log = structlog.get_logger()
+
+#: Arguments of paths that are names which operators gave. Ids of ours are shown too, and of all others a fingerprint.
+_NAMES: Final = frozenset({"target", "route_name", "template_name"})
+_ARGUMENT: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
-@blp.route("")
-@requires(Scope.ADMIN)
-@is_on_record
-@blp.arguments(AuditQuery, location="query", as_kwargs=False)
-@blp.response(200, AuditPageSchema)
-def list_audit(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
-    """List lines of the audit log, newest first. Reading it is on record too."""
-    query = filtered(asked["created_after"], asked["created_before"], asked["actor"], asked["target"])
-    if asked["action"] is not None:
-        query = query.where(AuditLine.action == asked["action"])
-    return page(query, AuditLine.id, asked)
+def action() -> str:
+    """The request as the audit log names it: `PUT /api/v1/holds/{target}`, as OpenAPI writes paths."""
+    path = _ARGUMENT.sub(r"{\1}", route())
+    return f"{method()} {path}"
+
+
+def put_on_record(action: str, target: str | None) -> None:
+    """Have a line written for this request, though it changes nothing. Without a target it names the path's."""
+    g.on_record = (action, target)
+
+
+def record_acts(app: Flask, wires: Wiring) -> None:
+    """Write a line for each act once it is over.
+
+    Where none can be written that is logged, at error, with all that the line would have said. The answer stays as it
+    is: the act is done, and whoever asked for it must hear so.
+    """
+    refusals = Refusals(lambda: wires.audit)
+
+    def target(arguments: dict[str, Any]) -> str | None:
+        shown = (
+            f"{name}={value if name in _NAMES or isinstance(value, UUID) else wires.audit.fingerprint(str(value))}"
+            for name, value in arguments.items()
+        )
+        return " ".join(shown) or None
+
+    def record(response: Response) -> Response:
+        view = current_app.view_functions.get(request.endpoint or "")
+        noted: tuple[str, str | None] | None = getattr(g, "on_record", None)
+        # A caller is known only where the request was let through: what is refused has done nothing.
+        if view is not None and "caller" in g and (noted or is_act(view)):
+            _write(wires, response, noted, target)
+        elif response.status_code in _REFUSED:
+            _note(refusals, response)
+        return response
+
+    app.after_request(record)
+
+
+def _write(wires: Wiring, response: Response, noted: tuple[str, str | None] | None, target: Any) -> None:  # noqa: ANN401 -- a function
+    line: dict[str, Any] = {
+        "actor": caller().name,
+        "action": noted[0] if noted else action(),
+        "outcome": str(response.status_code),
+        "request_id": cause().request_id,
+        "peer": request.remote_addr,
+    }
+    # Postgres is away: waiting for it once more would only keep the caller.
+    away = "Postgres" if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE else None
+    try:
+        if away is None:
+            line["target"] = (noted and noted[1]) or target(request.view_args or {})
+            wires.audit.record(at=datetime.now(UTC), **line)
+    except SQLAlchemyError as error:
+        away = type(error).__name__
+    if away is not None:
+        log.error("audit_not_written", error=away, **{"target": None, **line})
+
+
+def _note(refusals: Refusals, response: Response) -> None:
+    """Put what was refused on record. A request that brought no key at all did not try to sign in."""
+    known, ended, status = refused_caller(), ended_key(), str(response.status_code)
+    if known is not None:
+        refusal = Refusal(action(), status, known.name, request.remote_addr)
+    elif ended is not None:
+        refusal = Refusal(SIGN_IN, f"{status} {ended.why}", ended.name, request.remote_addr)
+    elif request.headers.get("Authorization"):
+        refusal = Refusal(SIGN_IN, status, peer=neighbourhood(request.remote_addr or ""))
+    else:
+        return
+    refusals.note(refusal, cause().request_id)

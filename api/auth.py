@@ -5,10 +5,10 @@ from typing import Any, Final, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 
-from api.known_keys import KnownKeys, TooManyUnknown
+from api.key_cache import KnownKeys, TooManyUnknown
 from api.problems import problem
-from api.tracking import note
-from config.scraping import brings
+from api.request_log import note
+from config.metrics_server import brings
 from config.wiring import Wiring
 from notifier.security.api_keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Ended, Scope, hash_of
 

@@ -16,7 +16,7 @@ from flask_sqlalchemy.session import Session
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.parts import parts_of
+from api.services import services_of
 from notifier.models import Base
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -40,7 +40,7 @@ class _Database(SQLAlchemy):
     """
 
     def _make_engine(self, bind_key: str | None, options: dict[str, Any], app: Flask) -> Engine:
-        return parts_of(app).wiring.engine
+        return services_of(app).wiring.engine
 
 
 db = _Database(
@@ -51,8 +51,8 @@ db = _Database(
 
 
 def use_database(app: Flask) -> None:
-    """Have the views of an app read through `db`. To be called once its parts are kept (`api.parts`)."""
-    app.config["SQLALCHEMY_DATABASE_URI"] = parts_of(app).wiring.engine.url
+    """Have the views of an app read through `db`. To be called once its services are kept (`api.services`)."""
+    app.config["SQLALCHEMY_DATABASE_URI"] = services_of(app).wiring.engine.url
     db.init_app(app)
 
 

@@ -9,8 +9,7 @@ from sqlalchemy import select
 
 from api.auth import caller, requires
 from api.database import db
-from api.pages import page
-from api.parts import parts
+from api.pagination import page
 from api.permits import check_use
 from api.resources import Resource
 from api.schemas.dead_letters import (
@@ -20,6 +19,7 @@ from api.schemas.dead_letters import (
     RequeuedSchema,
     RequeueSchema,
 )
+from api.services import services
 from notifier.models import DeadLetter, Event, Notification
 from notifier.notifications import dead_letters
 from notifier.notifications.dead_letters import Filters
@@ -57,7 +57,7 @@ def _check_source(letter: DeadLetter) -> None:
 
 
 def _requeue(ids: list[UUID]) -> Requeued:
-    wires, publisher = parts().wiring, parts().publisher
+    wires, publisher = services().wiring, services().publisher
     done = resend.requeue(wires.engine, ids, publisher.lease, caller().name, wires.standards)
     publisher.hint(done.hints)
     return done
@@ -123,7 +123,7 @@ def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
         asked = {**asked, "source": bounds}
     filters = Filters(**asked, requeued=False)
     requeued, reasons = 0, Counter[str]()
-    for ids in dead_letters.matching(parts().wiring.engine, filters):
+    for ids in dead_letters.matching(services().wiring.engine, filters):
         done = _requeue(ids)
         requeued += len(done.letters)
         reasons.update(counted(done.refused.values()))
@@ -136,5 +136,5 @@ def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
 @blp.alt_response(404, description="There is no such dead letter.")
 def delete_dead_letter(letter_id: UUID) -> None:
     """Delete it for good; its notification stays, as failed."""
-    if not dead_letters.purge(parts().wiring.engine, [letter_id]):
+    if not dead_letters.purge(services().wiring.engine, [letter_id]):
         abort(404, _MISSING)

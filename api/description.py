@@ -7,11 +7,11 @@ from typing import Any, Final
 import marshmallow as ma
 import orjson
 
-from api.described_errors import add_errors, error_examples
+from api.error_descriptions import add_errors, error_examples
 from api.examples import add_examples
 from api.schemas.fields import CLOSED, IN_ITS_FORM, SENDER
-from api.schemas.forms import MOMENT, TEXT, mailbox_form, named_forms
-from api.schemas.rules import Ruled
+from api.schemas.member_rules import Ruled
+from api.schemas.text_patterns import MOMENT, TEXT, mailbox_form, named_forms
 from config.settings import Settings
 from notifier.content.sender_rules import SenderRules
 from notifier.vocabulary.event_types import NAME, USER_ID

@@ -5,14 +5,14 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from api.auditing import put_on_record
+from api.audit import put_on_record
 from api.auth import caller, requires
 from api.database import db
-from api.pages import page
-from api.parts import parts
+from api.pagination import page
 from api.resources import Resource
 from api.schemas.erasures import ErasurePageSchema, ErasureSchema, PersonSchema, about
-from api.schemas.pages import PageQuery
+from api.schemas.pagination import PageQuery
+from api.services import services
 from notifier.models import Erasure
 from notifier.people import erasure
 from notifier.security.api_keys import Scope
@@ -35,8 +35,8 @@ def erase_person(person: dict[str, Any]) -> tuple[Erasure, int, dict[str, str]]:
     What names them is erased with the answer; then every table is gone through for what mentions them, as the erasure
     says. A user who has the address is deleted.
     """
-    put_on_record("POST /api/v1/erasures", about(person, parts().wiring.audit.fingerprint))
-    wires, by = parts().wiring, caller().name
+    put_on_record("POST /api/v1/erasures", about(person, services().wiring.audit.fingerprint))
+    wires, by = services().wiring, caller().name
     if person["user_id"] is not None:
         begun = erasure.erase_id(wires.engine, wires.vault, person["user_id"], by)
     else:

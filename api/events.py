@@ -10,7 +10,9 @@ from uuid import UUID
 from flask import Response
 from sqlalchemy import ColumnElement, select
 
-from api.accepting import (
+from api.auth import caller, requires
+from api.database import db
+from api.intake import (
     KEY_HEADER_DOC,
     accept,
     accept_one,
@@ -21,14 +23,12 @@ from api.accepting import (
     templates_of,
     with_key_header,
 )
-from api.auth import caller, requires
-from api.bodies import Body, items_of, read_batch, read_json
-from api.database import db
-from api.heads import takes_body
-from api.pages import filtered, page
-from api.parts import parts
+from api.pagination import filtered, page
 from api.permits import check_event
 from api.problems import kind_of
+from api.request_bodies import Body, items_of, read_batch, read_json
+from api.request_heads import takes_body
+from api.request_log import cause, note
 from api.resources import Resource
 from api.schemas.events import (
     AcceptedEventSchema,
@@ -41,7 +41,7 @@ from api.schemas.events import (
     EventWithNotificationsSchema,
     TypedEventSchema,
 )
-from api.tracking import cause, note
+from api.services import services
 from notifier.content.templates import Catalogue
 from notifier.diagnostics.explanations import explain_event
 from notifier.events import fan_out
@@ -85,7 +85,7 @@ def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft
     check_template(fields, templates)
     payload = body.raw_member("payload") or b"{}"
     columns = {name: value for name, value in fields.items() if name != "payload"}
-    wires = parts().wiring
+    wires = services().wiring
     index = wires.subscribers.recent(wires.engine)
     return draft_event(
         caller().source, columns, payload, body.fingerprint("event"), planner(), templates, index, cause()
@@ -115,7 +115,7 @@ def post_event() -> Response:
 
 def take_event() -> Response:
     """Accept the event that is the request's body. Raises Invalid, Forbidden or Unavailable."""
-    body, fields = _load(read_json(parts().wiring.settings.max_event_bytes))
+    body, fields = _load(read_json(services().wiring.settings.max_event_bytes))
     fields = with_key_header(fields)
     answer = accept_one(_draft(fields, body, templates_of([fields])))
     [event_id] = answer.ids
@@ -158,7 +158,7 @@ def post_batch() -> Response:
     Each item is judged on its own: one bad item never spoils its neighbours. A key that stands twice in a batch
     makes one event.
     """
-    settings = parts().wiring.settings
+    settings = services().wiring.settings
     raw_items = read_batch(settings.max_batch_bytes)
     if not 1 <= len(raw_items) <= settings.max_batch_events:
         raise Invalid({"events": [f"Send 1 to {settings.max_batch_events} events."]})
@@ -270,7 +270,7 @@ def replay_event(event_id: UUID) -> Event:
 
     A key that is limited to some channels or event types replays no others.
     """
-    here = parts()
+    here = services()
     event = db.get_or_404(Event, event_id, description=_MISSING)
     db.session.remove()
     check_event(vars(event))

@@ -4,13 +4,13 @@ from typing import Any
 
 from flask import Response, abort
 
-from api.auditing import put_on_record
+from api.audit import put_on_record
 from api.auth import requires
-from api.documents import document
-from api.parts import parts
 from api.resources import Resource
 from api.schemas.erasures import PersonSchema, about
 from api.schemas.users import UserExportSchema
+from api.services import services
+from api.streaming import document
 from notifier.people.export import export, export_address
 from notifier.security.api_keys import Scope
 
@@ -25,8 +25,8 @@ blp = Resource("exports", __name__, url_prefix="/api/v1/exports", description="W
 @blp.alt_response(409, description="Several users have this address.")
 def export_person(person: dict[str, Any]) -> Response:
     """Export all that is known of a person, by an address, known as a user or not, or by an id."""
-    put_on_record("POST /api/v1/exports", about(person, parts().wiring.audit.fingerprint))
-    engine = parts().wiring.engine
+    put_on_record("POST /api/v1/exports", about(person, services().wiring.audit.fingerprint))
+    engine = services().wiring.engine
     if person["user_id"] is not None:
         return document(export(engine, person["user_id"]) or abort(404, "There is no such user."))
     return document(export_address(engine, person["channel"], person["address"]))

@@ -7,9 +7,9 @@ from sqlalchemy import select
 
 from api.auth import caller, requires
 from api.database import db
-from api.parts import parts
 from api.resources import Resource
 from api.schemas.suppressions import HoldPageSchema, HoldSchema
+from api.services import services
 from notifier.models import Hold
 from notifier.notifications import holds
 from notifier.security.api_keys import Scope
@@ -41,7 +41,7 @@ def list_holds() -> dict[str, Any]:
 @blp.alt_response(422, description="Neither `all`, a channel nor a route.")
 def put_hold(target: str) -> tuple[Hold, int]:
     """Send nothing more of `all`, a channel or a route. Nothing is lost; held notifications say so."""
-    is_new = holds.hold(parts().wiring.engine, target, caller().name)
+    is_new = holds.hold(services().wiring.engine, target, caller().name)
     return _find(target), 201 if is_new else 200
 
 
@@ -51,5 +51,5 @@ def put_hold(target: str) -> tuple[Hold, int]:
 @blp.alt_response(404, description="It is not held.")
 def release_hold(target: str) -> None:
     """Lift a hold: what waited goes out within seconds."""
-    if not holds.release(parts().wiring.engine, target):
+    if not holds.release(services().wiring.engine, target):
         abort(404, _MISSING)

@@ -8,7 +8,10 @@ import orjson
 from flask import Response, abort
 from sqlalchemy import or_, select
 
-from api.accepting import (
+from api.audit import action, put_on_record
+from api.auth import caller, is_on_record, requires
+from api.database import db
+from api.intake import (
     KEY_HEADER_DOC,
     accept_one,
     accepted,
@@ -18,15 +21,12 @@ from api.accepting import (
     templates_of,
     with_key_header,
 )
-from api.auditing import action, put_on_record
-from api.auth import caller, is_on_record, requires
-from api.bodies import Body, read_json
-from api.database import db
-from api.heads import takes_body
-from api.pages import filtered, page
-from api.parts import parts
+from api.pagination import filtered, page
 from api.permits import check_notification, check_sender, check_use
 from api.problems import problem
+from api.request_bodies import Body, read_json
+from api.request_heads import takes_body
+from api.request_log import cause, note
 from api.resources import Resource
 from api.schemas.notifications import (
     MOST_ATTACHMENTS,
@@ -41,8 +41,8 @@ from api.schemas.notifications import (
     NotificationsSchema,
     NotificationWithAttemptsSchema,
 )
-from api.showing import remember_given, reveals
-from api.tracking import cause, note
+from api.services import services
+from api.visibility import remember_given, reveals
 from config.settings import Settings
 from notifier.content.attachments import drop, store
 from notifier.content.rendering import Envelope, as_members
@@ -106,14 +106,14 @@ def post_notification() -> Response:
 
 def read_notification() -> Body:
     """The request's body, within the limits of a notification. Answers 400, 413 or 415; raises Invalid."""
-    settings = parts().wiring.settings
+    settings = services().wiring.settings
     room = notification_limit(settings) - settings.max_event_bytes
     return read_json(settings.max_event_bytes, beside="attachments", room=room)
 
 
 def take_notification(body: Body) -> Response:
     """Accept a notification without an event. Raises Invalid, Forbidden or Unavailable."""
-    settings = parts().wiring.settings
+    settings = services().wiring.settings
     fields = with_key_header(load(_direct, body))
     check_notification(fields)
     check_sender(fields["sender"])
@@ -121,7 +121,7 @@ def take_notification(body: Body) -> Response:
     _check_attachments(fields, settings.max_attachment_bytes)
     templates = templates_of([fields])
     check_template(fields, templates)
-    engine = parts().wiring.engine
+    engine = services().wiring.engine
     with engine.connect() as connection:
         person = people(connection, [fields["user_id"]]).get(fields["user_id"] or "")
     files = store(engine, fields["attachments"] or ())
@@ -149,7 +149,7 @@ def _check_attachments(fields: dict[str, Any], most: int) -> None:
 
 def _accept(draft: Draft, files: Sequence[UUID]) -> Accepted:
     """Write a draft, whose attachments were kept before; they go again where it turns out not to be new."""
-    engine = parts().wiring.engine
+    engine = services().wiring.engine
     try:
         answer = accept_one(draft)
     except Invalid:
@@ -262,7 +262,7 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
 
     It is made again from what is kept: for as long as `NOTIFIER_RETENTION` keeps it, and not once its user was deleted.
     """
-    here = parts().wiring
+    here = services().wiring
     notification = _find(notification_id)
     db.session.remove()
     found = content_of(here.engine, here.sandbox, here.vault, here.settings.public_url, here.sender_rules, notification)
@@ -311,7 +311,7 @@ def cancel_notification(notification_id: UUID) -> dict[str, Any] | Response:
     One of another source is unknown (404) to a key without the scope `admin`.
     """
     _own(notification_id)
-    if cancel(parts().wiring.engine, notification_id):
+    if cancel(services().wiring.engine, notification_id):
         return _read(notification_id)
     found = _read(notification_id)
     record = NotificationWithAttemptsSchema().dump(found)
@@ -327,9 +327,9 @@ def cancel_notifications(asked: dict[str, Any]) -> Cancelled:
 
     It counts and cancels those of the key's own source; with the scope `admin` those of all sources.
     """
-    named = parts().wiring.audit.fingerprint(asked["cancellation_key"])
+    named = services().wiring.audit.fingerprint(asked["cancellation_key"])
     put_on_record(action(), f"cancellation_key={named}")
-    return cancel_by_key(parts().wiring.engine, asked["cancellation_key"], caller().bounds)
+    return cancel_by_key(services().wiring.engine, asked["cancellation_key"], caller().bounds)
 
 
 @blp.route("/<uuid:notification_id>", methods=["PATCH"])
@@ -341,7 +341,7 @@ def cancel_notifications(asked: dict[str, Any]) -> Cancelled:
 def move_notification(changes: dict[str, Any], notification_id: UUID) -> dict[str, Any]:
     """Move a scheduled notification to another time."""
     _check_own(notification_id)
-    here = parts().wiring
+    here = services().wiring
     changing.move(here.engine, notification_id, changes, zone=here.settings.timezone)
     return _read(notification_id)
 
@@ -362,7 +362,7 @@ def resend_notification(notification_id: UUID) -> dict[str, Any]:
     asks for it. `earlier_sends` of the notification tells how it stood before. One of another source is unknown (404)
     to a key without the scope `admin`.
     """
-    here = parts()
+    here = services()
     _check_own(notification_id)
     wires, publisher = here.wiring, here.publisher
     publisher.hint([changing.resend(wires.engine, notification_id, publisher.lease, caller().name, wires.standards)])

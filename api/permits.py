@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from api.auth import caller
-from api.parts import parts
+from api.services import services
 from notifier.security.api_keys import Scope
 from notifier.vocabulary.errors import Forbidden, Invalid
 
@@ -38,7 +38,7 @@ def check_use(channels: Collection[str | None] | None, event_type: str | None) -
 
 def check_sender(sender: str | None) -> None:
     """Raise Invalid where an email may not be from this mailbox."""
-    words = None if sender is None else parts().wiring.sender_rules.refusal(sender)
+    words = None if sender is None else services().wiring.sender_rules.refusal(sender)
     if words:
         raise Invalid({"from": [words]})
 

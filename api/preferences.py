@@ -6,9 +6,9 @@ from typing import Any
 from flask import abort
 
 from api.auth import requires
-from api.parts import parts
 from api.resources import Resource
 from api.schemas.users import DecisionSchema, PreferenceCheckSchema
+from api.services import services
 from notifier.people.preference_check import ask
 from notifier.people.preferences import Decision
 from notifier.security.api_keys import Scope
@@ -30,7 +30,7 @@ blp = Resource(
 @blp.alt_response(404, description="There is no such user.")
 def check_preferences(asked: dict[str, Any]) -> Decision | dict[str, Any]:
     """Whether a notification to a user would be sent, when, and which rule says so."""
-    wires = parts().wiring
+    wires = services().wiring
     try:
         decision = ask(
             wires.engine,

@@ -8,12 +8,12 @@ from flask import Response, abort, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from api.auth import is_open
-from api.bodies import read_bytes
-from api.heads import takes_body
-from api.parts import parts
 from api.problem_types import ProblemType
 from api.problems import problem
+from api.request_bodies import read_bytes
+from api.request_heads import takes_body
 from api.resources import Resource
+from api.services import services
 from notifier.notifications import delivery_receipts
 from notifier.providers.receipts import Callback, Malformed, NotNow, NotSigned, ReceiptSource, Report
 
@@ -75,14 +75,14 @@ def take_receipt_from_query(provider: str) -> Response:
 
 
 def _sources_of(provider: str) -> list[ReceiptSource]:
-    sources = parts().wiring.receipt_sources.get(provider)
+    sources = services().wiring.receipt_sources.get(provider)
     if not sources:
         abort(404, "No provider of this name is set up to send receipts.")
     return sources
 
 
 def _take(provider: str, sources: list[ReceiptSource]) -> Response:
-    wires = parts().wiring
+    wires = services().wiring
     callback = Callback(
         url=wires.settings.public_url.rstrip("/") + request.path + ("?" + _query() if request.query_string else ""),
         headers={name.lower(): value for name, value in request.headers.items()},

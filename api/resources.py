@@ -12,12 +12,12 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import BaseConverter
 
-from api.bodies import is_empty, read_json
 from api.database import giving_back
 from api.description import TAKES_REVEAL, operation_id
-from api.heads import MAX_BODY
 from api.problems import flattened
-from api.showing import REVEAL, remember_given
+from api.request_bodies import is_empty, read_json
+from api.request_heads import MAX_BODY
+from api.visibility import REVEAL, remember_given
 from notifier.vocabulary.errors import Invalid
 from notifier.vocabulary.event_types import USER_ID
 from notifier.vocabulary.strict_json import check_text, shown_name

@@ -7,11 +7,11 @@ from sqlalchemy import select
 
 from api.auth import requires
 from api.database import db
-from api.pages import page
-from api.parts import parts
+from api.pagination import page
 from api.resources import Resource
-from api.schemas.pages import PageQuery
+from api.schemas.pagination import PageQuery
 from api.schemas.routes import RouteOutSchema, RoutePageSchema, RouteSchema
+from api.services import services
 from notifier.models import Route
 from notifier.planning import routes
 from notifier.security.api_keys import Scope
@@ -51,7 +51,7 @@ def list_routes(asked: dict[str, Any]) -> dict[str, Any]:
 @blp.alt_response(201, schema=RouteOutSchema, description="The route is new.")
 def put_route(definition: dict[str, Any], route_name: str) -> tuple[dict[str, Any], int]:
     """Write a route whole. It holds for events that are fanned out from now on."""
-    with parts().wiring.engine.begin() as connection:
+    with services().wiring.engine.begin() as connection:
         routes.check(connection, route_name, definition)
         outcome = routes.put(connection, route_name, definition)
     return _find(route_name), 201 if outcome == "added" else 200
@@ -72,6 +72,6 @@ def get_route(route_name: str) -> dict[str, Any]:
 @blp.alt_response(404, description="There is no such route.")
 def delete_route(route_name: str) -> None:
     """Delete a route. What it made stays."""
-    with parts().wiring.engine.begin() as connection:
+    with services().wiring.engine.begin() as connection:
         if not routes.remove(connection, [route_name]):
             abort(404, _MISSING)

@@ -9,12 +9,11 @@ from sqlalchemy import select
 
 from api.auth import caller, requires
 from api.database import db
-from api.pages import page
-from api.parts import parts
+from api.pagination import page
 from api.permits import check_use
 from api.resources import Resource
 from api.schemas.notifications import NotificationPageSchema, NotificationSchema
-from api.schemas.pages import PageQuery
+from api.schemas.pagination import PageQuery
 from api.schemas.subscriptions import (
     EnabledSchema,
     EnableSchema,
@@ -30,7 +29,8 @@ from api.schemas.subscriptions import (
     SubscriptionQuery,
     SubscriptionSchema,
 )
-from api.showing import reveals
+from api.services import services
+from api.visibility import reveals
 from notifier.models import Notification, Recovery, Subscription
 from notifier.resending import recovery
 from notifier.security.api_keys import Scope
@@ -49,7 +49,7 @@ def _find(subscription_id: UUID) -> Subscription:
 
 
 def _shown(subscription: Subscription) -> Subscription:
-    return subscriptions.revealed(parts().wiring.vault, subscription) if reveals() else subscription
+    return subscriptions.revealed(services().wiring.vault, subscription) if reveals() else subscription
 
 
 @blp.route("")
@@ -73,7 +73,7 @@ def list_subscriptions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page'
 @blp.alt_response(409, description="NOTIFIER_SECRET_KEY is not set: no secret can be kept.")
 def create_subscription(fields: dict[str, Any]) -> Any:  # noqa: ANN401 -- a schema dumps it
     """Subscribe a URL to event types. The secret is shown now, and after a rotation, only."""
-    wires = parts().wiring
+    wires = services().wiring
     made, secret = subscriptions.create(wires.engine, wires.vault, fields)
     made.__dict__["secret"] = secret
     return _shown(made)
@@ -96,7 +96,7 @@ def get_subscription(subscription_id: UUID) -> Subscription:
 @blp.alt_response(409, description="NOTIFIER_SECRET_KEY is not set: no credentials can be kept.")
 def change_subscription(changes: dict[str, Any], subscription_id: UUID) -> Subscription:
     """Change some of a subscription. What waits for it goes to the new URL."""
-    wires = parts().wiring
+    wires = services().wiring
     subscriptions.change(wires.engine, wires.vault, subscription_id, changes)
     return _find(subscription_id)
 
@@ -107,7 +107,7 @@ def change_subscription(changes: dict[str, Any], subscription_id: UUID) -> Subsc
 @blp.alt_response(404, description="There is no such subscription.")
 def delete_subscription(subscription_id: UUID) -> None:
     """Delete a subscription. What waits for it is skipped."""
-    if not subscriptions.remove(parts().wiring.engine, subscription_id):
+    if not subscriptions.remove(services().wiring.engine, subscription_id):
         abort(404, _MISSING)
 
 
@@ -117,7 +117,7 @@ def delete_subscription(subscription_id: UUID) -> None:
 @blp.alt_response(404, description="There is no such subscription.")
 def rotate_secret(subscription_id: UUID) -> dict[str, Any]:
     """Give it a new secret. For 24 hours both sign, so that the receiver can change in peace."""
-    wires = parts().wiring
+    wires = services().wiring
     secret = subscriptions.rotate_secret(wires.engine, wires.vault, subscription_id)
     if secret is None:
         abort(404, _MISSING)
@@ -131,7 +131,7 @@ def rotate_secret(subscription_id: UUID) -> dict[str, Any]:
 @blp.alt_response(404, description="There is no such subscription.")
 def enable_subscription(asked: dict[str, Any], subscription_id: UUID) -> Subscription:
     """Enable it, and forget how its endpoint fared. With `recover_since`, what it has missed since then comes too."""
-    wires = parts().wiring
+    wires = services().wiring
     subscriptions.change(wires.engine, wires.vault, subscription_id, {"enabled": True})
     enabled = _find(subscription_id)
     since = asked["recover_since"]
@@ -159,7 +159,7 @@ def list_subscription_notifications(asked: dict[str, Any], subscription_id: UUID
 @blp.alt_response(404, description="There is no such subscription.")
 def test_subscription(subscription_id: UUID) -> Notification:
     """Send it an event of type `notifier.test`, whatever it listens for; nobody else hears of that."""
-    here = parts()
+    here = services()
     subscription = _find(subscription_id)
     db.session.remove()
     notification, hint = recovery.send_test(here.wiring.engine, subscription, here.publisher.lease)
@@ -185,7 +185,7 @@ def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recove
 
 
 def _recover(subscription_id: UUID, since: datetime) -> Recovery:
-    here = parts()
+    here = services()
     wires, publisher = here.wiring, here.publisher
     db.session.remove()
     recovery_id = recovery.begin(wires.engine, subscription_id, since, caller().name, caller().bounds)

@@ -7,8 +7,7 @@ from flask import abort, request
 from sqlalchemy import select
 
 from api.auth import requires
-from api.pages import page
-from api.parts import parts
+from api.pagination import page
 from api.resources import Resource, read_arguments
 from api.schemas.suppressions import (
     LiftSchema,
@@ -17,6 +16,7 @@ from api.schemas.suppressions import (
     SuppressionQuery,
     SuppressionSchema,
 )
+from api.services import services
 from notifier.models import Suppression
 from notifier.people import suppressions
 from notifier.security.api_keys import Scope
@@ -51,7 +51,7 @@ def list_suppressions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's
 @blp.response(201, SuppressionOutSchema)
 def suppress_address(fields: dict[str, Any]) -> Suppression:
     """Suppress an address on a channel, or give its suppression another reason and end."""
-    return suppressions.add(parts().wiring.engine, fields)
+    return suppressions.add(services().wiring.engine, fields)
 
 
 @blp.route("", methods=["DELETE"])
@@ -68,7 +68,7 @@ def lift_suppression() -> None:
     They may also come in the query, in place of a body, from clients that send none with a DELETE.
     """
     asked = read_arguments(_lift, "query" if request.args else "json")
-    if not suppressions.remove(parts().wiring.engine, asked["channel"], asked["address"]):
+    if not suppressions.remove(services().wiring.engine, asked["channel"], asked["address"]):
         abort(404, "This address is not suppressed on this channel.")
 
 
@@ -78,5 +78,5 @@ def lift_suppression() -> None:
 @blp.alt_response(404, description="There is no such suppression.")
 def lift_suppression_by_id(suppression_id: UUID) -> None:
     """Lift a suppression by its id."""
-    if not suppressions.remove_by_id(parts().wiring.engine, suppression_id):
+    if not suppressions.remove_by_id(services().wiring.engine, suppression_id):
         abort(404, "There is no such suppression.")

@@ -8,12 +8,11 @@ from sqlalchemy.orm import aliased
 
 from api.auth import requires
 from api.database import db
-from api.pages import page
-from api.parts import parts
+from api.pagination import page
 from api.permits import check_sender
 from api.problems import validation_problem
 from api.resources import Resource
-from api.schemas.pages import PageQuery
+from api.schemas.pagination import PageQuery
 from api.schemas.templates import (
     PreviewedSchema,
     PreviewSchema,
@@ -24,6 +23,7 @@ from api.schemas.templates import (
     VariantFields,
     VersionQuery,
 )
+from api.services import services
 from notifier.content import templates
 from notifier.content.rendering import preview_context
 from notifier.content.template_process import Rendered, Source
@@ -86,7 +86,7 @@ def list_templates(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's sc
 def put_template(fields: dict[str, Any], template_name: str) -> tuple[Template, int]:
     """Save a new version for a channel and a locale. What was made before keeps the version it has."""
     check_sender(fields["sender"])
-    template = templates.save(parts().wiring.engine, template_name, fields)
+    template = templates.save(services().wiring.engine, template_name, fields)
     return template, 201 if template.version == 1 else 200
 
 
@@ -133,7 +133,7 @@ def preview_template(asked: dict[str, Any], template_name: str) -> Any:  # noqa:
     db.session.remove()
     check_sender(template.sender)
     source = Source(template.id, template.name, template.version, template.subject, template.text, template.html)
-    [outcome] = parts().wiring.sandbox.render([(source, preview_context(asked["data"]))])
+    [outcome] = services().wiring.sandbox.render([(source, preview_context(asked["data"]))])
     if not isinstance(outcome, Rendered):
         return validation_problem({"data": [str(outcome)]})
     return {

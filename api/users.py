@@ -8,9 +8,7 @@ from sqlalchemy import select
 
 from api.auth import caller, is_on_record, requires
 from api.database import db
-from api.documents import document
-from api.pages import filtered, page
-from api.parts import parts
+from api.pagination import filtered, page
 from api.resources import Resource
 from api.schemas.users import (
     PreferencesSchema,
@@ -20,7 +18,9 @@ from api.schemas.users import (
     UserQuery,
     UserSchema,
 )
-from api.showing import reveals
+from api.services import services
+from api.streaming import document
+from api.visibility import reveals
 from notifier.models import User
 from notifier.people import users
 from notifier.people.erasure import erase_user
@@ -58,7 +58,7 @@ def list_users(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema
 def put_user(fields: dict[str, Any], user_id: str) -> tuple[User, int]:
     """Write a user whole. What waits for an address that changed goes to the new one; preferences stay."""
     attributes = orjson.dumps(fields.pop("attributes"))
-    is_new = users.put(parts().wiring.engine, user_id, fields, attributes)
+    is_new = users.put(services().wiring.engine, user_id, fields, attributes)
     return _find(user_id), 201 if is_new else 200
 
 
@@ -77,7 +77,7 @@ def get_user(user_id: str) -> User:
 @blp.alt_response(404, description="There is no such user.")
 def delete_user(user_id: str) -> None:
     """Erase a person's data, keep the counts, and cancel what waits for them. What mentions them elsewhere follows."""
-    wires = parts().wiring
+    wires = services().wiring
     if erase_user(wires.engine, wires.vault, user_id, caller().name) is None:
         abort(404, _MISSING)
 
@@ -89,7 +89,7 @@ def delete_user(user_id: str) -> None:
 @blp.alt_response(404, description="There is no such user.")
 def export_user(user_id: str) -> Response:
     """Export all that is known of a person, as one document that is made while it is read."""
-    pieces = export(parts().wiring.engine, user_id, reveals=reveals())
+    pieces = export(services().wiring.engine, user_id, reveals=reveals())
     if pieces is None:
         abort(404, _MISSING)
     return document(pieces)
@@ -111,6 +111,6 @@ def get_preferences(user_id: str) -> dict[str, Any]:
 @blp.alt_response(404, description="There is no such user.")
 def put_preferences(preferences: dict[str, Any], user_id: str) -> dict[str, Any]:
     """Write what a user wants to hear of, whole. It holds for what is sent from now on, whenever it was posted."""
-    if not users.set_preferences(parts().wiring.engine, user_id, preferences):
+    if not users.set_preferences(services().wiring.engine, user_id, preferences):
         abort(404, _MISSING)
     return preferences

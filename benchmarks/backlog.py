@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.stack import granian, stack
-from deploy.child import wait_until
+from deploy.child_process import wait_until
 
 BATCH = 1000
 #: Fresh events a second, while reminders go out.

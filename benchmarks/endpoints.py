@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.stack import granian, stack
-from deploy.child import wait_until
+from deploy.child_process import wait_until
 from notifier.security.secret_box import new_key
 
 DRAIN = 300.0
@@ -112,7 +112,7 @@ def measure(endpoints: int, events: int, seconds: float, rate: float, *, address
         folder = Path(name)
         folder.chmod(0o711)
         with (
-            granian(folder, "rsgi", "benchmarks.hanging:app") as receiver,
+            granian(folder, "rsgi", "benchmarks.hanging_receiver:app") as receiver,
             stack(folder, NOTIFIER_SECRET_KEY=new_key()) as url,
         ):
             bench = Bench(url, receiver, endpoints, addressed=addressed)

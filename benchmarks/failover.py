@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.stack import granian, stack
-from deploy.child import wait_until
+from deploy.child_process import wait_until
 
 DRAIN = 60.0
 #: Events in one request.
@@ -80,8 +80,8 @@ def measure(messages: int, rate: float, *, hang: bool) -> dict[str, Any]:
         folder.chmod(0o711)
         (folder / "first").mkdir()
         with (
-            granian(folder / "first", "rsgi", "benchmarks.vendor:app") as first,
-            granian(folder, "rsgi", "benchmarks.vendor:app") as second,
+            granian(folder / "first", "rsgi", "benchmarks.fake_twilio:app") as first,
+            granian(folder, "rsgi", "benchmarks.fake_twilio:app") as second,
         ):
             dsns = (
                 f"twilio://AC1:x@{each.removeprefix('http://')}?from=%2B15550100&tls=none" for each in (first, second)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.client import Load, post
 from benchmarks.stack import ceiling, granian, stack
-from deploy.child import wait_until
+from deploy.child_process import wait_until
 
 DRAIN = 120.0
 

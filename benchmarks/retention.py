@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from benchmarks.client import post
 from benchmarks.stack import ROOT, granian, stack
 from config.settings import running_stack
-from deploy.child import wait_until
+from deploy.child_process import wait_until
 from notifier.storage.partitions import TABLES, make_day, partition_of
 from notifier.vocabulary.ids import first_id_of, millisecond_of
 

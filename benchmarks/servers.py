@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.client import post
 from benchmarks.stack import ROOT, THREADS
-from deploy.child import wait_until
+from deploy.child_process import wait_until
 from deploy.ports import free_port
 
 _VIEW: Final = "benchmarks.ceiling:app"

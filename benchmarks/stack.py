@@ -12,7 +12,7 @@ import redis
 import requests
 from sqlalchemy import Engine, create_engine, make_url
 
-from deploy.child import Child, wait_until
+from deploy.child_process import Child, wait_until
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from deploy.ports import free_port
 from notifier import migrations

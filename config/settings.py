@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from zoneinfo import ZoneInfo
 
-from config import values
-from config.hosts import Host, KnownHosts
-from config.values import Network
+from config import parsers
+from config.allowed_hosts import Host, KnownHosts
+from config.parsers import Network
 from notifier.vocabulary.states import Channel
 from notifier.vocabulary.time_zones import UTC_ZONE
 
@@ -52,191 +52,193 @@ class Settings:
     """Notifier's settings; the comment over each is its documentation."""
 
     #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`. Beat and Flower do without.
-    database_url: str | None = _setting("DATABASE_URL", values.url("postgresql", "postgres"), None)
+    database_url: str | None = _setting("DATABASE_URL", parsers.url("postgresql", "postgres"), None)
     #: The same database as the role that owns the tables, for `manage.py migrate`. Unset: DATABASE_URL's owns them.
     migration_database_url: str | None = _setting(
-        "NOTIFIER_MIGRATION_DATABASE_URL", values.url("postgresql", "postgres"), None
+        "NOTIFIER_MIGRATION_DATABASE_URL", parsers.url("postgresql", "postgres"), None
     )
     #: The same as a role that may make roles, for `manage.py roles` and `reader`. Unset: the one above.
-    admin_database_url: str | None = _setting("NOTIFIER_ADMIN_DATABASE_URL", values.url("postgresql", "postgres"), None)
+    admin_database_url: str | None = _setting(
+        "NOTIFIER_ADMIN_DATABASE_URL", parsers.url("postgresql", "postgres"), None
+    )
     #: Redis, the doorbell: `redis://:password@host:6379/0`, `rediss://…` with TLS, or sentinels that know where it is:
     #: `sentinel://:password@host:26379,host:26379/0`.
     redis_url: str = _setting(
-        "REDIS_URL", values.url("redis", "rediss", "unix", "sentinel"), "redis://127.0.0.1:6379/0"
+        "REDIS_URL", parsers.url("redis", "rediss", "unix", "sentinel"), "redis://127.0.0.1:6379/0"
     )
     #: Celery's broker, where it is not REDIS_URL: `amqp://user:password@host:5672/vhost` for RabbitMQ, `amqps://…`
     #: with TLS, or one of REDIS_URL's forms.
     broker_url: str | None = _setting(
-        "BROKER_URL", values.url("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp", "redis+socket"), None
+        "BROKER_URL", parsers.url("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp", "redis+socket"), None
     )
     #: The name by which sentinels know the Redis that is meant. Needed with `sentinel://`.
-    redis_master: str | None = _setting("NOTIFIER_REDIS_MASTER", values.text, None)
+    redis_master: str | None = _setting("NOTIFIER_REDIS_MASTER", parsers.text, None)
     #: The password of the sentinels themselves, where they want one; the one in the URL is that of Redis.
-    sentinel_password: str | None = _setting("NOTIFIER_SENTINEL_PASSWORD", values.text, None)
+    sentinel_password: str | None = _setting("NOTIFIER_SENTINEL_PASSWORD", parsers.text, None)
 
     #: `required`: every route but the open ones wants an API key. `off`: none does (the embedded stack's default).
-    auth: str = _setting("NOTIFIER_AUTH", values.one_of("required", "off"), "required")
+    auth: str = _setting("NOTIFIER_AUTH", parsers.one_of("required", "off"), "required")
     #: Hosts by which the API may be addressed where it asks for no key, besides that of NOTIFIER_PUBLIC_URL and the
     #: names of this machine itself: `notifier.test, notifier.test:8443`. Without a port any port.
-    allowed_hosts: tuple[Host, ...] = _setting("NOTIFIER_ALLOWED_HOSTS", values.hosts, ())
+    allowed_hosts: tuple[Host, ...] = _setting("NOTIFIER_ALLOWED_HOSTS", parsers.hosts, ())
     #: How long an idempotency key is remembered.
-    idempotency_ttl: timedelta = _setting("NOTIFIER_IDEMPOTENCY_TTL", values.duration(1), timedelta(hours=24))
+    idempotency_ttl: timedelta = _setting("NOTIFIER_IDEMPOTENCY_TTL", parsers.duration(1), timedelta(hours=24))
     #: The largest event or notification, in bytes of JSON.
-    max_event_bytes: int = _setting("NOTIFIER_MAX_EVENT_BYTES", values.integer(1024), 256 * 1024)
+    max_event_bytes: int = _setting("NOTIFIER_MAX_EVENT_BYTES", parsers.integer(1024), 256 * 1024)
     #: The most that one notification's attachments may have in all, in bytes.
     max_attachment_bytes: int = _setting(
-        "NOTIFIER_MAX_ATTACHMENT_BYTES", values.integer(0, 25 * 1024 * 1024), 5 * 1024 * 1024
+        "NOTIFIER_MAX_ATTACHMENT_BYTES", parsers.integer(0, 25 * 1024 * 1024), 5 * 1024 * 1024
     )
     #: The largest batch, in bytes.
-    max_batch_bytes: int = _setting("NOTIFIER_MAX_BATCH_BYTES", values.integer(1024), 8 * 1024 * 1024)
+    max_batch_bytes: int = _setting("NOTIFIER_MAX_BATCH_BYTES", parsers.integer(1024), 8 * 1024 * 1024)
     #: The most events in a batch.
-    max_batch_events: int = _setting("NOTIFIER_MAX_BATCH_EVENTS", values.integer(1, 10_000), 1000)
+    max_batch_events: int = _setting("NOTIFIER_MAX_BATCH_EVENTS", parsers.integer(1, 10_000), 1000)
     #: How long a POST may wait for Postgres before it answers 503.
-    intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", values.duration(0.1), timedelta(seconds=7))
+    intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", parsers.duration(0.1), timedelta(seconds=7))
 
     #: Networks of proxies in front of the API, whose `X-Forwarded-For` says who calls: `10.0.0.0/8, fd00::/8`.
-    trusted_proxies: tuple[Network, ...] = _setting("NOTIFIER_TRUSTED_PROXIES", values.networks, ())
+    trusted_proxies: tuple[Network, ...] = _setting("NOTIFIER_TRUSTED_PROXIES", parsers.networks, ())
     #: How long the head of a request may take to come.
-    head_timeout: timedelta = _setting("NOTIFIER_HEAD_TIMEOUT", values.duration(0.1), timedelta(seconds=10))
+    head_timeout: timedelta = _setting("NOTIFIER_HEAD_TIMEOUT", parsers.duration(0.1), timedelta(seconds=10))
     #: How long the body of a request may take to come.
-    body_timeout: timedelta = _setting("NOTIFIER_BODY_TIMEOUT", values.duration(0.1), timedelta(seconds=30))
+    body_timeout: timedelta = _setting("NOTIFIER_BODY_TIMEOUT", parsers.duration(0.1), timedelta(seconds=30))
     #: The least bytes a second of a body, once it has taken 5 seconds, or a quarter of the timeout.
-    body_rate: int = _setting("NOTIFIER_BODY_RATE", values.integer(0), 1024)
+    body_rate: int = _setting("NOTIFIER_BODY_RATE", parsers.integer(0), 1024)
     #: Bytes of all bodies that one API process holds at once; small ones are taken in beyond it.
-    body_memory: int = _setting("NOTIFIER_BODY_MEMORY", values.integer(1024 * 1024), 64 * 1024 * 1024)
+    body_memory: int = _setting("NOTIFIER_BODY_MEMORY", parsers.integer(1024 * 1024), 64 * 1024 * 1024)
     #: How long a connection may wait for its next request.
-    idle_timeout: timedelta = _setting("NOTIFIER_IDLE_TIMEOUT", values.duration(0.1), timedelta(seconds=75))
+    idle_timeout: timedelta = _setting("NOTIFIER_IDLE_TIMEOUT", parsers.duration(0.1), timedelta(seconds=75))
     #: Connections of one API process; beyond them the ones that wait longest are closed.
-    connections: int = _setting("NOTIFIER_CONNECTIONS", values.integer(64), 2000)
+    connections: int = _setting("NOTIFIER_CONNECTIONS", parsers.integer(64), 2000)
     #: Connections of one API process from one address (of IPv6, from one /64); trusted proxies and 127.0.0.1 have more.
-    connections_per_address: int = _setting("NOTIFIER_CONNECTIONS_PER_ADDRESS", values.integer(1), 100)
+    connections_per_address: int = _setting("NOTIFIER_CONNECTIONS_PER_ADDRESS", parsers.integer(1), 100)
 
     #: The time zone of people who have none, for quiet hours and reminders: an IANA name.
-    timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", values.zone, UTC_ZONE)
+    timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", parsers.zone, UTC_ZONE)
     #: Where links in messages and providers' receipts lead: the API's address as others reach it.
-    public_url: str = _setting("NOTIFIER_PUBLIC_URL", values.public_url, "http://localhost:8000")
+    public_url: str = _setting("NOTIFIER_PUBLIC_URL", parsers.public_url, "http://localhost:8000")
     #: How long quiet hours and the like may put a notification off before it is a dead letter.
-    max_age: timedelta = _setting("NOTIFIER_MAX_AGE", values.duration(1), timedelta(hours=72))
+    max_age: timedelta = _setting("NOTIFIER_MAX_AGE", parsers.duration(1), timedelta(hours=72))
     #: How long finished notifications, events and attempts are kept, in days of UTC; at least a day.
-    retention: timedelta = _setting("NOTIFIER_RETENTION", values.duration(86_400), timedelta(days=30))
+    retention: timedelta = _setting("NOTIFIER_RETENTION", parsers.duration(86_400), timedelta(days=30))
     #: How long dead letters are kept, and as long as they stand their notifications and events.
     dead_letter_retention: timedelta = _setting(
-        "NOTIFIER_DEAD_LETTER_RETENTION", values.duration(86_400), timedelta(days=90)
+        "NOTIFIER_DEAD_LETTER_RETENTION", parsers.duration(86_400), timedelta(days=90)
     )
     #: How long lines of the audit log are kept.
-    audit_retention: timedelta = _setting("NOTIFIER_AUDIT_RETENTION", values.duration(86_400), timedelta(days=400))
+    audit_retention: timedelta = _setting("NOTIFIER_AUDIT_RETENTION", parsers.duration(86_400), timedelta(days=400))
     #: Hold everything from the start of each process that sends, until `manage.py release`: for restored backups.
-    hold: bool = _setting("NOTIFIER_HOLD", values.boolean, False)
+    hold: bool = _setting("NOTIFIER_HOLD", parsers.boolean, False)
     #: Send nothing anywhere, whatever providers are set: the simulator takes every message on every channel.
-    sandbox: bool = _setting("NOTIFIER_SANDBOX", values.boolean, False)
+    sandbox: bool = _setting("NOTIFIER_SANDBOX", parsers.boolean, False)
 
     #: Where email goes: provider DSNs in order of preference, such as `smtp://user:password@host:587?tls=starttls`.
-    email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", values.dsns, ())
+    email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", parsers.dsns, ())
     #: Where SMS goes. `outbox:` keeps messages in the local outbox.
-    sms: tuple[str, ...] = _setting("NOTIFIER_SMS", values.dsns, ())
+    sms: tuple[str, ...] = _setting("NOTIFIER_SMS", parsers.dsns, ())
     #: Where push notifications go.
-    push: tuple[str, ...] = _setting("NOTIFIER_PUSH", values.dsns, ())
+    push: tuple[str, ...] = _setting("NOTIFIER_PUSH", parsers.dsns, ())
     #: Where chat messages go.
-    chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", values.dsns, ())
+    chat: tuple[str, ...] = _setting("NOTIFIER_CHAT", parsers.dsns, ())
     #: The sender of email: `name@domain` or `Name <name@domain>`.
-    email_from: str = _setting("NOTIFIER_EMAIL_FROM", values.sender, "notifier@localhost")
+    email_from: str = _setting("NOTIFIER_EMAIL_FROM", parsers.sender, "notifier@localhost")
     #: The senders (`from`) that callers and templates may give: domains, `*.domain` for what is below one, addresses,
     #: or `*` for all. Unset: the domain of NOTIFIER_EMAIL_FROM, whose own address is always allowed.
-    email_senders: tuple[str, ...] = _setting("NOTIFIER_EMAIL_SENDERS", values.senders, ())
+    email_senders: tuple[str, ...] = _setting("NOTIFIER_EMAIL_SENDERS", parsers.senders, ())
     #: The mailbox that `manage.py bounces` reads: `imaps://user:password@host/INBOX`, or `imap://` with `?tls=starttls`
     #: or `none`; `?move=FOLDER` moves what is read, which is else marked as seen.
-    bounces: Address | None = _setting("NOTIFIER_BOUNCES", values.imap, None)
+    bounces: Address | None = _setting("NOTIFIER_BOUNCES", parsers.imap, None)
     #: Secrets of webhooks that are addressed directly are derived from it, one for each host: `whsec_` and 24 to 64
     #: bytes in base64. `manage.py webhook-secret HOST` shows a host's. Unset: no such webhooks.
-    webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", values.webhook_secret, None)
+    webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", parsers.webhook_secret, None)
     #: Signs webhooks that are addressed directly besides, the same for all hosts, while receivers move to their own
     #: secrets; `none` ends it. Unset: NOTIFIER_WEBHOOK_SECRET itself.
-    webhook_shared_secret: str | None = _setting("NOTIFIER_WEBHOOK_SHARED_SECRET", values.shared_webhook_secret, None)
+    webhook_shared_secret: str | None = _setting("NOTIFIER_WEBHOOK_SHARED_SECRET", parsers.shared_webhook_secret, None)
     #: Encrypts the secrets of subscriptions: Fernet keys (32 bytes in URL-safe base64), the newest first. Unset: no
     #: subscriptions.
-    secret_key: tuple[str, ...] = _setting("NOTIFIER_SECRET_KEY", values.fernet_keys, ())
+    secret_key: tuple[str, ...] = _setting("NOTIFIER_SECRET_KEY", parsers.fernet_keys, ())
     #: A subscription that sees nothing but failures for so long is disabled; at half of it its failing is told.
     subscription_disable_after: timedelta = _setting(
-        "NOTIFIER_SUBSCRIPTION_DISABLE_AFTER", values.duration(1), timedelta(days=5)
+        "NOTIFIER_SUBSCRIPTION_DISABLE_AFTER", parsers.duration(1), timedelta(days=5)
     )
     #: Private networks that webhooks may reach all the same: `10.1.0.0/16, 127.0.0.0/8`.
-    webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", values.networks, ())
+    webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", parsers.networks, ())
     #: The ports that webhooks may reach: `443, 8443`. Unset: all.
-    webhook_allowed_ports: tuple[int, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_PORTS", values.ports, ())
+    webhook_allowed_ports: tuple[int, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_PORTS", parsers.ports, ())
 
     #: Seconds that one email may take in all.
-    email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", values.duration(0.1), timedelta(seconds=30))
+    email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", parsers.duration(0.1), timedelta(seconds=30))
     #: Seconds that one SMS may take in all.
-    sms_timeout: timedelta = _setting("NOTIFIER_SMS_TIMEOUT", values.duration(0.1), timedelta(seconds=15))
+    sms_timeout: timedelta = _setting("NOTIFIER_SMS_TIMEOUT", parsers.duration(0.1), timedelta(seconds=15))
     #: Seconds that one push notification may take in all.
-    push_timeout: timedelta = _setting("NOTIFIER_PUSH_TIMEOUT", values.duration(0.1), timedelta(seconds=15))
+    push_timeout: timedelta = _setting("NOTIFIER_PUSH_TIMEOUT", parsers.duration(0.1), timedelta(seconds=15))
     #: Seconds that one chat message may take in all.
-    chat_timeout: timedelta = _setting("NOTIFIER_CHAT_TIMEOUT", values.duration(0.1), timedelta(seconds=15))
+    chat_timeout: timedelta = _setting("NOTIFIER_CHAT_TIMEOUT", parsers.duration(0.1), timedelta(seconds=15))
     #: Seconds that one webhook may take in all.
-    webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", values.duration(0.1), timedelta(seconds=30))
+    webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", parsers.duration(0.1), timedelta(seconds=30))
     #: How many emails one recipient gets in a time: `5/minute; 50/day`. What is critical is not counted.
     #: Unset: no limit.
-    email_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_EMAIL_RECIPIENT_LIMIT", values.limits, ())
+    email_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_EMAIL_RECIPIENT_LIMIT", parsers.limits, ())
     #: How many SMS one recipient gets in a time.
-    sms_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_SMS_RECIPIENT_LIMIT", values.limits, ())
+    sms_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_SMS_RECIPIENT_LIMIT", parsers.limits, ())
     #: How many push notifications one token gets in a time.
-    push_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_PUSH_RECIPIENT_LIMIT", values.limits, ())
+    push_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_PUSH_RECIPIENT_LIMIT", parsers.limits, ())
     #: How many messages one chat gets in a time.
-    chat_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_CHAT_RECIPIENT_LIMIT", values.limits, ())
+    chat_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_CHAT_RECIPIENT_LIMIT", parsers.limits, ())
     #: How long after its claim a batch may begin sends; what did not begin by then is given back. So long a thread may
     #: be busy with low notifications before it looks for high ones.
-    sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", values.duration(0.1), timedelta(seconds=2))
+    sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", parsers.duration(0.1), timedelta(seconds=2))
 
     #: Seconds before the first retry of an email; doubled with each further one.
-    email_retry_backoff: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF", values.whole_seconds, 30)
+    email_retry_backoff: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF", parsers.whole_seconds, 30)
     #: The longest wait between retries of an email.
-    email_retry_backoff_max: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF_MAX", values.whole_seconds, 3600)
+    email_retry_backoff_max: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF_MAX", parsers.whole_seconds, 3600)
     #: Retries of an email after the first attempt.
-    email_max_retries: int = _setting("NOTIFIER_EMAIL_MAX_RETRIES", values.integer(0, 1000), 10)
+    email_max_retries: int = _setting("NOTIFIER_EMAIL_MAX_RETRIES", parsers.integer(0, 1000), 10)
     #: Seconds before the first retry of an SMS.
-    sms_retry_backoff: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF", values.whole_seconds, 10)
+    sms_retry_backoff: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF", parsers.whole_seconds, 10)
     #: The longest wait between retries of an SMS.
-    sms_retry_backoff_max: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF_MAX", values.whole_seconds, 600)
+    sms_retry_backoff_max: int = _setting("NOTIFIER_SMS_RETRY_BACKOFF_MAX", parsers.whole_seconds, 600)
     #: Retries of an SMS.
-    sms_max_retries: int = _setting("NOTIFIER_SMS_MAX_RETRIES", values.integer(0, 1000), 6)
+    sms_max_retries: int = _setting("NOTIFIER_SMS_MAX_RETRIES", parsers.integer(0, 1000), 6)
     #: Seconds before the first retry of a push notification.
-    push_retry_backoff: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF", values.whole_seconds, 5)
+    push_retry_backoff: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF", parsers.whole_seconds, 5)
     #: The longest wait between retries of a push notification.
-    push_retry_backoff_max: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF_MAX", values.whole_seconds, 300)
+    push_retry_backoff_max: int = _setting("NOTIFIER_PUSH_RETRY_BACKOFF_MAX", parsers.whole_seconds, 300)
     #: Retries of a push notification.
-    push_max_retries: int = _setting("NOTIFIER_PUSH_MAX_RETRIES", values.integer(0, 1000), 6)
+    push_max_retries: int = _setting("NOTIFIER_PUSH_MAX_RETRIES", parsers.integer(0, 1000), 6)
     #: Seconds before the first retry of a chat message.
-    chat_retry_backoff: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF", values.whole_seconds, 5)
+    chat_retry_backoff: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF", parsers.whole_seconds, 5)
     #: The longest wait between retries of a chat message.
-    chat_retry_backoff_max: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF_MAX", values.whole_seconds, 600)
+    chat_retry_backoff_max: int = _setting("NOTIFIER_CHAT_RETRY_BACKOFF_MAX", parsers.whole_seconds, 600)
     #: Retries of a chat message.
-    chat_max_retries: int = _setting("NOTIFIER_CHAT_MAX_RETRIES", values.integer(0, 1000), 6)
+    chat_max_retries: int = _setting("NOTIFIER_CHAT_MAX_RETRIES", parsers.integer(0, 1000), 6)
     #: Seconds before the first retry of a webhook.
-    webhook_retry_backoff: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF", values.whole_seconds, 5)
+    webhook_retry_backoff: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF", parsers.whole_seconds, 5)
     #: The longest wait between retries of a webhook.
-    webhook_retry_backoff_max: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF_MAX", values.whole_seconds, 6 * 3600)
+    webhook_retry_backoff_max: int = _setting("NOTIFIER_WEBHOOK_RETRY_BACKOFF_MAX", parsers.whole_seconds, 6 * 3600)
     #: Retries of a webhook.
-    webhook_max_retries: int = _setting("NOTIFIER_WEBHOOK_MAX_RETRIES", values.integer(0, 1000), 14)
+    webhook_max_retries: int = _setting("NOTIFIER_WEBHOOK_MAX_RETRIES", parsers.integer(0, 1000), 14)
     #: Draw each wait between 0 and its full length, so that what failed together does not come back together.
-    retry_jitter: bool = _setting("NOTIFIER_RETRY_JITTER", values.boolean, True)
+    retry_jitter: bool = _setting("NOTIFIER_RETRY_JITTER", parsers.boolean, True)
 
     #: Threads that deliver in each worker process.
-    worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", values.integer(1, 256), 4)
+    worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", parsers.integer(1, 256), 4)
     #: How long a worker may take no messages, though Postgres and the broker answer, before it ends to be started
     #: again. Never less than half as long again as a batch may take.
-    worker_stuck_after: timedelta = _setting("NOTIFIER_WORKER_STUCK_AFTER", values.duration(1), timedelta(minutes=2))
+    worker_stuck_after: timedelta = _setting("NOTIFIER_WORKER_STUCK_AFTER", parsers.duration(1), timedelta(minutes=2))
     #: Where each worker process serves its metrics: `host:port`. Unset: nowhere.
-    metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", values.address, None)
+    metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", parsers.address, None)
     #: What a scrape must bring as its bearer token. Unset: to workers and the exporter nothing, to the API a key.
-    metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", values.text, None)
+    metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", parsers.text, None)
     #: The password that `manage.py reader` gives to the database role of dashboards. Unset: there is no such role.
-    reader_password: str | None = _setting("NOTIFIER_READER_PASSWORD", values.text, None)
+    reader_password: str | None = _setting("NOTIFIER_READER_PASSWORD", parsers.text, None)
     #: An OpenTelemetry collector that traces are sent to, by OTLP over HTTP. Unset: none are written.
-    otlp_endpoint: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", values.url("http", "https"), None)
+    otlp_endpoint: str | None = _setting("OTEL_EXPORTER_OTLP_ENDPOINT", parsers.url("http", "https"), None)
     #: `json`, one object a line, or `console`, for people.
-    log_format: str = _setting("NOTIFIER_LOG_FORMAT", values.one_of("json", "console"), "console")
+    log_format: str = _setting("NOTIFIER_LOG_FORMAT", parsers.one_of("json", "console"), "console")
     #: The least severe level that is logged.
-    log_level: str = _setting("NOTIFIER_LOG_LEVEL", values.one_of("debug", "info", "warning", "error"), "info")
+    log_level: str = _setting("NOTIFIER_LOG_LEVEL", parsers.one_of("debug", "info", "warning", "error"), "info")
 
     @property
     def broker(self) -> str:

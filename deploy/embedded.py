@@ -32,8 +32,8 @@ import psycopg2
 import redis
 from psycopg2 import sql
 
-from deploy.child import KILL_TIMEOUT, Child, StartError, ensure_private, is_running, wait_until
-from deploy.folder import PRIVATE, make_folder
+from deploy.child_process import KILL_TIMEOUT, Child, StartError, ensure_private, is_running, wait_until
+from deploy.data_folder import PRIVATE, make_folder
 from deploy.ports import ADDRESS, free_port, is_free
 from deploy.unprivileged import HERE, Credentials, User, copies_of
 

@@ -1,7 +1,8 @@
 """Flower, guarded where it alone would not be: `python -m deploy.flower`.
 
 Its /metrics stand behind its password, as everything else of it: Flower itself gives them to anybody, whatever password
-is set, and they name workers and tasks. Without a password, pages of other sites get nothing of it (config.hosts).
+is set, and they name workers and tasks. Without a password, pages of other sites get nothing of it
+(config.allowed_hosts).
 """
 
 from typing import Any, Final
@@ -12,7 +13,7 @@ from flower.views.monitor import Metrics
 from tornado.httputil import HTTPServerRequest
 from tornado.web import ErrorHandler, authenticated
 
-from config.hosts import KnownHosts
+from config.allowed_hosts import KnownHosts
 from config.settings import load_known_hosts
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})

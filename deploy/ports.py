@@ -4,7 +4,7 @@ import secrets
 import socket
 from typing import Final
 
-from deploy.child import StartError
+from deploy.child_process import StartError
 
 #: The embedded stack listens nowhere else.
 ADDRESS: Final = "127.0.0.1"

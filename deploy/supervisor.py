@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import psutil
 
-from deploy.child import KILL_TIMEOUT, POLL, Child, StartError, is_running, wait_until, write_private
+from deploy.child_process import KILL_TIMEOUT, POLL, Child, StartError, is_running, wait_until, write_private
 
 #: Seconds between two looks at the children.
 _INTERVAL: Final = 0.1

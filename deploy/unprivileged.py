@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypedDict
 
-from deploy.child import StartError
+from deploy.child_process import StartError
 
 #: The first of these that exists is taken. None owns a file that matters, as a user of its own name would.
 _NAMES: Final = ("nobody", "postgres", "daemon")

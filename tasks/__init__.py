@@ -9,10 +9,10 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, task_prerun, worker_init
 
-from tasks.headers import REQUEST_ID, TRACEPARENT
+from tasks.message_headers import REQUEST_ID, TRACEPARENT
 
 _TASKS = ["tasks.canary", "tasks.clock", "tasks.deliver", "tasks.fan_out"]
-app = Celery("notifier", config_source="celeryconfig", include=_TASKS, task_cls="tasks.guard:GuardedTask")
+app = Celery("notifier", config_source="celeryconfig", include=_TASKS, task_cls="tasks.guarded_task:GuardedTask")
 app.set_default()
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ def _name_the_task(task: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's a
 
 @worker_init.connect
 def _serve_metrics(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
-    from config.scraping import MetricsServer  # noqa: PLC0415 - see above
+    from config.metrics_server import MetricsServer  # noqa: PLC0415 - see above
     from config.wiring import wiring  # noqa: PLC0415 - see above
     from notifier.observability.metrics import REGISTRY  # noqa: PLC0415 - see above
 

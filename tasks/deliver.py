@@ -13,8 +13,8 @@ from config.wiring import wiring
 from notifier.delivery.batch_failed import BatchFailed
 from notifier.vocabulary.queues import PATIENT
 from notifier.vocabulary.states import Channel
-from tasks.base import DeliverTask
-from tasks.headers import DUE, TRACEPARENT
+from tasks.delivery_task import DeliverTask
+from tasks.message_headers import DUE, TRACEPARENT
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from notifier.observability.tracing import BatchTrace
 from notifier.planning import handlers
 from notifier.runtime.isolation import in_parts, is_away, kind_of
 from notifier.vocabulary.queues import FAN_OUT
-from tasks.headers import DUE, REQUEST_ID, TRACEPARENT
+from tasks.message_headers import DUE, REQUEST_ID, TRACEPARENT
 from tasks.publisher import publisher
 
 log = structlog.get_logger()

@@ -23,7 +23,7 @@ from notifier.runtime.isolation import kind_of
 from notifier.runtime.threads import start_lasting
 from notifier.scheduling.due import Handover
 from notifier.vocabulary.queues import BATCH, DELIVERY, FAN_OUT, channel_of
-from tasks.headers import DUE, REQUEST_ID, TRACEPARENT
+from tasks.message_headers import DUE, REQUEST_ID, TRACEPARENT
 
 log = structlog.get_logger()
 

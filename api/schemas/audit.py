@@ -4,7 +4,7 @@ import marshmallow as ma
 from marshmallow import fields
 
 from api.schemas.fields import Timestamp, name
-from api.schemas.pages import PageQuery
+from api.schemas.pagination import PageQuery
 
 
 class AuditLineSchema(ma.Schema):

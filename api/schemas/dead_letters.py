@@ -6,10 +6,10 @@ import marshmallow as ma
 from marshmallow import ValidationError, fields, post_load, validate
 
 from api.schemas.fields import AddressFilter, StrictBoolean, Timestamp, name, reason_field
-from api.schemas.pages import PageQuery
-from api.schemas.rules import Described, Ruled, absent, both, either, given, valued
+from api.schemas.member_rules import Described, Ruled, absent, both, either, given, valued
+from api.schemas.pagination import PageQuery
+from api.schemas.restricted import Shown, for_readers
 from api.schemas.scheduling import EVENT_TYPE
-from api.schemas.shown import Shown, for_readers
 from notifier.vocabulary.reasons import DEAD_LETTER_REASONS, Reason
 from notifier.vocabulary.states import Channel
 

@@ -7,7 +7,7 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validates_schema
 
 from api.schemas.fields import IN_ITS_FORM, Timestamp, name, user_id
-from api.schemas.rules import Addressed, Described, Ruled, absent, both, either, given
+from api.schemas.member_rules import Addressed, Described, Ruled, absent, both, either, given
 from notifier.vocabulary.addresses import folded, normalised
 from notifier.vocabulary.states import Channel
 

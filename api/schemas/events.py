@@ -9,9 +9,9 @@ from marshmallow import fields, validate
 from api.problem_types import ProblemType
 from api.schemas.fields import AddressFilter, JsonText, Timestamp, name
 from api.schemas.notifications import NotificationSchema
-from api.schemas.pages import PageQuery
+from api.schemas.pagination import PageQuery
+from api.schemas.restricted import Shown, for_readers
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
-from api.schemas.shown import Shown, for_readers
 from notifier.vocabulary.event_types import OURS
 from notifier.vocabulary.states import EventStatus
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 import orjson
 from marshmallow import ValidationError, fields, validate
 
-from api.parts import parts
-from api.schemas import forms
+from api.schemas import text_patterns
+from api.services import services
 from notifier.providers.formats.mailboxes import NotAMailbox, mailbox
 from notifier.security.redaction import holds_mask
 from notifier.vocabulary.addresses import normalised
@@ -31,7 +31,7 @@ def check_for_masks(value: object, name: str) -> None:
 def named_form(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a text field that is described by a named form (see `forms.named_forms`)."""
     nullable = kwargs.get("allow_none") is True
-    return {**kwargs, "metadata": {**forms.of_name(name, nullable=nullable), **kwargs.get("metadata", {})}}
+    return {**kwargs, "metadata": {**text_patterns.of_name(name, nullable=nullable), **kwargs.get("metadata", {})}}
 
 
 class Timestamp(fields.Field[datetime]):
@@ -39,7 +39,7 @@ class Timestamp(fields.Field[datetime]):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
         kwargs.setdefault("metadata", {})
-        written = {"type": "string", "format": "date-time", "pattern": forms.MOMENT}
+        written = {"type": "string", "format": "date-time", "pattern": text_patterns.MOMENT}
         kwargs["metadata"] = {**written, **kwargs["metadata"]}
         super().__init__(**kwargs)
 
@@ -78,7 +78,7 @@ class LeadTimes(fields.Field[list[str]]):
     _MOST = 20
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        one = forms.reference_to("Duration")
+        one = text_patterns.reference_to("Duration")
         either = [one, {"type": "array", "items": one, "minItems": 1, "maxItems": self._MOST}]
         kwargs["metadata"] = {"anyOf": either, **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
@@ -109,7 +109,7 @@ class Address(fields.String):
     """An address of one channel, in its normal form."""
 
     def __init__(self, channel: Channel, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        form = forms.ADDRESSES[channel]
+        form = text_patterns.ADDRESSES[channel]
         if "$ref" in form:
             kwargs = named_form(form["$ref"].rpartition("/")[2], kwargs)
         else:
@@ -141,7 +141,7 @@ class AddressFilter(fields.String):
             return text
         named = (data or {}).get(self._channel_field)
         channel = Channel(named) if named in list(Channel) else None
-        return parts().wiring.seals.forms_sought(channel, text)
+        return services().wiring.seals.forms_sought(channel, text)
 
 
 #: The mark on a mailbox that must be one of the senders that the settings allow: its description has their pattern.
@@ -156,7 +156,7 @@ class Mailbox(fields.String):
     """`name@domain` or `Name <name@domain>`."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
-        kwargs["metadata"] = {**forms.mailbox_form(), **kwargs.get("metadata", {})}
+        kwargs["metadata"] = {**text_patterns.mailbox_form(), **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's

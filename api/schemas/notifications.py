@@ -17,10 +17,22 @@ from api.schemas.fields import (
     reason_field,
     user_id,
 )
-from api.schemas.pages import PageQuery
-from api.schemas.rules import Described, Group, Needs, NotBoth, OneOf, Ruled, SomeOf, absent, both, either, valued
+from api.schemas.member_rules import (
+    Described,
+    Group,
+    Needs,
+    NotBoth,
+    OneOf,
+    Ruled,
+    SomeOf,
+    absent,
+    both,
+    either,
+    valued,
+)
+from api.schemas.pagination import PageQuery
+from api.schemas.restricted import Shown, for_readers
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
-from api.schemas.shown import Shown, for_readers
 from notifier.planning.plans import Strategy
 from notifier.providers.protocol import Outcome
 from notifier.providers.receipts import Kind

@@ -6,7 +6,7 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.fields import EACH_ONCE, LeadTimes, StrictBoolean, Timestamp, check_for_masks, named_form
-from api.schemas.rules import Described, Rule, Ruled, absent, either
+from api.schemas.member_rules import Described, Rule, Ruled, absent, either
 from api.schemas.scheduling import CATEGORY, TEMPLATE_NAME
 from notifier.planning.plans import Strategy
 from notifier.vocabulary.event_types import PATTERN

@@ -15,7 +15,19 @@ from api.schemas.fields import (
     name,
     user_id,
 )
-from api.schemas.rules import Addressed, Described, Group, Needs, NotBoth, Rule, Ruled, Together, absent, either, valued
+from api.schemas.member_rules import (
+    Addressed,
+    Described,
+    Group,
+    Needs,
+    NotBoth,
+    Rule,
+    Ruled,
+    Together,
+    absent,
+    either,
+    valued,
+)
 from notifier.vocabulary.event_types import NAME
 from notifier.vocabulary.states import Channel, DedupScope, OnAmbiguous, Priority
 

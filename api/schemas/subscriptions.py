@@ -9,10 +9,10 @@ from marshmallow import RAISE, ValidationError, fields, validate, validates_sche
 
 from api.resources import OptionalBody
 from api.schemas.fields import Address, StrictBoolean, StrictNumber, Timestamp
-from api.schemas.pages import PageQuery
+from api.schemas.pagination import PageQuery
+from api.schemas.restricted import Shown, for_readers
 from api.schemas.routes import Path, Pattern
-from api.schemas.shown import Shown, for_readers
-from api.showing import reveals
+from api.visibility import reveals
 from notifier.vocabulary.masking import MASK, masked_headers
 from notifier.vocabulary.states import Channel, Status
 

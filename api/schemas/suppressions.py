@@ -4,9 +4,9 @@ import marshmallow as ma
 from marshmallow import RAISE, fields, validate
 
 from api.schemas.fields import IN_ITS_FORM, AddressFilter, Timestamp, name
-from api.schemas.pages import PageQuery
-from api.schemas.rules import Addressed, Ruled
-from api.schemas.shown import Shown, for_readers
+from api.schemas.member_rules import Addressed, Ruled
+from api.schemas.pagination import PageQuery
+from api.schemas.restricted import Shown, for_readers
 from notifier.vocabulary.addresses import normalised_from_query
 from notifier.vocabulary.states import Channel
 

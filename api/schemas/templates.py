@@ -6,8 +6,8 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.fields import SENDER, Mailbox, Timestamp, check_for_masks
-from api.schemas.pages import PageQuery
-from api.schemas.rules import Described, Ruled, absent, either, given, valued
+from api.schemas.member_rules import Described, Ruled, absent, either, given, valued
+from api.schemas.pagination import PageQuery
 from api.schemas.users import Locale
 from notifier.content.template_process import check
 from notifier.content.templates import DEFAULT

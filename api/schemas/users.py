@@ -19,10 +19,10 @@ from api.schemas.fields import (
     check_for_masks,
     user_id,
 )
-from api.schemas.forms import LOCALE
-from api.schemas.pages import PageQuery
+from api.schemas.pagination import PageQuery
+from api.schemas.restricted import Shown, for_readers
 from api.schemas.scheduling import CATEGORY
-from api.schemas.shown import Shown, for_readers
+from api.schemas.text_patterns import LOCALE
 from notifier.people.preferences import REST
 from notifier.vocabulary.states import Channel
 

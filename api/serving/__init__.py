@@ -1,9 +1,9 @@
 """The HTTP server: it reads requests within bounds, off the threads that serve them.
 
 One event loop in each process has all connections. It parses heads, has them judged before any of the body is taken in
-(api.heads), reads bodies under a limit, a deadline and a least rate, and only then gives a whole request to one of the
-threads that run the Flask application. So a caller that is slow costs a socket and what it has sent, and no thread. The
-loop has the answers too: a caller that does not read them keeps no thread from the next request.
+(api.request_heads), reads bodies under a limit, a deadline and a least rate, and only then gives a whole request to one
+of the threads that run the Flask application. So a caller that is slow costs a socket and what it has sent, and no
+thread. The loop has the answers too: a caller that does not read them keeps no thread from the next request.
 
 It is our own because none that we measured bounds all of this. The bare view of `python -m benchmarks.servers`, with 64
 threads (64 connections, two cores that others used too, medians of runs in turns):

@@ -31,7 +31,7 @@ def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) 
     """Serve until SIGTERM, or until the process that has the other end of the pipe `parent` is gone."""
     # Here, since they are most of the product, and the process that watches others does without.
     from api.app import create_app  # noqa: PLC0415
-    from api.parts import parts  # noqa: PLC0415
+    from api.services import services  # noqa: PLC0415
     from api.serving.bounds import Bounds  # noqa: PLC0415
     from api.serving.server import Server  # noqa: PLC0415
     from config.settings import SettingsError  # noqa: PLC0415
@@ -42,7 +42,7 @@ def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) 
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(CANNOT_START) from None
     with app.app_context():
-        settings = parts().wiring.settings
+        settings = services().wiring.settings
     bounds = Bounds.of(settings, _most_descriptors())
     server = Server(app.wsgi_app, app.extensions["heads"], bounds, threads=threads)
     uvloop.run(server.run(listener, parent=parent))

@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from api.known_keys import neighbourhood
+from api.key_cache import neighbourhood
 
 if TYPE_CHECKING:
+    from config.parsers import Network
     from config.settings import Settings
-    from config.values import Network
 
 #: The longest head of a request, in bytes, and the most headers in it.
 MAX_HEAD: Final = 32 * 1024

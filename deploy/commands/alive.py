@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import say
 from notifier.observability import heartbeats
 
@@ -33,7 +33,7 @@ def alive(name: str | None, sign_file: Path | None) -> None:
         return
     if name is None or sign_file is not None:
         raise click.UsageError("Give either NAME or --sign-file.")
-    alive_now = {(heartbeat.kind, heartbeat.name) for heartbeat, _ in heartbeats.alive(parts().engine)}
+    alive_now = {(heartbeat.kind, heartbeat.name) for heartbeat, _ in heartbeats.alive(load_wiring().engine)}
     node = name if "@" in name else f"{name}@{socket.gethostname()}"
     wanted = (heartbeats.CLOCK, name) if name == heartbeats.CLOCK else (heartbeats.WORKER, node)
     if wanted not in alive_now:

@@ -9,9 +9,9 @@ from typing import Any, Final
 import click
 import orjson
 
-from deploy.commands.auditing import audited
-from deploy.commands.group import on_a_stack, parts
-from deploy.commands.moments import When
+from deploy.commands.audited_commands import audited
+from deploy.commands.group import load_wiring, on_a_stack
+from deploy.commands.time_options import When
 from deploy.terminal import progress, say, show_table
 from notifier.models import AuditLine
 from notifier.security.audit_log import Verdict
@@ -36,7 +36,7 @@ def audit(context: click.Context, since: datetime | None, actor: str | None, tar
     """Show who did what, newest first; or verify that the log is as it was written, or export it."""
     if context.invoked_subcommand is not None:
         return
-    log = parts().audit
+    log = load_wiring().audit
     if target is not None and target.partition("=")[0] in _HASHED:
         name, _, value = target.partition("=")
         target = f"{name}={log.fingerprint(value)}"
@@ -67,7 +67,7 @@ def verify(expect: str | None) -> None:
     Keep the hash that it shows somewhere else, and give it with --expect the next time: that shows too whether the
     newest lines were cut off. Exits with 1 where something is wrong, and names the first line.
     """
-    log = parts().audit
+    log = load_wiring().audit
     verdict = Verdict(0, 0, "")
     with progress("Lines verified", log.count()) as bar:
         for step in log.verify(expect and expect.strip().lower()):
@@ -95,7 +95,7 @@ def verify(expect: str | None) -> None:
 @audited("since", "until", "form")
 def export(since: datetime | None, until: datetime | None, form: str) -> None:
     """Write lines to the standard output, the oldest first. The export itself is on record."""
-    lines = parts().audit.export(since, until)
+    lines = load_wiring().audit.export(since, until)
     if form == "csv":
         _write_csv(lines)
     else:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import SettingsError
 from config.wiring import Wiring
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import say
 from notifier.notifications import delivery_receipts
 from notifier.providers.receipts import Report
@@ -37,7 +37,7 @@ def bounces(message: BinaryIO | None, watch: bool, every: int) -> None:
     Reads what is new in the mailbox of NOTIFIER_BOUNCES, or one MESSAGE, - for a pipe: a mail server can hand each mail
     to `manage.py bounces -`. What is no report of an email of ours changes nothing.
     """
-    wires = parts()
+    wires = load_wiring()
     paths = wires.return_paths
     if not paths:
         raise SettingsError("NOTIFIER_EMAIL names no SMTP server with bounces=bounce@example.com")

@@ -10,9 +10,9 @@ import click
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from deploy.commands.auditing import audited, user
-from deploy.commands.group import Command, on_a_stack, parts
-from deploy.commands.revealing import revealing
+from deploy.commands.audited_commands import audited, user
+from deploy.commands.group import Command, load_wiring, on_a_stack
+from deploy.commands.reveal_option import revealing
 from deploy.terminal import progress, say, show_fields, show_table
 from notifier.models import DeadLetter
 from notifier.notifications import dead_letters
@@ -69,7 +69,7 @@ def dlq() -> None:
 def list_letters(limit: int, requeued: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
     """List the dead letters that stand, newest first."""
     query = Filters(**filters, requeued=requeued).on(select(DeadLetter))
-    with Session(parts().engine) as session:
+    with Session(load_wiring().engine) as session:
         letters = session.scalars(query.order_by(DeadLetter.id.desc()).limit(limit + 1)).all()
     if not letters:
         say("No dead letters.")
@@ -92,7 +92,7 @@ def list_letters(limit: int, requeued: bool, **filters: Any) -> None:  # noqa: A
 @click.argument("letter_id", type=click.UUID)
 def show(letter_id: UUID) -> None:
     """Show one dead letter, with all that is known of it."""
-    with Session(parts().engine) as session:
+    with Session(load_wiring().engine) as session:
         letter = session.get(DeadLetter, letter_id)
     if letter is None:
         raise click.ClickException("There is no such dead letter.")
@@ -108,9 +108,9 @@ def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **
     query = Filters(**filters, **more).on(select(func.count()).select_from(DeadLetter))
     if ids:
         query = query.where(DeadLetter.id.in_(ids))
-    with parts().engine.connect() as connection:
+    with load_wiring().engine.connect() as connection:
         count = connection.scalar(query) or 0
-    return count, [list(ids)] if ids else dead_letters.matching(parts().engine, Filters(**filters, **more))
+    return count, [list(ids)] if ids else dead_letters.matching(load_wiring().engine, Filters(**filters, **more))
 
 
 def _run(what: str, count: int, batches: Iterable[list[UUID]], act: Callable[[list[UUID]], int]) -> None:
@@ -148,7 +148,7 @@ class _Requeueing:
         from tasks import app  # noqa: PLC0415 - see above
         from tasks.hints import LEASE, publish_hints  # noqa: PLC0415 - see above
 
-        here = parts()
+        here = load_wiring()
         by = f"shell:{user()}"
         done = resend.requeue(here.engine, ids, lambda _: LEASE, by, here.standards, dry_run=self._dry_run)
         publish_hints(app, done.hints)
@@ -200,4 +200,4 @@ def purge(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, yes: bo
         return
     if count and not yes:
         click.confirm(f"Delete {_letters(count)} for good?", abort=True)
-    _run("purged", count, batches, lambda ids: dead_letters.purge(parts().engine, ids))
+    _run("purged", count, batches, lambda ids: dead_letters.purge(load_wiring().engine, ids))

@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 from config.settings import Settings
 from deploy.commands import doctor_service as service
 from deploy.commands import doctor_storage as storage
-from deploy.commands.checking import Check, Finding, State, findings, note
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.doctor_checks import Check, Finding, State, findings, note
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import say, say_json
 
 _SIGNS: Final = {State.OK: ("✔", "green"), State.FAILED: ("✘", "red"), State.NOTE: ("–", "yellow")}
@@ -60,7 +60,7 @@ def _examine() -> Iterator[Finding]:
     if any(fault.state is State.FAILED for fault in faults):
         yield note("the rest", "not looked at, but the disk: it takes settings that parse")
     else:
-        settings = parts().settings
+        settings = load_wiring().settings
         engine = storage.doctors_engine(settings)
         yield from _database(settings, engine)
         for check in _elsewhere(settings, engine):

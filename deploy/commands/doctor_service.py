@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from config.providers import make_providers
 from config.queues import WORKERS
 from config.settings import Settings, SettingsError, all_faults
-from deploy.commands.checking import Check, Finding, ill, note, well
+from deploy.commands.doctor_checks import Check, Finding, ill, note, well
 from notifier.observability import heartbeats
 from notifier.providers.breakers import BreakerStatus, breaker_statuses
 from notifier.providers.failover import Choice

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine, func, make_url, select
 
 from config.broker import is_amqp, redis_client
 from config.settings import Settings
-from deploy.commands.checking import Finding, ill, note, well
+from deploy.commands.doctor_checks import Finding, ill, note, well
 from notifier import migrations
 from notifier.models import Subscription
 from notifier.security import signing_keys

@@ -5,8 +5,8 @@ from contextlib import suppress
 import click
 
 from config.logs import configure_logs
-from config.scraping import MetricsServer
-from deploy.commands.group import on_a_stack, parts
+from config.metrics_server import MetricsServer
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.exporter import registry_of, send_canaries
 
 
@@ -20,7 +20,7 @@ def exporter(host: str, port: int) -> None:
     It reads Postgres and the broker at most every few seconds, and sends a canary through every queue once a minute.
     One is enough. The API and the workers count for themselves: docs/metrics.md.
     """
-    wires = parts()
+    wires = load_wiring()
     configure_logs(wires.settings)
     registry = registry_of(wires)
     try:

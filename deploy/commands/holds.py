@@ -2,8 +2,8 @@
 
 import click
 
-from deploy.commands.auditing import audited, nothing_changed, user
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.audited_commands import audited, nothing_changed, user
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import say, show_table
 from notifier.notifications import holds
 from notifier.vocabulary.ids import time_of
@@ -31,9 +31,9 @@ def hold(target: str | None, everything: bool, only_list: bool) -> None:
         nothing_changed()
     else:
         held_by = f"manage.py ({user()})"
-        is_new = holds.hold(parts().engine, target, held_by)
+        is_new = holds.hold(load_wiring().engine, target, held_by)
         say(f"Held: {target}." if is_new else f"{target} was held already.")
-    held = [(each.target, each.held_by, rfc3339(time_of(each.id))) for each in holds.listed(parts().engine)]
+    held = [(each.target, each.held_by, rfc3339(time_of(each.id))) for each in holds.listed(load_wiring().engine)]
     if held:
         show_table(("held", "by", "since"), held)
     else:
@@ -46,11 +46,11 @@ def hold(target: str | None, everything: bool, only_list: bool) -> None:
 @audited("target")
 def release(target: str) -> None:
     """Lift a hold; without arguments, the one on everything. What waited goes out within seconds, oldest first."""
-    if not holds.release(parts().engine, target):
+    if not holds.release(load_wiring().engine, target):
         raise click.ClickException(f"{target} is not held.")
     say(f"Released: {target}.")
-    left = [each.target for each in holds.listed(parts().engine)]
+    left = [each.target for each in holds.listed(load_wiring().engine)]
     if left:
         say(f"Still held: {', '.join(left)}.")
-    if parts().settings.hold:
+    if load_wiring().settings.hold:
         say("NOTIFIER_HOLD is set: the next start of a worker holds everything again.")

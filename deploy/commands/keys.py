@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from deploy.commands.auditing import audited
-from deploy.commands.group import on_a_stack, parts
-from deploy.commands.moments import Span, When
+from deploy.commands.audited_commands import audited
+from deploy.commands.group import load_wiring, on_a_stack
+from deploy.commands.time_options import Span, When
 from deploy.terminal import say, show_table
 from notifier.models import ApiKey
 from notifier.security import api_keys as keys
@@ -61,7 +61,7 @@ def create(
     """
     scopes = [part.strip() for part in scope.split(",") if part.strip()]
     permit = permit_of(channel, event_types)
-    _show(keys.create(parts().engine, name, scopes, source=source, permit=permit, expires_at=expires, rate=rate))
+    _show(keys.create(load_wiring().engine, name, scopes, source=source, permit=permit, expires_at=expires, rate=rate))
 
 
 @api_keys.command()
@@ -81,7 +81,7 @@ def rotate(name: str, overlap: timedelta, expires: datetime | None) -> None:
     The secret before goes on working until the overlap ends, so that callers can change over. One that is older still
     does not. With --overlap 0 it ends within seconds.
     """
-    key = keys.rotate(parts().engine, name, overlap, expires_at=expires)
+    key = keys.rotate(load_wiring().engine, name, overlap, expires_at=expires)
     if key is None:
         raise click.ClickException(f"No key in use is named {name!r}.")
     _show(key)
@@ -116,7 +116,7 @@ def list_keys() -> None:
             f"{key.last_used_at.astimezone(UTC):%Y-%m-%d}" if key.last_used_at else "never",
             _state(key, now),
         )
-        for key in keys.listed(parts().engine)
+        for key in keys.listed(load_wiring().engine)
     ]
     if rows:
         show_table(("name", "source", "scopes", "may use", "limit", "created", "expires", "last used", "state"), rows)
@@ -130,6 +130,6 @@ def list_keys() -> None:
 @audited("name")
 def revoke(name: str) -> None:
     """Revoke a key, both secrets of it. It stops working within seconds."""
-    if not keys.revoke(parts().engine, name):
+    if not keys.revoke(load_wiring().engine, name):
         raise click.ClickException(f"No key in use is named {name!r}.")
     say(f"Revoked {name}.")

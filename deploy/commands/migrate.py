@@ -5,8 +5,8 @@ from typing import Final
 import click
 from sqlalchemy.exc import ProgrammingError
 
-from deploy.commands.auditing import audited, nothing_changed
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.audited_commands import audited, nothing_changed
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import say
 from notifier import migrations
 
@@ -22,7 +22,7 @@ def migrate() -> None:
     As the role of NOTIFIER_MIGRATION_DATABASE_URL, or of DATABASE_URL where that is not set. Safe to repeat, and to run
     from several places at once.
     """
-    engine = parts().owner_engine
+    engine = load_wiring().owner_engine
     pending = migrations.pending(engine)
     try:
         migrations.upgrade(engine)

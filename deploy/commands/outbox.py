@@ -6,8 +6,8 @@ import click
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from deploy.commands.group import on_a_stack, parts
-from deploy.commands.revealing import revealing
+from deploy.commands.group import load_wiring, on_a_stack
+from deploy.commands.reveal_option import revealing
 from deploy.terminal import printable, say, shown_address
 from notifier.models import OutboxMessage
 from notifier.vocabulary.states import Channel
@@ -27,9 +27,11 @@ def outbox(channel: str | None, recipient: str | None, limit: int) -> None:
         query = query.where(OutboxMessage.channel == channel)
     if recipient:
         query = query.where(
-            OutboxMessage.recipient.in_(parts().seals.forms_sought(Channel(channel) if channel else None, recipient))
+            OutboxMessage.recipient.in_(
+                load_wiring().seals.forms_sought(Channel(channel) if channel else None, recipient)
+            )
         )
-    with Session(parts().engine) as session:
+    with Session(load_wiring().engine) as session:
         messages = session.scalars(query).all()
     if not messages:
         say("The outbox is empty.")

@@ -4,7 +4,7 @@ import os
 
 import click
 
-from config.hosts import listens_on_loopback
+from config.allowed_hosts import listens_on_loopback
 from config.settings import load_broker_settings, load_settings
 from deploy.commands.group import become, on_a_stack
 from deploy.ports import try_to_listen, url_of

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from config.providers import make_providers
-from deploy.commands.group import OneLineErrors, on_a_stack, parts
+from deploy.commands.group import OneLineErrors, load_wiring, on_a_stack
 from deploy.commands.why import tell_why
 from deploy.terminal import say, show_fields, show_table
 from notifier.providers.dsn import Dsn, parse
@@ -46,7 +46,7 @@ def providers() -> None:
 def list_providers() -> None:
     """List each channel's providers, in order of preference."""
     rows: list[tuple[object, ...]] = []
-    settings = parts().settings
+    settings = load_wiring().settings
     if settings.sandbox:
         say("NOTIFIER_SANDBOX is on: nothing is sent anywhere, on any channel, webhooks among them.")
     for channel in _CHANNELS:
@@ -54,7 +54,7 @@ def list_providers() -> None:
         if not dsns:
             rows.append((channel, "none", f"refused at intake: NOTIFIER_{channel.upper()} is not set", "", "", ""))
             continue
-        with closing(make_providers(settings, channel, parts().engine)) as made:
+        with closing(make_providers(settings, channel, load_wiring().engine)) as made:
             for place, (choice, dsn) in enumerate(zip(made.choices, dsns, strict=True)):
                 weight = "" if choice.weight is None else choice.weight
                 rate = "" if choice.rate is None else f"{choice.rate:g}/s"
@@ -79,7 +79,7 @@ def _server(dsn: Dsn) -> str:
 def test(channel: str, recipient: str, text: str, name: str | None) -> None:
     """Send one message to RECIPIENT now, past queues, preferences and retries, and say what became of it."""
     address = _address(Channel(channel), recipient)
-    with closing(make_providers(parts().settings, Channel(channel), parts().engine)) as made:
+    with closing(make_providers(load_wiring().settings, Channel(channel), load_wiring().engine)) as made:
         provider = _chosen(made, name, address)
         message = Message(id=new_id(), recipient=address, subject="A test of Notifier", text=text)
         [result] = chain.from_iterable(provider.send(iter([message])))
@@ -134,4 +134,4 @@ def status(channel: str | None, recipient: str | None) -> None:
     channels = [Channel(channel)] if channel else _CHANNELS
     address = _address(channels[0], recipient) if recipient else None
     for each in channels:
-        tell_why(parts().settings, parts().engine, each, address)
+        tell_why(load_wiring().settings, load_wiring().engine, each, address)

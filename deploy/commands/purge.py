@@ -5,8 +5,8 @@ from collections import Counter
 import click
 from rich.filesize import decimal
 
-from deploy.commands.auditing import audited
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.audited_commands import audited
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import progress, say, show_table
 from notifier.storage import retention
 from notifier.storage.partitions import partitions_before
@@ -25,7 +25,7 @@ def purge(dry_run: bool) -> None:
     if dry_run:
         _survey()
         return
-    engine, spans = parts().engine, parts().retention
+    engine, spans = load_wiring().engine, load_wiring().retention
     with engine.connect() as connection:
         old = len(partitions_before(connection, spans.cutoffs().before))
     dropped, kept, deleted = 0, list[int](), Counter[str]()
@@ -48,8 +48,8 @@ def purge(dry_run: bool) -> None:
 
 def _survey() -> None:
     """What would be dropped, and what keeps the rest."""
-    days = list(retention.survey(parts().engine, parts().retention))
-    for name, count in retention.count_expired(parts().engine, parts().retention).items():
+    days = list(retention.survey(load_wiring().engine, load_wiring().retention))
+    for name, count in retention.count_expired(load_wiring().engine, load_wiring().retention).items():
         if count:
             say(f"Would delete {count:,} of {name}.")
     if not days:

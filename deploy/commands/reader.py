@@ -2,8 +2,8 @@
 
 import click
 
-from deploy.commands.auditing import audited
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.audited_commands import audited
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import say
 from notifier.storage import dashboard_role as roles
 
@@ -18,10 +18,10 @@ def reader(role: str) -> None:
     It may read states, times, providers and outcomes, column by column, and neither addresses nor contents. Its
     password is taken from NOTIFIER_READER_PASSWORD. Run it after each 'migrate'; running it again does no harm.
     """
-    password = parts().settings.reader_password
+    password = load_wiring().settings.reader_password
     if not password:
         raise click.ClickException("NOTIFIER_READER_PASSWORD is not set: the role needs a password.")
-    done = roles.set_up(parts().admin_engine, password, role)
+    done = roles.set_up(load_wiring().admin_engine, password, role)
     tables = len({name.partition(".")[0] for name in done.readable})
     say(f"{'Made' if done.created else 'Brought up to date'}: the role {role}, with its password and its limits.")
     for what, names in (("Granted", done.granted), ("Revoked", done.revoked)):

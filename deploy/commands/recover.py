@@ -7,9 +7,9 @@ from uuid import UUID
 
 import click
 
-from deploy.commands.auditing import audited, user
+from deploy.commands.audited_commands import audited, user
 from deploy.commands.dlq import Moment, say_refused
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import progress, say
 from notifier.resending import recovery
 from notifier.webhooks import subscriptions
@@ -32,7 +32,7 @@ def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
     The notifications and their ids stay the same, so a receiver that did get an attempt recognises it. Where this stops
     in between, the clock goes on.
     """
-    engine = parts().engine
+    engine = load_wiring().engine
     if subscriptions.find(engine, subscription_id) is None:
         raise click.ClickException("There is no such subscription.")
     if dry_run:
@@ -44,7 +44,7 @@ def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
     found = recovery.find(engine, recovery_id)
     with progress("Recovered", found.total if found else 0) as bar:
         while found and found.finished_at is None:
-            hints = recovery.go_on(engine, lambda _: LEASE, recovery_id, parts().standards)
+            hints = recovery.go_on(engine, lambda _: LEASE, recovery_id, load_wiring().standards)
             if hints is None:  # the clock has it in its hands
                 time.sleep(_LOOK_AGAIN)
             publish_hints(app, hints or [])

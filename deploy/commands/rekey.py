@@ -6,8 +6,8 @@ from uuid import UUID
 import click
 from sqlalchemy import func, select
 
-from deploy.commands.auditing import audited
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.audited_commands import audited
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import progress, say
 from notifier.models import Subscription
 from notifier.notifications import resealing
@@ -29,7 +29,7 @@ def rekey() -> None:
     To change the key: put a new one in front of the old one, restart everything, run this, drop the old one. Running it
     again does no harm; where it stops, what was done before is kept.
     """
-    wires = parts()
+    wires = load_wiring()
     with wires.engine.connect() as connection:
         total = connection.scalar(select(func.count()).select_from(Subscription)) or 0
     done, after = 0, None

@@ -4,8 +4,8 @@ import click
 from sqlalchemy import Engine, inspect, make_url
 
 from config.settings import SettingsError
-from deploy.commands.auditing import audited, nothing_changed
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.audited_commands import audited, nothing_changed
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import say
 from notifier.storage.database_roles import Login, set_up
 
@@ -20,7 +20,7 @@ def roles() -> None:
     the owner's. It works as the superuser of NOTIFIER_ADMIN_DATABASE_URL; without that, as the owner, where that one
     may make roles. Running it again does no harm.
     """
-    wires = parts()
+    wires = load_wiring()
     engine = wires.admin_engine
     owner = _login("NOTIFIER_MIGRATION_DATABASE_URL", wires.settings.migration_database_url)
     app = _login("DATABASE_URL", wires.settings.database_url)

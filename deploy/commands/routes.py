@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 
 from api.problems import flattened
 from api.schemas.routes import RouteSchema
-from deploy.commands.auditing import audited
-from deploy.commands.group import on_a_stack, parts
-from deploy.commands.revealing import revealing
+from deploy.commands.audited_commands import audited
+from deploy.commands.group import load_wiring, on_a_stack
+from deploy.commands.reveal_option import revealing
 from deploy.terminal import is_encodable, printable, reveals_credentials, say
 from notifier.planning import routes as stored
 from notifier.security.redaction import masked_json
@@ -150,7 +150,7 @@ def load(file: Path, prune: bool, dry_run: bool) -> None:
     All of it or nothing: a file with a mistake changes nothing, and the line and the key are named.
     """
     entries = _parsed(_read(file))
-    with parts().engine.connect() as connection, connection.begin() as transaction:
+    with load_wiring().engine.connect() as connection, connection.begin() as transaction:
         outcomes = {name: stored.put(connection, name, each) for name, each in list(_checked(connection, entries))}
         surplus = sorted(set(stored.definitions(connection)) - set(entries)) if prune else []
         stored.remove(connection, surplus)
@@ -169,7 +169,7 @@ def export(file: Path | None) -> None:
 
     A route that names a chat URL or another with credentials is loaded again only as --reveal writes it.
     """
-    with parts().engine.connect() as connection:
+    with load_wiring().engine.connect() as connection:
         found = {name: _said(definition) for name, definition in stored.definitions(connection).items()}
     if not reveals_credentials():
         found = json.loads(masked_json(json.dumps(found)))

@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import func, select
 
 from config.queues import ALL
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import in_words, say, show_table
 from notifier.models import DeadLetter
 from notifier.notifications import holds
@@ -34,7 +34,7 @@ def _due(oldest: datetime) -> str:
 def _queues(messages: dict[str, int] | None) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     shown = set()
-    for live in live_rows(parts().engine):
+    for live in live_rows(load_wiring().engine):
         in_redis = "?" if messages is None else str(messages.get(live.queue, 0))
         again = live.queue in shown
         rows.append((live.queue, live.status, f"{live.rows:,}", _due(live.oldest), "" if again else in_redis))
@@ -55,7 +55,7 @@ def status() -> None:
         show_table(("queue", "status", *numbers), queues, title="What waits", right=numbers)
     else:
         say("Nothing waits.")
-    held = [each.target for each in holds.listed(parts().engine)]
+    held = [each.target for each in holds.listed(load_wiring().engine)]
     if held:
         say(f"Held: {', '.join(held)}. 'manage.py release' lets it go.", fg="yellow")
     if messages is None:
@@ -63,7 +63,7 @@ def status() -> None:
 
     standing = select(DeadLetter.channel, DeadLetter.reason, func.count(), func.max(DeadLetter.created_at))
     standing = standing.where(DeadLetter.requeued_at.is_(None)).group_by(DeadLetter.channel, DeadLetter.reason)
-    with parts().engine.connect() as connection:
+    with load_wiring().engine.connect() as connection:
         letters = connection.execute(standing.order_by(DeadLetter.channel, DeadLetter.reason)).all()
     if letters:
         rows = [(channel or "-", reason, f"{count:,}", _due(newest)) for channel, reason, count, newest in letters]
@@ -71,11 +71,11 @@ def status() -> None:
     else:
         say("No dead letters.")
 
-    alive = heartbeats.alive(parts().engine)
+    alive = heartbeats.alive(load_wiring().engine)
     if alive:
         seen = [(beat.name, ", ".join(beat.queues) or "ticks", f"{in_words(age)} ago") for beat, age in alive]
         show_table(("worker", "queues", "seen"), seen, title="Alive")
     else:
         say("No worker and no clock has been seen lately.", fg="yellow")
-    for name, age in heartbeats.stuck(parts().engine):
+    for name, age in heartbeats.stuck(load_wiring().engine):
         say(f"{name} took no messages any more, and ended itself {in_words(age)} ago; see its log.", fg="yellow")

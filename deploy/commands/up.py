@@ -18,9 +18,9 @@ import psycopg2
 
 from config.settings import STACK_FILE, SettingsError, read_settings
 from deploy import demo
-from deploy.child import Child, StartError, write_private
+from deploy.child_process import Child, StartError, write_private
+from deploy.data_folder import make_folder
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
-from deploy.folder import make_folder
 from deploy.ports import ADDRESS, free_port, is_free
 from deploy.supervisor import Stopped, Supervisor, stop_left_over
 from deploy.terminal import say

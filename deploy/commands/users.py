@@ -6,9 +6,9 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from deploy.commands.auditing import audited, user
-from deploy.commands.group import Command, on_a_stack, parts
-from deploy.commands.revealing import revealing
+from deploy.commands.audited_commands import audited, user
+from deploy.commands.group import Command, load_wiring, on_a_stack
+from deploy.commands.reveal_option import revealing
 from deploy.terminal import reveals_credentials, say
 from notifier.models import Erasure
 from notifier.people import erasure
@@ -68,7 +68,7 @@ def _about(command: Command) -> Command:
     def run(**named: Any) -> Any:  # noqa: ANN401 -- as click parsed them
         _check_one(named["user_id"], named["address"])
         address = named["address"] and folded(*_address(named["address"], named["channel"]))
-        return command(about=parts().audit.fingerprint(named["user_id"] or address), **named)
+        return command(about=load_wiring().audit.fingerprint(named["user_id"] or address), **named)
 
     return run  # type: ignore[return-value]  # as functools.wraps made it
 
@@ -90,9 +90,9 @@ def export(user_id: str | None, address: str | None, channel: str | None, output
     """
     del about  # it is for the audit log
     if address is not None:
-        pieces = export_address(parts().engine, *_address(address, channel), reveals=reveals_credentials())
+        pieces = export_address(load_wiring().engine, *_address(address, channel), reveals=reveals_credentials())
     else:
-        found = export_data(parts().engine, str(user_id), reveals=reveals_credentials())
+        found = export_data(load_wiring().engine, str(user_id), reveals=reveals_credentials())
         if found is None:
             raise click.ClickException("There is no such user.")
         pieces = found
@@ -118,7 +118,7 @@ def erase(**named: Any) -> None:  # noqa: ANN401 -- as click parsed them
     found = None if address is None else _address(address, named["channel"])
     if not named["yes"]:
         click.confirm("This cannot be undone. Erase them?", abort=True)
-    wires, by = parts(), f"shell:{user()}"
+    wires, by = load_wiring(), f"shell:{user()}"
     if found is None:
         erasure_id = erasure.erase_id(wires.engine, wires.vault, user_id, by)
     else:
@@ -130,7 +130,7 @@ def erase(**named: Any) -> None:  # noqa: ANN401 -- as click parsed them
 
 def _wait(erasure_id: Any) -> None:  # noqa: ANN401 -- a UUID
     """Go on with it until it is finished."""
-    wires = parts()
+    wires = load_wiring()
     while True:
         goes_on = erasure.go_on(wires.engine, wires.vault)
         found: Erasure | None = erasure.find(wires.engine, erasure_id)

@@ -2,8 +2,8 @@
 
 import click
 
-from deploy.commands.auditing import audited
-from deploy.commands.group import on_a_stack, parts
+from deploy.commands.audited_commands import audited
+from deploy.commands.group import load_wiring, on_a_stack
 from deploy.terminal import say
 from notifier.security.webhook_signatures import key_of, secret_of_host
 from notifier.vocabulary.uris import host_and_port
@@ -27,7 +27,7 @@ def webhook_secret(host: str) -> None:
     HOST: a host, with :PORT where it is not the usual one, or the URL. Hand the secret to that receiver alone; it is
     derived from NOTIFIER_WEBHOOK_SECRET, which nobody else needs to know. Subscriptions have secrets of their own.
     """
-    secret = parts().settings.webhook_secret
+    secret = load_wiring().settings.webhook_secret
     if secret is None:
         raise click.ClickException("NOTIFIER_WEBHOOK_SECRET is not set: no webhooks are addressed directly.")
     say(secret_of_host(key_of(secret), host))

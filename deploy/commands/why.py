@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from config.providers import make_providers
 from config.settings import Settings
-from deploy.commands.group import on_a_stack, parts
-from deploy.commands.revealing import revealing
+from deploy.commands.group import load_wiring, on_a_stack
+from deploy.commands.reveal_option import revealing
 from deploy.terminal import say, show_table
 from notifier.diagnostics import records
 from notifier.diagnostics.explanations import explain
@@ -109,7 +109,7 @@ def why(asked: str) -> None:
     Name it by its id or its event's, or name an address, a user or a request: then its newest notifications follow,
     each with what happened to it in its recipient's local time. An event that made no notification says why.
     """
-    found = timelines(parts().engine, asked, parts().settings.timezone) if _is_text(asked) else []
+    found = timelines(load_wiring().engine, asked, load_wiring().settings.timezone) if _is_text(asked) else []
     if not found:
         raise click.ClickException("No notification or event of that id, address, user or request is known.")
     for timeline in found:

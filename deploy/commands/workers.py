@@ -13,8 +13,8 @@ import click
 
 from config.queues import WORKERS
 from config.settings import load_broker_settings, load_settings
-from deploy.commands.group import on_a_stack, parts
-from deploy.limits import give_memory_back, raise_descriptors
+from deploy.commands.group import load_wiring, on_a_stack
+from deploy.process_limits import give_memory_back, raise_descriptors
 from tasks import app, watchdog
 from tasks.beat import TickScheduler
 
@@ -52,10 +52,10 @@ def worker(
     give_memory_back()
     raise_descriptors()
     # A malformed provider stops the start; and what alerts watch of each begins at 0 before its first call.
-    parts().channels  # noqa: B018
+    load_wiring().channels  # noqa: B018
     hostname = f"{name or role}@{socket.gethostname()}"
-    stuck_after = max(settings.worker_stuck_after.total_seconds(), 1.5 * parts().longest_batch)
-    watchdog.own = watchdog.Watchdog(app, parts().engine, hostname, stuck_after=stuck_after, sign_file=sign_file)
+    stuck_after = max(settings.worker_stuck_after.total_seconds(), 1.5 * load_wiring().longest_batch)
+    watchdog.own = watchdog.Watchdog(app, load_wiring().engine, hostname, stuck_after=stuck_after, sign_file=sign_file)
     consumed = WORKERS.get(role) or [queue for queues in WORKERS.values() for queue in queues]
     node = app.Worker(
         queues=[*consumed, watchdog.own.declare()],

@@ -17,7 +17,7 @@ import requests
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from config.settings import STACK_FILE
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from deploy.ports import free_port
 from notifier import migrations

@@ -32,11 +32,11 @@ from sqlalchemy import make_url
 
 from api.app import create_app
 from api.serving.bounds import MAX_HEAD
+from config.parsers import parse_duration
 from config.queues import WORKERS
 from config.settings import Settings, read_settings, unknown_settings
-from config.values import parse_duration
 from config.wiring import Wiring
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.commands.cli import cli
 from deploy.dashboards import FOLDER
 from deploy.embedded import EmbeddedValkey

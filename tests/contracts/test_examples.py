@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from jsonschema.validators import validator_for
 
 from api.app import create_app
-from api.described_errors import example_of
 from api.description import methods
+from api.error_descriptions import example_of
 from api.problem_types import ProblemType
 from api.problems import MEDIA_TYPE
-from api.schemas import forms
+from api.schemas import text_patterns
 from config.settings import read_settings
 from config.wiring import Wiring
 from notifier.providers.formats.mailboxes import mailbox
@@ -279,15 +279,15 @@ def test_examples_are_what_the_description_says(planted: Planted) -> None:
 
 #: Patterns of the description and the checks of their fields.
 CHECKS: Final = {
-    "moment": (forms.MOMENT, timestamps.parse_rfc3339),
-    "duration": (forms.DURATION, durations.parse_iso),
-    "webhook": (forms.URL, lambda text: addresses.normalised(Channel.WEBHOOK, text)),
-    "chat": (forms.CHAT, lambda text: addresses.normalised(Channel.CHAT, text)),
-    "push": (forms.PUSH, lambda text: addresses.normalised(Channel.PUSH, text)),
-    "phone": (forms.phone_form(), lambda text: addresses.normalised(Channel.SMS, text)),
-    "zone": (forms.zone_form(), time_zones.zone),
-    "path": (forms.JMESPATH, expressions.compiled),
-    "mailbox": (forms.mailbox_form()["pattern"], mailbox),
+    "moment": (text_patterns.MOMENT, timestamps.parse_rfc3339),
+    "duration": (text_patterns.DURATION, durations.parse_iso),
+    "webhook": (text_patterns.URL, lambda text: addresses.normalised(Channel.WEBHOOK, text)),
+    "chat": (text_patterns.CHAT, lambda text: addresses.normalised(Channel.CHAT, text)),
+    "push": (text_patterns.PUSH, lambda text: addresses.normalised(Channel.PUSH, text)),
+    "phone": (text_patterns.phone_form(), lambda text: addresses.normalised(Channel.SMS, text)),
+    "zone": (text_patterns.zone_form(), time_zones.zone),
+    "path": (text_patterns.JMESPATH, expressions.compiled),
+    "mailbox": (text_patterns.mailbox_form()["pattern"], mailbox),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg2
 from sqlalchemy import make_url
 
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.ports import free_port
 from deploy.unprivileged import User
 from notifier.storage.database_roles import Login

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import requests
 import yaml
 
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.ports import free_port
 
 

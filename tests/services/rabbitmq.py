@@ -7,8 +7,8 @@ from typing import Any
 
 import requests
 
-from deploy.child import Child
-from deploy.folder import make_folder
+from deploy.child_process import Child
+from deploy.data_folder import make_folder
 from deploy.ports import free_port
 from tests.conftest import clean_environment
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from config.queues import ALL
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.ports import free_port
 from tests.services.rabbitmq import RabbitMQ
 from tests.support.breaking import all_delivered, hang, kill, wake

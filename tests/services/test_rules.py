@@ -11,7 +11,7 @@ import psutil
 import pytest
 import requests
 
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.ports import free_port
 from tests.contracts.test_containers import SERVICES, health_check
 from tests.support.paths import ROOT

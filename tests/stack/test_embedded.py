@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 import redis
 
-from deploy.child import StartError, is_running, wait_until
+from deploy.child_process import StartError, is_running, wait_until
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from deploy.unprivileged import User
 from tests.support.paths import ROOT

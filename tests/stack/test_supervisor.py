@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.child import Child, StartError, is_running, wait_until, write_private
+from deploy.child_process import Child, StartError, is_running, wait_until, write_private
 from deploy.supervisor import Supervisor, stop_left_over
 from tests.support.paths import ROOT
 
@@ -50,7 +50,7 @@ SUPERVISOR = """
 import sys
 from functools import partial
 from pathlib import Path
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.supervisor import Stopped, Supervisor, stop_left_over
 folder, stop_timeout = Path(sys.argv[1]), float(sys.argv[2])
 say = partial(print, flush=True)

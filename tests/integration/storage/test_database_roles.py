@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from deploy.commands import doctor_storage
-from deploy.commands.checking import State
+from deploy.commands.doctor_checks import State
 from deploy.embedded import EmbeddedPostgres
 from notifier import migrations
 from notifier.models import Base

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from config.broker import celery_settings, parse_sentinels, redis_client
 from config.settings import Settings, SettingsError, read_settings
 from deploy.commands import doctor_storage as storage
-from deploy.commands.checking import State
+from deploy.commands.doctor_checks import State
 from tests.support.breaking import all_delivered, kill
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, ahead, made, reaches, wait_for

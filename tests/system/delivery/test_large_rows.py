@@ -7,7 +7,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine, text
 
-from deploy.child import Child
+from deploy.child_process import Child
 from notifier.delivery import load_sizes
 from notifier.delivery.load_sizes import in_parts_of
 from notifier.vocabulary.ids import new_id

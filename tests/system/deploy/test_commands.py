@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
 from config.settings import STACK_FILE
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.commands.cli import cli
 from deploy.ports import free_port
 from notifier import VERSION

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from config.settings import Settings, read_settings
 from deploy.commands import doctor_service as service
 from deploy.commands import doctor_storage as storage
-from deploy.commands.checking import Check, Finding, State, findings, well
+from deploy.commands.doctor_checks import Check, Finding, State, findings, well
 from deploy.embedded import EmbeddedValkey
 from notifier import migrations
 from notifier.observability import heartbeats

@@ -18,7 +18,7 @@ from api.app import create_app
 from config.queues import ALL
 from config.settings import read_settings
 from config.wiring import Wiring
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.exporter import Standings
 from deploy.ports import free_port
 from notifier.observability import heartbeats, metrics

@@ -27,7 +27,7 @@ from notifier.storage import stored_values
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Channel
 from notifier.webhooks import release_waiting
-from tasks.base import DeliverTask
+from tasks.delivery_task import DeliverTask
 from tests.conftest import QUICK
 from tests.support.receivers import HttpReceiver, SmtpReceiver
 from tests.support.running import FINISHED, Running, ahead, made, reaches

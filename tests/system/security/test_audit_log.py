@@ -14,7 +14,7 @@ import pytest
 import requests
 from sqlalchemy import Engine, text
 
-from api.refusals import Refusal, Refusals
+from api.refusal_log import Refusal, Refusals
 from deploy.commands.cli import cli
 from notifier import migrations
 from notifier.security import api_keys

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from sqlalchemy import Engine
 
-from deploy.child import Child
+from deploy.child_process import Child
 from deploy.ports import free_port
 from notifier.observability import heartbeats
 from notifier.runtime import progress

@@ -2,10 +2,10 @@
 
 import pytest
 
-from config import values
-from config.hosts import Host, KnownHosts, listens_on_loopback, parse_host
+from config import parsers
+from config.allowed_hosts import Host, KnownHosts, listens_on_loopback, parse_host
 
-KNOWN = KnownHosts("https://notify.example.com/base", values.hosts("notifier.test, 10.1.2.3, box.test:8443, fd00::1"))
+KNOWN = KnownHosts("https://notify.example.com/base", parsers.hosts("notifier.test, 10.1.2.3, box.test:8443, fd00::1"))
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_no_other_page_may_write(host: str, origin: str | None, site: str | None
 @pytest.mark.parametrize("value", ["*", "http://notifier.test", "a b", "a:0", "a:x", "-a", "a@b", "[::1", "☃.test"])
 def test_what_is_no_host_is_no_setting(value: str) -> None:
     with pytest.raises(ValueError, match="is not a list of hosts"):
-        values.hosts(value)
+        parsers.hosts(value)
 
 
 def test_a_host_has_one_form() -> None:
     assert parse_host("BÜCHER.example.:80") == Host("xn--bcher-kva.example", 80)
-    assert values.hosts("::1, [::1]:9") == (Host("::1"), Host("::1", 9))
+    assert parsers.hosts("::1, [::1]:9") == (Host("::1"), Host("::1", 9))
 
 
 def test_what_is_reached_from_this_machine_alone() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from config.parsers import parse_duration
 from config.settings import STACK_FILE, Settings, SettingsError, read_settings, running_stack, unknown_settings
-from config.values import parse_duration
 from notifier.security.webhook_signatures import new_secret
 from notifier.vocabulary.states import Channel
 from tests.support.paths import ROOT

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.bodies import parse
+from api.request_bodies import parse
 from notifier.planning import handlers
 from notifier.planning.plans import Plan
 from notifier.vocabulary.errors import Invalid

@@ -11,7 +11,7 @@ import marshmallow as ma
 import pytest
 
 from api.schemas.fields import Zone
-from config import values
+from config import parsers
 from notifier.content.templates import EMPTY
 from notifier.people.preferences import Circumstances, Rule, decide
 from notifier.people.users import Person
@@ -40,7 +40,7 @@ def test_what_is_no_name_of_iana_is_no_zone(name: str) -> None:
     with pytest.raises(ma.ValidationError):
         Zone().deserialize(name)
     with pytest.raises(ValueError, match="is not an IANA time zone"):
-        values.zone(name)
+        parsers.zone(name)
 
 
 def test_every_name_of_the_package_is_a_zone() -> None:

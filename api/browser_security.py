@@ -13,7 +13,7 @@ from jinja2 import Environment
 from api.auth import READING
 from api.problem_types import ProblemType
 from api.problems import problem
-from config.hosts import KnownHosts, address_of
+from config.allowed_hosts import KnownHosts, address_of
 from config.settings import Settings
 
 #: Our own files.
@@ -62,7 +62,7 @@ def _add_headers(response: Response) -> Response:
 
 
 class _Guard:
-    """Refuses, where no key is asked for, what another site's page may have a browser send (see config.hosts)."""
+    """Refuses requests from pages of other sites, where no key is needed (see config.allowed_hosts)."""
 
     def __init__(self, settings: Settings) -> None:
         self._known = KnownHosts(settings.public_url, settings.allowed_hosts)

@@ -6,7 +6,7 @@ from typing import Any, Final
 from flask import g
 
 from api.auth import caller
-from api.parts import parts
+from api.services import services
 from notifier.security.api_keys import Scope
 
 #: The query parameter by which an administrator asks to see credentials.
@@ -30,7 +30,7 @@ def remember_given(fields: Mapping[str, Any]) -> None:
 
 def was_given(value: object) -> bool:
     """Return whether this request brought a value itself."""
-    whole = parts().wiring.seals.opened_or_kept(value) if isinstance(value, str) else value
+    whole = services().wiring.seals.opened_or_kept(value) if isinstance(value, str) else value
     return whole in getattr(g, "given", frozenset())
 
 

@@ -1,6 +1,6 @@
 """A receiver with many endpoints, /0 to /N, some of which never answer while it is told so.
 
-granian --interface rsgi benchmarks.hanging:app
+granian --interface rsgi benchmarks.hanging_receiver:app
 """
 
 import asyncio

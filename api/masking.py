@@ -7,11 +7,11 @@ from typing import Final
 
 from flask import Flask, Response, current_app, g, request
 
-from api.auditing import action, put_on_record
+from api.audit import action, put_on_record
 from api.auth import caller
-from api.parts import parts
 from api.problems import MEDIA_TYPE, problem
-from api.showing import REVEAL, reveals
+from api.services import services
+from api.visibility import REVEAL, reveals
 from notifier.security.api_keys import Scope
 from notifier.security.redaction import masked_json, opened_json
 from notifier.vocabulary.errors import Invalid
@@ -49,7 +49,7 @@ def _mask(response: Response) -> Response:
     if "caller" not in g or response.is_streamed or response.mimetype not in _JSON:
         return response
     document = response.get_data(as_text=True)
-    shown = opened_json(document, parts().wiring.seals.opened_or_kept) if reveals() else masked_json(document)
+    shown = opened_json(document, services().wiring.seals.opened_or_kept) if reveals() else masked_json(document)
     if shown != document:
         response.set_data(shown)
     return response

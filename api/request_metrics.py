@@ -5,7 +5,7 @@ from typing import Final
 
 from flask import Flask, Response, g, request
 
-from api.tracking import method, route
+from api.request_log import method, route
 from notifier.observability import metrics
 
 #: What counts the refusals of the routes that accept something.
@@ -28,5 +28,5 @@ def _end(response: Response) -> Response:
 
 
 def measure(app: Flask) -> None:
-    """Measure every request of an app that is tracked (api.tracking)."""
+    """Measure every request of an app that is tracked (api.request_log)."""
     app.after_request(_end)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from config.hosts import KnownHosts, is_loopback
+from config.allowed_hosts import KnownHosts, is_loopback
 from notifier.runtime.threads import start_lasting
 
 #: A caller that says nothing for so many seconds is hung up on.
@@ -31,7 +31,7 @@ class MetricsServer(ThreadingTCPServer):
         super().__init__(address, _Handler)
         self.registry = registry
         self.token = token
-        #: Where no token keeps a browser out, and no other machine may ask (see config.hosts).
+        #: Where no token keeps a browser out, and no other machine may ask (see config.allowed_hosts).
         self.knows = KnownHosts() if token is None and is_loopback(str(self.server_address[0])) else None
 
     def start(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from config.hosts import Host, parse_host
+from config.allowed_hosts import Host, parse_host
 from notifier.content.sender_rules import sender_pattern
 from notifier.providers.formats.mailboxes import mailbox
 from notifier.security.secret_box import Vault

@@ -8,7 +8,7 @@ from uuid import UUID
 import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate
 
-from api.schemas.forms import CURSOR
+from api.schemas.text_patterns import CURSOR
 
 
 class Cursor(fields.Field[UUID]):

@@ -18,7 +18,7 @@ from notifier.observability import metrics
 from notifier.runtime.isolation import kind_of
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel
-from tasks.guard import GuardedTask
+from tasks.guarded_task import GuardedTask
 
 log = structlog.get_logger()
 

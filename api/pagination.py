@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from api.database import db
-from api.schemas.pages import as_cursor
+from api.schemas.pagination import as_cursor
 from notifier.vocabulary.errors import Invalid
 from notifier.vocabulary.ids import first_id_of
 

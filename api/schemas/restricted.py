@@ -5,7 +5,7 @@ from typing import Any, Final
 import marshmallow as ma
 from marshmallow import post_dump
 
-from api.showing import shows_addresses, was_given
+from api.visibility import shows_addresses, was_given
 
 #: The mark on a member: an address, or a text that somebody else wrote and that may hold one.
 FOR_READERS: Final = "x-for-readers"

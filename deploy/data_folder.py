@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from deploy.child import StartError
+from deploy.child_process import StartError
 
 #: For the owner alone.
 PRIVATE: Final = 0o700

@@ -1,6 +1,6 @@
 """A stand-in for Twilio: takes messages, refuses them or hangs, and remembers whom they were for and when.
 
-granian --interface rsgi benchmarks.vendor:app
+granian --interface rsgi benchmarks.fake_twilio:app
 """
 
 import asyncio

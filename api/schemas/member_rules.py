@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, Protocol
 import marshmallow as ma
 from marshmallow import ValidationError, validates_schema
 
-from api.schemas.forms import ADDRESSES, NULL
+from api.schemas.text_patterns import ADDRESSES, NULL
 from notifier.vocabulary.addresses import normalised
 from notifier.vocabulary.states import Channel
 

@@ -15,7 +15,7 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.settings import SettingsError
-from deploy.commands.group import Command, parts
+from deploy.commands.group import Command, load_wiring
 from deploy.terminal import say
 from notifier.vocabulary.errors import NotifierError
 from notifier.vocabulary.timestamps import rfc3339
@@ -90,7 +90,7 @@ def _words(error: BaseException) -> str:
 
 def _record(outcome: str, shown: tuple[str, ...], parameters: dict[str, Any], at: datetime) -> None:
     """Write the line. Where that cannot be done it is said, and the command ends as it would have."""
-    log = parts().audit
+    log = load_wiring().audit
     try:
         told = {
             name: value if name in shown or value is None or isinstance(value, UUID) else log.fingerprint(str(value))

@@ -5,13 +5,13 @@ from typing import Final
 import marshmallow as ma
 from flask import Response
 
-from api.accepting import KEY_HEADER_DOC
 from api.auth import requires
-from api.bodies import Body
 from api.events import EVENT_BODY_DOC, EVENT_LIMIT, take_event
-from api.heads import takes_body
+from api.intake import KEY_HEADER_DOC
 from api.notifications import NOTIFICATION_BODY_DOC, notification_limit, read_notification, take_notification
 from api.problems import flattened
+from api.request_bodies import Body
+from api.request_heads import takes_body
 from api.resources import Resource
 from api.schemas.events import AcceptedEventSchema
 from api.schemas.notifications import NotificationsSchema

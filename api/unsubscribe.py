@@ -5,10 +5,10 @@ from typing import Final
 from flask import Response, request
 
 from api.auth import is_open
-from api.browsers import Page
-from api.heads import takes_body
-from api.parts import parts
+from api.browser_security import Page
+from api.request_heads import takes_body
 from api.resources import Resource
+from api.services import services
 from notifier.people.preferences import GENERAL
 from notifier.people.unsubscribe import Subscription, switch
 
@@ -27,7 +27,7 @@ def _page(status: int, title: str, text: str, *, action: str = "", button: str =
 
 
 def _read(token: str) -> Subscription | None:
-    return parts().wiring.links.read(token)
+    return services().wiring.links.read(token)
 
 
 def _named(subscription: Subscription) -> str:
@@ -64,7 +64,7 @@ def unsubscribe_category(token: str) -> Response:
     if subscription is None:
         return _unknown()
     wanted = request.form.get("action") == _SUBSCRIBE
-    switch(parts().wiring.engine, subscription, wanted=wanted)
+    switch(services().wiring.engine, subscription, wanted=wanted)
     if wanted:
         return _page(
             200, "You are subscribed again", f"You will get {subscription.channel} about {_named(subscription)}."

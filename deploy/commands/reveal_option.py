@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from deploy.commands.auditing import audited
-from deploy.commands.group import Command, parts
+from deploy.commands.audited_commands import audited
+from deploy.commands.group import Command, load_wiring
 from deploy.terminal import reveal_credentials
 
 #: The parameter that says in the audit log whom it was about.
@@ -21,7 +21,7 @@ def revealing(named: str | None = None) -> Callable[[Command], Command]:
         @audited("reveal", hashed=(_ABOUT,))
         def reveal_and_record(**parameters: Any) -> Any:  # noqa: ANN401 -- as click parsed them
             del parameters["reveal"], parameters[_ABOUT]
-            with reveal_credentials(parts().seals.opened_or_kept):
+            with reveal_credentials(load_wiring().seals.opened_or_kept):
                 return command(**parameters)
 
         @functools.wraps(command)

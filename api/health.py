@@ -12,11 +12,11 @@ from prometheus_client.exposition import choose_encoder
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import is_open, requires, takes_metrics_token
-from api.browsers import STATIC, Page, policy
-from api.parts import parts
+from api.browser_security import STATIC, Page, policy
 from api.problem_types import ABOUT, ProblemType
 from api.resources import Resource
-from api.schemas.operating import HealthSchema, ReadySchema
+from api.schemas.health import HealthSchema, ReadySchema
+from api.services import services
 from config.broker import name_of
 from notifier import migrations
 from notifier.observability import heartbeats, metrics
@@ -100,15 +100,15 @@ def _state(check: Check) -> dict[str, str]:
 
 def _postgres() -> str | None:
     """Return the reason why no POST is committed, if any: asked the same way, over the same connection."""
-    parts().intake.check(_READY_SECONDS)
-    with parts().wiring.engine.connect():
+    services().intake.check(_READY_SECONDS)
+    with services().wiring.engine.connect():
         return None
 
 
 def _migrations() -> str | None:
     known = current_app.extensions
     # To ask takes a while, since all revisions are read; and a database that has them does not lose them.
-    pending = None if known.get(_MIGRATED) else migrations.pending(parts().wiring.engine)
+    pending = None if known.get(_MIGRATED) else migrations.pending(services().wiring.engine)
     known[_MIGRATED] = pending is None
     return f"the database has not reached {pending}; run 'manage.py migrate'" if pending else None
 
@@ -121,7 +121,7 @@ def _broker() -> str | None:
 
 def _workers() -> str | None:
     """Return the fault of the workers, if any: none was seen lately, or one takes no messages."""
-    engine = parts().wiring.engine
+    engine = services().wiring.engine
     alive = {heartbeat.name for heartbeat, _ in heartbeats.alive(engine) if heartbeat.kind == heartbeats.WORKER}
     # One that is alive again was started again since.
     stuck = [name for name, _ in heartbeats.stuck(engine, heartbeats.GONE_AFTER) if name not in alive]
@@ -131,7 +131,7 @@ def _workers() -> str | None:
 
 
 def _clock() -> str | None:
-    ticks = any(heartbeat.kind == heartbeats.CLOCK for heartbeat, _ in heartbeats.alive(parts().wiring.engine))
+    ticks = any(heartbeat.kind == heartbeats.CLOCK for heartbeat, _ in heartbeats.alive(services().wiring.engine))
     return None if ticks else "no tick lately: is beat running, and the clock worker?"
 
 
@@ -146,7 +146,7 @@ def get_readiness() -> tuple[dict[str, Any], int]:
     503 only where Postgres or a migration is missing; without the broker, workers or clock events are still accepted.
     """
     # By the name of what is to be mended: RabbitMQ may be the broker.
-    broker = name_of(parts().wiring.settings.broker)
+    broker = name_of(services().wiring.settings.broker)
     found = _found(
         {"postgres": _postgres, "migrations": _migrations, broker: _broker, "workers": _workers, "clock": _clock}
     )
@@ -160,7 +160,7 @@ def get_readiness() -> tuple[dict[str, Any], int]:
     status = "ok" if all(check["status"] == "ok" for check in checks.values()) else "degraded"
     answer = {
         "status": status if needed else "unavailable",
-        "sandbox": parts().wiring.settings.sandbox,
+        "sandbox": services().wiring.settings.sandbox,
         "checks": checks,
     }
     return answer, 200 if needed else 503

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from config.values import parse_duration
+from config.parsers import parse_duration
 from notifier.vocabulary.timestamps import parse_rfc3339
 
 

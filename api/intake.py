@@ -7,9 +7,9 @@ import marshmallow as ma
 import orjson
 from flask import Response, request
 
-from api.bodies import Body
-from api.parts import parts
 from api.problems import flattened
+from api.request_bodies import Body
+from api.services import services
 from notifier.content.templates import EMPTY, Catalogue, catalogue
 from notifier.events.intake import Accepted, Answer
 from notifier.planning.drafts import Draft
@@ -36,7 +36,7 @@ def load(schema: ma.Schema, body: Body) -> dict[str, Any]:
     asked = {"channel": [fields["channel"]], "channels": fields.get("channels") or []}
     for name, channels in asked.items():
         for channel in channels:
-            if channel is not None and channel not in parts().wiring.channels:
+            if channel is not None and channel not in services().wiring.channels:
                 raise Invalid({name: [f"No provider is configured for {channel}: see NOTIFIER_{channel.upper()}."]})
     return fields
 
@@ -46,7 +46,7 @@ def templates_of(fields: Sequence[Mapping[str, Any]]) -> Catalogue:
     names = {each["template"] for each in fields if each["template"] is not None}
     if not names:
         return EMPTY
-    with parts().wiring.engine.connect() as connection:
+    with services().wiring.engine.connect() as connection:
         return catalogue(connection, names)
 
 
@@ -75,7 +75,7 @@ def with_key_header(fields: dict[str, Any]) -> dict[str, Any]:
 
 def accept(drafts: Sequence[Draft]) -> list[Answer]:
     """Write drafts and wait for the commit. Raises Unavailable."""
-    here = parts()
+    here = services()
     timeout = here.wiring.settings.intake_timeout.total_seconds()
     seconds = deadlines.left()
     return here.intake.accept(drafts, timeout if seconds is None else min(timeout, seconds)) if drafts else []
@@ -101,4 +101,4 @@ def accepted(body: object, *, duplicate: bool, location: str | None = None) -> R
 
 def planner() -> Planner:
     """What turns this process's requests into rows."""
-    return parts().wiring.planner(parts().publisher.lease)
+    return services().wiring.planner(services().publisher.lease)
