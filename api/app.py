@@ -140,5 +140,5 @@ def create_app(wires: Wiring | None = None) -> Flask:
     mask_answers(app)
     judge_heads(app, gate, wires.settings)
     record_acts(app, wires)
-    wires.channels  # noqa: B018 -- a malformed provider stops the start, not the first request
+    wires.check_providers()
     return app

@@ -25,13 +25,13 @@ def make_providers(settings: Settings, channel: Channel, engine: Engine) -> Prov
     In the sandbox no DSN is looked at, and a simulator takes everything. Raises SettingsError where the channel has no
     provider, or a DSN cannot be understood.
     """
-    timeout = settings.timeout(channel).total_seconds()
+    timeout = settings.of(channel).timeout.total_seconds()
     if settings.sandbox or channel is Channel.WEBHOOK:
         real = None if settings.sandbox else _webhooks(settings)
         only = Simulator(real, channel, engine, timeout)
         return Providers(channel, [Choice(only, only.name)])
     setting = f"NOTIFIER_{channel.upper()}"
-    dsns = settings.providers(channel)
+    dsns = settings.of(channel).providers
     if not dsns:
         raise SettingsError(f"{setting} is not set")
     context = Context(
@@ -79,7 +79,7 @@ def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
     # Here, since it imports redis, and commands that only look at providers do without.
     from config.broker import limits_storage  # noqa: PLC0415 - see above
 
-    limits = settings.recipient_limits(channel)
+    limits = settings.of(channel).recipient_limits
     return RecipientLimits(channel, limits, limits_storage(settings, _REDIS_TIMEOUT) if limits else None)
 
 

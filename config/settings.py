@@ -48,6 +48,28 @@ def _setting(env: str, parse: Callable[[str], Any], default: Any = MISSING) -> A
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSettings:
+    """Settings of one channel."""
+
+    #: DSNs of its providers, the preferred one first; empty where the channel cannot be used.
+    providers: tuple[str, ...]
+    #: The longest that one message may take in all.
+    timeout: timedelta
+    #: Limits on what one recipient gets; empty for no limit.
+    recipient_limits: tuple[RateLimitItem, ...]
+    #: The fields of its RetryPolicy, in their order.
+    retries: tuple[int, int, int, bool]
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """Return how failures are retried."""
+        # Here, since it imports SQLAlchemy, and processes that need the broker alone do without.
+        from notifier.notifications.retries import RetryPolicy  # noqa: PLC0415 -- see above
+
+        return RetryPolicy(*self.retries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Notifier's settings; the comment over each is its documentation."""
 
@@ -245,41 +267,35 @@ class Settings:
         """Where Celery's messages go."""
         return self.broker_url or self.redis_url
 
-    def retry_policy(self, channel: Channel) -> RetryPolicy:
-        """How a channel's failures are retried."""
-        # Here, since it imports SQLAlchemy, and processes that need the broker alone do without.
-        from notifier.notifications.retries import RetryPolicy  # noqa: PLC0415 - see above
-
-        return RetryPolicy(
-            backoff=getattr(self, f"{channel}_retry_backoff"),
-            backoff_max=getattr(self, f"{channel}_retry_backoff_max"),
-            max_retries=getattr(self, f"{channel}_max_retries"),
-            jitter=self.retry_jitter,
+    def of(self, channel: Channel) -> ChannelSettings:
+        """Return the settings of one channel. In the sandbox the simulator is the provider of each."""
+        match channel:
+            case Channel.EMAIL:
+                dsns, timeout, limits = self.email, self.email_timeout, self.email_recipient_limit
+                retries = (self.email_retry_backoff, self.email_retry_backoff_max, self.email_max_retries)
+            case Channel.SMS:
+                dsns, timeout, limits = self.sms, self.sms_timeout, self.sms_recipient_limit
+                retries = (self.sms_retry_backoff, self.sms_retry_backoff_max, self.sms_max_retries)
+            case Channel.PUSH:
+                dsns, timeout, limits = self.push, self.push_timeout, self.push_recipient_limit
+                retries = (self.push_retry_backoff, self.push_retry_backoff_max, self.push_max_retries)
+            case Channel.CHAT:
+                dsns, timeout, limits = self.chat, self.chat_timeout, self.chat_recipient_limit
+                retries = (self.chat_retry_backoff, self.chat_retry_backoff_max, self.chat_max_retries)
+            case Channel.WEBHOOK:
+                dsns, timeout, limits = ("webhook:",) if self.webhook_secret else (), self.webhook_timeout, ()
+                retries = (self.webhook_retry_backoff, self.webhook_retry_backoff_max, self.webhook_max_retries)
+        return ChannelSettings(
+            providers=("simulator:",) if self.sandbox else dsns,
+            timeout=timeout,
+            recipient_limits=limits,
+            retries=(*retries, self.retry_jitter),
         )
-
-    def timeout(self, channel: Channel) -> timedelta:
-        """How long one message may take in all."""
-        span: timedelta = getattr(self, f"{channel}_timeout")
-        return span
-
-    def recipient_limits(self, channel: Channel) -> tuple[RateLimitItem, ...]:
-        """How much one recipient gets; nothing is no limit."""
-        limits: tuple[RateLimitItem, ...] = getattr(self, f"{channel}_recipient_limit", ())
-        return limits
 
     @property
     def shared_webhook_secrets(self) -> tuple[str, ...]:
         """The secrets that sign webhooks to all hosts alike."""
         return _shared(self.webhook_secret, self.webhook_shared_secret)
-
-    def providers(self, channel: Channel) -> tuple[str, ...]:
-        """The DSNs of a channel's providers, the preferred one first; none where it cannot be used."""
-        if self.sandbox:
-            return ("simulator:",)
-        if channel is Channel.WEBHOOK:
-            return ("webhook:",) if self.webhook_secret else ()
-        dsns: tuple[str, ...] = getattr(self, channel)
-        return dsns
 
 
 #: Names that begin with NOTIFIER_ and are not fields: where to find a running stack.

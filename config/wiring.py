@@ -108,7 +108,7 @@ class Wiring:
         from config.providers import make_providers
         from notifier.delivery.sender import MARGIN
 
-        longest = self.settings.timeout(Channel.WEBHOOK).total_seconds()
+        longest = self.settings.of(Channel.WEBHOOK).timeout.total_seconds()
         for channel in self.channels:
             with closing(make_providers(self.settings, channel, self.engine)) as providers:
                 longest = max(longest, providers.timeout)
@@ -120,6 +120,10 @@ class Wiring:
         """The channels that have a provider. Raises SettingsError where one is malformed."""
         return frozenset(self._names)
 
+    def check_providers(self) -> frozenset[Channel]:
+        """Make every provider once, so that a malformed one stops the start. Raises SettingsError."""
+        return self.channels
+
     @functools.cached_property
     def _names(self) -> dict[Channel, tuple[str, ...]]:
         """Return the names of each usable channel's providers, as attempts record them, in the order of their DSNs."""
@@ -127,7 +131,7 @@ class Wiring:
 
         names = {}
         for channel in Channel:
-            if self.settings.providers(channel):
+            if self.settings.of(channel).providers:
                 with closing(make_providers(self.settings, channel, self.engine)) as providers:
                     names[channel] = tuple(choice.name for choice in providers.choices)
         return names
@@ -235,7 +239,7 @@ class Wiring:
         """Return the reader of receipts for each DSN that has one."""
         from notifier.providers.receipts import source
 
-        dsns = {dsn: None for channel in sorted(self.channels) for dsn in self.settings.providers(channel)}
+        dsns = {dsn: None for channel in sorted(self.channels) for dsn in self.settings.of(channel).providers}
         return {dsn: found for dsn in dsns if (found := source(dsn)) is not None}
 
     @functools.cached_property
@@ -244,7 +248,7 @@ class Wiring:
         from notifier.providers.dsn import parse
         from notifier.providers.vendors.smtp_return_paths import ReturnPaths, bounces_of
 
-        dsns = [parse(dsn) for dsn in self.settings.providers(Channel.EMAIL)]
+        dsns = [parse(dsn) for dsn in self.settings.of(Channel.EMAIL).providers]
         named = dict.fromkeys(bounces_of(dsn) for dsn in dsns if dsn.scheme in _SMTP)
         return [ReturnPaths(address, self.engine, self.vault) for address in named if address is not None]
 
@@ -256,7 +260,7 @@ class Wiring:
 
         by_source: dict[str, set[tuple[str, str]]] = {}
         for channel, names in self._names.items():
-            for dsn, name in zip(self.settings.providers(channel), names, strict=True):
+            for dsn, name in zip(self.settings.of(channel).providers, names, strict=True):
                 if urlsplit(dsn).scheme in _SMTP:
                     by_source.setdefault(smtp_receipts.NAME, set()).add((channel.value, name))
                 elif dsn in self._sources:
@@ -264,7 +268,7 @@ class Wiring:
         return Senders(
             by_source=by_source,
             by_channel={channel.value: names for channel, names in self._names.items()},
-            policies={channel.value: self.settings.retry_policy(channel) for channel in self.channels},
+            policies={channel.value: self.settings.of(channel).retry_policy for channel in self.channels},
         )
 
     @property

@@ -92,7 +92,7 @@ def _tick() -> None:
         while time.monotonic() < until and any(rooms.values()):
             for queue in [queue for queue, left in rooms.items() if left > 0]:
                 lease = LEASE + depth(producer.connection, handover_queue(queue))
-                policy = None if queue == FAN_OUT else wires.settings.retry_policy(channel_of(queue))
+                policy = None if queue == FAN_OUT else wires.settings.of(channel_of(queue)).retry_policy
                 give = partial(hand_over, wires.engine, queue, rooms[queue], lease, policy)
                 messages = _step(f"hand_over {queue}", give) or []
                 publish(app, [replace(each, queue=handover_queue(queue)) for each in messages], producer)

@@ -26,7 +26,7 @@ def _log_sandbox_mode(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
 
 
 def _make(channel: Channel) -> Task:
-    policy = wiring().settings.retry_policy(channel)
+    policy = wiring().settings.of(channel).retry_policy
 
     @shared_task(
         name=f"tasks.deliver.{channel}",
@@ -45,7 +45,7 @@ def _make(channel: Channel) -> Task:
         delivery = wiring().deliveries.get(channel)
         if delivery is None:
             raise LookupError(f"{channel} has no provider in this worker's settings")
-        came_by = (self.request.delivery_info or {}).get("routing_key")
+        queue = (self.request.delivery_info or {}).get("routing_key")
         row_ids = [UUID(row_id) for row_id in ids]
         due = self.request.get(DUE)  # Celery has a message's headers there
         due_at = None if due is None else datetime.fromtimestamp(due, UTC)
@@ -53,9 +53,9 @@ def _make(channel: Channel) -> Task:
             row_ids,
             self.request.retries,
             self.detach,
-            from_slow_queue=came_by in PATIENT,
+            from_slow_queue=queue in PATIENT,
             due=due_at,
-            came_by=self.request.get(TRACEPARENT),
+            traceparent=self.request.get(TRACEPARENT),
         )
 
     return deliver

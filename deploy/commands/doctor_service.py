@@ -68,7 +68,7 @@ def workers(engine: Engine) -> Iterator[Finding]:
 def provider_checks(settings: Settings, engine: Engine, channel: Channel) -> Iterator[Check]:
     """One check for each provider of a channel, or the one that says why there is none."""
     name = channel.value
-    if settings.sandbox or not settings.providers(channel):
+    if settings.sandbox or not settings.of(channel).providers:
         yield Check(name, lambda: iter([_none(settings, channel)]), _LOGIN)
         return
     try:
@@ -104,7 +104,7 @@ def _login(channel: Channel, choice: Choice) -> Iterator[Finding]:
 
 def any_channel(settings: Settings) -> Iterator[Finding]:
     """Whether anything can be sent at all, and webhooks that are addressed directly."""
-    if not any(settings.providers(channel) for channel in Channel) and not settings.secret_key:
+    if not any(settings.of(channel).providers for channel in Channel) and not settings.secret_key:
         yield ill("channels", "none can be used", "set a provider, such as NOTIFIER_EMAIL=smtp://…: docs/providers.md")
     if settings.webhook_secret and settings.shared_webhook_secrets:
         says = "one secret signs for all hosts besides: who was given it can forge; docs/receiving-webhooks.md, Moving"

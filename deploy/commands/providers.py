@@ -50,7 +50,7 @@ def list_providers() -> None:
     if settings.sandbox:
         say("NOTIFIER_SANDBOX is on: nothing is sent anywhere, on any channel, webhooks among them.")
     for channel in _CHANNELS:
-        dsns = settings.providers(channel)
+        dsns = settings.of(channel).providers
         if not dsns:
             rows.append((channel, "none", f"refused at intake: NOTIFIER_{channel.upper()} is not set", "", "", ""))
             continue

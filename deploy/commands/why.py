@@ -48,7 +48,7 @@ def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: st
 
 
 def _providers(settings: Settings, engine: Engine, channel: Channel) -> Iterator[str]:
-    if not settings.providers(channel):
+    if not settings.of(channel).providers:
         yield f"No provider: NOTIFIER_{channel.upper()} is not set, and the API answers 422."
         return
     known = {standing.name: standing for standing in breaker_statuses(engine) if standing.channel == channel}

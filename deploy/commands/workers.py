@@ -51,8 +51,8 @@ def worker(
     settings = load_settings()
     give_memory_back()
     raise_descriptors()
-    # A malformed provider stops the start; and what alerts watch of each begins at 0 before its first call.
-    load_wiring().channels  # noqa: B018
+    # It also starts the counters that alerts watch at 0, before the first call to each provider.
+    load_wiring().check_providers()
     hostname = f"{name or role}@{socket.gethostname()}"
     stuck_after = max(settings.worker_stuck_after.total_seconds(), 1.5 * load_wiring().longest_batch)
     watchdog.own = watchdog.Watchdog(app, load_wiring().engine, hostname, stuck_after=stuck_after, sign_file=sign_file)

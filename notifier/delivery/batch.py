@@ -76,13 +76,13 @@ class Delivery:
         *,
         from_slow_queue: bool = False,
         due: datetime | None = None,
-        came_by: str | None = None,
+        traceparent: str | None = None,
     ) -> None:
         """Deliver those of `ids` that are queued with `failures` failed attempts; the others are somebody else's.
 
         `from_slow_queue`: the message came by a queue for what is slow. What keeps the batch waiting alone in the end
         is given to `detach`, which must see to what fails of it. `due`: when what the clock handed over became due,
-        for what is measured. `came_by`: the message's traceparent. Raises BatchFailed where any failed until then.
+        for what is measured. `traceparent`: the message's. Raises BatchFailed where any failed until then.
         Whatever else is raised leaves rows to their lease.
 
         Large rows are claimed and read in parts, one after the other as long as the sending window lasts.
@@ -94,7 +94,7 @@ class Delivery:
             if place and time.monotonic() >= window.start_until:
                 self._leave(parts[place:], failures)
                 break
-            meter = Meter(self._gate.channel, failures, due, came_by)
+            meter = Meter(self._gate.channel, failures, due, traceparent)
             try:
                 failed += self._deliver(part, failures, detach, meter, window, from_slow_queue=from_slow_queue)
             except Exception as error:

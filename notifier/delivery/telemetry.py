@@ -45,18 +45,18 @@ class Meter:
     """
 
     def __init__(
-        self, channel: Channel, failures: int, handed_over_for: datetime | None, came_by: str | None = None
+        self, channel: Channel, failures: int, handed_over_for: datetime | None, traceparent: str | None = None
     ) -> None:
         """`handed_over_for`: when what was due first in its message became due; None for what came at once.
 
-        `came_by`: the message's traceparent.
+        `traceparent`: the message's.
         """
         self._of = channel
         self._channel = channel.value
         self._failures = failures
         self._due = handed_over_for
         self._latency = metrics.DELIVERY_LATENCY.labels(self._channel)
-        self._trace = BatchTrace(f"deliver {self._channel}", came_by)
+        self._trace = BatchTrace(f"deliver {self._channel}", traceparent)
         self._began = time.monotonic()
         self._rows: dict[UUID, Claimed] = {}
         self._counts: dict[str, int] = {}

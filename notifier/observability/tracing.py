@@ -60,10 +60,10 @@ def _place(traceparent: str) -> SpanContext:
 class BatchTrace:
     """The span of a batch, and those of the rows that it has in hand. Used by one thread at a time."""
 
-    def __init__(self, name: str, came_by: str | None = None) -> None:
-        """`came_by`: the traceparent of the message that brought it."""
+    def __init__(self, name: str, traceparent: str | None = None) -> None:
+        """`traceparent`: that of the message which brought the batch."""
         self._on = is_on()
-        self._span = begin(name, SpanKind.CONSUMER, came_by)
+        self._span = begin(name, SpanKind.CONSUMER, traceparent)
         self._rows: dict[UUID, Span] = {}
 
     def link(self, traceparents: Iterable[str | None]) -> None:

@@ -256,7 +256,7 @@ def words(seconds: float) -> str:
 
 
 def test_the_retries_are_those_of_the_default_settings() -> None:
-    policy = Settings(database_url="postgresql://").retry_policy(Channel.WEBHOOK)
+    policy = Settings(database_url="postgresql://").of(Channel.WEBHOOK).retry_policy
     assert policy.jitter
     waits = [
         get_exponential_backoff_interval(policy.backoff, retries, policy.backoff_max, full_jitter=False)

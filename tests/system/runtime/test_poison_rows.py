@@ -572,7 +572,7 @@ CLOCK: Final = {
 @pytest.mark.parametrize("status", ["scheduled", "retrying", "queued", "sending"])
 @pytest.mark.parametrize("column", CLOCK)
 def test_the_clock_hands_over_the_others(wires: Wiring, column: str, status: str) -> None:
-    policy = wires.settings.retry_policy(Channel.EMAIL)
+    policy = wires.settings.of(Channel.EMAIL).retry_policy
     batch = Batch(wires.engine, CLOCK[column], status=f"'{status}'", due_at="now() - interval '1 minute'")
     batch.spoil("notifications", column)
     batch.sql("UPDATE notifications SET silent_claim = claims")

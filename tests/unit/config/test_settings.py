@@ -21,8 +21,8 @@ URL = {"DATABASE_URL": "postgresql://localhost/notifier"}
 def test_defaults_are_safe() -> None:
     settings = read_settings(URL)
     assert settings.auth == "required"
-    assert settings.providers(Channel.EMAIL) == ()
-    assert settings.providers(Channel.WEBHOOK) == ()
+    assert settings.of(Channel.EMAIL).providers == ()
+    assert settings.of(Channel.WEBHOOK).providers == ()
     assert settings.webhook_allowed_networks == ()
     assert settings.broker == "redis://127.0.0.1:6379/0"
 
@@ -42,11 +42,11 @@ def test_values_are_parsed() -> None:
         }
     )
     assert settings.metrics_address == ("::1", 9090)
-    policy = settings.retry_policy(Channel.WEBHOOK)
+    policy = settings.of(Channel.WEBHOOK).retry_policy
     assert (policy.backoff, policy.max_retries, policy.jitter) == (60, 3, False)
     assert settings.idempotency_ttl == timedelta(hours=36)
     assert settings.webhook_allowed_networks == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-    assert settings.providers(Channel.EMAIL) == ("smtp://a", "smtp://b")
+    assert settings.of(Channel.EMAIL).providers == ("smtp://a", "smtp://b")
     assert settings.broker == "amqp://localhost"
 
 
@@ -181,4 +181,4 @@ def test_a_shared_secret_signs_until_it_is_ended() -> None:
 
 
 def test_a_webhook_secret_makes_the_channel_usable() -> None:
-    assert read_settings({**URL, "NOTIFIER_WEBHOOK_SECRET": new_secret()}).providers(Channel.WEBHOOK)
+    assert read_settings({**URL, "NOTIFIER_WEBHOOK_SECRET": new_secret()}).of(Channel.WEBHOOK).providers
