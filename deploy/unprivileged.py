@@ -77,7 +77,7 @@ class User:
         """Whether this user can reach and execute a program."""
         try:
             command = [str(program), "--version"]
-            return subprocess.run(command, capture_output=True, check=False, **self.credentials).returncode == 0  # noqa: S603
+            return subprocess.run(command, capture_output=True, check=False, **self.credentials).returncode == 0  # noqa: S603 -- our own command, no shell
         except PermissionError:
             return False
 

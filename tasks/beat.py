@@ -28,10 +28,10 @@ class TickScheduler(Scheduler):
     def apply_async(
         self,
         entry: ScheduleEntry,
-        producer: Any = None,  # noqa: ANN401
+        producer: Any = None,  # noqa: ANN401 -- Celery's signature
         advance: bool = True,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401 -- Celery's signature
+    ) -> Any:  # noqa: ANN401 -- Celery's signature
         """Send an entry's message, unless nobody takes them. Raises nothing: the next tick comes in a second."""
         try:
             with self.app.producer_or_acquire(producer) as pooled:

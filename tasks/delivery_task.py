@@ -44,13 +44,13 @@ class DeliverTask(GuardedTask):
     def retry(
         self,
         args: Any = None,  # noqa: ANN401 -- Celery's signature
-        kwargs: Any = None,  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401 -- Celery's signature
         exc: BaseException | None = None,
         throw: bool = True,
-        eta: Any = None,  # noqa: ANN401
+        eta: Any = None,  # noqa: ANN401 -- Celery's signature
         countdown: float | None = None,
         max_retries: int | None = None,
-        **options: Any,  # noqa: ANN401
+        **options: Any,  # noqa: ANN401 -- Celery's signature
     ) -> NoReturn:
         """Let what failed for now wait in Postgres and dead-letter the rest; publishes nothing.
 
@@ -103,7 +103,7 @@ class DeliverTask(GuardedTask):
             schedule_retry(connection, self.channel, waits)
         metrics.RETRIES.labels(self.channel.value).inc(len(waits))
 
-    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401 -- Celery's signature
         """Celery's failed-task handler: write dead letters. Raises nothing, or Celery would call it again."""
         del task_id, args, kwargs, einfo
         if not isinstance(exc, BatchFailed):

@@ -73,7 +73,7 @@ def _headers(handover: Handover) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if value is not None}
 
 
-def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None:  # noqa: ANN401
+def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None:  # noqa: ANN401 -- kombu ships no types
     """Send a message for each hand-over. Raises what the transport raises."""
     for handover in handovers:
         app.send_task(

@@ -36,11 +36,11 @@ _UNKNOWN: Final = "application/octet-stream"
 class Base64(fields.Field[bytes]):
     """Bytes in base64 (RFC 4648, section 4), padded and without line breaks."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         kwargs["metadata"] = {"type": "string", "format": "byte", **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bytes:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bytes:
         del attr, data, kwargs
         try:
             decoded = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
@@ -61,7 +61,7 @@ def _check_name(name: str) -> None:
 class ContentType(fields.String):
     """A media type and its parameters, which come out in one form: `text/calendar; method=REQUEST`."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = str(super()._deserialize(value, attr, data, **kwargs))
         kind, *parameters = (each.strip(" ") for each in text.split(";"))
         if not _CONTENT_TYPE.fullmatch(kind):
@@ -101,7 +101,7 @@ class AttachmentSchema(ma.Schema):
     content = Base64(required=True, metadata={"description": "In base64.", "pattern": _BASE64_FORM})
 
     @post_load
-    def _make(self, data: dict[str, Any], **_: Any) -> Attachment:  # noqa: ANN401 -- marshmallow's options
+    def _make(self, data: dict[str, Any], **_: Any) -> Attachment:
         return Attachment(data["name"], data["content_type"] or _guess(data["name"]), data["content"])
 
 

@@ -89,7 +89,7 @@ class RequeueSchema(Ruled, FilterFields):
     )
 
     @post_load
-    def _check_that_all_are_meant(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401 -- marshmallow's
+    def _check_that_all_are_meant(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         everything = data.pop("everything")
         has_filter = any(value is not None for value in data.values())
         if everything and has_filter:

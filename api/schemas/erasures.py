@@ -35,7 +35,7 @@ class PersonSchema(Ruled):
     user_id = user_id(load_default=None, metadata={"description": "In place of an address."})
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_one(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_one(self, data: dict[str, Any], **_: Any) -> None:
         if data["user_id"] is not None:
             if data["address"] is not None or data["channel"] is not None:
                 raise ValidationError("Either it or an address.", "user_id")

@@ -37,17 +37,17 @@ def named_form(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
 class Timestamp(fields.Field[datetime]):
     """An RFC 3339 time, with its offset; put out in UTC, ending in `Z`."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("metadata", {})
         written = {"type": "string", "format": "date-time", "pattern": text_patterns.MOMENT}
         kwargs["metadata"] = {**written, **kwargs["metadata"]}
         super().__init__(**kwargs)
 
-    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:  # noqa: ANN401
+    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         del attr, obj, kwargs
         return None if value is None else rfc3339(value)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         del attr, data, kwargs
         try:
             return parse_rfc3339(value)
@@ -58,12 +58,12 @@ class Timestamp(fields.Field[datetime]):
 class DurationText(fields.Field[str]):
     """An ISO 8601 duration, kept as it was written."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         kwargs = named_form("Duration", kwargs)
         kwargs["metadata"]["type"] = "string"
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         del attr, data, kwargs
         try:
             parse_iso(value if isinstance(value, str) else "")
@@ -77,13 +77,13 @@ class LeadTimes(fields.Field[list[str]]):
 
     _MOST = 20
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         one = text_patterns.reference_to("Duration")
         either = [one, {"type": "array", "items": one, "minItems": 1, "maxItems": self._MOST}]
         kwargs["metadata"] = {"anyOf": either, **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
         del attr, data, kwargs
         values = value if isinstance(value, list) else [value]
         if not 1 <= len(values) <= self._MOST:
@@ -94,10 +94,10 @@ class LeadTimes(fields.Field[list[str]]):
 class Zone(fields.String):
     """The exact name of an IANA time zone."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**named_form("TimeZone", kwargs))
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
             return zone(text).key
@@ -108,7 +108,7 @@ class Zone(fields.String):
 class Address(fields.String):
     """An address of one channel, in its normal form."""
 
-    def __init__(self, channel: Channel, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, channel: Channel, **kwargs: Any) -> None:
         form = text_patterns.ADDRESSES[channel]
         if "$ref" in form:
             kwargs = named_form(form["$ref"].rpartition("/")[2], kwargs)
@@ -117,7 +117,7 @@ class Address(fields.String):
         super().__init__(**kwargs)
         self._channel = channel
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
             return normalised(self._channel, text)
@@ -131,11 +131,11 @@ class AddressFilter(fields.String):
     `channel`: the field beside it that names the address's channel, where there is one.
     """
 
-    def __init__(self, channel: str = "channel", **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, channel: str = "channel", **kwargs: Any) -> None:
         super().__init__(**{"load_default": None, "validate": validate.Length(1, 2048), **kwargs})
         self._channel_field = channel
 
-    def deserialize(self, value: Any, attr: str | None = None, data: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401 -- marshmallow's
+    def deserialize(self, value: Any, attr: str | None = None, data: Any = None, **kwargs: Any) -> Any:
         text = super().deserialize(value, attr, data, **kwargs)
         if not isinstance(text, str):
             return text
@@ -155,11 +155,11 @@ IN_ITS_FORM: Final = {"x-in-its-form": True}
 class Mailbox(fields.String):
     """`name@domain` or `Name <name@domain>`."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         kwargs["metadata"] = {**text_patterns.mailbox_form(), **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = str(super()._deserialize(value, attr, data, **kwargs))
         try:
             mailbox(text)
@@ -175,9 +175,9 @@ CLOSED: Final = {"x-closed": True}
 class ByName(fields.Dict):
     """A JSON object with members of one kind; what is wrong with one stands under its name."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         try:
-            return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
+            return super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's
         except ValidationError as error:
             if not isinstance(error.messages, dict):
                 raise
@@ -194,7 +194,7 @@ class ByName(fields.Dict):
 class StrictBoolean(fields.Boolean):
     """true or false, and nothing that merely looks like it."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
             raise self.make_error("invalid", input=value)
         return value
@@ -203,7 +203,7 @@ class StrictBoolean(fields.Boolean):
 class StrictNumber(fields.Float):
     """A number, and no text that looks like one."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float:
         if isinstance(value, bool | str):
             raise self.make_error("invalid", input=value)
         return float(super()._deserialize(value, attr, data, **kwargs))
@@ -212,10 +212,10 @@ class StrictNumber(fields.Float):
 class JsonText(fields.Field[str]):
     """A JSON object kept as its text: put out exactly as it came in."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"metadata": {"type": "object"}, **kwargs})
 
-    def _serialize(self, value: str | None, attr: str | None, obj: Any, **kwargs: Any) -> orjson.Fragment | None:  # noqa: ANN401
+    def _serialize(self, value: str | None, attr: str | None, obj: Any, **kwargs: Any) -> orjson.Fragment | None:
         del attr, obj, kwargs
         return None if value is None else orjson.Fragment(value)
 
@@ -247,17 +247,17 @@ _USER_ID: Final = Matches(
 )
 
 
-def user_id(**kwargs: Any) -> fields.String:  # noqa: ANN401 -- marshmallow's options
+def user_id(**kwargs: Any) -> fields.String:
     """The id of a user, as it may also stand in a path."""
     return fields.String(validate=_USER_ID, **kwargs)
 
 
-def name(longest: int = 255, **kwargs: Any) -> fields.String:  # noqa: ANN401 -- marshmallow's options
+def name(longest: int = 255, **kwargs: Any) -> fields.String:
     """A text of 1 to `longest` characters."""
     return fields.String(validate=validate.Length(1, longest), **kwargs)
 
 
-def reason_field(known: Collection[Reason] = tuple(Reason), **kwargs: Any) -> fields.String:  # noqa: ANN401 -- as for `name`
+def reason_field(known: Collection[Reason] = tuple(Reason), **kwargs: Any) -> fields.String:
     """A reason of ours, with a sentence about each that it may be."""
     described = "\n".join(f"- `{each}`: {SENTENCES[each]}" for each in known)
     return fields.String(validate=validate.OneOf(list(known)), metadata={"description": described}, **kwargs)

@@ -305,7 +305,7 @@ class Ruled(ma.Schema):
     BESIDE: ClassVar[bool] = False
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_rules(self, data: Fields, **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_rules(self, data: Fields, **_: Any) -> None:
         errors: dict[str, list[str]] = {}
         for rule in self.RULES:
             try:

@@ -124,7 +124,7 @@ class DirectNotificationSchema(SchedulingFields):
     )
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_envelope(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_envelope(self, data: dict[str, Any], **_: Any) -> None:
         channels = data["channels"] or ([data["channel"]] if data["channel"] else [Channel.EMAIL])
         if Channel.EMAIL in channels:
             return
@@ -151,7 +151,7 @@ class MoveSchema(Ruled):
     expires_at = Timestamp(allow_none=True)
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_some(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_some(self, data: dict[str, Any], **_: Any) -> None:
         if not data:
             raise ValidationError("Give send_at, target_date or expires_at.")
         if "send_at" in data and "target_date" in data:

@@ -14,12 +14,12 @@ from api.schemas.text_patterns import CURSOR
 class Cursor(fields.Field[UUID]):
     """Where a page goes on: the last id of the one before, opaque to callers."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             metadata={"type": "string", "pattern": CURSOR, "description": "`next_cursor` of the page before."}, **kwargs
         )
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> UUID:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> UUID:
         del attr, data, kwargs
         if not isinstance(value, str) or not re.fullmatch(CURSOR, value):
             raise ValidationError("Not a cursor that a list gave.")

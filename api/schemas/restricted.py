@@ -12,7 +12,7 @@ FOR_READERS: Final = "x-for-readers"
 NOTE: Final = "Left out (null) for a key without the scope `read`, unless the request brought it itself."
 
 
-def for_readers(description: str = "", **metadata: Any) -> dict[str, Any]:  # noqa: ANN401 -- marshmallow's metadata
+def for_readers(description: str = "", **metadata: Any) -> dict[str, Any]:
     """Return the metadata of a member that only callers with the scope `read` see."""
     return {FOR_READERS: True, "description": f"{description} {NOTE}".strip(), **metadata}
 
@@ -21,7 +21,7 @@ class Shown(ma.Schema):
     """A record that may hold addresses."""
 
     @post_dump
-    def _leave_out(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401 -- marshmallow's
+    def _leave_out(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         if shows_addresses():
             return data
         for name, field in self.dump_fields.items():
@@ -30,7 +30,7 @@ class Shown(ma.Schema):
         return data
 
 
-def _given(value: Any) -> Any:  # noqa: ANN401 -- any member
+def _given(value: Any) -> Any:
     """Return what of a member's value the caller gave itself."""
     if isinstance(value, list):
         return [each for each in value if was_given(each)]

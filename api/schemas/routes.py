@@ -17,10 +17,10 @@ from notifier.vocabulary.states import Channel, Priority
 class Path(fields.String):
     """A JMESPath expression over the event."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**named_form("JmesPath", kwargs))
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = str(super()._deserialize(value, attr, data, **kwargs))
         check_for_masks(text, "_schema")
         try:
@@ -33,11 +33,11 @@ class Path(fields.String):
 class Pattern(fields.String):
     """An event type, or the beginning of one and `*`."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         kwargs["metadata"] = {"pattern": f"^{PATTERN.pattern}$", **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = str(super()._deserialize(value, attr, data, **kwargs))
         if not PATTERN.fullmatch(text):
             raise ValidationError("Not an event type, nor the beginning of one and a '*'.")
@@ -64,7 +64,7 @@ class RecipientSchema(Ruled):
     channel = fields.String(validate=validate.OneOf(list(Channel)))
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_one(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_one(self, data: dict[str, Any], **_: Any) -> None:
         if ("user_id" in data) == ("recipient" in data):
             raise ValidationError("Give user_id, or recipient and channel.", "user_id")
         if ("recipient" in data) != ("channel" in data):
@@ -108,7 +108,7 @@ class RouteSchema(Ruled):
     enabled = StrictBoolean(load_default=True)
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_whole(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_whole(self, data: dict[str, Any], **_: Any) -> None:
         if data["channels"] is not None and "recipient" in data["to"]:
             raise ValidationError("A recipient has one channel; several are for a user_id.", "channels")
 

@@ -157,6 +157,6 @@ class SchedulingFields(Ruled):
     )
 
     @post_load
-    def _unite_lead_times(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
+    def _unite_lead_times(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         days = data.pop("lead_time_days", None)
         return data if days is None else {**data, "lead_time": [f"P{days}D"]}

@@ -37,7 +37,7 @@ class Headers(fields.Dict):
 
     _MOST = 20
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         kwargs["metadata"] = {
             "maxProperties": self._MOST,
             "properties": {"": {"not": {}}},  # nobody's name
@@ -47,8 +47,8 @@ class Headers(fields.Dict):
         }
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:  # noqa: ANN401 -- marshmallow's
-        headers: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, str]:
+        headers: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow's
         if len(headers) > self._MOST:
             raise ValidationError(f"More than {self._MOST} headers.")
         if len({name.lower() for name in headers}) < len(headers):
@@ -81,7 +81,7 @@ class PermanentStatus(fields.Integer):
             metadata={"not": {"type": "integer", "enum": sorted(_NEVER_PERMANENT)}},
         )
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:  # noqa: ANN401 -- marshmallow's
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         status: int | None = super()._deserialize(value, attr, data, **kwargs)
         if status in _NEVER_PERMANENT:
             raise ValidationError(f"{status} asks for another attempt, so that it is never permanent.")
@@ -138,12 +138,12 @@ class SubscriptionChanges(SubscriptionFields):
         min_properties = 1
 
     @validates_schema
-    def _check_some(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_some(self, data: dict[str, Any], **_: Any) -> None:
         if not data:
             raise ValidationError("Give something to change.")
 
 
-def _shown_headers(row: Any) -> dict[str, str]:  # noqa: ANN401 -- a Subscription
+def _shown_headers(row: Any) -> dict[str, str]:
     try:
         headers: dict[str, str] = dict(orjson.loads(row.headers))
     except (ValueError, TypeError):  # stored by somebody else: it costs no page, and its webhooks say why they fail

@@ -59,7 +59,7 @@ class TemplateSchema(Ruled):
     reply_to = Mailbox(load_default=None, allow_none=True, metadata={"description": "Email only."})
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_parts(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_parts(self, data: dict[str, Any], **_: Any) -> None:
         data["locale"] = data["locale"] or DEFAULT
         for name in ("subject", "text", "html"):
             check_for_masks(data[name], name)

@@ -30,11 +30,11 @@ from notifier.vocabulary.states import Channel
 class Locale(fields.String):
     """A language tag such as `pt-BR`."""
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def __init__(self, **kwargs: Any) -> None:
         kwargs["metadata"] = {"pattern": LOCALE, **kwargs.get("metadata", {})}
         super().__init__(**kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = str(super()._deserialize(value, attr, data, **kwargs))
         if not re.fullmatch(LOCALE, text):
             raise ValidationError("Not a language tag, such as de or pt-BR.")
@@ -60,11 +60,11 @@ class UserSchema(ma.Schema):
     attributes = fields.Dict(load_default=dict, metadata={"description": "Whatever templates want to know."})
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_attributes(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_attributes(self, data: dict[str, Any], **_: Any) -> None:
         check_for_masks(data["attributes"], "attributes")
 
     @post_load
-    def _each_token_once(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
+    def _each_token_once(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         return {**data, "push_tokens": list(dict.fromkeys(data["push_tokens"]))}
 
 
@@ -144,7 +144,7 @@ class QuietHoursSchema(ma.Schema):
     timezone = Zone(load_default=None, allow_none=True, metadata={"description": "Null: the user's."})
 
     @validates_schema(skip_on_field_errors=True)
-    def _check_length(self, data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 -- marshmallow's options
+    def _check_length(self, data: dict[str, Any], **_: Any) -> None:
         if data["start"] == data["end"]:
             raise ValidationError("It ends when it starts: switch the channel off instead.", "end")
 

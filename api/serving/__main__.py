@@ -30,11 +30,11 @@ def _most_descriptors() -> int:
 def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) -> None:
     """Serve until SIGTERM, or until the process that has the other end of the pipe `parent` is gone."""
     # Here, since they are most of the product, and the process that watches others does without.
-    from api.app import create_app  # noqa: PLC0415
-    from api.services import services  # noqa: PLC0415
-    from api.serving.bounds import Bounds  # noqa: PLC0415
-    from api.serving.server import Server  # noqa: PLC0415
-    from config.settings import SettingsError  # noqa: PLC0415
+    from api.app import create_app  # noqa: PLC0415 -- the process that watches does without
+    from api.services import services  # noqa: PLC0415 -- the process that watches does without
+    from api.serving.bounds import Bounds  # noqa: PLC0415 -- the process that watches does without
+    from api.serving.server import Server  # noqa: PLC0415 -- the process that watches does without
+    from config.settings import SettingsError  # noqa: PLC0415 -- the process that watches does without
 
     try:
         app = create_app()

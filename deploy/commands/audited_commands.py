@@ -72,7 +72,7 @@ def audited(*shown: str, hashed: tuple[str, ...] = ()) -> Callable[[Command], Co
                 if outcome and not click.get_current_context().meta.get(_UNCHANGED):
                     _record(outcome, shown, {name: parameters[name] for name in (*shown, *hashed)}, began)
 
-        run.is_audited = True  # type: ignore[attr-defined]
+        run.is_audited = True  # type: ignore[attr-defined]  # commands carry their mark
         return run  # type: ignore[return-value]  # as functools.wraps made it
 
     return declare

@@ -29,7 +29,7 @@ class Moment(click.ParamType[datetime]):
 
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401 -- click's signature
         """Parse it."""
         try:
             moment = datetime.fromisoformat(value)
@@ -100,7 +100,7 @@ def show(letter_id: UUID) -> None:
     show_fields({name: rfc3339(value) if isinstance(value, datetime) else value for name, value in values.items()})
 
 
-def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **more: Any) -> tuple[int, Any]:  # noqa: ANN401
+def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **more: Any) -> tuple[int, Any]:  # noqa: ANN401 -- filters as click parsed them
     """How many letters are meant, and their ids in batches."""
     given = any(value is not None for value in filters.values())
     if sum((bool(ids), everything, given)) != 1:

@@ -99,7 +99,7 @@ def on_a_stack(command: Command) -> Command:
 def load_wiring() -> Wiring:
     """What commands work with. Raises SettingsError."""
     # Here, since it imports most of the product, and commands that start other processes do without.
-    from config.wiring import wiring  # noqa: PLC0415
+    from config.wiring import wiring  # noqa: PLC0415 -- it imports most of the product
 
     return wiring()
 

@@ -14,7 +14,7 @@ class Span(click.ParamType[timedelta]):
 
     name = "duration"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:  # noqa: ANN401 -- click's signature
         """Parse it."""
         if isinstance(value, timedelta):
             return value
@@ -33,7 +33,7 @@ class When(click.ParamType[datetime]):
         """`back`: a span leads back from now, and not ahead."""
         self._sign = -1 if back else 1
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401 -- click's signature
         """Parse it, in UTC."""
         text = str(value).strip()
         try:

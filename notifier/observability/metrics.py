@@ -23,7 +23,7 @@ from notifier.vocabulary.states import FINISHED, Status
 NONE: Final = "none"
 
 # A second series for each, with the time at which it began, would double what is scraped.
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library is untyped there
 
 #: Of this process. Not the library's default one, which Flower shows as its own.
 REGISTRY: Final = CollectorRegistry()

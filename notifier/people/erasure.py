@@ -279,7 +279,7 @@ def _after(erasure: Row[Any]) -> dict[str, Any]:
     return {"stage": None, "round": erasure.round if is_over else erasure.round + 1, "is_over": is_over}
 
 
-def _keep_place(connection: Connection, erasure: Row[Any], **changes: Any) -> None:  # noqa: ANN401
+def _keep_place(connection: Connection, erasure: Row[Any], **changes: Any) -> None:  # noqa: ANN401 -- values of any column
     kept = {name: getattr(erasure, name) for name in ("id", "round", "stage", "left_in")}
     values = {**kept, "place": None, "is_over": False, **changes}
     begins = values["round"] > max(erasure.round, 1)

@@ -20,7 +20,7 @@ from notifier.models import Base
 from notifier.models.declarative import JsonText
 from notifier.people.mentions import SEPARATORS, Named
 
-_DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
+_DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's constructor is untyped
 #: Rows of a batch: some tens of milliseconds. Attachments may have megabytes each.
 _BATCH: Final = 1000
 _LARGE: Final = 20
@@ -239,7 +239,7 @@ def _is_theirs(connection: Connection, row: Row[Any], named: Named) -> bool:
     return is_at and not (row.user_id and connection.scalar(_IS_KNOWN, {"user_id": row.user_id}))
 
 
-def _without(column: Column[Any], value: Any, named: Named, is_at: str | None = None) -> Any:  # noqa: ANN401
+def _without(column: Column[Any], value: Any, named: Named, is_at: str | None = None) -> Any:  # noqa: ANN401 -- an SQL expression or a value
     """Return a column's value without mentions of a person."""
     if value is None:
         return None

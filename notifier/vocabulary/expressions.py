@@ -39,13 +39,13 @@ class _Counted(TreeInterpreter):
             raise _TooMuch
         return super().visit(node, value)
 
-    def visit_flatten(self, node: Any, value: Any) -> Any:  # noqa: ANN401
+    def visit_flatten(self, node: Any, value: Any) -> Any:  # noqa: ANN401 -- JMESPath's visitors take any JSON
         return self._sized(super().visit_flatten(node, value))
 
-    def visit_function_expression(self, node: Any, value: Any) -> Any:  # noqa: ANN401
+    def visit_function_expression(self, node: Any, value: Any) -> Any:  # noqa: ANN401 -- JMESPath's visitors take any JSON
         return self._sized(super().visit_function_expression(node, value))
 
-    def _sized(self, result: Any) -> Any:  # noqa: ANN401
+    def _sized(self, result: Any) -> Any:  # noqa: ANN401 -- any JSON
         """Count the elements of a new list too, because they are created without a visit."""
         if isinstance(result, list):
             self._left -= len(result)

@@ -543,7 +543,7 @@ def _says_no(client: redis.Redis) -> bool:
 
 
 def _megabytes(size: str) -> int:
-    number, unit = re.fullmatch(r"(\d+)(mb?|gb?)", size).groups()  # type: ignore[union-attr]
+    number, unit = re.fullmatch(r"(\d+)(mb?|gb?)", size).groups()  # type: ignore[union-attr]  # the file says one
     return int(number) * (1024 if unit.startswith("g") else 1)
 
 

@@ -56,7 +56,7 @@ def _raised(api: FlaskClient, error: Exception) -> TestResponse:
     def break_down(*_: object, **__: object) -> None:
         raise error
 
-    break_down.scope = None  # type: ignore[attr-defined]
+    break_down.scope = None  # type: ignore[attr-defined]  # views carry their marks
     api.application.view_functions["operating.get_health"] = break_down
     return api.get("/health")
 

@@ -191,7 +191,7 @@ def test_tls_that_breaks_after_the_request(tmp_path: Path, monkeypatch: pytest.M
 
     def talk(connection: socket.socket) -> None:
         received.append(receivers.read_request(connection))
-        with socket.socket(fileno=connection.detach()) as beneath:  # type: ignore[attr-defined, unused-ignore]
+        with socket.socket(fileno=connection.detach()) as beneath:  # type: ignore[attr-defined, unused-ignore]  # a socket, of which the stub knows less
             beneath.sendall(b"HTTP/1.1 200 in the clear\r\n\r\n")
             receivers.until_closed(beneath)
 

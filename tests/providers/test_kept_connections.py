@@ -288,7 +288,7 @@ def test_what_is_in_flight_when_the_caller_leaves_is_dropped(make: Make) -> None
         sending = provider.send(iter([message_to(url_of(silent)) for _ in range(4)]))
         while silent.connections < 4:
             next(sending)
-        sending.close()  # type: ignore[attr-defined]
+        sending.close()  # type: ignore[attr-defined]  # a generator, as the protocol asks
         for _ in range(4):
             assert left.acquire(timeout=10)
 

@@ -749,7 +749,7 @@ def test_what_is_in_flight_when_the_caller_leaves_is_dropped(make: Make) -> None
         sending = make(server.port, connections=3).send(message_to() for _ in range(5))
         while server.connections < 3:
             next(sending)
-        sending.close()  # type: ignore[attr-defined]
+        sending.close()  # type: ignore[attr-defined]  # a generator, as the protocol asks
         for _ in range(3):
             assert left.acquire(timeout=10)
     for thread in set(threading.enumerate()) - before:

@@ -379,7 +379,7 @@ def sending(engine: Engine, recipient: str | None = "http://127.0.0.1/") -> UUID
 
 
 def result_of(notification_id: UUID, **more: object) -> Result:
-    return Result(notification_id, Outcome.ACCEPTED, "webhook", datetime.now(UTC), 12.5, **more)  # type: ignore[arg-type]
+    return Result(notification_id, Outcome.ACCEPTED, "webhook", datetime.now(UTC), 12.5, **more)  # type: ignore[arg-type]  # the fields that a case names
 
 
 def kept(engine: Engine, notification_id: UUID) -> tuple[object, ...]:

@@ -119,7 +119,7 @@ def gone(pid: int) -> bool:
 
 def child(folder: Path, name: str, code: str, **options: object) -> Child:
     """A child that runs Python."""
-    return Child(name, [sys.executable, "-c", code], log=folder / "logs" / f"{name}.log", **options)  # type: ignore[arg-type]
+    return Child(name, [sys.executable, "-c", code], log=folder / "logs" / f"{name}.log", **options)  # type: ignore[arg-type]  # options as the test gives them
 
 
 def test_sigterm_stops_all_in_reverse(supervise: Supervise, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ class AccessToken:
         error = token = None
         expires_at = 0.0
         try:
-            self._credentials.refresh(self._transport)  # type: ignore[no-untyped-call]
+            self._credentials.refresh(self._transport)  # type: ignore[no-untyped-call]  # google-auth is untyped
             token = self._credentials.token
             expiry: Any = self._credentials.expiry  # naive, and UTC
             expires_at = expiry.replace(tzinfo=UTC).timestamp()
@@ -172,7 +172,7 @@ class _Transport(Transport):
     ) -> Any:  # noqa: ANN401  # google-auth's own type is untyped
         del timeout
         options |= {"timeout": self._timeout, "allow_redirects": False}
-        return super().__call__(url, method, body, headers, **options)  # type: ignore[no-untyped-call]
+        return super().__call__(url, method, body, headers, **options)  # type: ignore[no-untyped-call]  # google-auth is untyped
 
 
 class Fcm(HttpApi):
@@ -291,7 +291,7 @@ def provider(dsn: Dsn, context: Context) -> Fcm:
     if not isinstance(project, str) or not re.fullmatch(r"[A-Za-z0-9.:_-]+", project):
         raise ValueError("names a key file without a project_id: it is not that of a service account")
     try:
-        credentials = Credentials.from_service_account_info(account, scopes=[_SCOPE])  # type: ignore[no-untyped-call]
+        credentials = Credentials.from_service_account_info(account, scopes=[_SCOPE])  # type: ignore[no-untyped-call]  # google-auth is untyped
     except (GoogleAuthError, ValueError, TypeError):
         raise ValueError("names a key file that is not that of a service account") from None
     return Fcm(

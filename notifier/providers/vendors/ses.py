@@ -26,14 +26,14 @@ from typing import Final, Protocol
 import orjson
 
 # It ships no types, and need not be there where no setting names it.
-from botocore.auth import SigV4Auth  # type: ignore[import-untyped, import-not-found, unused-ignore]
-from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped, import-not-found, unused-ignore]
-from botocore.credentials import Credentials  # type: ignore[import-untyped, import-not-found, unused-ignore]
-from botocore.exceptions import (  # type: ignore[import-untyped, import-not-found, unused-ignore]
+from botocore.auth import SigV4Auth  # type: ignore[import-untyped, import-not-found, unused-ignore]  # botocore ships no types, and may not be installed
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped, import-not-found, unused-ignore]  # botocore ships no types, and may not be installed
+from botocore.credentials import Credentials  # type: ignore[import-untyped, import-not-found, unused-ignore]  # botocore ships no types, and may not be installed
+from botocore.exceptions import (  # type: ignore[import-untyped, import-not-found, unused-ignore]  # botocore ships no types, and may not be installed
     BotoCoreError,
     ClientError,
 )
-from botocore.session import Session  # type: ignore[import-untyped, import-not-found, unused-ignore]
+from botocore.session import Session  # type: ignore[import-untyped, import-not-found, unused-ignore]  # botocore ships no types, and may not be installed
 
 from notifier.providers.dsn import VISIBLE, Context, Dsn
 from notifier.providers.formats.email_api import EmailApi, default_sender

@@ -368,7 +368,7 @@ def test_an_expired_key_gets_another_end_with_another_secret_alone(engine: Engin
 @pytest.mark.parametrize("wrong", [{"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, {"rate": 0}])
 def test_a_key_that_could_never_be_used_is_not_made(engine: Engine, wrong: dict[str, object]) -> None:
     with pytest.raises(Invalid):
-        api_keys.create(engine, "useless", ["read"], **wrong)  # type: ignore[arg-type]
+        api_keys.create(engine, "useless", ["read"], **wrong)  # type: ignore[arg-type]  # wrong arguments are what it tries
     assert api_keys.listed(engine) == []
 
 

@@ -101,7 +101,7 @@ class Raw:
     def answer(self, method: str = "POST") -> tuple[int, dict[str, str], bytes]:
         """Read one answer."""
         self._file = self._file or _File(self.socket.makefile("rb", buffering=0))
-        response = HTTPResponse(self._file, method=method)  # type: ignore[arg-type]
+        response = HTTPResponse(self._file, method=method)  # type: ignore[arg-type]  # a file where a socket is declared
         try:
             response.begin()
             body = response.read()

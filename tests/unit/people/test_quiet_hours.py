@@ -110,7 +110,7 @@ def test_at_every_clock_change_of_two_years_the_end_is_the_one_that_walking_find
 # Anywhere else.
 
 ZONES = st.sampled_from(sorted(available_timezones())).map(ZoneInfo)
-MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2036, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 Hypothesis wants naive bounds
+MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2036, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 -- Hypothesis wants naive bounds
 EDGES = st.builds(time, st.integers(0, 23), st.integers(0, 59)) | st.builds(time, st.integers(0, 23))
 
 
