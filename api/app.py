@@ -74,7 +74,7 @@ _REQUEST: Final = 7.0
 
 
 def _in_time(serve: Callable[..., Any]) -> Callable[..., Any]:
-    """Give each request its time. What an answer reads while it is sent has deadlines for each statement alone."""
+    """Give each request its deadline. A streamed answer is read after it, with a deadline for each statement."""
 
     def serve_in_time(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - WSGI's
         waited = time.monotonic() - environ.get(ARRIVED, time.monotonic())  # for a thread
@@ -95,7 +95,7 @@ class _Orjson(JSONProvider):
 
 
 def create_app(wires: Wiring | None = None) -> Flask:
-    """An API process. Raises SettingsError where a setting is wrong."""
+    """Create the application of an API process. Raises SettingsError if a setting is wrong."""
     wires = wires or wiring()
     configure_logs(wires.settings)
     start_tracing(wires.settings, "api")

@@ -1,7 +1,7 @@
-"""Lines in the audit log for requests: one hook for all of them.
+"""Audit log lines for requests, written by one hook.
 
-On record is what a key with a scope of its own for acting changes, what views declare or say (exports, cancels, what
-was revealed), and what was refused.
+The log has the changes made with an administrative scope, the requests that a view declares or records itself
+(exports, cancellations, revealed credentials), and refused requests.
 """
 
 import re
@@ -22,28 +22,28 @@ from config.wiring import Wiring
 
 log = structlog.get_logger()
 
-#: Arguments of paths that are names which operators gave. Ids of ours are shown too, and of all others a fingerprint.
+#: Path arguments that are names given by operators. These and our ids are logged; others as a fingerprint.
 _NAMES: Final = frozenset({"target", "route_name", "template_name"})
 _ARGUMENT: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 _REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 def action() -> str:
-    """The request as the audit log names it: `PUT /api/v1/holds/{target}`, as OpenAPI writes paths."""
+    """Return the request's action for the audit log, such as `PUT /api/v1/holds/{target}`."""
     path = _ARGUMENT.sub(r"{\1}", route())
     return f"{method()} {path}"
 
 
 def put_on_record(action: str, target: str | None) -> None:
-    """Have a line written for this request, though it changes nothing. Without a target it names the path's."""
+    """Have a line written for this request, even if it changes nothing. Default target: the path's arguments."""
     g.on_record = (action, target)
 
 
 def record_acts(app: Flask, wires: Wiring) -> None:
-    """Write a line for each act once it is over.
+    """Write a line for each act after it is done.
 
-    Where none can be written that is logged, at error, with all that the line would have said. The answer stays as it
-    is: the act is done, and whoever asked for it must hear so.
+    If the line cannot be written, log its content as an error. The answer stays the same: the act is done, and the
+    caller must learn that.
     """
     refusals = Refusals(lambda: wires.audit)
 
@@ -57,7 +57,7 @@ def record_acts(app: Flask, wires: Wiring) -> None:
     def record(response: Response) -> Response:
         view = current_app.view_functions.get(request.endpoint or "")
         noted: tuple[str, str | None] | None = getattr(g, "on_record", None)
-        # A caller is known only where the request was let through: what is refused has done nothing.
+        # `caller` is set only for requests that were let in: a refused request has changed nothing.
         if view is not None and "caller" in g and (noted or is_act(view)):
             _write(wires, response, noted, target)
         elif response.status_code in _REFUSED:
@@ -75,7 +75,7 @@ def _write(wires: Wiring, response: Response, noted: tuple[str, str | None] | No
         "request_id": cause().request_id,
         "peer": request.remote_addr,
     }
-    # Postgres is away: waiting for it once more would only keep the caller.
+    # Postgres is unreachable: another attempt would only delay the caller.
     away = "Postgres" if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE else None
     try:
         if away is None:
@@ -88,7 +88,7 @@ def _write(wires: Wiring, response: Response, noted: tuple[str, str | None] | No
 
 
 def _note(refusals: Refusals, response: Response) -> None:
-    """Put what was refused on record. A request that brought no key at all did not try to sign in."""
+    """Record a refused request. A request without a key did not try to sign in, and is not recorded."""
     known, ended, status = refused_caller(), ended_key(), str(response.status_code)
     if known is not None:
         refusal = Refusal(action(), status, known.name, request.remote_addr)

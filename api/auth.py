@@ -1,4 +1,4 @@
-"""Who calls, and whether they may: API keys as bearer tokens, a scope for every route, a limit for some keys."""
+"""Authentication and authorisation: API keys as bearer tokens, a scope for each route, a rate limit for some keys."""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -12,11 +12,11 @@ from config.metrics_server import brings
 from config.wiring import Wiring
 from notifier.security.api_keys import ANONYMOUS, PARTS_OF_ADMIN, Caller, Ended, Scope, hash_of
 
-#: Scopes of what the audit log tells of, and methods that change nothing.
+#: Scopes whose changes are in the audit log, and methods that change nothing.
 _ACTING: Final = frozenset({Scope.ADMIN, *PARTS_OF_ADMIN})
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-#: Where an environ has the caller, once its head was let through; None for an open route.
+#: The environ's key for the caller, set once the head was let in; its value is None for an open route.
 ADMITTED: Final = "notifier.admitted"
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -33,32 +33,32 @@ def requires(scope: Scope) -> Callable[[View], View]:
 
 
 def is_open(view: View) -> View:
-    """Declare that a view wants no key."""
+    """Declare that a view needs no key."""
     view.scope = None  # type: ignore[attr-defined]  # views carry their marks
     return view
 
 
 def takes_metrics_token(view: View) -> View:
-    """Declare that a view lets in who brings NOTIFIER_METRICS_TOKEN too: one secret for all that is scraped."""
+    """Declare that a view also accepts NOTIFIER_METRICS_TOKEN, the one secret for everything that is scraped."""
     view.takes_metrics_token = True  # type: ignore[attr-defined]  # views carry their marks
     return view
 
 
 def scope_of(view: Callable[..., Any]) -> Scope | None:
-    """The scope that a view declares; None for an open one. Raises AttributeError where it declares nothing."""
+    """Return the scope that a view declares; None for an open one. Raises AttributeError if it declares nothing."""
     scope: Scope | None = view.scope  # type: ignore[attr-defined]  # views carry their marks
     return scope
 
 
 def is_act(view: Callable[..., Any]) -> bool:
-    """Whether this request, which `view` serves, is one that the audit log tells of."""
+    """Return whether this request to `view` belongs in the audit log."""
     if getattr(view, "is_on_record", False):
         return True
     return getattr(view, "scope", None) in _ACTING and request.method not in READING
 
 
 def is_on_record(view: View) -> View:
-    """Declare that each use of a view is told of in the audit log, whatever its scope and method."""
+    """Declare that each use of a view is in the audit log, whatever its scope and method."""
     view.is_on_record = True  # type: ignore[attr-defined]  # views carry their marks
     return view
 
@@ -76,7 +76,7 @@ class Gate:
         view = current_app.view_functions.get(request.endpoint or "")
         if view is None or (scope := scope_of(view)) is None or request.method == "OPTIONS":
             return None
-        if ADMITTED in request.environ:  # when its head had come, and it has been counted
+        if ADMITTED in request.environ:  # its head was checked and counted before
             if (admitted := request.environ[ADMITTED]) is not None:
                 g.caller = admitted
             return None
@@ -99,7 +99,7 @@ class Gate:
                 401, "Send a valid API key: 'Authorization: Bearer …'.", headers={"WWW-Authenticate": "Bearer"}
             )
         g.refused_caller = caller  # until it is let in
-        # For keys without a limit nothing is made and nobody asked.
+        # A key without a limit costs no question to Redis.
         if caller.rate is not None and not self._wires.key_limits.allow(caller.name, caller.rate):
             often = f"{caller.rate} request{'s' * (caller.rate != 1)} a second"
             return problem(429, f"This key may make {often}, and this is one more.", headers={"Retry-After": "1"})
@@ -110,7 +110,7 @@ class Gate:
         return None
 
     def lets_in(self, authorization: str, view: Callable[..., Any]) -> bool:
-        """Whether a request to a view is sure to pass, as far as this process remembers. It is not counted by this."""
+        """Return whether a request to a view is sure to pass, by this process's cache alone. Counts nothing."""
         scope = scope_of(view)
         if not self._required or scope is None:
             return True
@@ -120,19 +120,19 @@ class Gate:
 
 
 def caller() -> Caller:
-    """Who makes this request."""
+    """Return the caller of this request."""
     found: Caller = g.caller
     return found
 
 
 def ended_key() -> Ended | None:
-    """The key of ours that this request was refused with, which opens nothing any more."""
+    """Return the expired or revoked key that this request was refused with, if any."""
     found: Ended | None = getattr(g, "ended_key", None)
     return found
 
 
 def refused_caller() -> Caller | None:
-    """Who made this request, also where it was refused; None where that is not known."""
+    """Return the caller of this request, even if it was refused; None if unknown."""
     found: Caller | None = getattr(g, "caller", None) or getattr(g, "refused_caller", None)
     return found
 

@@ -1,4 +1,4 @@
-"""Browsers: the headers that keep our pages to themselves, and whose pages are served where no key is asked for."""
+"""Security of browsers: response headers for our pages, and checks of requests from pages of other sites."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ _STYLE: Final = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
 def policy(*sources: str) -> str:
-    """A Content-Security-Policy that allows nothing but some sources, such as `img-src 'self'`."""
+    """Return a Content-Security-Policy that allows nothing but some sources, such as `img-src 'self'`."""
     return "; ".join(("default-src 'none'", *sources, _NOTHING_ELSE))
 
 

@@ -1,4 +1,4 @@
-"""Completion of the OpenAPI description for machines: adds to each operation the parts that all have in common."""
+"""Completion of the OpenAPI description: adds to each operation the parts that all operations have in common."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -68,7 +68,7 @@ def operations(document: Document) -> Iterator[Document]:
 def completed(
     document: Document, schemas: Mapping[str, type[ma.Schema]], settings: Settings, senders: SenderRules
 ) -> Document:
-    """A description with all that its operations have in common. `schemas`: those of its components, by their names."""
+    """Add to a description all that its operations have in common. `schemas`: its components' schemas by name."""
     components = document["components"]["schemas"]
     _add_rules(document, schemas)
     components |= named_forms()

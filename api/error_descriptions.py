@@ -14,7 +14,7 @@ Described = tuple[int, tuple[ProblemType, ...], str]
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _TOO_LONG_HEAD: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
-#: Whatever is asked for.
+#: Errors of every operation.
 _ALWAYS: Final[tuple[Described, ...]] = (
     (400, (ProblemType.BAD_REQUEST,), "The request is none of HTTP/1.1, or its body ended before its length."),
     (408, (ProblemType.TIMED_OUT,), "The head or the body did not come in time."),
@@ -94,7 +94,7 @@ def error_examples() -> dict[str, Document]:
 
 
 def _expected(method: str, operation: Document) -> Iterator[Described]:
-    """The errors of an operation; of a status that comes several times the last description counts."""
+    """Yield the errors of an operation. If a status comes several times, its last description counts."""
     yield from _ALWAYS
     places = {parameter["in"] for parameter in operation.get("parameters", ())}
     if "path" in places:
@@ -124,7 +124,7 @@ def add_errors(method: str, operation: Document) -> None:
         # flask-smorest refers to a description of its own for what a parser refuses.
         declared = {} if "$ref" in found else found
         types = kinds.get(status) or (_DECLARED.get(status) or ProblemType.BAD_REQUEST,)
-        # Pages for people are no problems, and /ready says the same at 503 as at 200.
+        # HTML pages are not problem documents, and /ready has the same document at 503 as at 200.
         content = declared.get("content") or _content(status, types)
         headers = {**_HEADERS.get(status, {}), **declared.get("headers", {})}
         response = {"description": declared.get("description") or words[status], "content": content}

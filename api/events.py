@@ -67,7 +67,7 @@ EVENT_BODY_DOC: Final[dict[str, Any]] = {
 
 
 def _load(body: Body) -> tuple[Body, dict[str, Any]]:
-    """A body with its `event_type`, and the event's fields. Raises Invalid, by the name that the caller gave."""
+    """Return a body with its `event_type`, and the event's fields. Raises Invalid, with the caller's field names."""
     event = body.as_event()
     try:
         return event, load(_event, event)
@@ -222,7 +222,7 @@ _EQUAL: Final = (
 
 
 def _on_notifications(asked: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-    """The conditions that one of an event's notifications must meet, all of them the same one."""
+    """Return the conditions that a single notification of an event must meet together."""
     by: dict[str, Callable[[Any], ColumnElement[bool]]] = {
         "notification_id": Notification.id.__eq__,
         "subscription_id": Notification.subscription_id.__eq__,

@@ -1,4 +1,4 @@
-"""For operators: health, readiness, and the interactive description of the API."""
+"""Health, readiness and metrics, for operators; and the pages that describe the API."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -38,19 +38,19 @@ pages = Blueprint("pages", __name__)
 
 #: Swagger UI's files, as the flask-swagger-ui package ships them; and ours.
 _DIST: Final = Path(flask_swagger_ui.__file__).parent / "dist"
-#: The files of it that the page loads; others are pages of their own, with scripts in them.
+#: Swagger UI's files that the page loads. Others are pages of their own, with scripts in them.
 _LOADED: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-16x16.png", "favicon-32x32.png"})
-#: Of the interactive description: it loads what is ours, and asks this server alone.
+#: For the interactive description: it loads our files, and sends requests to this server alone.
 _DOCS_POLICY: Final = policy(
     "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'", "form-action 'none'"
 )
-#: Seconds in which `/ready` hears how each part is.
+#: Seconds that `/ready` waits for the answers of all parts.
 _READY_SECONDS: Final = 1.5
-#: A part that hangs keeps its thread for so many seconds, whoever asks meanwhile.
+#: Seconds that a hanging part may keep its thread.
 _PART_SECONDS: Final = 5.0
 _asking: Final = ThreadPoolExecutor(20, thread_name_prefix="ready")
 
-#: Where an app keeps that its database was seen migrated.
+#: Key of the flag in app.extensions: the database was seen migrated.
 _MIGRATED: Final = "notifier.migrated"
 
 #: Returns the fault of a part, if any.
@@ -69,7 +69,7 @@ def get_health() -> dict[str, str]:
 
 
 def _found(checks: Mapping[str, Check]) -> dict[str, dict[str, str]]:
-    """Return the state of each part. They are asked at once, since any of them may hang."""
+    """Return the state of each part. They are asked concurrently, since any of them may hang."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # of the proxy
     asked = {name: _asking.submit(_ask, app, check) for name, check in checks.items()}
     wait(asked.values(), timeout=_READY_SECONDS)
@@ -86,7 +86,7 @@ def _failed(why: str) -> dict[str, str]:
 
 
 def _state(check: Check) -> dict[str, str]:
-    """`ok`, or `failed` and why, in words without addresses."""
+    """Return `ok`, or `failed` and why, in words without addresses."""
     try:
         trouble = check()
     except Unavailable as error:
@@ -99,7 +99,7 @@ def _state(check: Check) -> dict[str, str]:
 
 
 def _postgres() -> str | None:
-    """Return the reason why no POST is committed, if any: asked the same way, over the same connection."""
+    """Return why no POST can be committed, if so: asked the same way, over the same connection."""
     services().intake.check(_READY_SECONDS)
     with services().wiring.engine.connect():
         return None
@@ -107,7 +107,7 @@ def _postgres() -> str | None:
 
 def _migrations() -> str | None:
     known = current_app.extensions
-    # To ask takes a while, since all revisions are read; and a database that has them does not lose them.
+    # The check reads all revisions, which is slow; and a migrated database stays migrated.
     pending = None if known.get(_MIGRATED) else migrations.pending(services().wiring.engine)
     known[_MIGRATED] = pending is None
     return f"the database has not reached {pending}; run 'manage.py migrate'" if pending else None
@@ -123,7 +123,7 @@ def _workers() -> str | None:
     """Return the fault of the workers, if any: none was seen lately, or one takes no messages."""
     engine = services().wiring.engine
     alive = {heartbeat.name for heartbeat, _ in heartbeats.alive(engine) if heartbeat.kind == heartbeats.WORKER}
-    # One that is alive again was started again since.
+    # A stuck worker that is alive again has been restarted since.
     stuck = [name for name, _ in heartbeats.stuck(engine, heartbeats.GONE_AFTER) if name not in alive]
     if stuck:
         return f"{', '.join(stuck)}: takes no messages any more"
@@ -145,7 +145,7 @@ def get_readiness() -> tuple[dict[str, Any], int]:
 
     503 only where Postgres or a migration is missing; without the broker, workers or clock events are still accepted.
     """
-    # By the name of what is to be mended: RabbitMQ may be the broker.
+    # By the broker's own name, which operators look for: it may be RabbitMQ.
     broker = name_of(services().wiring.settings.broker)
     found = _found(
         {"postgres": _postgres, "migrations": _migrations, broker: _broker, "workers": _workers, "clock": _clock}
@@ -183,21 +183,21 @@ def read_metrics() -> Response:
 @pages.get("/")
 @is_open
 def index() -> Response:
-    """Lead whoever comes without a path to the description."""
+    """Redirect from the root to the interactive description."""
     return Response(status=302, headers={"Location": "/docs"})
 
 
 @pages.get("/problems")
 @is_open
 def problem_types() -> Response:
-    """All types of problems."""
+    """Show all types of problems."""
     return _PROBLEMS.response(kinds=list(ProblemType), about=ABOUT)
 
 
 @pages.get("/problems/<kind>")
 @is_open
 def problem_type(kind: str) -> Response:
-    """The page that a problem's `type` leads to."""
+    """Show the page that a problem's `type` leads to."""
     if kind not in list(ProblemType):
         abort(404, "There is no such type of problem.")
     return _PROBLEMS.response(kinds=[ProblemType(kind)], about=ABOUT)
@@ -206,7 +206,7 @@ def problem_type(kind: str) -> Response:
 @pages.get("/docs")
 @is_open
 def docs() -> Response:
-    """The interactive description; everything it loads comes from here."""
+    """Show the interactive description; everything it loads comes from here."""
     page = send_from_directory(STATIC, "docs.html", conditional=False)
     page.headers["Content-Security-Policy"] = _DOCS_POLICY
     return page
@@ -215,7 +215,7 @@ def docs() -> Response:
 @pages.get("/docs/<path:name>")
 @is_open
 def docs_file(name: str) -> Response:
-    """Its scripts and styles."""
+    """Serve the scripts and styles of the interactive description."""
     if name != "docs.js" and name not in _LOADED:
         abort(404)
     folder = STATIC if name == "docs.js" else _DIST
@@ -225,5 +225,5 @@ def docs_file(name: str) -> Response:
 @pages.get("/openapi.json")
 @is_open
 def openapi() -> Response:
-    """The OpenAPI description, made from the schemas that validate."""
+    """Return the OpenAPI description, made from the schemas that validate."""
     return jsonify(current_app.extensions["openapi"])

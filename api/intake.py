@@ -1,4 +1,4 @@
-"""What the routes that accept something share: one item's body to a draft, drafts to answers."""
+"""Intake over HTTP, shared by the routes that accept events or notifications: from a body to a draft to an answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -17,7 +17,7 @@ from notifier.planning.plans import Planner
 from notifier.storage import deadlines
 from notifier.vocabulary.errors import Invalid
 
-#: How an idempotency key may come besides in the body.
+#: The header that may carry the idempotency key in place of the body.
 KEY_HEADER: Final = "Idempotency-Key"
 KEY_HEADER_DOC: Final = {
     "in": "header",
@@ -28,7 +28,7 @@ KEY_HEADER_DOC: Final = {
 
 
 def load(schema: ma.Schema, body: Body) -> dict[str, Any]:
-    """The fields of a body. Raises Invalid."""
+    """Validate a body and return its fields. Raises Invalid."""
     try:
         fields: dict[str, Any] = schema.load(body.document)
     except ma.ValidationError as error:
@@ -42,7 +42,7 @@ def load(schema: ma.Schema, body: Body) -> dict[str, Any]:
 
 
 def templates_of(fields: Sequence[Mapping[str, Any]]) -> Catalogue:
-    """The templates that some requests name; one query, and none where they name none."""
+    """Return the templates that the requests name, with one query; without a query if they name none."""
     names = {each["template"] for each in fields if each["template"] is not None}
     if not names:
         return EMPTY
@@ -51,7 +51,7 @@ def templates_of(fields: Sequence[Mapping[str, Any]]) -> Catalogue:
 
 
 def check_template(fields: Mapping[str, Any], templates: Catalogue) -> None:
-    """Raise Invalid where a request's template is not known, or not for its channel."""
+    """Raise Invalid if a request's template is unknown, or has no version for its channel."""
     template, channel = fields["template"], fields["channel"]
     if template is None:
         return
@@ -62,7 +62,7 @@ def check_template(fields: Mapping[str, Any], templates: Catalogue) -> None:
 
 
 def with_key_header(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields with the key from the header, where it came there. Raises Invalid."""
+    """Return the fields, with the idempotency key from the header if it has one. Raises Invalid."""
     header = request.headers.get(KEY_HEADER)
     if header is None:
         return fields
@@ -90,7 +90,7 @@ def accept_one(draft: Draft) -> Accepted:
 
 
 def accepted(body: object, *, duplicate: bool, location: str | None = None) -> Response:
-    """202, as orjson writes it: the one answer that is on the hot path."""
+    """Return a 202, written by orjson: this answer is on the hot path."""
     response = Response(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), 202, content_type="application/json")
     if location:
         response.headers["Location"] = location
@@ -100,5 +100,5 @@ def accepted(body: object, *, duplicate: bool, location: str | None = None) -> R
 
 
 def planner() -> Planner:
-    """What turns this process's requests into rows."""
+    """Return this process's planner, which turns requests into rows."""
     return services().wiring.planner(services().publisher.lease)

@@ -1,7 +1,7 @@
-"""API keys as one process remembers them: those that were found, those that were not, and how often it may look.
+"""Cache of API keys in one process: found keys, unknown keys, and a limit on look-ups of unknown keys.
 
-To look a key up costs transactions. A flood of made-up keys must not bring them all to Postgres, and must not lock out
-anybody whose key is known: only what has never been found counts towards the limit, and only where it is not found.
+A look-up costs transactions. A flood of made-up keys must not reach Postgres, and must not lock out callers whose key
+is known: a key counts towards the limit if it has never been found, and is not found this time either.
 """
 
 import ipaddress
@@ -32,7 +32,7 @@ _FORM: Final = re.compile(rf"{re.escape(api_keys.PREFIX)}[A-Za-z0-9_-]{{43}}", r
 
 
 class TooManyUnknown(Exception):
-    """Too many unknown keys came from there. `retry_after`: in seconds."""
+    """Too many unknown keys came from an address. `retry_after`: in seconds."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"too many unknown keys; look again in {retry_after} s")
@@ -40,7 +40,7 @@ class TooManyUnknown(Exception):
 
 
 class Allowance:
-    """So many at once for each name, and one more in each `interval` seconds."""
+    """A limit for each name: `burst` at once, and one more in each `interval` seconds."""
 
     def __init__(self, burst: int, interval: float, clock: Callable[[], float]) -> None:
         self._room, self._interval, self._clock = (burst - 1) * interval, interval, clock
@@ -78,12 +78,12 @@ class KnownKeys:
         self._by_all = Allowance(*_ALL, clock)
 
     def remembered(self, hashed: bytes) -> Caller | None:
-        """The caller whose key has this hash, where that was looked up of late."""
+        """Return the caller whose key has this hash, if it was looked up recently."""
         caller, until = self._found.get(hashed, (None, 0.0))
         return caller if self._clock() < until else None
 
     def find(self, key: str, address: str) -> Caller | None:
-        """Who a key belongs to, and None for an unknown one. `address`: where it came from. Raises TooManyUnknown."""
+        """Return the owner of a key; None for an unknown one. `address`: the client's. Raises TooManyUnknown."""
         if not _FORM.fullmatch(key):
             return None
         hashed = api_keys.hash_of(key)
@@ -101,7 +101,7 @@ class KnownKeys:
             caller = self._look(hashed, key)
             counts = caller is None
         finally:
-            if not counts:  # it is known, or Postgres did not say
+            if not counts:  # it is known, or Postgres did not answer
                 self._give_back(address)
         return caller
 
@@ -121,7 +121,7 @@ class KnownKeys:
             self._by_all.give_back("")
 
     def ended(self, key: str) -> Ended | None:
-        """Whose key it was that was just refused; None where it was nobody's."""
+        """Return the expired or revoked key that was just refused; None if it never was a key."""
         return self._ended.get(api_keys.hash_of(key))
 
     def _look(self, hashed: bytes, key: str) -> Caller | None:
@@ -144,7 +144,7 @@ class KnownKeys:
 
 
 def neighbourhood(address: str) -> str:
-    """An address as one is counted: of IPv6 the network that one customer gets, which is full of addresses."""
+    """Return an address as it is counted: for IPv6 its /64 network, since one customer has all its addresses."""
     if ":" not in address:
         return address
     try:

@@ -21,13 +21,13 @@ _JSON: Final = frozenset({"application/json", MEDIA_TYPE})
 
 
 def mask_answers(app: Flask) -> None:
-    """Mask every answer of an app. To be called after its keys are checked for."""
+    """Mask every answer of an app. Call it after require_keys."""
     app.before_request(_check)
     app.after_request(_mask)
 
 
 def _check() -> Response | None:
-    """Note that a request asks to see credentials, or answer 403 where it may not. Raises Invalid."""
+    """Note that a request asks to see credentials, or answer 403 if it may not. Raises Invalid."""
     asked = request.args.get(REVEAL)
     if asked is None or "caller" not in g:
         return None
@@ -45,7 +45,7 @@ def _check() -> Response | None:
 
 
 def _mask(response: Response) -> Response:
-    """Mask the credentials in a JSON answer, or open them; a document that is made while it is read does so itself."""
+    """Mask the credentials in a JSON answer, or reveal them. Streamed documents do so themselves."""
     if "caller" not in g or response.is_streamed or response.mimetype not in _JSON:
         return response
     document = response.get_data(as_text=True)

@@ -78,7 +78,7 @@ NOTIFICATION_BODY_DOC: Final[dict[str, Any]] = {
 
 
 def notification_limit(settings: Settings) -> int:
-    """How large a notification may be: attachments are in base64, with names and types around them."""
+    """Return the largest size of a notification: attachments are in base64, with names and types around them."""
     in_base64 = (settings.max_attachment_bytes + 2) // 3 * 4
     return settings.max_event_bytes + in_base64 + MOST_ATTACHMENTS * _AROUND
 
@@ -105,7 +105,7 @@ def post_notification() -> Response:
 
 
 def read_notification() -> Body:
-    """The request's body, within the limits of a notification. Answers 400, 413 or 415; raises Invalid."""
+    """Return the request's body, within the limits of a notification. Answers 400, 413 or 415; raises Invalid."""
     settings = services().wiring.settings
     room = notification_limit(settings) - settings.max_event_bytes
     return read_json(settings.max_event_bytes, beside="attachments", room=room)
@@ -221,7 +221,7 @@ def _check_own(notification_id: UUID) -> None:
 
 
 def _read(notification_id: UUID) -> dict[str, Any]:
-    """A notification with all that is known of it."""
+    """Return a notification with its attempts and related records."""
     notification, session = _find(notification_id), db.session()
     return {
         **vars(notification),

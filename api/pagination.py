@@ -1,4 +1,4 @@
-"""Pages of a table, newest first: ids sort by time, so the last id of a page is where the next one begins."""
+"""Pagination of a table, newest first. Ids sort by time, so the last id of a page is the cursor of the next one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,13 +13,13 @@ from api.schemas.pagination import as_cursor
 from notifier.vocabulary.errors import Invalid
 from notifier.vocabulary.ids import first_id_of
 
-#: A rare value of a filter without an index may be looked for in millions of rows; nobody is kept longer than this.
+#: The longest that a filter without an index may search millions of rows for a rare value.
 _LIMIT: Final = text("SET LOCAL statement_timeout = '5s'")
 _QUERY_CANCELED: Final = "57014"
 
 
 def page(query: Select[Any], id_column: InstrumentedAttribute[UUID], asked: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema dumps it
-    """One page of `query`: {"items", "next_cursor"}. Stable while rows are added, for those come before it."""
+    """Return one page of `query`: {"items", "next_cursor"}. New rows come before it, and do not shift it."""
     limit, cursor = asked["limit"], asked["cursor"]
     if cursor is not None:
         query = query.where(id_column < cursor)

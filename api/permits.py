@@ -1,4 +1,4 @@
-"""Permits of a caller: `critical` by its scope, channels and event types by its key's limits, senders by a list."""
+"""Permits of a caller: `critical` by scope, channels and event types by its key's limits, senders by a list."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Why not? What preferences decide, asked in advance."""
+"""Preference checks: would a notification be sent, and which rule decides?"""
 
 from datetime import UTC, datetime
 from typing import Any

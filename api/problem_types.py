@@ -41,12 +41,12 @@ class ProblemType(StrEnum):
 
     @property
     def path(self) -> str:
-        """The `type` of a problem, a path at this server."""
+        """Return the `type` of a problem, a path at this server."""
         return f"/problems/{self.value}"
 
     @property
     def status(self) -> int:
-        """The HTTP status that it comes with."""
+        """Return its HTTP status."""
         return ABOUT[self].status
 
     @property
@@ -201,6 +201,6 @@ ABOUT: Final = {
 
 
 def of_status(status: int) -> ProblemType:
-    """The plain type of a status; for one that no type has, that of its class."""
+    """Return the plain type of a status; if it has none, the type of its class."""
     plain = next((kind for kind in ProblemType if kind.status == status), None)
     return plain or (ProblemType.BAD_REQUEST if status < 500 else ProblemType.INTERNAL_ERROR)

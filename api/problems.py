@@ -70,7 +70,7 @@ def problem_document(
     errors: Mapping[str, Any] | None = None,
     **more: object,
 ) -> dict[str, object]:
-    """The document of an error. `more` are members beside the usual."""
+    """Return the document of an error. `more`: additional members."""
     kind = kind or of_status(status)
     document = {"type": kind.path, "title": kind.summary, "status": status, "detail": detail, **more}
     return {**document, "errors": errors} if errors else document
@@ -85,7 +85,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: object,
 ) -> Response:
-    """An error response; of the plain type of its status, unless that is given. `more` are members beside the usual."""
+    """Return an error response; without a type, of its status's plain type. `more`: additional members."""
     body = problem_document(status, detail, kind=kind, errors=errors, **more)
     return Response(orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), status, headers, content_type=MEDIA_TYPE)
 
@@ -110,7 +110,7 @@ def validation_problem(messages: object, kind: ProblemType = ProblemType.VALIDAT
 
 
 def kind_of(error: NotifierError) -> ProblemType:
-    """The type of problem that an error of the product is."""
+    """Return the type of problem of one of the product's errors."""
     match error:
         case Unreadable():
             return error.kind

@@ -1,7 +1,7 @@
-"""Lines in the audit log for what is refused: a key that is none any more, a scope that is missing.
+"""Audit log lines for refused requests: an expired or revoked key, a missing scope.
 
-They are counted, and written by a thread of its own: the first of a kind within seconds, its like once a minute. So a
-flood of wrong keys neither fills the log, nor costs a transaction each, nor keeps anybody waiting.
+A thread counts and writes them: the first of a kind within seconds, equal ones once a minute. So a flood of wrong keys
+does not fill the log, cost a transaction each, or delay other requests.
 """
 
 import atexit
@@ -20,13 +20,13 @@ from notifier.vocabulary.errors import NotifierError
 
 log = structlog.get_logger()
 
-#: Who came with a key that none of ours has ever been, and what they tried.
+#: The actor and the action of a request whose key has never existed.
 UNKNOWN: Final = "(unknown)"
 SIGN_IN: Final = "sign-in"
-#: Seconds from the first refusal to its line, and the window in which its like are counted.
+#: Seconds from the first refusal to its line, and the window in which equal ones are counted.
 _SOON: Final = 1.0
 _WINDOW: Final = 60.0
-#: Kinds that are told apart within a window; all others are counted together.
+#: Kinds with a count of their own within a window; all others share one.
 _MOST_KINDS: Final = 100
 
 
@@ -45,7 +45,7 @@ _OTHERS: Final = Refusal("several", "refused")
 
 @dataclass(slots=True)
 class _Count:
-    """How often a refusal was met since its last line, and the first request of those."""
+    """The number of equal refusals since the last line, and the first of their requests."""
 
     at: datetime
     request_id: str | None
@@ -65,7 +65,7 @@ class Refusals:
         self._writer: threading.Thread | None = None
 
     def note(self, refusal: Refusal, request_id: str | None) -> None:
-        """Count a refusal; it is written down soon."""
+        """Count a refusal, to be written soon."""
         with self._lock:
             kinds = self._waiting.keys() | self._written
             if refusal not in kinds and len(kinds) >= _MOST_KINDS:
@@ -82,13 +82,13 @@ class Refusals:
                 self._noted.set()
 
     def flush(self) -> None:
-        """Write down all that was counted."""
+        """Write all counted refusals."""
         with self._lock:
             waiting, self._waiting = self._waiting, {}
         self._write(waiting)
 
     def _keep_writing(self) -> None:
-        """Write what is new soon, and once a window all of it."""
+        """Write new kinds of refusals soon, and all counts once a window."""
         pause = threading.Event()
         while True:
             self._noted.wait()

@@ -26,12 +26,12 @@ class Body:
     raw: bytes
 
     def raw_member(self, name: str) -> bytes | None:
-        """The JSON text of a top-level member, exactly as it came; None where there is none."""
+        """Return the JSON text of a top-level member, exactly as it came; None if it is missing."""
         member = msgspec.json.decode(self.raw, type=dict[str, msgspec.Raw]).get(name)
         return None if member is None else bytes(member)
 
     def as_event(self) -> "Body":
-        """The same with its `type`, as other systems call it, in place of `event_type`. Raises Invalid."""
+        """Return the body with `type`, other systems' name, read as `event_type`. Raises Invalid."""
         if "type" not in self.document:
             return self
         rest = {name: value for name, value in self.document.items() if name != "type"}
@@ -54,7 +54,7 @@ def parse(raw: bytes) -> Body:
 
 
 def read_bytes(limit: int) -> bytes:
-    """The body's bytes; answers 413 where there are more than `limit`."""
+    """Return the body's bytes; answers 413 if there are more than `limit`."""
     # One more than allowed: werkzeug cuts a body without a length there, and says nothing.
     request.max_content_length = limit + 1
     if request.content_length is not None and request.content_length > limit:
@@ -66,13 +66,13 @@ def read_bytes(limit: int) -> bytes:
 
 
 def is_empty(limit: int) -> bool:
-    """Whether the request has no body, whatever its headers say of it. Answers 413."""
+    """Return whether the request has no body, whatever its headers say. Answers 413."""
     request.max_content_length = limit + 1
     return not request.get_data()  # which keeps it for those who read it
 
 
 def read_json(limit: int, *, beside: str | None = None, room: int = 0) -> Body:
-    """The request's body, one JSON object of at most `limit` bytes.
+    """Return the request's body, one JSON object of at most `limit` bytes.
 
     `beside`: a member that does not count, and has `room` for itself, in bytes. Answers 400, 413 or 415; raises
     Invalid.
@@ -90,7 +90,7 @@ def read_json(limit: int, *, beside: str | None = None, room: int = 0) -> Body:
 
 
 def _length_of(member: str | None, raw: bytes) -> int:
-    """How many bytes a top-level member has; 0 where there is none, or no JSON object at all."""
+    """Return the size of a top-level member in bytes; 0 if it is missing, or the body is no JSON object."""
     try:
         return len(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).get(member or "", b""))
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -121,7 +121,7 @@ def _check_once(raw: bytes) -> None:
 
 
 def read_batch(limit: int) -> list[bytes]:
-    """The items of a batch, each as its own JSON text: `{"events": [...]}`, or one a line as NDJSON.
+    """Return the items of a batch, each as its own JSON text: `{"events": [...]}`, or one a line as NDJSON.
 
     Answers 400, 413 or 415; raises Invalid.
     """

@@ -1,7 +1,7 @@
-"""Heads: what is known of a request before its body is read, and whether the body is wanted.
+"""Checks of a request's head, before its body is read: is the request allowed, and how large may the body be?
 
-A route takes the bodies that its operation describes in OpenAPI, up to the limit that its view declares. All others
-take none. A head that would be refused is refused by the same checks as a whole request, in the same words.
+A route takes a body if its operation describes one in OpenAPI, up to the limit that its view declares. A head is
+refused by the same checks as a whole request, with the same answer.
 """
 
 import re
@@ -20,11 +20,11 @@ from notifier.storage.deadlines import within
 View = TypeVar("View", bound=Callable[..., Any])
 Environ = dict[str, Any]
 
-#: The largest body of a request that is no event, in bytes: a template's three parts fit.
+#: The largest body in bytes, unless a view declares another: the three parts of a template fit.
 MAX_BODY: Final = 1024 * 1024
 #: A route without a body takes an empty one, as some clients send with every POST.
 _NO_BODY: Final = 1024
-#: Seconds to judge a head, for what that asks of Postgres.
+#: Seconds that the checks of a head may wait for Postgres.
 _SECONDS: Final = 2.5
 _JSON: Final = "application/json"
 _ARGUMENT: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
@@ -35,7 +35,7 @@ class BodyRule:
     """The bodies that a route takes."""
 
     limit: int
-    #: Media types that its description names; none where it may be any.
+    #: Media types that its description names; empty for any.
     types: frozenset[str]
 
 
@@ -43,7 +43,7 @@ _NONE: Final = BodyRule(_NO_BODY, frozenset())
 
 
 def takes_body(limit: Callable[[Settings], int]) -> Callable[[View], View]:
-    """Declare how large a body of a view may be, where that is not MAX_BODY."""
+    """Declare the largest body of a view, if it is not MAX_BODY."""
 
     def declare(view: View) -> View:
         view.body_limit = limit  # type: ignore[attr-defined]  # views carry their marks
@@ -59,7 +59,7 @@ class Heads:
         self._app, self._gate = app, gate
         #: By endpoint and method.
         self.rules: dict[tuple[str, str], BodyRule] = {}
-        #: Routes without arguments that want a key, by method and path.
+        #: Routes without arguments that need a key, by method and path.
         self._plain: dict[tuple[str, str], tuple[BodyRule, Callable[..., Any]]] = {}
         paths = app.extensions["openapi"]["paths"]
         for rule in app.url_map.iter_rules():
@@ -72,7 +72,7 @@ class Heads:
                     self._plain[method, rule.rule] = (body, view)
 
     def check_body(self) -> None:
-        """Answer 413 to a request whose head promises more than its route takes. For all requests that are routed."""
+        """Answer 413 to a request whose Content-Length exceeds its route's limit."""
         length = request.content_length
         if length is not None and request.url_rule is not None and length > (limit := self._rule().limit):
             _too_large(limit)
@@ -81,7 +81,7 @@ class Heads:
         return self.rules.get((request.endpoint or "", request.method), _NONE)
 
     def at_once(self, environ: Environ, length: int) -> int | None:
-        """Return how large a body may be, where that takes no time to know; None where `check` must say it."""
+        """Return the body's limit if it is known without I/O; None if `check` must be asked."""
         body, view = self._plain.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]), (_NONE, None))
         if view is None or length > body.limit or not self._gate.lets_in(environ.get("HTTP_AUTHORIZATION", ""), view):
             return None
@@ -89,7 +89,7 @@ class Heads:
         return body.limit if media_type in body.types else None
 
     def check(self, environ: Environ, reader: Reader) -> tuple[int, bool] | None:
-        """Return how large a body may be, and whether a stranger sends it; or answer the request."""
+        """Return the body's limit, and whether its sender is unauthenticated; or answer the request and return None."""
         with within(_SECONDS), self._app.request_context(environ):
             try:
                 answer = self._app.preprocess_request()
@@ -107,7 +107,7 @@ class Heads:
         return None
 
     def refuse(self, environ: Environ, status: int, detail: str, reader: Reader) -> None:
-        """Answer a request whose body was not taken in."""
+        """Answer a request whose body was not read."""
         headers = {"Retry-After": "1"} if status == 503 else {}
         with within(_SECONDS), self._app.request_context(environ):
             try:
@@ -142,7 +142,7 @@ def _check_type(body: BodyRule) -> None:
 
 
 def judge_heads(app: Flask, gate: Gate, settings: Settings) -> None:
-    """Hold every request to the bodies that its route takes. To be called last of all checks."""
+    """Check every request's body against its route's limit. Call it after all other checks."""
     heads = Heads(app, gate, settings)
     app.before_request(heads.check_body)
     app.extensions["heads"] = heads

@@ -1,7 +1,7 @@
-"""Tracks requests: each has an id and a place in a trace, and leaves one line in the logs.
+"""Request log: each request gets an id and a place in a trace, and writes one log line.
 
-Both come from the caller (`X-Request-Id`, `traceparent`) or are made here, and stay with all that the request brings
-about.
+Both come from the caller (`X-Request-Id`, `traceparent`) or are made here. They are kept with the events and
+notifications that the request creates.
 """
 
 import logging
@@ -22,12 +22,12 @@ log = structlog.get_logger()
 
 REQUEST_ID: Final = "X-Request-Id"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-#: What is asked so often that it is told of at debug alone, as long as all is well.
+#: Endpoints that are polled: their successful requests are logged at debug.
 _ASKED_OFTEN: Final = frozenset({"operating.get_health", "operating.get_readiness", "operating.read_metrics"})
 
 
 def cause() -> RequestContext:
-    """The request at hand."""
+    """Return the context of this request."""
     found: RequestContext = g.cause
     return found
 
@@ -38,12 +38,12 @@ def note(**facts: Any) -> None:  # noqa: ANN401 -- whatever JSON has
 
 
 def route() -> str:
-    """The request's path as its route has it: in the path itself there may be an address."""
+    """Return the route of this request, not its path, which may contain an address."""
     return request.url_rule.rule if request.url_rule else "unmatched"
 
 
 def method() -> str:
-    """The request's method; `other` for a word that a caller made up."""
+    """Return the request's method; `other` for an unknown one."""
     return request.method if request.method in _METHODS else "other"
 
 
@@ -90,13 +90,13 @@ def _end(response: Response) -> Response:
 
 def _level(status: int) -> int:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return logging.WARNING  # of Postgres, which is away
+        return logging.WARNING  # Postgres is unreachable
     if status >= 500:
         return logging.ERROR
     return logging.DEBUG if status < 400 and request.endpoint in _ASKED_OFTEN else logging.INFO
 
 
 def track(app: Flask) -> None:
-    """Track every request of an app. To be called before anything else that may answer one."""
+    """Log every request of an app. Call it before any hook that may answer a request."""
     app.before_request(_begin)
     app.after_request(_end)

@@ -1,4 +1,4 @@
-"""Measures requests: how long each took, and which brought events or notifications in vain."""
+"""Metrics of requests: their duration, and the events and notifications that were rejected."""
 
 from time import perf_counter
 from typing import Final

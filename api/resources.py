@@ -37,19 +37,19 @@ class _StrictParser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}  # noqa: RUF012 -- webargs reads it from the class
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- webargs' signature
-        """The arguments of a request, which its answer may show."""
+        """Parse the arguments of a request, and remember them: the answer may show them."""
         arguments = super().parse(*args, **kwargs)
         if isinstance(arguments, dict):
             remember_given(arguments)
         return arguments
 
     def load_querystring(self, req: Any, schema: ma.Schema) -> Any:  # noqa: ANN401 -- webargs' signature
-        """The query's parameters, but for the one that every reading route takes."""
+        """Return the query's parameters, except `reveal`, which every reading route takes."""
         given = MultiDict((name, value) for name, value in req.args.items(multi=True) if name != REVEAL)
         return self._makeproxy(given, schema)
 
     def load_json(self, req: Any, schema: Any) -> Any:  # noqa: ANN401 -- webargs' signature
-        """The request's body, as parsed."""
+        """Return the request's parsed body."""
         if isinstance(schema, OptionalBody) and is_empty(MAX_BODY):
             return {}
         return read_json(MAX_BODY).document
@@ -127,7 +127,7 @@ class NameConverter(BaseConverter):
 
 
 def read_arguments(schema: ma.Schema, location: str) -> dict[str, Any]:
-    """The arguments of a route that takes them from its query or from its body. Raises Invalid."""
+    """Return the arguments of a route that takes them from its query or its body. Raises Invalid."""
     given = request.args.to_dict() if location == "query" else read_json(MAX_BODY).document
     try:
         fields: dict[str, Any] = schema.load(given)

@@ -1,4 +1,4 @@
-"""Answers that are made while they are read."""
+"""Streamed JSON answers."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,12 @@ log = structlog.get_logger()
 
 
 def document(pieces: Iterator[bytes]) -> Response:
-    """Answer with a JSON document of a person's data, in pieces. No cache keeps it."""
+    """Stream a JSON document of a person's data. No cache keeps it."""
     return Response(_until_it_breaks(pieces), mimetype="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _until_it_breaks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """An answer that has begun can only be broken off. The server prints what is raised then, and all that it says."""
+    """Break the answer off if Postgres fails. The server prints what is raised, so that must not contain data."""
     try:
         yield from pieces
     except SQLAlchemyError as error:

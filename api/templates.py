@@ -38,7 +38,7 @@ _MISSING: Final = "There is no such template."
 
 
 def _current() -> Select[Template]:
-    """The newest version of each name, channel and locale."""
+    """Return the newest version of each name, channel and locale."""
     newer = aliased(Template)
     same = (newer.name == Template.name, newer.channel == Template.channel, newer.locale == Template.locale)
     return select(Template).where(~select(newer.id).where(*same, newer.version > Template.version).exists())

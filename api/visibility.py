@@ -1,4 +1,4 @@
-"""Answers by their caller: those who may read see addresses, others what they gave themselves."""
+"""Visibility of data by caller: readers see addresses, others see the values that they sent themselves."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -14,7 +14,7 @@ REVEAL: Final = "reveal"
 
 
 def shows_addresses() -> bool:
-    """Return whether the caller may see the addresses and texts of what it did not give itself."""
+    """Return whether the caller may see addresses and texts that it did not send itself."""
     return Scope.READ in caller().scopes
 
 
@@ -24,12 +24,12 @@ def reveals() -> bool:
 
 
 def remember_given(fields: Mapping[str, Any]) -> None:
-    """Remember the fields that this request brought, in the form in which they are kept: it may have them back."""
+    """Remember the fields of this request, in the form in which they are stored: its answer may show them."""
     g.given = frozenset(_texts(fields)) | getattr(g, "given", frozenset())
 
 
 def was_given(value: object) -> bool:
-    """Return whether this request brought a value itself."""
+    """Return whether this request itself contained a value."""
     whole = services().wiring.seals.opened_or_kept(value) if isinstance(value, str) else value
     return whole in getattr(g, "given", frozenset())
 

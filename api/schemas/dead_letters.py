@@ -15,7 +15,7 @@ from notifier.vocabulary.states import Channel
 
 
 class DeadLetterSchema(Shown):
-    """What failed for good, and why."""
+    """A notification or event that failed for good, and why."""
 
     id = fields.UUID()
     notification_id = fields.UUID(allow_none=True, metadata={"description": "Null where an event broke fan-out."})

@@ -96,7 +96,7 @@ class BatchItemSchema(ma.Schema):
 
 
 class BatchAnswerSchema(ma.Schema):
-    """What became of a batch; `accepted` excludes duplicates."""
+    """The result of a batch; `accepted` excludes duplicates."""
 
     accepted = fields.Integer()
     duplicates = fields.Integer()

@@ -248,16 +248,16 @@ _USER_ID: Final = Matches(
 
 
 def user_id(**kwargs: Any) -> fields.String:
-    """The id of a user, as it may also stand in a path."""
+    """Return a field for the id of a user, which may also stand in a path."""
     return fields.String(validate=_USER_ID, **kwargs)
 
 
 def name(longest: int = 255, **kwargs: Any) -> fields.String:
-    """A text of 1 to `longest` characters."""
+    """Return a field for a text of 1 to `longest` characters."""
     return fields.String(validate=validate.Length(1, longest), **kwargs)
 
 
 def reason_field(known: Collection[Reason] = tuple(Reason), **kwargs: Any) -> fields.String:
-    """A reason of ours, with a sentence about each that it may be."""
+    """Return a field for a reason, described by a sentence for each known one."""
     described = "\n".join(f"- `{each}`: {SENTENCES[each]}" for each in known)
     return fields.String(validate=validate.OneOf(list(known)), metadata={"description": described}, **kwargs)

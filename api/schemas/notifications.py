@@ -159,7 +159,7 @@ class MoveSchema(Ruled):
 
 
 class CancelSchema(ma.Schema):
-    """What is to be cancelled."""
+    """The notifications to cancel."""
 
     class Meta:
         """Refuse unknown fields."""
@@ -184,7 +184,7 @@ class PinnedTemplateSchema(ma.Schema):
 
 
 def _by_name(values: dict[str, Any], metadata: dict[str, Any]) -> JsonText:
-    """An object of an HTTP call, null where there was none."""
+    """Return the schema of an object of an HTTP call; null if there was no call."""
     return JsonText(allow_none=True, metadata={"type": "object", "additionalProperties": values, **metadata})
 
 

@@ -27,12 +27,12 @@ class Cursor(fields.Field[UUID]):
 
 
 def as_cursor(last_id: UUID) -> str:
-    """The cursor behind the row with this id."""
+    """Return the cursor after the row with this id."""
     return base64.urlsafe_b64encode(last_id.bytes).decode().rstrip("=")
 
 
 class PageQuery(ma.Schema):
-    """What every list takes. What it does not know is refused, nothing is clamped."""
+    """The parameters of every list. Unknown parameters are refused, and no value is clamped."""
 
     class Meta:
         """Refuse unknown parameters."""

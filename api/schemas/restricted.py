@@ -1,4 +1,4 @@
-"""Records as their caller may see them: members marked with FOR_READERS need the scope `read`."""
+"""Restricted members of records: those marked with FOR_READERS are shown to keys with the scope `read`."""
 
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ class Shown(ma.Schema):
 
 
 def _given(value: Any) -> Any:
-    """Return what of a member's value the caller gave itself."""
+    """Return the part of a member's value that the caller sent itself."""
     if isinstance(value, list):
         return [each for each in value if was_given(each)]
     return value if isinstance(value, str) and was_given(value) else None

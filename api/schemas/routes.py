@@ -72,7 +72,7 @@ class RecipientSchema(Ruled):
 
 
 class RouteSchema(Ruled):
-    """What an event type means for people. Who and when are JMESPath over the event."""
+    """A route: which people an event type notifies. Recipients and times are JMESPath over the event."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Described(either(absent("channels"), {"properties": {"to": {"type": "object", "required": ["user_id"]}}})),

@@ -1,4 +1,4 @@
-"""What events and notifications have in common when they come in."""
+"""Fields that incoming events and notifications have in common."""
 
 from typing import Any, ClassVar, Final
 
@@ -49,7 +49,7 @@ _NEEDS_TARGET: Final = "A lead time needs a target_date to come before."
 
 
 class SchedulingFields(Ruled):
-    """What events and notifications have in common. Unknown fields are refused."""
+    """Fields that events and notifications have in common. Unknown fields are refused."""
 
     ADDRESSING: ClassVar[tuple[Rule, ...]] = (
         Addressed("recipient", instead="user_id"),

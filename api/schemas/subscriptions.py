@@ -130,7 +130,7 @@ class SubscriptionFields(ma.Schema):
 
 
 class SubscriptionChanges(SubscriptionFields):
-    """What is to be changed of a subscription; what is absent stays."""
+    """Changes to a subscription; absent fields stay as they are."""
 
     class Meta(SubscriptionFields.Meta):
         """Refuse an object without any."""
@@ -213,7 +213,7 @@ class SubscriptionNotificationQuery(PageQuery):
 
 
 class EnableSchema(OptionalBody):
-    """What is to be recovered at once, if anything."""
+    """The missed events to recover at once, if any."""
 
     class Meta:
         """Refuse unknown fields."""

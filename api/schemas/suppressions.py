@@ -67,7 +67,7 @@ class SuppressionQuery(PageQuery):
 
 
 class HoldSchema(ma.Schema):
-    """What is held back."""
+    """A hold, and what it holds back."""
 
     target = fields.String(metadata={"description": "`all`, a channel, or the name of a route.", "example": "sms"})
     held_by = fields.String()

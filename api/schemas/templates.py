@@ -123,7 +123,7 @@ class VersionQuery(VariantFields, PageQuery):
 
 
 class PreviewSchema(VariantFields):
-    """What a template is tried out with."""
+    """The data to preview a template with."""
 
     version = fields.Integer(load_default=None, allow_none=True, strict=True, validate=validate.Range(1))
 
@@ -134,7 +134,7 @@ class PreviewSchema(VariantFields):
 
 
 class SegmentsSchema(ma.Schema):
-    """What a text takes as an SMS: each segment is sent, and paid for, on its own."""
+    """The segments of a text as an SMS: each is sent, and billed, on its own."""
 
     encoding = fields.String(validate=validate.OneOf(["gsm-7", "ucs-2"]))
     units = fields.Integer(metadata={"description": "Septets, or UTF-16 code units."})
@@ -142,7 +142,7 @@ class SegmentsSchema(ma.Schema):
 
 
 class PreviewedSchema(ma.Schema):
-    """What a recipient would read."""
+    """The rendered message, as a recipient would read it."""
 
     name = fields.String()
     channel = fields.String()

@@ -150,7 +150,7 @@ class QuietHoursSchema(ma.Schema):
 
 
 class PreferencesSchema(ma.Schema):
-    """What a person wants to hear of. What is not set means yes. A PUT replaces all of it."""
+    """A person's preferences. Unset ones mean yes. A PUT replaces all of them."""
 
     class Meta:
         """Refuse unknown fields."""

@@ -52,7 +52,7 @@ class Bounds:
 
     @classmethod
     def of(cls, settings: Settings, descriptors: int) -> Bounds:
-        """The bounds that the settings ask for, in a process that may have so many files and sockets open."""
+        """Return the bounds by the settings, in a process that may open so many files and sockets."""
         return cls(
             head_seconds=settings.head_timeout.total_seconds(),
             idle_seconds=settings.idle_timeout.total_seconds(),
@@ -74,7 +74,7 @@ class Addresses:
         self._open: Counter[str] = Counter()
 
     def is_trusted(self, address: str) -> bool:
-        """Whether an address is that of a proxy of ours."""
+        """Return whether an address is that of a trusted proxy."""
         if not self._trusted:
             return False
         try:
@@ -85,7 +85,7 @@ class Addresses:
         return any(given in network for network in self._trusted)
 
     def client(self, peer: str, forwarded_for: str) -> str:
-        """The address of who asks: the last that no proxy of ours has, of those that X-Forwarded-For names."""
+        """Return the client's address: the last in X-Forwarded-For that is not a trusted proxy."""
         if not self.is_trusted(peer):
             return peer
         for named in reversed(forwarded_for.split(",")):

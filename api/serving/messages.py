@@ -91,7 +91,7 @@ class Incoming:
 
 
 def environ_of(request: Incoming, base: Environ) -> Environ:
-    """A request's environ, as yet without its body. `base`: what all of one connection share. Raises Malformed."""
+    """Return a request's environ, still without its body. `base`: the connection's part of it. Raises Malformed."""
     environ = base.copy()
     url = request.url
     if not url.startswith(b"/"):
@@ -169,7 +169,7 @@ class DateLine:
 
     @property
     def line(self) -> str:
-        """The line, with its end."""
+        """Return the line, with its end."""
         now = int(time.time())
         if now != self._second:
             self._second, self._line = now, f"Date: {formatdate(now, usegmt=True)}\r\n"
@@ -202,7 +202,7 @@ def head_of(status: int, headers: list[tuple[str, str]], *, length: int | None, 
 
 
 def canned(status: int, detail: str, *, retry_after: int | None = None) -> bytes:
-    """A whole answer that closes the connection, made without the application: there is no request to serve."""
+    """Return a whole answer that closes the connection, made without the application."""
     kind = of_status(status)
     body = orjson.dumps(
         {"type": kind.path, "title": kind.summary, "status": status, "detail": detail}, option=orjson.OPT_APPEND_NEWLINE
