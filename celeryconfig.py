@@ -1,4 +1,4 @@
-"""Celery's settings. Redis is a doorbell here: Postgres knows what is due, messages only say "look now".
+"""Celery's settings. Postgres is the truth of what is due; messages are hints to look now.
 
 So nothing below is load-bearing for delivery. What each line avoids was seen to happen without it.
 """

@@ -79,12 +79,12 @@ class Sentinels:
 
     @property
     def sentinel_options(self) -> dict[str, Any]:
-        """The options of connections to the sentinels themselves."""
+        """Return the options of connections to the sentinels themselves."""
         return {"password": self.sentinel_password} if self.sentinel_password else {}
 
     @property
     def credentials(self) -> dict[str, str]:
-        """The user and password of the Redis that they watch, where it has any."""
+        """Return the user and password of the Redis that the sentinels watch, if it has any."""
         both = {"username": self.username, "password": self.password}
         return {name: value for name, value in both.items() if value}
 

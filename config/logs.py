@@ -107,7 +107,7 @@ class _Writer:
                 self._start()
 
     def flush(self) -> None:
-        """It is written soon anyway."""
+        """Do nothing: lines are written soon anyway."""
 
     def close(self) -> None:
         """Write what is left."""
@@ -157,7 +157,7 @@ _writer_to: Final = functools.cache(_Writer)
 
 
 def _without_controls(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:  # noqa: ANN401 -- structlog's signature
-    """A library's words, and those of an error, as they can be shown."""
+    """Escape control characters in the texts of libraries and errors."""
     event["event"] = printable(event.get("event", ""))
     if "exception" in event:
         event["exception"] = printable(event["exception"], lines=True)
@@ -178,7 +178,7 @@ def _quoted(value: object) -> object:
 
 
 def _place_of(exc_info: Any) -> str:  # noqa: ANN401 -- structlog's type is private
-    """An exception's class and traceback, without its words; and of those that it followed, the first one first."""
+    """Return the classes and tracebacks of an exception and its causes, the first cause first, without their texts."""
     parts: list[str] = []
     error: BaseException | None = exc_info[1]
     seen: set[int] = set()
@@ -202,7 +202,7 @@ def _without_words(_: Any, __: str, event: structlog.typing.EventDict) -> struct
 
 
 def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
-    """What Python would print with all that the exception says."""
+    """Log an uncaught exception of a thread, which Python would print with its text."""
     if failed.exc_value is not None:
         log.error(
             "thread_failed",

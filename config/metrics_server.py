@@ -1,4 +1,4 @@
-"""Serve a registry to Prometheus, from a thread of its own: the workers' and the exporter's. The API has a route."""
+"""Metrics server of workers and the exporter: a thread that serves a registry to Prometheus. The API has a route."""
 
 import hmac
 import socket
@@ -14,18 +14,18 @@ from prometheus_client.exposition import choose_encoder
 from config.allowed_hosts import KnownHosts, is_loopback
 from notifier.runtime.threads import start_lasting
 
-#: A caller that says nothing for so many seconds is hung up on.
+#: Seconds of silence after which a client is disconnected.
 _PATIENCE: Final = 10
 
 
 class MetricsServer(ThreadingTCPServer):
-    """`/metrics` of one registry, for whoever brings the token where there is one; `/health` is open."""
+    """Serves `/metrics` of one registry, to clients with the token if one is set; `/health` is open."""
 
     allow_reuse_address = True
     daemon_threads = True
 
     def __init__(self, registry: CollectorRegistry, address: tuple[str, int], token: str | None) -> None:
-        """Listen. Raises OSError where the address cannot be had."""
+        """Listen. Raises OSError if the address cannot be bound."""
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
@@ -39,7 +39,7 @@ class MetricsServer(ThreadingTCPServer):
         start_lasting("metrics", self.serve_forever)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Somebody hung up: that is nothing to tell of."""
+        """Do nothing: a client has disconnected."""
         del request, client_address
 
 
@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
     error_content_type = "text/plain; charset=utf-8"
 
     def do_GET(self) -> None:
-        """Answer a scrape, or a look whether we are alive."""
+        """Answer a scrape or a health check."""
         path = urlsplit(self.path).path
         if path == "/health":
             return self._answer(HTTPStatus.OK, b"ok\n")
@@ -75,10 +75,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:  # noqa: ANN401 -- the library's signature
-        """Say nothing: one comes every few seconds."""
+        """Log nothing: a request comes every few seconds."""
 
 
 def brings(header: str, token: str) -> bool:
-    """Whether an `Authorization` header brings a token, as its bearer. The time that takes tells nothing of it."""
+    """Return whether an `Authorization` header has the bearer token. Compares in constant time."""
     kind, _, given = header.partition(" ")
     return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())

@@ -46,7 +46,7 @@ def boolean(value: str) -> bool:
 
 
 def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
-    """A whole number in a range."""
+    """Return a parser of whole numbers in a range."""
 
     def parse(value: str) -> int:
         if not re.fullmatch(r"[0-9]+", value.strip()) or not minimum <= int(value) <= maximum:
@@ -71,7 +71,7 @@ def parse_duration(value: str) -> timedelta:
 
 
 def duration(minimum: float) -> Callable[[str], timedelta]:
-    """A duration of at least so many seconds."""
+    """Return a parser of durations of at least so many seconds."""
 
     def parse(value: str) -> timedelta:
         duration = parse_duration(value)
@@ -83,7 +83,7 @@ def duration(minimum: float) -> Callable[[str], timedelta]:
 
 
 def whole_seconds(value: str) -> int:
-    """A duration, as whole seconds."""
+    """Parse a duration into whole seconds."""
     seconds = parse_duration(value).total_seconds()
     if seconds != int(seconds):
         raise ValueError("is not a whole number of seconds")  # Celery would truncate it without a word
@@ -91,7 +91,7 @@ def whole_seconds(value: str) -> int:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """One of some words."""
+    """Return a parser that accepts one of some words."""
 
     def parse(value: str) -> str:
         if value not in choices:
@@ -113,7 +113,7 @@ def dsns(value: str) -> tuple[str, ...]:
 
 
 def imap(value: str) -> Address:
-    """A mailbox on an IMAP server. Raises ValueError."""
+    """Parse the URL of a mailbox on an IMAP server. Raises ValueError."""
     from notifier.providers.vendors import imap_mailbox  # noqa: PLC0415 - see above
 
     return imap_mailbox.parse(value)
@@ -143,7 +143,7 @@ def ports(value: str) -> tuple[int, ...]:
 
 
 def address(value: str) -> tuple[str, int]:
-    """Where to listen: `host:port`."""
+    """Parse an address to listen on: `host:port`."""
     host, colon, port = value.strip().rpartition(":")
     if not (host and colon):
         raise ValueError("is not an address to listen on, such as 127.0.0.1:9090")
@@ -151,7 +151,7 @@ def address(value: str) -> tuple[str, int]:
 
 
 def url(*schemes: str) -> Callable[[str], str]:
-    """A URL of one of some schemes."""
+    """Return a parser of URLs with one of some schemes."""
 
     def parse(value: str) -> str:
         if urlsplit(value).scheme not in schemes:
@@ -164,7 +164,7 @@ def url(*schemes: str) -> Callable[[str], str]:
 
 
 def public_url(value: str) -> str:
-    """A URL that stands in messages: in ASCII, as their headers carry it."""
+    """Parse a URL that messages contain, into ASCII as their headers carry it."""
     checked = url("http", "https")(value)
     try:
         return ascii_uri(checked)
@@ -183,7 +183,7 @@ def hosts(value: str) -> tuple[Host, ...]:
 
 
 def sender(value: str) -> str:
-    """A mailbox that email is from."""
+    """Parse the mailbox that email is from."""
     try:
         mailbox(value)
     except ValueError:
@@ -200,7 +200,7 @@ def senders(value: str) -> tuple[str, ...]:
 
 
 def zone(value: str) -> ZoneInfo:
-    """An IANA time zone."""
+    """Parse the name of an IANA time zone."""
     try:
         return time_zones.zone(value)
     except ValueError:
@@ -218,11 +218,11 @@ def fernet_keys(value: str) -> tuple[str, ...]:
 
 
 def shared_webhook_secret(value: str) -> str:
-    """A Standard Webhooks secret, or `none`."""
+    """Parse a Standard Webhooks secret, or `none`."""
     return value if value == "none" else webhook_secret(value)
 
 
 def webhook_secret(value: str) -> str:
-    """A Standard Webhooks secret, `whsec_…`."""
+    """Parse a Standard Webhooks secret, `whsec_…`."""
     key_of(value)
     return value

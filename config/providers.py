@@ -1,4 +1,4 @@
-"""From settings to the providers of each channel, in order of preference, and the limits of their recipients."""
+"""Providers and recipient limits of each channel, made from the settings."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ _REDIS_TIMEOUT: Final = 0.5
 
 
 def make_providers(settings: Settings, channel: Channel, engine: Engine) -> Providers:
-    """The providers of a channel, each behind a simulator that keeps its own recipients from it.
+    """Make the providers of a channel, each behind a simulator that takes messages to simulated recipients.
 
     In the sandbox no DSN is looked at, and a simulator takes everything. Raises SettingsError where the channel has no
     provider, or a DSN cannot be understood.
@@ -75,7 +75,7 @@ def _webhooks(settings: Settings) -> Webhooks:
 
 
 def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
-    """How much one recipient of a channel gets."""
+    """Make the limits of a channel's recipients."""
     # Here, since it imports redis, and commands that only look at providers do without.
     from config.broker import limits_storage  # noqa: PLC0415 - see above
 
@@ -84,7 +84,7 @@ def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
 
 
 def make_key_limits(settings: Settings) -> KeyLimits:
-    """How many requests API keys make, counted by all API processes together."""
+    """Make the rate limits of API keys, counted by all API processes together."""
     from config.broker import limits_storage  # noqa: PLC0415 - as above
 
     return KeyLimits(limits_storage(settings, _REDIS_TIMEOUT))

@@ -26,7 +26,7 @@ _OWN: Final = "canary."
 
 
 def own_queue(node: str) -> str:
-    """The queue of one worker alone, by its node name: for the canaries that it sends itself (tasks/watchdog.py)."""
+    """Return the name of a worker's own queue, for the canaries that it sends itself (tasks/watchdog.py)."""
     return _OWN + node
 
 
@@ -58,7 +58,7 @@ class PriorityOrder:
         self._turns += [queue for queue in wanted if queue not in self._turns]
 
     def consume(self, count: int) -> Sequence[str]:
-        """The first `count` queues to look into, in order."""
+        """Return the first `count` queues to read from, in order."""
         return sorted(self._turns, key=_level)[:count]
 
     def rotate(self, last_used: str) -> str:

@@ -38,7 +38,7 @@ class SettingsError(Exception):
 
 
 def no_database() -> SettingsError:
-    """The error of whatever needs Postgres and was not told where it is."""
+    """Return the error of a process that needs Postgres and has no DATABASE_URL."""
     return SettingsError("DATABASE_URL is not set, and no stack started by 'manage.py up' is running here")
 
 
@@ -264,7 +264,7 @@ class Settings:
 
     @property
     def broker(self) -> str:
-        """Where Celery's messages go."""
+        """Return the URL of Celery's broker."""
         return self.broker_url or self.redis_url
 
     def of(self, channel: Channel) -> ChannelSettings:
@@ -294,7 +294,7 @@ class Settings:
 
     @property
     def shared_webhook_secrets(self) -> tuple[str, ...]:
-        """The secrets that sign webhooks to all hosts alike."""
+        """Return the secrets that sign webhooks to all hosts."""
         return _shared(self.webhook_secret, self.webhook_shared_secret)
 
 
@@ -315,7 +315,7 @@ def _parse(entry: Field[Any], value: str) -> object:
 def read_settings(environ: Mapping[str, str], *, database: bool = True) -> Settings:
     """Parse the settings of an environment; an empty value counts as unset. Raises SettingsError.
 
-    `database`: whether they must say where it is. What does without it, or may turn out to, is told of it when it asks.
+    `database`: whether DATABASE_URL is required. A process that may do without it gets the error on first use.
     """
     values, faults = _read(environ, database=database)
     if faults:
@@ -344,7 +344,7 @@ def unknown_settings(environ: Mapping[str, str] | None = None) -> list[str]:
 
 
 def _read(environ: Mapping[str, str], *, database: bool = True) -> tuple[dict[str, object], list[SettingsError]]:
-    """The values by field, and all that is wrong with them."""
+    """Return the values by field, and all their faults."""
     known = _known()
     faults: list[SettingsError] = []
     values: dict[str, object] = {}
@@ -364,13 +364,13 @@ def _read(environ: Mapping[str, str], *, database: bool = True) -> tuple[dict[st
 
 
 def all_faults() -> list[str]:
-    """All that is wrong with the settings of this process, where `load_settings` stops at the first."""
+    """Return all faults of this process's settings, where `load_settings` stops at the first."""
     environ = _environ()
     return [*unknown_settings(environ), *(str(fault) for fault in _read(environ)[1])]
 
 
 def running_stack(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment that a running `manage.py up` gave its children, or nothing where none runs.
+    """Return the environment that a running `manage.py up` gave its children; empty if none runs.
 
     Looked for in NOTIFIER_DATA_DIR, `.notifier` by default.
     """
@@ -386,7 +386,7 @@ def running_stack(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def load_settings(*, database: bool = True) -> Settings:
-    """The settings of this process: its environment and, where it names no database, the running stack's.
+    """Return the settings of this process: its environment and, if that names no database, the running stack's.
 
     `database`: as in `read_settings`. Raises SettingsError.
     """
@@ -394,7 +394,7 @@ def load_settings(*, database: bool = True) -> Settings:
 
 
 def load_broker_settings() -> Settings:
-    """The settings of a process that needs the broker alone, as beat and Flower do. Raises SettingsError."""
+    """Return the settings of a process that needs only the broker, as beat and Flower do. Raises SettingsError."""
     environ = _environ()
     if not any(environ.get(name) for name in ("BROKER_URL", "REDIS_URL", "DATABASE_URL")):
         unset = "REDIS_URL and BROKER_URL are not set, and no stack started by 'manage.py up' is running here"
@@ -422,7 +422,7 @@ def _shared(root: str | None, shared: str | None) -> tuple[str, ...]:
 
 
 def load_known_hosts() -> KnownHosts:
-    """The hosts of this process or else of the running stack, for what needs no database. Raises SettingsError."""
+    """Return the allowed hosts of this process, or of the running stack. Needs no database. Raises SettingsError."""
     environ = _environ()
     named = {entry.name: (entry, environ.get(entry.metadata["env"])) for entry in fields(Settings)}
     public_url, allowed = (
@@ -433,6 +433,6 @@ def load_known_hosts() -> KnownHosts:
 
 
 def _environ() -> dict[str, str]:
-    """This process's environment and, where it names no database, what the running stack has besides."""
+    """Return this process's environment; if it names no database, over that of the running stack."""
     environ = dict(os.environ)
     return environ if environ.get("DATABASE_URL") else {**running_stack(environ), **environ}

@@ -42,14 +42,14 @@ _SMTP: Final = frozenset({"smtp", "smtps"})
 
 
 def make_engine(settings: Settings) -> Engine:
-    """An engine of what all processes work as. Raises SettingsError where there is no DATABASE_URL."""
+    """Make the engine of the role that all processes use. Raises SettingsError without a DATABASE_URL."""
     engine = _engine_of(settings.database_url)
     beside = _engine_of(settings.database_url, pool_size=2, max_overflow=8, isolation_level="AUTOCOMMIT")
     return with_autocommit(engine, beside)
 
 
 def _engine_of(url: str | None, *, pool_size: int = 5, max_overflow: int = 10, **more: Any) -> Engine:  # noqa: ANN401 -- create_engine's
-    """An engine over a small pool. Connections are tested before use, so that a restart of Postgres is survived."""
+    """Make an engine with a small pool. It tests connections before use, and so survives a restart of Postgres."""
     if url is None:
         raise no_database()
     engine = create_engine(
@@ -74,7 +74,7 @@ def _engine_of(url: str | None, *, pool_size: int = 5, max_overflow: int = 10, *
 
 
 class Wiring:
-    """What one process is built of. Each part is made when it is first asked for."""
+    """The parts of one process. Each is made at its first use."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -86,25 +86,25 @@ class Wiring:
 
     @functools.cached_property
     def owner_engine(self) -> Engine:
-        """Postgres as the role that owns the tables: for migrations alone."""
+        """Return the engine of the role that owns the tables, for migrations alone."""
         return _engine_of(self.settings.migration_database_url or self.settings.database_url)
 
     @functools.cached_property
     def admin_engine(self) -> Engine:
-        """Postgres as a role that may make others."""
+        """Return the engine of a role that may create other roles."""
         settings = self.settings
         return _engine_of(settings.admin_database_url or settings.migration_database_url or settings.database_url)
 
     @property
     def any_engine(self) -> Engine:
-        """Postgres as the least of the roles that this process can be: for the audit log."""
+        """Return the engine of the least privileged role that this process has, for the audit log."""
         if self.settings.database_url:
             return self.engine
         return self.owner_engine if self.settings.migration_database_url else self.admin_engine
 
     @functools.cached_property
     def longest_batch(self) -> float:
-        """The longest that a batch may take while Postgres answers, in seconds. Raises SettingsError."""
+        """Return the longest that a batch may take while Postgres answers, in seconds. Raises SettingsError."""
         from config.providers import make_providers
         from notifier.delivery.sender import MARGIN
 
@@ -117,7 +117,7 @@ class Wiring:
 
     @functools.cached_property
     def channels(self) -> frozenset[Channel]:
-        """The channels that have a provider. Raises SettingsError where one is malformed."""
+        """Return the channels that have a provider. Raises SettingsError if a DSN is malformed."""
         return frozenset(self._names)
 
     def check_providers(self) -> frozenset[Channel]:
@@ -138,7 +138,7 @@ class Wiring:
 
     @functools.cached_property
     def provider_names(self) -> list[tuple[str, str]]:
-        """(channel, name) of each provider that is set. Raises SettingsError where one is malformed."""
+        """Return (channel, name) of each configured provider. Raises SettingsError if a DSN is malformed."""
         return [(channel.value, name) for channel, names in self._names.items() for name in names]
 
     @functools.cached_property
@@ -150,38 +150,38 @@ class Wiring:
 
     @functools.cached_property
     def vault(self) -> Vault:
-        """What keeps secrets."""
+        """Return the vault, which encrypts secrets."""
         return Vault(self.settings.secret_key)
 
     @property
     def seals(self) -> AddressSeals:
-        """How addresses are kept."""
+        """Return the seals, which encrypt addresses."""
         return seals_of(self.engine)
 
     @functools.cached_property
     def audit(self) -> AuditLog:
-        """The audit log."""
+        """Return the audit log."""
         return AuditLog(self.any_engine, self.vault)
 
     @functools.cached_property
     def subscribers(self) -> SubscriberCache:
-        """What this process remembers of who listens."""
+        """Return this process's cache of subscribers."""
         from notifier.planning.subscribers import SubscriberCache
 
         return SubscriberCache()
 
     @functools.cached_property
     def links(self) -> Links:
-        """Unsubscribe links. Reads their key from the database."""
+        """Return the maker of unsubscribe links. Reads its key from the database."""
         from notifier.people.unsubscribe import links
 
         return links(self.engine, self.vault, self.settings.public_url)
 
     @functools.cached_property
     def deliveries(self) -> dict[Channel, Delivery]:
-        """How each usable channel delivers. Reads keys from the database."""
+        """Return the delivery of each usable channel. Reads keys from the database."""
         self.seals.read_key()
-        # Webhooks always: subscriptions have secrets of their own.
+        # Always with webhooks, even without NOTIFIER_WEBHOOK_SECRET: subscriptions have secrets of their own.
         return {channel: self._delivery(channel) for channel in (*(self.channels - {Channel.WEBHOOK}), Channel.WEBHOOK)}
 
     def _composer(self, channel: Channel) -> Composer:
@@ -214,14 +214,14 @@ class Wiring:
 
     @functools.cached_property
     def sender_rules(self) -> SenderRules:
-        """The senders that email may have."""
+        """Return the rules for senders of email."""
         from notifier.content.sender_rules import rules_of
 
         return rules_of(self.settings.email_senders, self.settings.email_from)
 
     @functools.cached_property
     def key_limits(self) -> KeyLimits:
-        """How many requests API keys make."""
+        """Return the rate limits of API keys."""
         from config.providers import make_key_limits
 
         return make_key_limits(self.settings)
@@ -244,7 +244,7 @@ class Wiring:
 
     @functools.cached_property
     def return_paths(self) -> list[ReturnPaths]:
-        """The mailboxes to which bounces of emails come, as the SMTP servers' DSNs name them."""
+        """Return the mailboxes that receive bounces, as the SMTP servers' DSNs name them."""
         from notifier.providers.dsn import parse
         from notifier.providers.vendors.smtp_return_paths import ReturnPaths, bounces_of
 
@@ -280,20 +280,20 @@ class Wiring:
 
     @property
     def retention(self) -> Retention:
-        """How long rows are kept."""
+        """Return the retention of rows."""
         from notifier.storage.retention import Retention
 
         settings = self.settings
         return Retention(settings.retention, settings.dead_letter_retention, settings.audit_retention, self.audit)
 
     def planner(self, lease: Lease) -> Planner:
-        """What turns plans into rows, with the leases that a publisher gives."""
+        """Make a planner, which turns plans into rows. `lease`: the publisher's."""
         from notifier.planning.plans import Planner
 
         return Planner(lease, self.channels, self.settings.timezone, self.seals)
 
     def intake(self, publisher: Publisher) -> Intake:
-        """A writer that tells `publisher` what it committed."""
+        """Make an intake, which tells `publisher` of the rows that it committed."""
         from notifier.events.intake import Intake
 
         return Intake(self.engine, publisher, idempotency_ttl=self.settings.idempotency_ttl)
@@ -301,8 +301,8 @@ class Wiring:
 
 @functools.cache
 def wiring() -> Wiring:
-    """This process's parts, from its settings. Raises SettingsError.
+    """Return this process's parts, by its settings. Raises SettingsError.
 
-    Not every process has a DATABASE_URL: one that asks for a part which needs it is told so.
+    A process without DATABASE_URL gets the error at the first use of a part that needs it.
     """
     return Wiring(load_settings(database=False))

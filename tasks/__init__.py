@@ -36,7 +36,7 @@ def _start_tracing(sender: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's
 
 @task_prerun.connect
 def _name_the_task(task: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
-    """Every line that a task leaves names it, and the request that its message came from, where that was one."""
+    """Bind the task's name and its message's request to all its log lines."""
     structlog.contextvars.clear_contextvars()
     named = {
         "task": task.name,

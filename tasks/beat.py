@@ -1,4 +1,4 @@
-"""Beat: keeps time, and nothing else. Any number may run, for a tick is idempotent."""
+"""Beat sends the clock's ticks and nothing else. Any number may run: a tick is idempotent."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class TickScheduler(Scheduler):
         advance: bool = True,
         **kwargs: Any,  # noqa: ANN401 -- Celery's signature
     ) -> Any:  # noqa: ANN401 -- Celery's signature
-        """Send an entry's message, unless nobody takes them. Raises nothing: the next tick comes in a second."""
+        """Send an entry's message, unless its queue is half full. Raises nothing: the next tick comes in a second."""
         try:
             with self.app.producer_or_acquire(producer) as pooled:
                 waiting = depth(pooled.connection, CLOCK)

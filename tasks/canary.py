@@ -1,4 +1,4 @@
-"""Canaries: the smallest of tasks, sent through every queue, to see that each is still served and how soon."""
+"""Canaries: tiny tasks, sent through every queue to measure whether and how soon it is served."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tasks.hints import depth
 #: Seconds between the canaries of a queue.
 INTERVAL: Final = 60.0
 _TASK: Final = "tasks.canary"
-#: One that was under way for so many seconds says nothing any more: another one follows it.
+#: Seconds after which a canary expires: a newer one follows it.
 _OLD: Final = 600
 
 

@@ -60,7 +60,7 @@ _erasing = threading.Lock()
 
 @shared_task(name="tasks.hand_over_due")
 def hand_over_due() -> None:
-    """Hand over what is due, queue by queue in turns, as far as the queues have room and the second lasts."""
+    """Hand over due rows, queue by queue in turns, while the queues have room and the tick has time."""
     try:
         with metrics.timed(metrics.TICK_SECONDS):
             _tick()
@@ -126,18 +126,18 @@ def _step(name: str, work: Callable[[], Done]) -> Done | Literal[0]:
 
 
 def _begin_erasing() -> None:
-    """Begin to go on with erasures, unless that is under way: beside the ticks, since it reads every table."""
+    """Continue erasures in a thread, unless one runs already: they read every table, which would delay ticks."""
     if erasure.is_any_due(wiring().engine) and _erasing.acquire(blocking=False):
         threading.Thread(target=patiently()(_erase), name="erasures", daemon=True).start()
 
 
 def _erase() -> None:
-    """Go on with erasures while there is anything to do. It may be ended anywhere, without harm."""
+    """Continue erasures while any are unfinished. Safe to interrupt anywhere."""
     wires = wiring()
     try:
         began = time.monotonic()
         while not _stopping.is_set() and erasure.go_on(wires.engine, wires.vault):
-            # Half of the time is others'.
+            # Leave half of the time to others.
             time.sleep(min(time.monotonic() - began, _LONGEST_REST))
             began = time.monotonic()
     except BaseException as error:
@@ -147,7 +147,7 @@ def _erase() -> None:
 
 
 def _go_on_recovering() -> int:
-    """Do the next batches of recoveries; returns how many rows are due now because of that."""
+    """Do the next batches of recoveries; returns the number of rows that became due."""
     done = 0
     for _ in range(_RECOVERIES):
         hints = recovery.go_on(wiring().engine, lambda _: 0, standards=wiring().standards)
@@ -160,7 +160,7 @@ def _go_on_recovering() -> int:
 @shared_task(name="tasks.make_partitions")
 @patiently()
 def make_partitions() -> None:
-    """Make the partitions of the days to come, and forget what is known of endpoints that are well again."""
+    """Create the partitions of the coming days, and forget endpoints that have recovered."""
     made = make_missing_partitions(wiring().engine)
     forgotten = endpoint_health.forget_well(wiring().engine)
     if made or forgotten:
@@ -169,13 +169,13 @@ def make_partitions() -> None:
 
 @shared_task(name="tasks.purge")
 def purge() -> None:
-    """Begin to purge what is old, unless that is under way: beside the ticks, which have this worker's one thread."""
+    """Purge old rows in a thread, unless one runs already: this worker's one thread is for ticks."""
     if _purging.acquire(blocking=False):
         threading.Thread(target=patiently()(_purge), name="purge", daemon=True).start()
 
 
 def _purge() -> None:
-    """Purge until nothing is left, or time is up; the next hour goes on. It may be ended anywhere, without harm."""
+    """Purge until nothing is left or time is up; the next hour continues. Safe to interrupt anywhere."""
     wires, until = wiring(), time.monotonic() + _PURGE
     dropped: list[str] = []
     compacted: dict[str, int] = {}
@@ -208,14 +208,14 @@ _stopping = threading.Event()
 
 @worker_init.connect
 def _begin(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
-    """Do what comes before the first message is taken."""
+    """Prepare the worker, before it takes its first message."""
     bound(wiring().engine, _ANSWER, statement=_STATEMENT)
     _wait_for_migrations()
     _hold_if_asked()
 
 
 def _wait_for_migrations() -> None:
-    """Wait while the database is older than this release: what is sent could not be recorded in it."""
+    """Wait while the database lacks a migration of this release: sends could not be recorded in it."""
     while True:
         try:
             missing = migrations.pending(wiring().engine)
@@ -228,7 +228,7 @@ def _wait_for_migrations() -> None:
 
 
 def _hold_if_asked() -> None:
-    """Place the hold of NOTIFIER_HOLD before the first message is taken, however long Postgres is away."""
+    """Place the hold of NOTIFIER_HOLD before the first message; wait for Postgres as long as needed."""
     if not wiring().settings.hold:
         return
     while True:

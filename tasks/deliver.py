@@ -1,4 +1,4 @@
-"""One delivery task a channel, made by one factory: Celery's automatic retry closes over its options."""
+"""One delivery task for each channel, made by a factory, since Celery's automatic retry closes over its options."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

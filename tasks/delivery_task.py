@@ -1,4 +1,4 @@
-"""The task class of deliveries: a retry is a `due_at` in Postgres, a failed task is a dead letter."""
+"""The task class of deliveries: a retry becomes a `due_at` in Postgres, a failed task a dead letter."""
 
 import math
 import threading
@@ -22,7 +22,7 @@ from tasks.guarded_task import GuardedTask
 
 log = structlog.get_logger()
 
-#: Threads that wait for what keeps a batch waiting. They are joined when the process ends.
+#: Threads that wait for the slow calls of a batch. They are joined when the process ends.
 _STRAGGLERS: Final = 32
 #: The longest wait that a provider may ask for, in seconds.
 _LONGEST_WAIT: Final = 7 * 24 * 3600.0
@@ -115,7 +115,7 @@ class DeliverTask(GuardedTask):
             log.warning("dead_letter_failed", error=kind_of(error), rows=len(exc.rows))
 
     def _seconds(self, row: FailedRow, failures: int, countdown: float | None, *, draw: bool) -> float:
-        """How long a row waits: Celery's countdown, with a jitter of its own, and never before its Retry-After."""
+        """Return the seconds that a row waits: Celery's countdown with its own jitter, and at least its Retry-After."""
         if draw or countdown is not None:
             countdown = get_exponential_backoff_interval(
                 factor=self.policy.backoff,
@@ -123,7 +123,7 @@ class DeliverTask(GuardedTask):
                 maximum=self.policy.backoff_max,
                 full_jitter=self.policy.jitter,
             )
-        # A provider from elsewhere may ask for what no interval can hold.
+        # A plugin's provider may ask for more than an interval can hold.
         asked = min(row.retry_after or 0.0, _LONGEST_WAIT)
         return max(countdown or 0, asked if math.isfinite(asked) else 0.0)
 

@@ -1,4 +1,4 @@
-"""Events to notifications: a batch at once, and one by one where the batch fails."""
+"""Fan-out of events into notifications: a whole batch, and one by one if the batch fails."""
 
 import time
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def _log_broken_handlers(**_: Any) -> None:  # noqa: ANN401 -- a signal's argume
 
 @shared_task(name="tasks.fan_out", bind=True)
 def fan_out(self: Task, ids: Sequence[str]) -> None:
-    """Fan a batch of events out. One that breaks is left to its lease, without its neighbours."""
+    """Fan out a batch of events. An event that fails is left to its lease; the others are fanned out."""
     event_ids = [UUID(event_id) for event_id in ids]
     cause = RequestContext(self.request.get(REQUEST_ID), self.request.get(TRACEPARENT))
     if self.request.get(DUE) is None:
@@ -55,7 +55,7 @@ def _fan_out_all(event_ids: Sequence[UUID], cause: RequestContext) -> None:
 
 
 def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: RequestContext) -> None:
-    """Fan out what the clock handed over. An earlier message may have killed its worker, so each beginning counts."""
+    """Fan out events that the clock handed over. An earlier message may have killed its worker, so count each start."""
     lease = publisher().lease(FAN_OUT) + len(event_ids) / _SLOWEST
     mine = event_fan_out.begin(wiring().engine, event_ids, begun, lease)
     try:
@@ -67,7 +67,7 @@ def _fan_out_again(event_ids: Sequence[UUID], begun: int, cause: RequestContext)
 
 
 def _withdraw(event_ids: Sequence[UUID]) -> None:
-    """Take back what was counted, as soon as Postgres is there again; a failure of Postgres is no event's."""
+    """Take back the counted starts once Postgres is reachable: its failure is not the events' fault."""
     until = time.monotonic() + _WITHDRAWN_WITHIN
     while True:
         try:
@@ -93,6 +93,6 @@ def _fan_out(event_ids: Sequence[UUID], cause: RequestContext) -> None:
 
 
 def _note(event_id: UUID, error: Exception) -> None:
-    """Remember why an event cannot be fanned out."""
+    """Store why an event cannot be fanned out."""
     log.warning("fan_out_failed", event_id=str(event_id), error=kind_of(error))
     event_fan_out.note_failure(wiring().engine, event_id, kind_of(error))

@@ -1,4 +1,4 @@
-"""The class of all tasks: nothing that a task's code raises gets past it but what Celery knows to deal with."""
+"""The class of all tasks: turns whatever a task raises into an error that Celery can handle."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ log = structlog.get_logger()
 
 
 class TaskBroken(Exception):
-    """A task ended with what is no Exception, or what Celery takes for its own; `args` name its class."""
+    """A task raised a non-Exception, or an error that Celery treats specially; `args` name its class."""
 
 
 class GuardedTask(Task):
     """A task whose message is acknowledged whatever its code raises.
 
-    Celery acknowledges the message of a task that raises an Exception. What is none (sys.exit(), GreenletExit,
-    asyncio.CancelledError) and MemoryError it raises again, in a thread of the pool, which swallows it: the message is
-    never acknowledged. As a worker has no more messages in hand than it has threads, it is deaf after four of those.
+    Celery acknowledges the message of a task that raises an Exception. It raises others (sys.exit(), GreenletExit,
+    asyncio.CancelledError) and MemoryError again in a thread of the pool, which swallows them: the message is never
+    acknowledged. A worker holds no more messages than it has threads, so after four of those it takes no more.
     """
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- Celery's signature
-        """Run the task. Raises Exceptions alone, TaskBroken for all else."""
+        """Run the task. Raises only Exceptions: TaskBroken for all else."""
         try:
             return self.run(*args, **kwargs)
         except BaseException as error:

@@ -29,13 +29,13 @@ log = structlog.get_logger()
 
 #: Seconds that a row is left to its message; one more for each message already in its queue.
 LEASE: Final = 5.0
-#: Where publishing stops: some below the most, since several publishers may look at the same moment.
+#: At this queue depth, stop publishing. It is below the maximum, since several publishers may look at once.
 _FULL: Final = MAX_MESSAGES - 8
-#: Where only full messages are added.
+#: At this queue depth, publish only full batches.
 _CROWDED: Final = 8
-#: Messages that may go to a nearly empty queue between two looks at it: a look costs as much as a message.
+#: Messages to a nearly empty queue between two looks at its depth: a look costs as much as a message.
 _UNSEEN: Final = 8
-#: Ids that are kept while their queues are full. What goes beyond is left to the clock.
+#: Ids that are kept while their queues are full. Any more are left to the clock.
 _MAX_KEPT: Final = 20_000
 #: Seconds between looks into full queues, and of silence after a failure.
 _PAUSE_FULL: Final = 0.05
@@ -43,12 +43,12 @@ _PAUSE_FAILED: Final = 1.0
 
 
 def task_of(queue: str) -> str:
-    """The name of the task that a queue's messages are for."""
+    """Return the name of the task that a queue's messages are for."""
     return "tasks.fan_out" if queue == FAN_OUT else f"tasks.deliver.{channel_of(queue)}"
 
 
 def depth(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no types
-    """The number of messages in a queue. Raises what the transport raises where the broker is away."""
+    """Return the number of messages in a queue. Raises the transport's error if the broker is unreachable."""
     try:
         return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
     except ChannelError:
@@ -56,7 +56,7 @@ def depth(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no
 
 
 def room(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no types
-    """How many messages may be added to a queue."""
+    """Return how many messages may be added to a queue."""
     return max(0, _FULL - depth(connection, queue))
 
 
@@ -80,7 +80,7 @@ def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None: 
             task_of(handover.queue),
             args=([str(row_id) for row_id in handover.ids],),
             headers=_headers(handover),
-            # What Flower shows, and what would go into logs: hundreds of ids are nothing to read.
+            # For Flower and logs: nobody reads hundreds of ids.
             argsrepr=f"({_in_words(handover.ids)},)",
             queue=handover.queue,
             retries=handover.failures,
@@ -92,7 +92,7 @@ def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None: 
 def publish_hints(app: Celery, hints: Sequence[tuple[str, UUID]]) -> None:
     """Send (queue, id) of rows that are due now, at once and from this thread: for commands, which end soon.
 
-    Raises nothing: what is not sent is left to the clock.
+    Raises nothing: rows without a message are left to the clock.
     """
     queues = sorted({queue for queue, _ in hints})
     try:
@@ -115,7 +115,7 @@ class HintPublisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._kept: dict[str, deque[tuple[UUID, RequestContext]]] = {queue: deque() for queue in (*DELIVERY, FAN_OUT)}
-        #: What was last seen of each queue, and how many messages were sent to it without a look since.
+        #: The last seen depth of each queue, and the messages sent to it since then.
         self._depths = dict.fromkeys(self._kept, 0)
         self._unseen = dict.fromkeys(self._kept, _UNSEEN)
         self._changed = threading.Condition()
@@ -142,7 +142,7 @@ class HintPublisher:
             self._changed.notify()
 
     def lease(self, queue: str) -> float:
-        """Seconds that a row of `queue` is left to its message, by what was last seen of the queue."""
+        """Return the seconds that a row of `queue` is left to its message, by the queue's last seen depth."""
         return LEASE + self._depths.get(queue, 0)
 
     def _publish_for_ever(self) -> None:
@@ -153,7 +153,7 @@ class HintPublisher:
             try:
                 published = self._publish(waiting)
             except BaseException as error:
-                # Whatever it is: the rows have their leases, and requests must not pile up behind a broker.
+                # Any error: the rows have their leases, and hints must not pile up behind a broken broker.
                 self._drop(kind_of(error))
             else:
                 if not published:
@@ -177,12 +177,12 @@ class HintPublisher:
         return published
 
     def _has_room(self, connection: Any, queue: str) -> bool:  # noqa: ANN401 -- kombu ships no types
-        """Whether a message may be added; looks only every few messages while the queue is nearly empty."""
+        """Return whether a message may be added; looks only every few messages while the queue is nearly empty."""
         if self._unseen[queue] >= _UNSEEN or self._depths[queue] >= _UNSEEN:
             self._depths[queue], self._unseen[queue] = depth(connection, queue), 0
         self._unseen[queue] += 1
-        # Workers take turns between queues by the message: while some wait, small ones would lose to a crowd's large
-        # ones. So they are held back, and grow.
+        # Workers take turns between queues by the message, so small messages would lose to the large ones of another
+        # queue. While messages wait, small ones are held back, and grow.
         most = _FULL if len(self._kept[queue]) >= BATCH else _CROWDED
         return self._depths[queue] < most
 

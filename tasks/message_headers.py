@@ -1,9 +1,9 @@
-"""The headers of our messages: what goes along with ids, and what a worker of the release before does not look at."""
+"""Headers of Celery messages: additions to the ids, which workers of an earlier release ignore."""
 
 from typing import Final
 
-#: When what the clock hands over became due, in seconds since the epoch.
+#: The time at which the handed-over rows became due, in seconds since the epoch.
 DUE: Final = "notifier_due"
-#: The request that a message's ids came from, where all came from one. (Each row knows its own.)
+#: The request that all ids of a message came from, if it is the same. (Each row has its own, too.)
 REQUEST_ID: Final = "notifier_request_id"
 TRACEPARENT: Final = "traceparent"

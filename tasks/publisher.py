@@ -8,5 +8,5 @@ from tasks.hints import HintPublisher
 
 @functools.cache
 def publisher() -> HintPublisher:
-    """The one publisher of this process."""
+    """Return the one publisher of this process."""
     return HintPublisher(app)

@@ -1,4 +1,4 @@
-"""A worker's watch over itself: a canary that it sends itself through the broker must come back.
+"""The watchdog of a worker: a canary that it sends itself through the broker must come back.
 
 It goes the way of every message, through a queue of this worker alone, so that it does not come back where the worker
 has lost its places for messages, or where all its threads hang. Then nothing else would tell: the process lives, and
@@ -48,7 +48,7 @@ _came_back = threading.Event()
 
 @shared_task(name=_TASK)
 def come_back() -> None:
-    """Say to this process that its canary has come back."""
+    """Note that this process's canary has come back."""
     _came_back.set()
 
 
