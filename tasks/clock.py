@@ -80,7 +80,7 @@ def _tick() -> None:
     until = time.monotonic() + _TICK
     freed = _step("holds", partial(holds.free_released, wires.engine))
     succeeded = _step("next_channels", partial(next_channel.take_over, wires.engine, wires.planner(lambda _: LEASE)))
-    let_go = sum(_step("let_go", partial(each.let_go, wires.engine)) for each in (release_waiting, breakers))
+    let_go = sum(_step("let_go", partial(each.release, wires.engine)) for each in (release_waiting, breakers))
     let_go += _step("move_up", partial(rate_limits.move_up, wires.engine))
     recovered = _step("recoveries", _go_on_recovering)
     _step("erasures", _begin_erasing)
@@ -162,7 +162,7 @@ def _go_on_recovering() -> int:
 def make_partitions() -> None:
     """Create the partitions of the coming days, and forget endpoints that have recovered."""
     made = make_missing_partitions(wiring().engine)
-    forgotten = endpoint_health.forget_well(wiring().engine)
+    forgotten = endpoint_health.delete_healthy(wiring().engine)
     if made or forgotten:
         log.info("kept_house", partitions=made, endpoints_forgotten=forgotten)
 

@@ -113,7 +113,7 @@ class Gate:
         endpoint_slots.lock(connection, [*paced, *put_aside_for(put, rows, Reason.BREAKER_OPEN).values()])
         verdicts += self.rules.endpoints.pace(connection, paced, facts.targets)
         waited_for = put_aside_for(verdicts, rows, Reason.BREAKER_OPEN, Reason.THROTTLED)
-        endpoint_slots.keep_waiting(connection, waited_for.values())
+        endpoint_slots.mark_waited_for(connection, waited_for.values())
         verdicts = spare_enabled(connection, verdicts, rows)
         verdicts += self._duplicates(connection, passed)
         self._providers.remember_waiting(connection, verdicts, facts.health)

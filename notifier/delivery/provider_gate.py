@@ -106,7 +106,7 @@ class ProviderGate:
             # And those that `pace` locks afterwards, so that all are locked in one order.
             paced = [choice.name for _, choice in choices if choice.rate is not None]
             breakers.lock(connection, self.providers.channel, sorted({*names, *paced}))
-            breakers.keep_waiting(connection, self.providers.channel, names)
+            breakers.mark_waited_for(connection, self.providers.channel, names)
 
     @property
     def is_paced(self) -> bool:

@@ -29,7 +29,7 @@ from notifier.vocabulary.states import Channel
 _THRESHOLDS: Final = Thresholds(failures_to_open=5, first_open=5, longest_open=60)
 #: Failures in a row that open a breaker.
 OPENS_AT: Final = _THRESHOLDS.failures_to_open
-#: Rows that are let go in one transaction.
+#: Rows that are released in one transaction.
 _ROWS: Final = 5000
 
 _OPEN_FOR: Final = bounded_seconds("known.open_for")
@@ -204,7 +204,7 @@ _WAITED_FOR: Final = text("""
 """)
 
 
-def keep_waiting(connection: Connection, channel: Channel, names: Sequence[str]) -> None:
+def mark_waited_for(connection: Connection, channel: Channel, names: Sequence[str]) -> None:
     """Mark providers for which rows wait, so that the clock releases those rows once a breaker closes."""
     connection.execute(_WAITED_FOR, {"channel": channel.value, "names": list(names)})
 
@@ -214,7 +214,7 @@ _WELL: Final = text(
 )
 # Rows that wait for a provider which is still down stay as they are: they would only be deferred again, every second.
 # The release before this one says in `rule` alone what a row waits for. The next release drops that condition.
-_LET_GO: Final = text(f"""
+_RELEASE: Final = text(f"""
     UPDATE notifications SET due_at = now() WHERE id = ANY(ARRAY(
         SELECT id FROM notifications
         WHERE subscription_id IS NULL AND reason = '{Reason.BREAKER_OPEN}' AND due_at IS NOT NULL AND due_at > now()
@@ -226,13 +226,13 @@ _LET_GO: Final = text(f"""
 _NO_MORE: Final = text("UPDATE providers SET waited_for = false WHERE channel = :channel AND name = :name")
 
 
-def let_go(engine: Engine) -> int:
-    """Make due what waits for providers that are well again, some thousands; returns how many. The clock's work."""
+def release(engine: Engine) -> int:
+    """Make due the rows that wait for providers whose breakers have closed, some thousands; returns how many."""
     done = 0
     with engine.begin() as connection:
         for well in connection.execute(_WELL).all():
             values = {"channel": well.channel, "name": well.name, "waits_for": deferrals.provider(well.name)}
-            freed = connection.execute(_LET_GO, values).rowcount
+            freed = connection.execute(_RELEASE, values).rowcount
             done += freed
             if freed < _ROWS:
                 connection.execute(_NO_MORE, {"channel": well.channel, "name": well.name})

@@ -41,8 +41,8 @@ _THRESHOLDS: Final = Thresholds(failures_to_open=5, first_open=15, longest_open=
 _SLOW_FOR: Final = 600
 #: A success within so many milliseconds ends the slow lane.
 _QUICK: Final = 3000.0
-#: Rows that are forgotten in one transaction.
-_FORGOTTEN: Final = 5000
+#: Rows that are deleted in one transaction.
+_DELETED: Final = 5000
 
 
 @dataclass(slots=True)
@@ -97,20 +97,20 @@ _SLOW: Final = text(f"""
     WHERE id = ANY(:ids)
 """)
 # Rows whose state is that of a healthy endpoint by now, and rows of subscriptions that are deleted.
-_FORGET_WELL: Final = text(f"""
+_DELETE_HEALTHY: Final = text(f"""
     DELETE FROM endpoints WHERE id IN (
         SELECT id FROM endpoints e WHERE NOT waited_for AND coalesce(slow_until < now(), true) AND (
             failing_since IS NULL AND coalesce(next_slot < now(), true)
             OR NOT EXISTS (SELECT FROM subscriptions s WHERE s.id = e.id))
-        ORDER BY id LIMIT {_FORGOTTEN} FOR UPDATE SKIP LOCKED
+        ORDER BY id LIMIT {_DELETED} FOR UPDATE SKIP LOCKED
     )
 """)
 
 
-def forget_well(engine: Engine) -> int:
+def delete_healthy(engine: Engine) -> int:
     """Delete some thousands of rows of healthy endpoints and deleted subscriptions; returns how many."""
     with engine.begin() as connection:
-        return connection.execute(_FORGET_WELL).rowcount
+        return connection.execute(_DELETE_HEALTHY).rowcount
 
 
 def _note_urls(engine: Engine, notes: Sequence[EndpointTally], slow: Collection[UUID]) -> None:

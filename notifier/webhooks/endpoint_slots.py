@@ -99,7 +99,7 @@ def take_slots(connection: Connection, demands: Mapping[UUID, Demand]) -> dict[U
     return granted
 
 
-def keep_waiting(connection: Connection, endpoint_ids: Iterable[UUID]) -> None:
+def mark_waited_for(connection: Connection, endpoint_ids: Iterable[UUID]) -> None:
     """Mark endpoints for which rows wait, so that the clock releases those rows (webhooks.release_waiting)."""
     ids = sorted(set(endpoint_ids))
     if ids:

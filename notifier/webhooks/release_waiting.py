@@ -53,7 +53,7 @@ _CHOOSE: Final = {
     """)
     for reason in (Reason.BREAKER_OPEN, Reason.THROTTLED)
 }
-_LET_GO: Final = text("UPDATE notifications SET due_at = now() WHERE id = ANY(:ids)")
+_RELEASE: Final = text("UPDATE notifications SET due_at = now() WHERE id = ANY(:ids)")
 _LOOKED: Final = text(f"""
     UPDATE endpoints asked SET looked_at = now(),
         waited_for = ({_first(Reason.BREAKER_OPEN)}) IS NOT NULL OR ({_first(Reason.THROTTLED)}) IS NOT NULL
@@ -61,10 +61,10 @@ _LOOKED: Final = text(f"""
 """)
 
 
-def let_go(engine: Engine) -> int:
-    """Make due what waits for receivers that it need not wait for any more, some thousands; returns how many.
+def release(engine: Engine) -> int:
+    """Make due the rows that nothing about their endpoints delays any more, some thousands; returns how many.
 
-    Any number of clocks may call it, each looks at other receivers.
+    Any number of clocks may call it at once: each takes other endpoints.
     """
     with engine.begin() as connection:
         receivers = connection.execute(_LOOK).all()
@@ -72,7 +72,7 @@ def let_go(engine: Engine) -> int:
             return 0
         ids = _choose(connection, Reason.BREAKER_OPEN, receivers) + _choose(connection, Reason.THROTTLED, receivers)
         if ids:
-            connection.execute(_LET_GO, {"ids": ids})
+            connection.execute(_RELEASE, {"ids": ids})
         connection.execute(_LOOKED, {"ids": [each.id for each in receivers]})
     return len(ids)
 

@@ -172,8 +172,8 @@ def test_the_clock_lets_go_what_waits_for_the_one_that_is_well(engine: Engine) -
     down(engine, "vendor-0")
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO providers (channel, name) VALUES ('sms', 'vendor-1')"))
-        breakers.keep_waiting(connection, Channel.SMS, ["vendor-0", "vendor-1"])
-    assert [breakers.let_go(engine), breakers.let_go(engine)] == [3, 0]
+        breakers.mark_waited_for(connection, Channel.SMS, ["vendor-0", "vendor-1"])
+    assert [breakers.release(engine), breakers.release(engine)] == [3, 0]
     assert {each.name: each.waited_for for each in breakers.breaker_statuses(engine)} == {
         "vendor-0": True,
         "vendor-1": False,
@@ -221,12 +221,12 @@ def test_no_sentence_is_needed_to_let_go_what_waits_for_a_provider(engine: Engin
     down(engine, "vendor-0")
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO providers (channel, name) VALUES ('sms', 'vendor-1')"))
-        breakers.keep_waiting(connection, Channel.SMS, ["vendor-0", "vendor-1"])
-    assert [breakers.let_go(engine), breakers.let_go(engine)] == [3, 0]
+        breakers.mark_waited_for(connection, Channel.SMS, ["vendor-0", "vendor-1"])
+    assert [breakers.release(engine), breakers.release(engine)] == [3, 0]
     assert due(engine) == for_either
     with engine.begin() as connection:
         connection.execute(text("UPDATE providers SET open_until = NULL"))
-    assert breakers.let_go(engine) == 2
+    assert breakers.release(engine) == 2
     assert due(engine) == for_first | for_either
 
 
@@ -269,11 +269,11 @@ def test_what_the_release_before_writes_replaces_what_this_one_wrote(engine: Eng
         connection.execute(
             text("INSERT INTO providers (channel, name) VALUES ('sms', 'vendor-0'), ('sms', 'vendor-1')")
         )
-        breakers.keep_waiting(connection, Channel.SMS, ["vendor-0"])
-    assert breakers.let_go(engine) == 0
+        breakers.mark_waited_for(connection, Channel.SMS, ["vendor-0"])
+    assert breakers.release(engine) == 0
     with engine.begin() as connection:
-        breakers.keep_waiting(connection, Channel.SMS, ["vendor-1"])
-    assert breakers.let_go(engine) == 1
+        breakers.mark_waited_for(connection, Channel.SMS, ["vendor-1"])
+    assert breakers.release(engine) == 1
     assert due(engine) == {row_id}
 
 

@@ -467,7 +467,7 @@ def test_whatever_is_remembered_of_an_endpoint_the_others_are_sent(
     )
     batch.spoil("endpoints", column)
     deliver(wires, Channel.WEBHOOK, batch.ids)
-    release_waiting.let_go(wires.engine)
+    release_waiting.release(wires.engine)
     batch.sql("DELETE FROM subscriptions")
     assert batch.good_ends() == [("delivered", 1, 1)] * GOOD
     # A row whose endpoint is known to keep callers waiting is queued anew, in the slow lane.

@@ -8,7 +8,7 @@ from notifier.delivery.endpoint_gate import EndpointGate
 from notifier.notifications.claims import Claimed
 from notifier.vocabulary.addresses import endpoint_of
 from notifier.vocabulary.ids import new_id
-from notifier.webhooks.endpoint_health import forget_well
+from notifier.webhooks.endpoint_health import delete_healthy
 
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
 URL = "https://example.com/hook"
@@ -56,7 +56,7 @@ def test_endpoints_of_which_nothing_is_left_to_know_are_forgotten(engine: Engine
         connection.execute(subscribe, {"ids": [failing, limited]})
         for endpoint, (column, value) in {**kept, **gone}.items():
             connection.execute(text(f"INSERT INTO endpoints (id, {column}) VALUES (:id, {value})"), {"id": endpoint})
-    assert forget_well(engine) == len(gone)
+    assert delete_healthy(engine) == len(gone)
     with engine.connect() as connection:
         assert set(connection.scalars(text("SELECT id FROM endpoints"))) == kept.keys()
-    assert forget_well(engine) == 0
+    assert delete_healthy(engine) == 0
