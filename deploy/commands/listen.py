@@ -27,6 +27,9 @@ from notifier.vocabulary.timestamps import rfc3339
 _LARGEST: Final = 1 << 20
 #: How much of a refused body is read all the same: who is still sending does not look for an answer.
 _DISCARDED: Final = 64 << 20
+#: Seconds after which the main thread looks for a signal. The kernel may give one to another thread, which does not
+#: wake the main thread from its wait.
+_LOOK_FOR_SIGNALS: Final = 0.2
 #: How long answers that are under way may take once it stops, in seconds.
 _LAST_ANSWERS: Final = 2.0
 
@@ -90,7 +93,8 @@ def listen(
         say(f"Listening on {url_of(host, server.server_port)}, any path. Ctrl-C stops.")
         if not keys and root is None:
             say("There is no secret (--secret, NOTIFIER_WEBHOOK_SECRET, a running stack): nothing is verified.")
-        listener.finished.wait()
+        while not listener.finished.wait(_LOOK_FOR_SIGNALS):
+            pass
     server.shutdown()
     server.server_close()
     listener.stop()

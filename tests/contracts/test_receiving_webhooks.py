@@ -1,5 +1,6 @@
 """The receiver's side: docs/receiving-webhooks.md does what it says, and `manage.py listen` what its help says."""
 
+import ctypes
 import http.client
 import itertools
 import json
@@ -473,6 +474,15 @@ def test_listen_obeys_an_interrupt_though_its_shell_had_it_ignored(start: Start,
     command = ["env", "--ignore-signal=INT", sys.executable, ROOT / "manage.py", "listen", "--port", port]
     process = start(command, clean_environment(), tmp_path)
     process.popen.send_signal(signal.SIGINT)
+    assert ended(process).startswith("Received 0,")
+
+
+def test_listen_obeys_an_interrupt_that_the_kernel_gives_to_another_thread(listen: Start) -> None:
+    process = listen()
+    threads = [int(path.name) for path in Path(f"/proc/{process.popen.pid}/task").iterdir()]
+    other = max(threads)
+    assert other != process.popen.pid
+    assert ctypes.CDLL(None).tgkill(process.popen.pid, other, signal.SIGINT.value) == 0
     assert ended(process).startswith("Received 0,")
 
 
