@@ -34,3 +34,12 @@ def test_each_file_that_is_named_is_there(page: Path) -> None:
     """The changelog names files of its day."""
     for path in re.findall(rf"`((?:{'|'.join(_OURS)})/[\w/.-]+\.(?:py|md|yml|json|html|js|conf))", page.read_text()):
         assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_changelog_has_each_kind_of_change_once_in_a_version() -> None:
+    """As Keep a Changelog has it."""
+    kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+    for version in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        found = re.findall(r"^### (.+)$", version, re.MULTILINE)
+        assert sorted(set(found)) == sorted(found)
+        assert set(found) <= set(kinds)
