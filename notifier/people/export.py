@@ -83,7 +83,7 @@ _FIND: Final = {
 
 
 def export(engine: Engine, user_id: str, *, reveals: bool = False) -> Iterator[bytes] | None:
-    """Yield a user's data as JSON; None if there is no such user. `reveals`: include the credentials in addresses.
+    """Return a user's data as JSON; None if there is no such user. `reveals`: include the credentials in addresses.
 
     An object: `exported_at`, `user` (with preferences), `suppressions` and `opt_outs` of their addresses,
     `notifications` (each with `attempt_log`, `dead_letters` and `attachments`), `events` that name them, messages in
@@ -165,7 +165,7 @@ def _list(name: str, rows: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _rows(engine: Engine, query: str, values: dict[str, Any]) -> Iterator[bytes]:
-    """Return the rows of a query, as JSON."""
+    """Yield the rows of a query, as JSON."""
     with engine.connect() as connection:
         documents = _documents(connection, query, values)
     yield from documents

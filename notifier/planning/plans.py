@@ -169,7 +169,7 @@ def _targets(plan: Plan, channels: Sequence[Channel], person: Person | None) -> 
 def _first_usable(
     plan: Plan, person: Person | None, moment: _Moment, make: Callable[..., Row], follows: UUID | None = None
 ) -> Iterator[Row]:
-    """Return rows channel by channel, up to the first usable channel; the other channels wait behind it."""
+    """Yield rows channel by channel, up to the first usable channel; the other channels wait behind it."""
     channels = plan.channels or (person.channels if person else ())
     for place in range(max(1, len(channels))):
         targets = _targets(plan, channels[place : place + 1], person)

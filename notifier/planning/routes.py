@@ -144,7 +144,7 @@ def _own_fields(route: Definition) -> dict[str, Any]:
 
 
 def _recipients(to: Definition, view: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Return (kind, value) of each recipient at the end of a route's path; if it finds nothing, that, for the record.
+    """Yield (kind, value) of each recipient at the end of a route's path; if it finds nothing, that, for the record.
 
     An empty list is a valid answer: nobody is to be notified.
     """

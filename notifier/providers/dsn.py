@@ -1,8 +1,8 @@
 """Provider DSNs: `scheme://user:password@host:port/path?option=value`, as settings name providers.
 
-`default` as host, or none, is the vendor's own; another one stands in for it, over https unless `tls=none` is there.
-Every DSN may have three options more, which say how the provider is used among others and not how it is made: `name`,
-`weight` and `rate`.
+`default` as host, or none, is the vendor's own host. Another host replaces it, over https unless `tls=none` is given.
+Every DSN may have three more options, which do not configure the provider but its use among others: `name`, `weight`
+and `rate`.
 """
 
 import re
@@ -30,7 +30,7 @@ _SEVERAL: Final = frozenset({"receipt_token", "webhook_key", "signature_secret",
 class Use:
     """How a provider is used among those of its channel."""
 
-    #: What attempts call it, where that is not its own name.
+    #: The name in attempts, if it is not the provider's own name.
     name: str | None = None
     #: Its share of the traffic, beside those that have one too.
     weight: int | None = None
@@ -56,7 +56,7 @@ class Dsn:
     use: Use = Use()
 
     def options(self, *known: str) -> dict[str, str]:
-        """The options; raises ValueError where there are others than `known` and `tls=none`."""
+        """Return the options. Raises ValueError if there are others than `known` and `tls=none`."""
         unknown = sorted(set(self.query) - {*known, "tls"})
         if unknown:
             raise ValueError(f"has an option {unknown[0]!r}; known are {', '.join(sorted({*known, 'tls'}))}")
@@ -65,13 +65,13 @@ class Dsn:
         return dict(self.query)
 
     def key(self, form: str) -> str:
-        """The key, where that is all the credentials there are; else raises ValueError. `form` is how it should be."""
+        """Return the key, if it is the only credential; else raise ValueError. `form` is the expected form."""
         if not self.username or self.password or not VISIBLE.fullmatch(self.username):
             raise ValueError(f"has no key of visible ASCII characters: {form}")
         return self.username
 
     def several(self, option: str) -> list[str]:
-        """The values of an option that may be there several times, or once with commas between them."""
+        """Return the values of an option that may be repeated, or contain several values separated by commas."""
         return [value for value in self.query.get(option, "").split(",") if value]
 
     def refuse_more_than_a_host(self, form: str) -> None:
@@ -82,7 +82,7 @@ class Dsn:
             raise ValueError(f"has a port without a host: {form}")
 
     def base_url(self, default: str) -> str:
-        """Where the vendor's API is: `default`, or the host that stands in for it. Without a slash at the end."""
+        """Return the base URL of the vendor's API, or of the host that replaces it, without a trailing slash."""
         if self.host is None:
             return default
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -95,7 +95,7 @@ _NO_VAULT: Final = Vault(())
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a provider is made with besides its DSN."""
+    """Everything that a provider's factory needs besides its DSN."""
 
     channel: Channel
     #: Seconds that one message may take in all.

@@ -1,4 +1,4 @@
-"""Results of provider calls, without the credentials of the request where an answer repeats them."""
+"""Masked results: results of provider calls, without credentials of the request that an answer repeats."""
 
 from collections.abc import Collection
 from dataclasses import replace

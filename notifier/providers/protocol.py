@@ -1,7 +1,7 @@
-"""The provider protocol: what stands between a notification and a vendor's wire.
+"""The provider protocol: the interface between notifications and a vendor's API.
 
-A provider takes messages one by one as it has capacity for them and gives back what became of each, as
-they finish. It knows nothing of Postgres, retries or queues: it tells outcomes apart, the rest decides.
+A provider takes messages one by one as it has capacity for them, and returns the result of each as it finishes. It
+knows nothing of Postgres, retries or queues: it distinguishes outcomes, and the rest of the system decides.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ EXCERPT = 1024
 
 
 class Outcome(StrEnum):
-    """What is known of one call to a provider."""
+    """The outcome of one call to a provider."""
 
     #: The provider has taken the message over.
     ACCEPTED = "accepted"
@@ -29,14 +29,14 @@ class Outcome(StrEnum):
 
 
 class Fault(StrEnum):
-    """Whose fault it is that a message was not accepted, where that is known."""
+    """Who is at fault when a message is not accepted, if that is known."""
 
     #: The provider's own, or of how we use it: it is down, or refuses our credentials. Another one may do better.
     PROVIDER = "provider"
     #: Nobody's: it is too much at once. The same provider takes it later.
     THROTTLED = "throttled"
-    #: This address cannot be reached by this account or sender (its country, a trial's list), though both are well.
-    #: Another provider takes over at once, and nobody's breaker counts it.
+    #: This account or sender cannot reach the address (its country, a trial's list), though both are well. Another
+    #: provider takes over at once, and no breaker counts it.
     ROUTE = "route"
     #: The address's: nobody is there. No other provider will find anybody either.
     RECIPIENT = "recipient"
@@ -55,7 +55,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One rendered notification. What a provider sends of it carries `id`, the same in every attempt."""
+    """One rendered notification. Providers send its `id` along, the same in every attempt."""
 
     #: The notification's id.
     id: UUID
@@ -79,13 +79,13 @@ class Message:
     permanent_statuses: frozenset[int] = frozenset()
     #: Its place in a trace (W3C's traceparent), which goes along where the provider speaks HTTP.
     traceparent: str | None = None
-    #: What goes along, where the channel can carry it (email).
+    #: Attachments, where the channel can carry them (email).
     attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one message in one call to a provider."""
+    """The result of one message in one call to a provider."""
 
     #: The message's id.
     id: UUID
@@ -97,13 +97,13 @@ class Result:
     duration_ms: float
     #: The HTTP or SMTP code, where there was an answer.
     status_code: int | None = None
-    #: Whose fault it is, where it was not accepted and that is known.
+    #: Who is at fault, if it was not accepted and that is known.
     fault: Fault | None = None
     #: The reason to suppress the recipient (`stop`), where the provider says that its owner wants no messages.
     suppress: str | None = None
     #: Another provider takes the message over at once: this is not the last word on it.
     handed_on: bool = False
-    #: What the provider calls the message, where it says so: its receipts name it.
+    #: The provider's id of the message, if it gives one: its receipts refer to it.
     message_id: str | None = None
     #: A class and a safe detail in a few words, where it was not accepted: "timeout: connect took over 10 s".
     error: str | None = None
@@ -135,7 +135,7 @@ class Provider(Protocol):
     timeout: float
 
     def takes(self, recipient: str) -> bool:
-        """Whether an address of the channel is of the kind that this provider sends to (one push service's tokens)."""
+        """Return whether this provider sends to an address of this kind (such as one push service's tokens)."""
         ...
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:

@@ -1,8 +1,8 @@
-"""Receipts: what a vendor says of messages after it took them over, in callbacks that it signs.
+"""Receipts: a vendor's later reports about messages, in callbacks that it signs.
 
-A source reads one vendor's callbacks: it checks who signed, and says in our words what became of which notification,
-and whose address is not to be written to any more. It knows nothing of Postgres, and a callback that comes twice says
-the same twice.
+A source reads one vendor's callbacks: it verifies the signature, and returns the outcome of each notification, and the
+addresses that must not be written to any more. It knows nothing of Postgres, and reads a repeated callback the same
+way.
 
 A package registers a factory, `(Dsn) -> ReceiptSource | None`, under the entry point group `notifier.receipts`; the
 entry's name is the scheme of the provider's DSN.
@@ -34,7 +34,7 @@ class NotNow(Exception):
 
 
 class Kind(StrEnum):
-    """What became of a message."""
+    """The outcome of a message, as a receipt reports it."""
 
     DELIVERED = "delivered"
     #: A permanent bounce: no later attempt would arrive either.
@@ -71,7 +71,7 @@ class Callback:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one notification, as its provider says."""
+    """A provider's report about one notification."""
 
     #: The provider's name, as attempts record it.
     provider: str
@@ -81,7 +81,7 @@ class Receipt:
     happened_at: datetime
     #: Of one that bounced: why, in a few words of our own, without an address: "twilio 30003, unreachable handset".
     error: str | None = None
-    #: What the vendor calls the message; attempts record that, or its beginning up to a point.
+    #: The vendor's id of the message; attempts store it, or its beginning up to a point.
     message_id: str | None = None
 
 
@@ -97,7 +97,7 @@ class AddressStatus:
     lifted: bool = False
     #: The notification that it was seen by, where it was by one: it counts only from a provider that sent that one.
     notification_id: UUID | None = None
-    #: Only where an earlier notification to the address has failed with this error too: once says too little.
+    #: Applies only if an earlier notification to the address has failed with this error too: once is not enough.
     repeats: str | None = None
 
 

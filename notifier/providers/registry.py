@@ -1,7 +1,7 @@
-"""From a DSN to its provider: ours by scheme, others' by entry point.
+"""Provider registry: create the provider that a DSN names, ours by scheme, others by entry point.
 
 A package registers a factory, `(Dsn, Context) -> Provider`, under the entry point group `notifier.providers`; the
-entry's name is the DSN's scheme. What a factory raises as ValueError is told after the setting's name.
+entry's name is the DSN's scheme. A factory's ValueError is shown after the setting's name.
 """
 
 import importlib
@@ -41,7 +41,7 @@ _OURS: Final[dict[Channel, dict[str, str]]] = {
 
 
 def make(text: str, context: Context) -> Provider:
-    """The provider that a DSN names. Raises ValueError, whose message shows nothing of the DSN's secrets."""
+    """Create the provider that a DSN names. Raises ValueError, whose message shows none of the DSN's secrets."""
     dsn = parse(text)
     return _factory(dsn.scheme, context.channel)(dsn, context)
 

@@ -246,7 +246,7 @@ def _delete_rows(engine: Engine, before: date, blocked: Collection[date]) -> Ite
 
 
 def _between(blocked: Collection[date], before: date) -> Iterator[tuple[UUID, UUID]]:
-    """Return the ids between the days that are left whole: after the one, before the other."""
+    """Yield the ids between the days that are left whole: after the one, before the other."""
     low = UUID(int=0)
     for day in sorted(day for day in blocked if day < before):
         yield low, first_id_of(day)

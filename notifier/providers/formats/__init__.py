@@ -1,1 +1,1 @@
-"""Message formats: email as MIME and as vendors take it, mailboxes and headers, segments of SMS."""
+"""Message formats: email as MIME and for vendors' APIs, mailboxes and headers, SMS segments."""

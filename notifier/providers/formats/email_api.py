@@ -1,4 +1,4 @@
-"""A vendor's HTTP API for email: the parts that all such providers have in common."""
+"""Email APIs: the common base of vendors' HTTP APIs for email."""
 
 from notifier.providers.dsn import Context
 from notifier.providers.formats.mailboxes import Mailbox, NotAMailbox, mailbox

@@ -1,7 +1,7 @@
-"""Header fields of email, written by the RFCs themselves (5322, 2047, 2231) and not by a library's release.
+"""Email header fields, written by the RFCs themselves (5322, 2047, 2231) and not by a library's release.
 
-Every field comes out on lines of at most 75 characters where its text can be folded at all. Text that is not plain
-ASCII, and text that looks like an encoded word, becomes encoded words; each of them holds whole characters.
+Every field is folded into lines of at most 75 characters if its text can be folded at all. Text that is not plain
+ASCII, and text that looks like an encoded word, becomes encoded words; each of them contains whole characters.
 """
 
 import re
@@ -33,12 +33,12 @@ _CHARSET: Final = "utf-8''"
 
 
 def subject_text(text: str) -> str:
-    """A subject on one line: white space and control characters of any kind become single spaces."""
+    """Return a subject on one line: white space and control characters of any kind become single spaces."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()
 
 
 def subject_field(text: str) -> str:
-    """The field of a subject. Raises UnicodeEncodeError where there is half a surrogate pair in it."""
+    """Return the field of a subject. Raises UnicodeEncodeError if it contains half a surrogate pair."""
     text = subject_text(text)
     words = text.split(" ")
     if _PRINTABLE.fullmatch(text) and _BEGINS_WORD not in text and max(map(len, words)) < _LINE - len("Subject: "):
@@ -50,7 +50,7 @@ def subject_field(text: str) -> str:
 
 
 def mailbox_field(name: str, mailbox: Mailbox) -> str:
-    """A field `name` that holds one mailbox. Raises as `subject_field`."""
+    """Return a field `name` that contains one mailbox. Raises as `subject_field`."""
     if not mailbox.display_name:
         return f"{name}: {mailbox.addr_spec}{EOL}"
     phrase = f"{name}: {_phrase(mailbox.display_name, len(name) + 2)}"
@@ -61,7 +61,7 @@ def mailbox_field(name: str, mailbox: Mailbox) -> str:
 
 
 def parameters_field(name: str, main: str, given: Iterable[str]) -> str:
-    """A field with parameters, which are written already; where there is no room, each is on a line of its own."""
+    """Return a field with parameters that are already formatted; if there is no room, each gets its own line."""
     text = f"{name}: {main}"
     last = len(text)
     for each in given:
@@ -72,7 +72,7 @@ def parameters_field(name: str, main: str, given: Iterable[str]) -> str:
 
 
 def file_name(name: str) -> list[str]:
-    """The parameters that carry a file's name: in quotes where that is safe, else by RFC 2231. Raises as above."""
+    """Return the parameters for a file's name: in quotes if that is safe, else by RFC 2231. Raises as above."""
     if _PLAIN_FILE_NAME.fullmatch(name) and _BEGINS_WORD not in name and len(name) < _LINE - len(' filename="";'):
         return [f'filename="{name}"']
     encoded = quote(name, safe=_PLAIN_IN_PARAMETER)
@@ -91,7 +91,7 @@ def file_name(name: str) -> list[str]:
 
 
 def _phrase(text: str, used: int) -> str:
-    """A display name; `used`: characters that stand before it on its line."""
+    """Return a display name; `used`: characters that precede it on its line."""
     if _PRINTABLE.fullmatch(text) and _BEGINS_WORD not in text:
         plain = text if _ATOMS.fullmatch(text) else quoted(text)
         if used + len(plain) <= _LINE:
@@ -100,7 +100,7 @@ def _phrase(text: str, used: int) -> str:
 
 
 def _encoded_words(text: str, used: int) -> Iterator[str]:
-    """A text as encoded words, each for a line of its own; the first line has `used` characters already."""
+    """Yield a text as encoded words, each for a line of its own; the first line has `used` characters already."""
     octets = text.encode()
     in_q = _size_in_q(octets) <= (len(octets) + 2) // 3 * 4
     encode = _q if in_q else _b
@@ -131,7 +131,7 @@ def _b(octets: bytes) -> str:
 
 
 def _filled(name: str, words: list[str]) -> str:
-    """A field on as few lines as its words need."""
+    """Return a field on as few lines as its words need."""
     lines = [name]
     for word in words:
         if len(lines[-1]) + 1 + len(word) <= _LINE or lines == [name]:

@@ -1,7 +1,7 @@
-"""A strict reader of the header fields that `email_headers` writes: it refuses every form that it does not know.
+"""Header check: a strict reader of the header fields that `email_headers` writes; it refuses every other form.
 
-Every letter is read again before it goes out. A field too many, or one that says something else than was meant, would
-be sent in somebody's name; so the letter fails instead. It shares nothing with the writer.
+Every email is read again before it is sent. An extra field, or one with another meaning than intended, would be sent in
+somebody's name; instead, the email fails. The reader shares no code with the writer.
 """
 
 import base64
@@ -26,7 +26,7 @@ class Malformed(ValueError):
 
 
 def fields_of(head: bytes) -> list[tuple[str, str]]:
-    """The names and unfolded values of header fields, in order. Raises Malformed."""
+    """Return the names and unfolded values of header fields, in order. Raises Malformed."""
     if not head.endswith(b"\r\n") or any(len(line) > _LONGEST_LINE for line in head.split(b"\r\n")):
         raise Malformed("lines")
     try:
@@ -44,7 +44,7 @@ def fields_of(head: bytes) -> list[tuple[str, str]]:
 
 
 def text_of(value: str) -> str:
-    """An unstructured value as people read it (RFC 2047). Raises Malformed."""
+    """Return an unstructured value as people read it (RFC 2047). Raises Malformed."""
     read: list[str] = []
     was_word = False
     for token in value.split(" "):
@@ -79,7 +79,7 @@ def _decoded(word: re.Match[str]) -> str:
 
 
 def mailbox_of(value: str) -> tuple[str, str]:
-    """The name and the address of a value that is one mailbox. Raises Malformed."""
+    """Return the name and the address of a value that is one mailbox. Raises Malformed."""
     found = _ADDRESS.fullmatch(value)
     if found is None or "?=" in (found[2] or found[3]).partition("=?")[2]:
         raise Malformed("mailbox")
@@ -94,7 +94,7 @@ def mailbox_of(value: str) -> tuple[str, str]:
 
 
 def parameters_of(value: str) -> tuple[str, dict[str, str]]:
-    """The first word of a value and its parameters (RFC 2045, RFC 2231). Raises Malformed."""
+    """Return the first word of a value and its parameters (RFC 2045, RFC 2231). Raises Malformed."""
     main, semicolon, rest = value.partition(";")
     rest = semicolon + rest
     pieces: dict[str, list[tuple[str, bool]]] = {}

@@ -54,7 +54,7 @@ class Mailbox:
 
 
 def quoted(text: str) -> str:
-    """A text as a quoted string (RFC 5322, section 3.2.4)."""
+    """Return a text as a quoted string (RFC 5322, section 3.2.4)."""
     escaped = re.sub(r'(["\\])', r"\\\1", text)
     return f'"{escaped}"'
 

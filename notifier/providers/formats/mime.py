@@ -1,4 +1,4 @@
-"""Messages as SMTP carries them: an envelope (RFC 5321) around a MIME message (RFC 5322, RFC 2045)."""
+"""MIME messages for SMTP: an envelope (RFC 5321) around a MIME message (RFC 5322, RFC 2045)."""
 
 import re
 from base64 import encodebytes
@@ -24,10 +24,10 @@ from notifier.providers.formats.mailboxes import Mailbox, bare_mailbox, mailbox
 from notifier.providers.protocol import Attachment, Message
 from notifier.vocabulary.uris import ascii_uri
 
-# Only bodies are left to the email package. All is encoded to seven bits, so that it does not matter what the server
-# offers and how long lines are.
+# The email package writes bodies alone. Everything is encoded to seven bits, so that the server's extensions and the
+# length of lines do not matter.
 _POLICY: Final = policy.SMTP.clone(cte_type="7bit")
-#: What may not be encoded as a file is (RFC 2046, section 5), and would be taken for a part of the letter itself.
+#: Types that may not be encoded like a file (RFC 2046, section 5), and would be taken for a part of the email itself.
 _STRUCTURES: Final = frozenset({"multipart", "message"})
 #: Octets of a value on one line: 998 may stand on it with the field's name (RFC 5322, section 2.1.1).
 _LONGEST_VALUE: Final = 900
@@ -42,7 +42,7 @@ class Unwritable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What goes over the wire for one message."""
+    """The email that is sent for one message."""
 
     #: Envelope addresses.
     sender: str
@@ -108,7 +108,7 @@ def draft(message: Message, sender: Mailbox) -> Letter:
 
 
 def own_fields(message: Message, sender: Mailbox) -> dict[str, str]:
-    """The header fields that we write ourselves: their values are ASCII, on one line each."""
+    """Return the header fields that we write ourselves: their values are ASCII, on one line each."""
     fields = {
         "Message-ID": f"<{message.id}@{sender.domain}>",  # the same in every attempt
         "Auto-Submitted": "auto-generated",  # RFC 3834: so that no vacation notice comes back
@@ -120,7 +120,7 @@ def own_fields(message: Message, sender: Mailbox) -> dict[str, str]:
 
 
 def _in_lines(value: str) -> str:
-    """A value on lines that SMTP can carry. Only a link may be so long, and spaces in it mean nothing (RFC 2369)."""
+    """Fold a value into lines that SMTP can carry. Links alone are so long, and RFC 2369 ignores spaces in them."""
     return f"{EOL} ".join(value[at : at + _LONGEST_VALUE] for at in range(0, len(value), _LONGEST_VALUE))
 
 
@@ -143,7 +143,7 @@ def _check_head(head: bytes, subject: str | None, mailboxes: dict[str, Mailbox],
 
 
 def _body(message: Message) -> bytes:
-    """The fields of the content, and the content, without a Mime-Version."""
+    """Return the fields of the content, and the content, without a Mime-Version."""
     mail = EmailMessage(policy=_POLICY)
     mail.set_content(message.text)
     if message.html is not None:
@@ -166,7 +166,7 @@ def _body(message: Message) -> bytes:
 
 
 def _part(attachment: Attachment) -> bytes:
-    """A file as a part of a letter. Raises Unwritable."""
+    """Return a file as a part of an email. Raises Unwritable."""
     kind, *given = re.split(r"; *", attachment.content_type)
     if kind.partition("/")[0].lower() in _STRUCTURES:
         kind, given = "application/octet-stream", []
@@ -194,5 +194,5 @@ def _check_part(head: bytes, attachment: Attachment, kind: str, given: Sequence[
 
 
 def _stuffed(data: bytes) -> bytes:
-    """As DATA wants it (RFC 5321, section 4.5.2)."""
+    """Return the text dot-stuffed for DATA (RFC 5321, section 4.5.2)."""
     return re.sub(rb"(?m)^\.", b"..", data.removesuffix(b"\r\n")) + b"\r\n.\r\n"

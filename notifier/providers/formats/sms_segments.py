@@ -1,4 +1,4 @@
-"""How many segments an SMS takes, by 3GPP TS 23.038: each is sent, and paid for, on its own.
+"""SMS segments by 3GPP TS 23.038: a text's number of segments, each of which is sent and paid for on its own.
 
 | alphabet              | one segment               | each of several |
 |-----------------------|---------------------------|-----------------|
@@ -31,7 +31,7 @@ _LAST_OF_ONE_UNIT: Final = "\uffff"
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """What a text takes as an SMS."""
+    """The size of a text as an SMS."""
 
     encoding: Literal["gsm-7", "ucs-2"]
     #: Septets or UTF-16 code units, without the headers that join segments.
@@ -40,14 +40,14 @@ class Segments:
 
 
 def count(text: str) -> Segments:
-    """What a text takes as an SMS; an empty one takes no segment."""
+    """Count the segments of a text; an empty one takes none."""
     if _GSM.issuperset(text):
         return _divided("gsm-7", [2 if character in _EXTENSION else 1 for character in text], alone=160, joined=153)
     return _divided("ucs-2", [2 if character > _LAST_OF_ONE_UNIT else 1 for character in text], alone=70, joined=67)
 
 
 def checked(text: str) -> Segments:
-    """The same, of a text that one SMS can carry. Raises CannotSend where it cannot."""
+    """Count like `count`, for a text that one SMS can carry. Raises CannotSend otherwise."""
     if not text:
         raise CannotSend("empty: an SMS needs a text")
     needed = count(text)

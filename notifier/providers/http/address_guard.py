@@ -1,7 +1,7 @@
-"""Which network addresses strangers' URLs may lead us to: public ones, and those that the operator allows.
+"""Address guard: the network addresses to which untrusted URLs may lead us.
 
-The registries are IANA's special-purpose addresses (RFC 6890) as the standard library knows them. Forms that
-carry an IPv4 address within an IPv6 one are judged by what they carry.
+Public addresses are allowed, and those that the operator allows. The registries are IANA's special-purpose addresses
+(RFC 6890) as the standard library knows them. An IPv6 address that carries an IPv4 one is judged by the latter.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,9 +25,9 @@ _METADATA: Final = frozenset({ip_address("168.63.129.16")})
 
 
 def refusal(text: str, allowed: Sequence[Network]) -> str | None:
-    """Why an address, as `inet_ntop` writes it, may not be connected to: "10.0.0.1 is private". None: it may.
+    """Return why an address, as `inet_ntop` writes it, may not be connected to: "10.0.0.1 is private". None: it may.
 
-    Raises ValueError where `text` is no address.
+    Raises ValueError if `text` is not an address.
     """
     address = ip_address(text)
     carried = _carried(address)
@@ -38,7 +38,7 @@ def refusal(text: str, allowed: Sequence[Network]) -> str | None:
 
 
 def _carried(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, or the address itself."""
+    """Return the IPv4 address that an IPv6 one carries, or the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
@@ -47,7 +47,7 @@ def _carried(address: Address) -> Address:
 
 
 def _kind(address: Address) -> str | None:
-    """In one word what keeps an address from being public; None where it is."""
+    """Return in one word why an address is not public; None if it is."""
     return next((kind for kind, holds in _KINDS if holds(address)), None)
 
 

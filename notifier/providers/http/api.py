@@ -1,4 +1,4 @@
-"""Vendors that take messages over an HTTP API: what they have in common.
+"""HTTP APIs of vendors: the base class of their providers.
 
 | answer                     | outcome                                    |
 |----------------------------|--------------------------------------------|
@@ -10,7 +10,7 @@
 | `url`, `address`           | rejected                                   |
 | no answer                  | ambiguous where some of the request had gone out, else unsent: the provider's fault |
 
-A vendor says what it asks for and what its own codes mean; where it has nothing to say, this table holds.
+A vendor's class builds the requests and interprets the vendor's own codes; for everything else this table applies.
 """
 
 from abc import ABC, abstractmethod
@@ -48,7 +48,7 @@ class NotNow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an answer means; see Result for the fields."""
+    """The meaning of an answer; see Result for the fields."""
 
     outcome: Outcome
     error: str | None = None
@@ -75,7 +75,7 @@ class Answer:
         return document if isinstance(document, dict) else {}
 
     def text(self, *path: str | int) -> str | None:
-        """A text or a number that stands somewhere in the document, at most 64 characters of it."""
+        """Return a text or a number from the document, at most 64 characters of it."""
         found: Any = self.document
         for step in path:
             try:
@@ -86,13 +86,13 @@ class Answer:
         return str(found).replace("\0", "")[:64] or None if is_plain else None
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, at most 256 characters."""
+        """Return the first value of a header, at most 256 characters."""
         value = self.exchange.header(name)
         return value[:256] if value else None
 
 
 def by_status(answer: Answer, detail: str | None = None) -> Verdict:
-    """The verdict of the table above. `detail` (the vendor's code, in safe words) is added to the error."""
+    """Return the verdict of the table above. `detail` (the vendor's code, in safe words) is added to the error."""
     error = f"http {answer.status}" + (f": {detail}" if detail else "")
     match answer.status:
         case status if 200 <= status < 300:
@@ -110,7 +110,7 @@ def by_status(answer: Answer, detail: str | None = None) -> Verdict:
 
 
 def shortened(text: str, most: int) -> str:
-    """The text where it takes at most so many bytes in JSON, else its beginning and an ellipsis that do."""
+    """Return the text if it takes at most so many bytes in JSON, else its beginning and an ellipsis that do."""
     text = text[: most + 1].encode(errors="replace").decode()
     if len(orjson.dumps(text)) - 2 <= most:
         return text
@@ -123,7 +123,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def accepted_as(answer: Answer, message_id: str | None) -> Verdict:
-    """Accepted under the vendor's id; a yes without one comes from something else, and may mean anything."""
+    """Accept under the vendor's id; a success without an id comes from another server, and is ambiguous."""
     if message_id is None:
         return Verdict(Outcome.AMBIGUOUS, f"answer: http {answer.status}, but not as documented", Fault.PROVIDER)
     return Verdict(Outcome.ACCEPTED, message_id=message_id)
@@ -155,11 +155,11 @@ class HttpApi(ABC):
 
     @abstractmethod
     def request(self, message: Message) -> Request:
-        """The POST that sends a message; its `id` is the message's. Raises CannotSend and NotNow."""
+        """Build the POST that sends a message; its `id` is the message's. Raises CannotSend and NotNow."""
 
     @abstractmethod
     def judge(self, answer: Answer) -> Verdict:
-        """What an answer means, whatever it is."""
+        """Interpret an answer, whatever it is."""
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
         """See Provider."""
@@ -177,7 +177,7 @@ class HttpApi(ABC):
         self._exchanges.close()
 
     def _requests(self, messages: Iterator[Message], impossible: list[Result]) -> Iterator[Request]:
-        """The requests of some messages; those that can never be sent, or not now, are added to `impossible`."""
+        """Yield the requests of some messages; those that can never be sent, or not now, are added to `impossible`."""
         for message in messages:
             outcome, fault = Outcome.REJECTED, None
             try:

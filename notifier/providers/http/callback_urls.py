@@ -1,4 +1,4 @@
-"""The callback URL for receipts, for vendors that take one with each message."""
+"""Callback URLs for receipts, for vendors that take one with each message."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -7,9 +7,9 @@ from notifier.providers.dsn import Dsn
 
 
 def callback_url(dsn: Dsn, public_url: str, name: str) -> str | None:
-    """The address for a vendor's callbacks; None where it could not reach that, and might refuse messages for it.
+    """Return the URL for a vendor's callbacks; None if it cannot reach it, and might refuse messages for it.
 
-    Another host that stands in for a vendor may be told any address.
+    A host that replaces a vendor's own may be given any URL.
     """
     is_vendors = dsn.host is None
     if is_vendors and not _is_on_the_internet(urlsplit(public_url).hostname or ""):

@@ -1,4 +1,4 @@
-"""HTTP POSTs to strangers, many at once, through libcurl's multi interface."""
+"""HTTP POSTs to untrusted servers, many at once, through libcurl's multi interface."""
 
 import math
 import select
@@ -57,7 +57,8 @@ class Exchanges:
             connect_timeout=min(_CONNECT_TIMEOUT, timeout),
             allowed_networks=tuple(allowed_networks),
             allowed_ports=frozenset(allowed_ports),
-            # What Python's own TLS trusts, SSL_CERT_FILE included; libcurl would go by where it was built.
+            # The CA certificates that Python's TLS trusts, SSL_CERT_FILE included; libcurl would use those of its build
+            # machine.
             ca_file=ssl.get_default_verify_paths().cafile,
             keep=keep,
             http2=http2,
@@ -68,10 +69,10 @@ class Exchanges:
         _all.add(self)
 
     def send(self, requests: Iterator[Request]) -> Generator[Sequence[Exchange], None, None]:
-        """Send what `requests` yields, each as soon as there is room for it, and yield what finished.
+        """Send the requests, each as soon as there is room for it, and yield finished ones.
 
-        Yields an empty list after 100 ms in which nothing finished. What is in flight when the generator is
-        closed is dropped.
+        Yields an empty list after 100 ms in which nothing finished. Requests in flight when the generator is closed are
+        dropped.
         """
         try:
             multi = self._idle.pop()  # atomic, as append is: no other thread gets the same one
@@ -167,7 +168,7 @@ class _Multi:
         return Transfer(self._limits, self._idle_sockets, self._lossy)
 
     def _turn(self) -> list[Exchange]:
-        """Drive what is in flight until something has finished, for at most a slice."""
+        """Drive the requests in flight until one has finished, for at most a slice."""
         until = time.monotonic() + _SLICE
         while True:
             began = time.monotonic()
@@ -223,7 +224,7 @@ class _Multi:
         self._idle.append(transfer)
 
     def _watch(self, what: int, descriptor: int, _multi: pycurl.CurlMulti, _data: object) -> None:
-        """libcurl wants to know when a socket can be read or written, or no more."""
+        """Register a socket's interest: libcurl wants to know when it can be read or written, or not any more."""
         if what == pycurl.POLL_REMOVE:
             self._watched.discard(descriptor)
             with suppress(OSError):  # it may be closed already

@@ -1,4 +1,4 @@
-"""One GET to a vendor, guarded as every other call (see `transfers`): for certificates and confirmations."""
+"""Fetching: one GET to a vendor, guarded like every call (see `transfers`), for certificates and confirmations."""
 
 from collections.abc import Sequence
 from contextlib import closing

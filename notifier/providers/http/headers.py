@@ -1,4 +1,4 @@
-"""Headers as the attempt log shows them: enough to see what went wrong, and no secrets."""
+"""Headers as the attempt log shows them: enough for debugging, without secrets."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,10 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final
 
-#: What stands for a value that is not shown.
+#: The text in place of a hidden value.
 MASK: Final = "***"
 
-#: The headers of a request that everybody may see; whatever else is sent is somebody's own, and may be a secret.
+#: The request headers that everybody may see; any other header is a caller's own, and may be a secret.
 _OURS: Final = frozenset({"content-type", "user-agent", "traceparent", "webhook-id", "webhook-timestamp"})
 _SIGNATURE: Final = "webhook-signature"
 
@@ -28,7 +28,7 @@ _SHORT: Final = 128
 
 
 def of_request(lines: Sequence[str]) -> dict[str, str]:
-    """Headers that we set, from lines "name: value": names in lower case, values masked but for our own."""
+    """Return headers that we set, from lines "name: value": names in lower case, values masked except our own."""
     shown = {}
     for line in lines:
         name, _, value = line.partition(":")
@@ -40,10 +40,10 @@ def of_request(lines: Sequence[str]) -> dict[str, str]:
 
 
 def of_response(lines: Sequence[bytes]) -> dict[str, str]:
-    """An answer's headers, from its lines as received, a stranger's.
+    """Return an answer's headers, from its untrusted lines as received.
 
-    Of the first 30 lines, values cut to 256 characters, and what fits into 4 KiB: no control characters, names in
-    lower case, secrets masked. A header that comes again is added to the first after a comma.
+    Keeps the first 30 lines, values of at most 256 characters, and 4 KiB in all, without control characters, with names
+    in lower case and secrets masked. Repeated headers are joined by commas.
     """
     shown: dict[str, str] = {}
     for line in islice(lines, _MOST_HEADERS):
@@ -63,7 +63,7 @@ def _clean(raw: bytes) -> str:
 
 
 def _read(line: bytes) -> tuple[str | None, str]:
-    """A header's name, None on a line that has none, and its value as it is shown."""
+    """Return a header's name, None on a line without one, and its value as it is shown."""
     raw_name, colon, raw_value = line.partition(b":")
     if not colon:
         return None, ""
@@ -76,7 +76,7 @@ _read_again: Final = lru_cache(maxsize=1024)(_read)
 
 
 def _what_fits(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers without those for which there is no room any more."""
+    """Return the headers that fit into the limit."""
     room = _MOST_BYTES
     fitting = {}
     for name, value in headers.items():

@@ -1,12 +1,12 @@
-"""Kept connections: whether a further request may go out over one that an earlier request left open.
+"""Kept connections: whether a further request may use the connection that an earlier request left open.
 
-libcurl looks whether the server has closed a connection, but only once a second. `IdleSockets` looks before each
-request, so that a request goes out over a new connection where the old one is known to be closed.
+libcurl checks whether the server has closed a connection, but only once a second. `IdleSockets` checks before each
+request, so that a request uses a new connection if the old one is known to be closed.
 
-A server that closes a connection at the moment in which the next request goes out leaves that request ambiguous: nobody
-can tell whether it was read. Some do so after every answer without announcing it (`connection: close`). So an origin
-on whose kept connection a request was lost gets a new connection for each request for a while (`LossyOrigins`): one
-request may be lost to such a server, not every second one.
+If a server closes a connection at the moment in which the next request goes out, that request is ambiguous: nobody can
+tell whether it was read. Some servers do so after every answer without announcing it (`connection: close`). So after a
+request was lost on a kept connection, its origin gets a new connection for each request for a while (`LossyOrigins`):
+such a server may cost one request, not every second one.
 """
 
 import select
@@ -69,7 +69,7 @@ class LossyOrigins:
 
 
 def _origin(url: str) -> str:
-    """Scheme, host and port of a URL, as far as they can be read."""
+    """Return scheme, host and port of a URL, as far as they can be read."""
     try:
         parts = urlsplit(url)
     except ValueError:

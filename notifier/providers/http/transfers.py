@@ -1,15 +1,15 @@
-"""One POST over an easy handle of libcurl: how it is limited, and what became of it.
+"""Transfers: one POST over an easy handle of libcurl, its limits and its outcome.
 
-The limits hold for every provider that speaks HTTP: a total deadline, no redirects, no proxy from the environment,
-no decompression, 64 KiB of an answer, and no connection to an address that is not public (see `address_guard`),
-checked when the socket is opened, after the name was resolved, so that a name which changes its address changes
+The limits apply to every HTTP provider: a total deadline, no redirects, no proxy from the environment, no
+decompression, 64 KiB of an answer, and no connection to an address that is not public (see `address_guard`). The
+address is checked when the socket is opened, after the name was resolved, so a name that changes its address gains
 nothing.
 
-HTTP/1.1, but where a vendor speaks nothing but HTTP/2 (Apple): with one request a connection at a time it is known of
-each whether any of it was sent.
+HTTP/1.1 is used unless a vendor speaks only HTTP/2 (Apple): with one request a connection at a time it is known whether
+any of a request was sent.
 
-One request an exchange: libcurl repeats a request by itself where a kept connection dies before the first byte of an
-answer, a POST too. `_allow_request` forbids that, so that a lost answer stays a lost answer.
+An exchange is one request. libcurl repeats even a POST by itself if a kept connection dies before the first byte of an
+answer. `_allow_request` forbids that, so that a lost answer is reported as lost.
 """
 
 import codecs
@@ -93,7 +93,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What became of one Request: an answer's status, or a failure."""
+    """The outcome of one Request: an answer's status, or a failure."""
 
     request: Request
     #: With a time zone.
@@ -116,7 +116,7 @@ class Exchange:
     body: bytes = b""
 
     def header(self, name: str) -> str | None:
-        """The first value of a header; names are compared without regard to case."""
+        """Return the first value of a header; names are compared without regard to case."""
         for line in self.head:
             key, colon, value = line.decode("latin-1").partition(":")
             if colon and key.strip().lower() == name.lower():
@@ -142,13 +142,13 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class TransferLimits:
-    """What holds for every transfer. Times are in seconds."""
+    """The limits of every transfer. Times are in seconds."""
 
     #: For all of it.
     timeout: float
     #: For the connection, name and TLS included.
     connect_timeout: float
-    #: What may be connected to beside public addresses.
+    #: Networks that may be connected to beside public addresses.
     allowed_networks: Sequence[Network]
     #: The ports that may be connected to; none: all.
     allowed_ports: frozenset[int]
@@ -198,7 +198,7 @@ class Transfer:
             self.curl.setopt(option, value)
 
     def prepare(self, request: Request) -> bool:
-        """Whether the request can be begun at all; if not, `refuse` is for it."""
+        """Return whether the request can be begun at all; if not, call `refuse`."""
         self._request = request
         self._started_at = datetime.now(UTC)
         self._began = time.monotonic()
@@ -252,7 +252,7 @@ class Transfer:
         return is_stale
 
     def finish(self, code: int, message: str) -> Exchange:
-        """What became of it, from libcurl's code and words."""
+        """Return the outcome, from libcurl's code and message."""
         is_over = self._requested and code != pycurl.E_OPERATION_TIMEDOUT  # else its connection is closed
         descriptor = int(self.curl.getinfo(pycurl.ACTIVESOCKET)) if is_over else -1
         if descriptor >= 0:  # the connection stays open
@@ -270,7 +270,7 @@ class Transfer:
         return self._exchange(sent=sent, failure=failure, detail=detail, timing=timing)
 
     def refuse(self) -> Exchange:
-        """What becomes of a request that cannot be begun."""
+        """Return the outcome of a request that cannot be begun."""
         failure, detail = _NO_URL
         return self._exchange(sent=False, failure=failure, detail=detail)
 
@@ -314,7 +314,7 @@ class Transfer:
         }
 
     def _milliseconds(self, info: int) -> float | None:
-        """One of libcurl's times, with one decimal; None where it has none."""
+        """Return one of libcurl's times, with one decimal; None if it has none."""
         microseconds = self.curl.getinfo(info)
         return (microseconds + 50) // 100 / 10 if microseconds else None
 
@@ -358,7 +358,7 @@ class Transfer:
             return pycurl.SOCKET_BAD
 
     def _final_head(self) -> list[bytes] | None:
-        """The header lines after the last status line (a 100 or 103 may stand before), if the head is complete."""
+        """Return the header lines after the last status line (a 100 or 103 may precede it), if the head is complete."""
         start = 0
         for at, line in enumerate(self._head, start=1):
             if line.startswith(b"HTTP/"):

@@ -1,1 +1,1 @@
-"""Vendors: each file sends through one of them, or reads its receipts; its table of codes stands on top."""
+"""Vendors: each file sends through one vendor or reads its receipts, with its table of codes and outcomes on top."""

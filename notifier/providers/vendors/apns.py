@@ -1,4 +1,4 @@
-"""Push to Apple's devices by APNs, over HTTP/2. `apns:///path/AuthKey.p8?key=KEY_ID&team=TEAM_ID&topic=com.example.app`
+"""Push to Apple devices: APNs, over HTTP/2. `apns:///path/AuthKey.p8?key=KEY_ID&team=TEAM_ID&topic=com.example.app`
 
 | answer                                                                      | outcome                           |
 |-----------------------------------------------------------------------------|-----------------------------------|
@@ -13,8 +13,8 @@
 | 429 TooManyProviderTokenUpdates                                             | unsent, the provider's fault      |
 | 5xx (InternalServerError, ServiceUnavailable, Shutdown)                     | unsent, the provider's fault      |
 
-The rest is as in `http_api`. A notification's id is its `apns-id` and its `apns-collapse-id`: a message that is sent
-once more takes the place of the first. Reasons: Apple's "Handling notification responses from APNs".
+Other answers: see `providers.http.api`. A notification's id is its `apns-id` and its `apns-collapse-id`: a repeated
+message replaces the first. Reasons: Apple's "Handling notification responses from APNs".
 """
 
 import re

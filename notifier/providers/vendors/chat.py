@@ -1,4 +1,4 @@
-"""Messages to chat services, through Apprise. A recipient is an Apprise URL, such as slack://TOKEN/CHANNEL.
+"""Chat services, through Apprise. A recipient is an Apprise URL, such as slack://TOKEN/CHANNEL.
 
 | what Apprise says                              | outcome                                                       |
 |------------------------------------------------|---------------------------------------------------------------|
@@ -15,12 +15,13 @@
 | earlier messages hang in all threads           | unsent, the provider's fault                                  |
 | `address`: not a URL of an allowed service     | rejected                                                      |
 
-What is the provider's fault here is nobody's that is known where a service has no host of its own: a recipient names it
-then, and a few that hang would open the breaker for everybody's.
+The provider's faults above are nobody's fault where a service has no host of its own: the recipient names the host
+then, and a few hanging hosts would open the breaker for all recipients.
 
-Apprise tells what happened in its log alone, from which this reads. Recipients may use the services that the DSN names,
-by default hosted ones with hosts of their own: others would let strangers call any host, or read files. A URL may name
-one target, so that a repeat repeats nothing. No service knows idempotency. A text that is too long is cut by Apprise.
+Apprise reports failures in its log alone, so this module reads the log. Recipients may use the services that the DSN
+names, by default hosted ones with hosts of their own: others would let strangers call any host, or read files. A URL
+may name one target, so that a repeat duplicates nothing. No service supports idempotency. Apprise cuts texts that are
+too long.
 """
 
 import logging
@@ -70,7 +71,7 @@ _STATUS: Final = re.compile(r"(?:error=|notification failed: |notification, code
 _SAYS_NO: Final = re.compile(r"^\w+ rejected our notification: code=", re.MULTILINE)
 #: The connection broke, or what came back was no answer.
 _LOST: Final = re.compile(r"^(?:Socket|Lark|QQ Push|Spike\.sh|SpugPush) Exception", re.MULTILINE)
-#: What requests says where nothing of a request went out. TLS may break later, too.
+#: Errors of requests before any of a request was sent. TLS may break later, too.
 _NO_CONNECTION: Final = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|connect timeout|Connection refused|ProxyError"
     r"|CERTIFICATE_VERIFY_FAILED|HANDSHAKE_FAILURE|ALERT_PROTOCOL_VERSION"
@@ -85,7 +86,7 @@ class _Ear(logging.Handler):
         self._local = threading.local()
 
     def listen(self) -> list[str]:
-        """What is said on this thread from now on."""
+        """Record the messages that are logged on this thread from now on."""
         self._local.heard = heard = list[str]()
         return heard
 
@@ -120,10 +121,10 @@ class _TooLong(Exception):
 
 
 def _until(deadline: float, throttle: Callable[..., None], heard: Sequence[str]) -> Callable[..., None]:
-    """A plugin's `throttle`, which it calls before each request, such that no request begins after the deadline.
+    """Return a plugin's `throttle`, which it calls before each request, so that no request begins after the deadline.
 
-    Plugins wait as long as a service tells them to, and would send what has been given up and is sent again. A request
-    that a service throttled is an attempt of its own, so the plugin's repeat ends here too. `heard`: what it says.
+    Plugins wait as long as a service tells them to, and would send a message that has been given up and is sent again.
+    A request that a service throttled is an attempt of its own, so the plugin's repeat ends here too. `heard`: its log.
     """
 
     def within(last_io: datetime | None = None, wait: float | None = None) -> None:
@@ -190,7 +191,7 @@ class Chat:
         under_way: dict[object, tuple[Message, datetime, float]],
         finished: SimpleQueue[tuple[object, Verdict, int | None]],
     ) -> list[Result]:
-        """What has finished or is late; waits a slice for the first."""
+        """Return the finished and the late messages; waits a slice for the first."""
         said: list[tuple[object, Verdict, int | None]] = []
         with suppress(Empty):
             said.append(finished.get(timeout=_SLICE / 2))
@@ -225,7 +226,7 @@ class Chat:
         return results
 
     def _busy(self, message: Message) -> Result:
-        """What becomes of a message for which there is no thread."""
+        """Return the result of a message for which there is no thread."""
         error = "busy: earlier messages hang in all threads"
         return Result(message.id, Outcome.UNSENT, self.name, datetime.now(UTC), 0.0, fault=Fault.PROVIDER, error=error)
 
@@ -256,7 +257,7 @@ class Chat:
         return (Verdict(Outcome.ACCEPTED), None) if is_sent else _why_not(heard)
 
     def _plugin(self, url: str) -> Any:  # noqa: ANN401  # one of a hundred classes of Apprise's
-        """What sends to an address. Raises CannotSend."""
+        """Return the plugin that sends to an address. Raises CannotSend."""
         scheme = url.partition("://")[0].lower()
         if scheme not in self._services:
             raise CannotSend("address: not of a chat service that is allowed here")
@@ -264,7 +265,7 @@ class Chat:
             parts = url_to_dict(with_ascii_host(url))  # type: ignore[no-untyped-call]  # Apprise has no types
         except Exception:  # plugins' parsers have many ways to say no
             parts = None
-        # What Apprise has read counts, not what stands before the colon.
+        # Apprise's own reading of the URL counts, not the text before the colon.
         if not parts or str(parts.get("schema")).lower() not in self._services:
             raise CannotSend(f"address: not one of {scheme}'s")
         forbidden = sorted(_FORBIDDEN & {str(name).lower() for name in parts.get("qsd") or ()})
@@ -281,13 +282,13 @@ class Chat:
 
 
 def _fault(message: Message, verdict: Verdict) -> Fault | None:
-    """Whose fault it is. A host that a recipient names says nothing of the others': its failures are nobody's."""
+    """Return who is at fault: nobody, where the recipient names the host, which says nothing of other hosts."""
     is_hosted = message.recipient.partition("://")[0].lower() in _HOSTED
     return verdict.fault if is_hosted or verdict.fault is not Fault.PROVIDER else None
 
 
 def _why_not(heard: Sequence[str]) -> tuple[Verdict, int | None]:
-    """What Apprise's log says of a message that it calls not sent, and the HTTP status."""
+    """Return the reason and HTTP status from Apprise's log of a message that it could not send."""
     text = "\n".join(heard)
     found = _STATUS.findall(text)
     status = int(found[-1]) if found else None
@@ -319,7 +320,7 @@ def _of_status(status: int) -> Verdict:
 
 
 def provider(dsn: Dsn, context: Context) -> Chat:
-    """The factory of `apprise:` and `apprise:?services=slack,discord`. Raises ValueError."""
+    """Create the provider of `apprise:` and `apprise:?services=slack,discord`. Raises ValueError."""
     options = dsn.options("services")
     if dsn.username or dsn.password or dsn.host or dsn.port or dsn.path or "tls" in options:
         raise ValueError("has more than services: apprise:?services=slack,discord")

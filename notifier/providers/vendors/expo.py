@@ -12,8 +12,8 @@
 | another error of a ticket, other 400                               | rejected                         |
 | 401, 403, 5xx                                                      | unsent, the provider's fault     |
 
-The rest is as in `http_api`. Expo's own receipts, which tell what Apple and Google made of a message, are not read.
-An app tells a repeat by `notification_id`. Codes: https://docs.expo.dev/push-notifications/sending-notifications/
+Other answers: see `providers.http.api`. Expo's own receipts, with the results of Apple and Google, are not read. An app
+recognises a repeat by `notification_id`. Codes: https://docs.expo.dev/push-notifications/sending-notifications/
 """
 
 import re

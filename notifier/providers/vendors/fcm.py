@@ -1,4 +1,4 @@
-"""Push to apps over Firebase Cloud Messaging, HTTP v1.
+"""Push to apps: Firebase Cloud Messaging, HTTP v1.
 
 | answer                                             | outcome                                          |
 |----------------------------------------------------|--------------------------------------------------|
@@ -15,11 +15,11 @@
 | 404 without UNREGISTERED (no such project)         | unsent, the provider's fault                     |
 | no access token is to be had                       | unsent, the provider's fault                     |
 
-A recipient is a registration token, or a Firebase Installation ID. The rest is in `http_api`. The codes are the v1
-API's `FcmError`, and of `google.rpc.Status` where there is none.
+A recipient is a registration token, or a Firebase Installation ID. Other answers: see `providers.http.api`. The codes
+are the v1 API's `FcmError`, and those of `google.rpc.Status` where there is none.
 
 A payload may have 4096 bytes. A title is cut at 1000 bytes, a text where both together would take more than 3800 as
-JSON; what is cut ends in an ellipsis. FCM knows no idempotency: apps tell a repeat by `notification_id`.
+JSON; cut texts end in an ellipsis. FCM supports no idempotency: apps recognise a repeat by `notification_id`.
 """
 
 import re
@@ -97,7 +97,7 @@ class AccessToken:
         self._error = "token: not asked for yet"
 
     def get(self, wait: float) -> str:
-        """The token, after waiting for a new one for at most so many seconds. Raises NotNow."""
+        """Return the token, after waiting for a new one for at most so many seconds. Raises NotNow."""
         token = self._current()
         if token is None and self._settled.wait(wait):
             token = self._current()
@@ -262,14 +262,14 @@ def _details(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _code(answer: Answer) -> str | None:
-    """The code that we know among those of an answer, FCM's own before the general one."""
+    """Return the known code of an answer: FCM's own before the general one."""
     codes = [detail.get("errorCode") for detail in _details(answer) if detail.get("@type") == _FCM_ERROR]
     codes.append(answer.text("error", "status"))
     return next((code for code in codes if isinstance(code, str) and (code in _REJECTED or code in _WORDS)), None)
 
 
 def _is_of_token(answer: Answer) -> bool:
-    """Whether it is the token that is not valid: FCM names the field, or says so in its message alone."""
+    """Return whether the token is invalid: FCM names the field, or says so in its message alone."""
     if (answer.text("error", "message") or "").startswith(_INVALID):
         return True
     violations = [violation for detail in _details(answer) for violation in detail.get("fieldViolations") or ()]
@@ -277,7 +277,7 @@ def _is_of_token(answer: Answer) -> bool:
 
 
 def provider(dsn: Dsn, context: Context) -> Fcm:
-    """The factory of `fcm:///path/service-account.json`. Raises ValueError."""
+    """Create the provider of `fcm:///path/service-account.json`. Raises ValueError."""
     dsn.options()
     if dsn.username or dsn.password:
         raise ValueError("has a user or password, which fcm:///path/service-account.json needs not")

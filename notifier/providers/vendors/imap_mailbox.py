@@ -1,4 +1,4 @@
-"""A mailbox on an IMAP server (RFC 9051), read in batches: `imaps://user:password@host/INBOX`."""
+"""An IMAP mailbox (RFC 9051), read in batches: `imaps://user:password@host/INBOX`."""
 
 import contextlib
 import imaplib
@@ -106,7 +106,7 @@ def _read_batch(address: Address, take: Callable[[list[bytes]], None], deadline:
 
 @contextlib.contextmanager
 def _connected(address: Address, deadline: float) -> Iterator[imaplib.IMAP4]:
-    """A session in the folder, which ends at the deadline whatever the server does."""
+    """Open a session in the folder, which ends at the deadline whatever the server does."""
     context = ssl.create_default_context()
     imap: imaplib.IMAP4
     if address.tls == "implicit":
@@ -138,7 +138,7 @@ def _cut(imap: imaplib.IMAP4) -> None:
 
 
 def _expect(answer: tuple[str, list[bytes | None] | list[bytes] | list[None]]) -> list[bytes]:
-    """The data of an answer. Raises IMAP4.error where the server says no."""
+    """Return the data of an answer. Raises IMAP4.error if the server refuses."""
     status, data = answer
     if status != "OK":
         raise imaplib.IMAP4.error(status)
@@ -146,13 +146,13 @@ def _expect(answer: tuple[str, list[bytes | None] | list[bytes] | list[None]]) -
 
 
 def _unseen(imap: imaplib.IMAP4) -> list[str]:
-    """The mails that are not seen yet, the oldest first."""
+    """Return the unseen emails, oldest first."""
     found = _expect(imap.uid("search", "UNSEEN"))
     return [uid for item in found for uid in item.decode("ascii", "replace").split() if uid.isdigit()]
 
 
 def _mail(imap: imaplib.IMAP4, uid: str) -> bytes | None:
-    """A mail's beginning; None where it is gone. It stays unseen."""
+    """Return the beginning of an email; None if it is gone. It stays unseen."""
     status, data = imap.uid("fetch", uid, f"(BODY.PEEK[]<0.{READ_AT_MOST}>)")
     if status != "OK":
         raise imaplib.IMAP4.error(status)

@@ -1,4 +1,4 @@
-"""Email by Mailgun's API. `mailgun://KEY@default/mg.example.com?region=eu`
+"""Email: Mailgun's API. `mailgun://KEY@default/mg.example.com?region=eu`
 
 | answer                                                        | outcome                           |
 |---------------------------------------------------------------|-----------------------------------|
@@ -11,8 +11,8 @@
 | 429                                                           | unsent, throttled                 |
 | 5xx                                                           | unsent, the provider's fault      |
 
-The rest is as in `http_api`. The message goes out as MIME, as SMTP would carry it, to `messages.mime`. A notification's
-id is its variable `notification_id`, which Mailgun's events repeat, and stands in its Message-ID. Mailgun knows no
+Other answers: see `providers.http.api`. The message is sent as MIME, as by SMTP, to `messages.mime`. A notification's
+id is its variable `notification_id`, which Mailgun's events repeat, and part of its Message-ID. Mailgun supports no
 idempotency key. Codes: https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses
 """
 

@@ -1,4 +1,4 @@
-"""SMS by MessageBird's (Bird's) SMS Messaging API. `messagebird://KEY@default?from=Acme`
+"""SMS: MessageBird's (Bird's) SMS Messaging API. `messagebird://KEY@default?from=Acme`
 
 | answer                                                        | outcome                          |
 |---------------------------------------------------------------|----------------------------------|
@@ -11,8 +11,8 @@
 | 401, 402, 403, 404, 405, 5xx                                  | unsent, the provider's fault     |
 | a text that is empty, or takes more than 10 segments          | rejected before anything goes out |
 
-The rest is as in `http_api`; the first error counts. A notification's id is its `reference`, which reports repeat;
-MessageBird knows no idempotency key. Codes: https://developers.messagebird.com/api/#errors
+Other answers: see `providers.http.api`; the first error counts. A notification's id is its `reference`, which reports
+repeat; MessageBird supports no idempotency key. Codes: https://developers.messagebird.com/api/#errors
 """
 
 import re

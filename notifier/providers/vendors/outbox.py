@@ -1,4 +1,4 @@
-"""The local outbox: keeps messages in Postgres, for channels that have no other provider yet."""
+"""The local outbox: stores messages in Postgres, for channels that have no other provider yet."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +54,7 @@ class Outbox:
             ]
 
     def close(self) -> None:
-        """Nothing to close: connections are the engine's."""
+        """Do nothing: connections belong to the engine."""
 
 
 def keep(
@@ -90,6 +90,6 @@ def keep(
 
 
 def provider(dsn: Dsn, context: Context) -> Outbox:
-    """The factory of `outbox:`."""
+    """Create the provider of `outbox:`."""
     del dsn
     return Outbox(context.channel, context.engine)

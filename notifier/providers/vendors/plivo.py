@@ -1,4 +1,4 @@
-"""SMS by Plivo's Message API. `plivo://AUTH_ID:AUTH_TOKEN@default?from=+15550100`
+"""SMS: Plivo's Message API. `plivo://AUTH_ID:AUTH_TOKEN@default?from=+15550100`
 
 | answer                                                   | outcome                          |
 |----------------------------------------------------------|----------------------------------|
@@ -11,7 +11,8 @@
 | 5xx                                                      | unsent, the provider's fault     |
 | a text that is empty, or takes more than 10 segments     | rejected before anything goes out |
 
-The rest is as in `http_api`. Plivo knows no idempotency key. Codes: https://docs.plivo.com/docs/messaging/api/response
+Other answers: see `providers.http.api`. Plivo supports no idempotency key. Codes:
+https://docs.plivo.com/docs/messaging/api/response
 """
 
 import re

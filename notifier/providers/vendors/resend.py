@@ -1,4 +1,4 @@
-"""Email by Resend's API. `resend://KEY@default`
+"""Email: Resend's API. `resend://KEY@default`
 
 | answer                                                               | outcome                                      |
 |----------------------------------------------------------------------|----------------------------------------------|
@@ -14,8 +14,9 @@
 | other 400, 422                                                       | rejected                                     |
 | 5xx                                                                  | unsent, the provider's fault                 |
 
-The rest is as in `http_api`. A notification's id is its `Idempotency-Key`, which Resend remembers for 24 hours: within
-them a call whose answer was lost can be repeated without a second email. Codes: https://resend.com/docs/api-reference/errors
+Other answers: see `providers.http.api`. A notification's id is its `Idempotency-Key`, which Resend remembers for 24
+hours: within them a call whose answer was lost can be repeated without a second email. Codes:
+https://resend.com/docs/api-reference/errors
 """
 
 import re

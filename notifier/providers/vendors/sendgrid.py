@@ -1,4 +1,4 @@
-"""Email over SendGrid's Mail Send API (v3). `sendgrid://KEY@default?region=eu`
+"""Email: SendGrid's Mail Send API (v3). `sendgrid://KEY@default?region=eu`
 
 | answer                                      | outcome                                                       |
 |---------------------------------------------|---------------------------------------------------------------|
@@ -12,8 +12,8 @@
 | 429                                         | unsent, throttled: Retry-After, else until X-RateLimit-Reset  |
 | 5xx                                         | unsent, the provider's fault                                  |
 
-The rest is as in `http_api`. Every message has its id as the custom argument `notification_id`, which comes back in
-each of SendGrid's events (see `sendgrid_receipts`), and in its Message-ID.
+Other answers: see `providers.http.api`. Every message has its id in its Message-ID and as the custom argument
+`notification_id`, which each of SendGrid's events repeats (see `sendgrid_receipts`).
 """
 
 import math
@@ -111,7 +111,7 @@ def _person(address: Mailbox) -> dict[str, str]:
 
 
 def _content(message: Message) -> list[dict[str, str]]:
-    """The parts of a message, the plainest first, as the API demands. It takes no empty one."""
+    """Return the parts of a message, plainest first, as the API demands; empty parts are left out."""
     parts = (("text/plain", message.text), ("text/html", message.html))
     return [{"type": kind, "value": value} for kind, value in parts if value]
 
@@ -129,7 +129,7 @@ def _attachments(message: Message) -> list[dict[str, str]]:
 
 
 def _until_reset(answer: Answer) -> float | None:
-    """Seconds until the moment of X-RateLimit-Reset, which is in seconds since 1970."""
+    """Return the seconds until the moment of X-RateLimit-Reset, which is in seconds since 1970."""
     moment = answer.header("x-ratelimit-reset")
     if moment is None or not re.fullmatch(r"[0-9]{1,12}", moment):
         return None
@@ -137,7 +137,7 @@ def _until_reset(answer: Answer) -> float | None:
 
 
 def provider(dsn: Dsn, context: Context) -> SendGrid:
-    """The factory of `sendgrid://`. Raises ValueError."""
+    """Create the provider of `sendgrid://`. Raises ValueError."""
     options = dsn.options("region", "webhook_key")
     if not dsn.username:
         raise ValueError(f"has no key: {_FORM}")

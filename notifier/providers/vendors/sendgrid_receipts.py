@@ -24,11 +24,12 @@
 |                                                        |                 | (RFC 8058)                            |
 | `processed`, `deferred`, `open`, `click`, others       | none            | no                                    |
 
-Events without our `notification_id` are of somebody else's mail, and nothing to us.
+Events without our `notification_id` belong to somebody else's mail, and are ignored.
 
-The signature is ECDSA (P-256, SHA-256) over the timestamp's header and the body. SendGrid goes on with a callback that
-failed for a day, and does not say whether it signs it anew: so what was signed within a day and an hour counts. What
-is played back within that time changes nothing but a suppression that somebody has lifted since.
+The signature is ECDSA (P-256, SHA-256) over the timestamp's header and the body. SendGrid repeats a callback that
+failed for a day, and does not document whether it signs it anew: so signatures of the last day and hour are valid. A
+callback that is replayed within that time changes nothing, except that it may restore a suppression that was lifted
+since.
 """
 
 import re
@@ -77,7 +78,7 @@ _HERE: Final = frozenset({"content", "reputation"})
 #: Enhanced codes (RFC 3463): nobody is there, but not those of a bad sender; and a full mailbox.
 _NOBODY_THERE: Final = re.compile(r"5\.1\.(?![78]$)[0-9]{1,3}")
 _FULL: Final = "5.2.2"
-#: What SendGrid says of a message in words that cannot be an address.
+#: SendGrid's words about a message that cannot be an address.
 _KNOWN_WORDS: Final = frozenset(
     {
         *_DROPPED,
@@ -167,7 +168,7 @@ def _notification_of(event: Mapping[str, Any]) -> UUID | None:
 
 
 def _meaning(event: Mapping[str, Any]) -> tuple[Kind | None, SuppressionReason | None]:
-    """What became of the message, and whether the address is to be left alone for it."""
+    """Return the receipt's kind, and whether the address is suppressed."""
     match _text(event, "event"):
         case "delivered":
             return Kind.DELIVERED, None
@@ -199,7 +200,7 @@ def _bounce(event: Mapping[str, Any]) -> tuple[Kind, SuppressionReason | None]:
 
 
 def _error(event: Mapping[str, Any]) -> str:
-    """Why it bounced. SendGrid's own words may repeat the address: only those that are known pass."""
+    """Return why it bounced. SendGrid's own words may repeat the address, so only known words are returned."""
     what = "blocked" if _text(event, "type") == "blocked" else _text(event, "event")
     said = _text(event, "reason" if what == "dropped" else "bounce_classification").lower()
     details = [said] if said in _KNOWN_WORDS else []
@@ -210,7 +211,7 @@ def _error(event: Mapping[str, Any]) -> str:
 
 
 def _moment(event: Mapping[str, Any], received_at: datetime) -> datetime:
-    """When it happened: what SendGrid says, unless that cannot be."""
+    """Return when it happened: SendGrid's time, unless that is impossible."""
     try:
         return min(datetime.fromtimestamp(event["timestamp"], UTC), received_at)
     except (LookupError, TypeError, ValueError, OverflowError, OSError):
@@ -218,9 +219,9 @@ def _moment(event: Mapping[str, Any], received_at: datetime) -> datetime:
 
 
 def verification_key(text: str) -> EllipticCurvePublicKey:
-    """The key that SendGrid shows for its webhook: DER in base64. A plus may have become a space in a DSN's query.
+    """Return the key that SendGrid shows for its webhook: DER in base64. Raises ValueError.
 
-    Raises ValueError.
+    In a DSN's query a plus may have become a space.
     """
     try:
         key = load_der_public_key(b64decode(text.replace(" ", "+"), validate=True))

@@ -1,4 +1,4 @@
-"""Email over Amazon SES (SendEmail of API v2). `ses://ACCESS_KEY:SECRET@default?region=eu-central-1`
+"""Email: Amazon SES (SendEmail of API v2). `ses://ACCESS_KEY:SECRET@default?region=eu-central-1`
 
 | answer                                                       | outcome                                  |
 |--------------------------------------------------------------|------------------------------------------|
@@ -12,10 +12,10 @@
 | MessageRejected: an address is not verified, ours            | unsent, the provider's fault             |
 | MessageRejected otherwise, BadRequestException               | rejected                                 |
 
-A name counts whatever status it comes with; without one that is known here, the status counts as in `http_api`.
+A known name counts, with any status; without one, the status counts as in `providers.http.api`.
 
-The API has nothing to recognise a repeated attempt by, and writes a Message-ID of its own. What it makes known of an
-email has the tag `notification_id`, where a configuration set publishes it.
+The API cannot recognise a repeated attempt, and writes a Message-ID of its own. Its events about an email have the tag
+`notification_id`, where a configuration set publishes it.
 """
 
 import logging
@@ -55,7 +55,7 @@ _UNVERIFIED: Final = re.compile(r"(?i)address(es)? (is|are) not verified")
 _THROTTLED: Final = "too much at once"
 _CREDENTIALS: Final = "the credentials are refused"
 _CONTENT: Final = "the message is refused"
-#: What the errors mean, by name without "Exception": services and gateways do not agree on that ending.
+#: The meaning of errors, by name without "Exception": services and gateways do not agree on that ending.
 _MEANINGS: Final[dict[str, tuple[Outcome, Fault | None, str]]] = {
     **dict.fromkeys(
         ("TooManyRequests", "LimitExceeded", "Throttling", "Throttled", "RequestThrottled", "RequestLimitExceeded"),
@@ -92,7 +92,7 @@ class CredentialSource(Protocol):
     """Credentials as botocore has them: its own class, or one that fetches new ones before they expire."""
 
     def get_frozen_credentials(self) -> object:
-        """What to sign with now."""
+        """Return the credentials to sign with now."""
         ...
 
 
@@ -154,7 +154,7 @@ class Ses(EmailApi):
         return Verdict(outcome, f"http {answer.status}: ses {name}, {words}", fault, retry_after=retry_after)
 
     def _signed(self, body: bytes) -> list[str]:
-        """The header lines that say what the body is and who sends it."""
+        """Return the signed header lines, which authenticate the body and its sender."""
         request = AWSRequest(method="POST", url=self._url, data=body, headers={"Content-Type": "application/json"})
         try:
             credentials = self._credentials.get_frozen_credentials()
@@ -183,14 +183,14 @@ def _unverified(answer: Answer) -> Verdict:
 
 
 def _error_name(answer: Answer) -> str | None:
-    """The name of an error, without the namespace before it (`com.amazonaws.ses#`) or the URL after it (`:http://…`)."""
+    """Return an error's name, without a namespace before it (`com.amazonaws.ses#`) or a URL after it (`:http://…`)."""
     said = answer.header("x-amzn-errortype") or answer.text("__type") or answer.text("code") or ""
     name = said.partition(":")[0].rpartition("#")[2].strip()
     return name if _ERROR.fullmatch(name) else None
 
 
 def provider(dsn: Dsn, context: Context) -> Ses:
-    """The factory of `ses://`. Raises ValueError."""
+    """Create the provider of `ses://`. Raises ValueError."""
     options = dsn.options("region", "session_token", "configuration_set", "topic")
     if (dsn.username is None) != (dsn.password is None):
         raise ValueError(f"has an access key without a secret, or the other way round: {_FORM}")
@@ -214,7 +214,7 @@ def provider(dsn: Dsn, context: Context) -> Ses:
 
 
 def _account(dsn: Dsn, options: dict[str, str]) -> tuple[CredentialSource, str]:
-    """The credentials and the region: from the DSN, or from where AWS's own tools look for them."""
+    """Return the credentials and the region: from the DSN, or from the places where AWS's own tools look."""
     region = options.get("region", "")
     if dsn.username is not None:
         # A token is base64; where its plus signs are not percent-encoded, they have become spaces.

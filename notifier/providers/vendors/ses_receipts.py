@@ -1,6 +1,6 @@
-"""Events of Amazon SES, which come through an SNS topic. `ses://KEY:SECRET@default?region=…&topic=arn:aws:sns:…`
+"""Receipts of Amazon SES: its events, through an SNS topic. `ses://KEY:SECRET@default?region=…&topic=arn:aws:sns:…`
 
-Those of a configuration set (`eventType`) and of an identity (`notificationType`):
+Events of a configuration set (`eventType`) and of an identity (`notificationType`):
 
 | event                                            | receipt         | the address is suppressed                   |
 |--------------------------------------------------|-----------------|---------------------------------------------|
@@ -10,10 +10,11 @@ Those of a configuration set (`eventType`) and of an identity (`notificationType
 | `Reject`, `RenderingFailure`, `Rendering Failure` | bounced        | no                                          |
 | `Send`, `Open`, `Click`, `Subscription`, `DeliveryDelay`, others | none | no                                     |
 
-An event names our notification by the tag that `ses` gives each email, `mail.tags.notification_id`; one of an identity,
-which has no tags, by the Message-ID that we wrote, where it includes the original headers. Others are not of our mail.
+An event names our notification by the tag that `ses` gives each email, `mail.tags.notification_id`; an identity's
+event, which has no tags, by the Message-ID that we wrote, if it includes the original headers. Other events belong to
+other mail, and are ignored.
 
-SNS signs it (see `sns`).
+SNS signs the events (see `sns`).
 """
 
 import re
@@ -132,7 +133,7 @@ def _error(bounce: Mapping[str, Any]) -> str:
 
 
 def _notification_of(mail: Mapping[str, Any]) -> UUID | None:
-    """The notification that an email was of: by its tag, else by its Message-ID as we wrote it."""
+    """Return the notification of an email: by its tag, else by its Message-ID as we wrote it."""
     tags = _part(mail, "tags").get(TAG)
     tag = tags[0] if isinstance(tags, list) and tags else tags
     headers = mail.get("headers")

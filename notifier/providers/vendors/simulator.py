@@ -1,4 +1,4 @@
-"""The simulator: takes messages, sends none of them, and does as the recipient's name says.
+"""The simulator: accepts messages, sends none of them, and behaves as the recipient's name says.
 
 | name          | outcome                                                  |
 |---------------|----------------------------------------------------------|
@@ -21,11 +21,12 @@
 | chat    | `simulator://NAME`                                                     |
 | webhook | `https://NAME.simulator.notifier/`, with any port and path             |
 
-A `+` after the name begins what tells recipients apart: `delivered+ada@simulator.notifier`; a webhook has its path for
-that. A provider that confirms delivery (webhooks) has no receipts: what it accepts is delivered, a bounce is rejected.
+A `+` after the name begins a suffix that distinguishes recipients: `delivered+ada@simulator.notifier`; webhooks use
+their path for that. A provider that confirms delivery (webhooks) has no receipts: accepted messages are delivered, a
+bounce is rejected.
 
-What it accepts stands in the outbox. No outcome is held against the provider that it stands before: `unavailable` and
-`ambiguous` are nobody's fault, and every result names the simulator.
+Accepted messages are in the outbox. No outcome counts against the provider behind it: `unavailable` and `ambiguous` are
+nobody's fault, and every result names the simulator.
 """
 
 import re
@@ -60,7 +61,7 @@ _SLICE: Final = 0.05
 
 
 class Behaviour(StrEnum):
-    """What becomes of a message; the names that recipients carry."""
+    """The outcome of a message; recipients carry these names."""
 
     DELIVERED = "delivered"
     SENT = "sent"
@@ -109,7 +110,7 @@ _WRITE_RECEIPTS: Final = text("""
 
 
 def behaviour_of(channel: Channel, recipient: str) -> Behaviour | None:
-    """What the simulator does with a recipient, an address as it is kept; None for those that are not its own."""
+    """Return the simulator's behaviour for a recipient (a stored address); None if it is not one of its own."""
     if channel is Channel.SMS:
         return NUMBERS.get(recipient)
     name = _name_in(channel, recipient)
@@ -117,13 +118,13 @@ def behaviour_of(channel: Channel, recipient: str) -> Behaviour | None:
 
 
 def stands_for_an_outcome(channel: Channel, recipient: str) -> bool:
-    """Whether a recipient is there to try things out with, ours or Twilio's: it goes on doing so, whatever it did."""
+    """Return whether a recipient is a test recipient, ours or Twilio's, whose outcome never changes."""
     is_a_test_number = channel is Channel.SMS and _TEST_NUMBER.fullmatch(recipient) is not None
     return is_a_test_number or behaviour_of(channel, recipient) is not None
 
 
 def _name_in(channel: Channel, recipient: str) -> str | None:
-    """The simulator's name in a recipient, with what follows its `+`."""
+    """Return the simulator's name in a recipient, including the text after its `+`."""
     match channel:
         case Channel.EMAIL:
             local, _, domain = recipient.rpartition("@")
@@ -161,9 +162,10 @@ class _Begun:
 
 
 class Simulator:
-    """Stands before a provider and keeps the simulator's recipients from it; alone it takes everybody's.
+    """A provider in front of another, which keeps the simulator's recipients from it; alone, it takes every recipient.
 
-    Alone is the sandbox: whoever is not one of its recipients is accepted like `sent`, and nothing is sent anywhere.
+    Alone, it is the sandbox mode: any recipient that is not one of its own is accepted like `sent`, and nothing is
+    sent.
     """
 
     def __init__(self, provider: Provider | None, channel: Channel, engine: Engine, timeout: float) -> None:
@@ -208,7 +210,7 @@ class Simulator:
             self._provider.close()
 
     def _take_all(self, messages: Iterator[Message], under_way: list[_Begun]) -> Iterator[Sequence[Result]]:
-        """Begin everybody's messages, a hundred at a time."""
+        """Begin all messages, a hundred at a time."""
         while batch := list(islice(messages, ROWS)):
             under_way += [self._begun(each, self._behaviour(each) or Behaviour.SENT) for each in batch]
             yield ()
@@ -233,7 +235,7 @@ class Simulator:
         return _Begun(message, behaviour, datetime.now(UTC), now, now + takes)
 
     def _settled(self, under_way: list[_Begun]) -> list[Result]:
-        """What has finished, which is taken off; what is accepted is kept first."""
+        """Return the finished messages and remove them; accepted ones are stored first."""
         now = time.monotonic()
         finished = [each for each in under_way if each.until <= now]
         under_way[:] = [each for each in under_way if each.until > now]
@@ -275,7 +277,7 @@ class Simulator:
 
 
 def _handed_on(steps: Iterator[Sequence[Result]]) -> Generator[Sequence[Result], None, None]:
-    """The same as a generator: closing it closes `steps`, where that is one."""
+    """Yield the same as a generator: closing it closes `steps`, if that is one."""
     yield from steps
 
 

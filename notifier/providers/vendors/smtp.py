@@ -1,4 +1,4 @@
-"""Email over SMTP (RFC 5321). The table of replies and outcomes is in `smtp_connection`."""
+"""Email: SMTP (RFC 5321). The table of replies and outcomes is in `smtp_connection`."""
 
 import ssl
 import threading
@@ -153,7 +153,7 @@ class Smtp:
         return verdict
 
     def _take_kept(self) -> Connection | None:
-        """A connection that was used not long ago; those that were not are closed."""
+        """Return a connection that was used recently; close the others."""
         oldest = time.monotonic() - _IDLE
         with self._lock:
             stale = [connection for connection in self._idle if connection.used_at < oldest]
@@ -196,7 +196,7 @@ class _Attempt:
         return connection.deliver(letter)
 
     def let_go(self) -> None:
-        """The connection is the next one's: it must not be cut for this message any more."""
+        """Give the connection to the next message: it must not be cut for this one any more."""
         with self._lock:
             self._is_over = True
 
@@ -241,7 +241,7 @@ def _watch(begun: SimpleQueue[_Attempt | None], over: threading.Event) -> None:
 
 
 def _take(finished: SimpleQueue[Result]) -> list[Result]:
-    """What has finished; waits a slice for the first."""
+    """Return the finished messages; waits a slice for the first."""
     results = []
     with suppress(Empty):
         results.append(finished.get(timeout=_SLICE))
@@ -251,9 +251,10 @@ def _take(finished: SimpleQueue[Result]) -> list[Result]:
 
 
 def provider(dsn: Dsn, context: Context) -> Smtp:
-    """The factory of `smtp://user:password@host:587?tls=starttls|none|required` and `smtps://user:password@host:465`.
+    """Create the provider of an SMTP DSN. Raises ValueError.
 
-    User and password are optional; so is the port. Raises ValueError.
+    `smtp://user:password@host:587?tls=starttls|none|required` or `smtps://user:password@host:465`; user, password and
+    port are optional.
     """
     options = dict(dsn.query)
     tls = options.pop("tls", "starttls") if dsn.scheme == "smtp" else "implicit"

@@ -1,4 +1,4 @@
-"""One connection to an SMTP server: opened, secured and logged in once, then used for many letters.
+"""An SMTP connection: opened, secured and logged in once, then used for many emails.
 
 | reply                                                       | outcome                                          |
 |-------------------------------------------------------------|--------------------------------------------------|
@@ -75,7 +75,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one letter."""
+    """The outcome of one email."""
 
     outcome: Outcome
     code: int | None = None
@@ -110,9 +110,9 @@ class Connection(smtplib.SMTP):
         return self.sock is not None and not self._cut
 
     def deliver(self, letter: Letter) -> Verdict:
-        """One mail transaction (RFC 5321, section 3.3), over a connection that is opened where it is not.
+        """Run one mail transaction (RFC 5321, section 3.3), over a connection that is opened if necessary.
 
-        Afterwards the connection is fit for another one, or closed.
+        Afterwards the connection can be used again, or is closed.
         """
         self.used_at = time.monotonic()
         self._was_heard = self._is_theirs = False
@@ -164,7 +164,7 @@ class Connection(smtplib.SMTP):
         self.close()
 
     def _get_socket(self, host: str, port: int, _timeout: float) -> socket.socket:
-        """smtplib's hook for making the connection."""
+        """Connect; smtplib's hook for opening the connection."""
         wire = socket.create_connection((host, port), min(_CONNECT_TIMEOUT, self.timeout))
         wire.settimeout(self.timeout)
         with self._lock:
@@ -214,7 +214,7 @@ class Connection(smtplib.SMTP):
         self.login(username, password)
 
     def _transact(self, letter: Letter) -> tuple[int, bytes]:
-        """The commands of a transaction; returns the last reply. Raises _Refusal or OSError."""
+        """Send the commands of a transaction; returns the last reply. Raises _Refusal or OSError."""
         self._expect(2, "MAIL", self.mail(letter.sender, _OPTIONS if letter.international else ()))
         self._was_heard = True
         self._expect(2, "RCPT", self.rcpt(letter.recipient))
@@ -230,7 +230,7 @@ class Connection(smtplib.SMTP):
         return answer
 
     def _refused(self, refusal: "_Refusal") -> Verdict:
-        """The verdict of a reply that is not the one hoped for."""
+        """Return the verdict of a reply other than the expected one."""
         code, reply = refusal.code, _excerpt(refusal.reply)
         is_negative = code // 100 in {4, 5}
         if is_negative and code != _CLOSING:
@@ -282,7 +282,7 @@ def judged(code: int, stage: str, reply: bytes) -> tuple[Outcome, Fault | None]:
 
 
 def _describe(error: Exception) -> str:
-    """A class and a safe detail: nothing of a user's name or password is in it."""
+    """Return an error's class and a safe detail, without a user's name or password."""
     match error:
         case smtplib.SMTPAuthenticationError(smtp_code=code):
             text = f"auth: smtp {code}"

@@ -1,4 +1,4 @@
-"""Reports that mail servers send back: delivery status notifications (RFC 3464) and complaints (ARF, RFC 5965).
+"""Receipts by email: delivery status notifications (RFC 3464) and complaints (ARF, RFC 5965) from mail servers.
 
 | report                                               | receipt         | the address is suppressed |
 |------------------------------------------------------|-----------------|---------------------------|
@@ -12,9 +12,9 @@
 | a complaint of `not-spam`                            | none            | no                        |
 | any other mail                                       | none            | no                        |
 
-A `Status` that says nothing more than 5.0.0 gives way to the enhanced code in the server's own words. Only a return
-path of ours says which email is meant (see `return_paths`), and it is that one's recipient who is suppressed: whatever
-else stands in a report, anybody may have written.
+If a `Status` is no more specific than 5.0.0, the enhanced code in the server's own words counts. Our return path alone
+identifies the email (see `smtp_return_paths`), and that email's recipient is suppressed: anybody may have written the
+rest of a report.
 """
 
 import re
@@ -102,7 +102,7 @@ def _outcome(blocks: list[Mail]) -> tuple[Kind, str] | None:
 
 
 def _code(block: Mail) -> str:
-    """The enhanced code of a recipient's block; the server's own words where Status says nothing."""
+    """Return the enhanced code of a recipient's block; from the server's own words if Status says nothing."""
     status = _CODE.search(_first(block, "status"))
     detail = _CODE.search(_first(block, "diagnostic-code"))
     code = status[1] if status else ""
@@ -116,7 +116,7 @@ def _kind(code: str) -> Kind:
 
 
 def _complained_of(feedback: Mail, parts: list[Mail]) -> Iterator[str]:
-    """Return the texts that may hold the complained-of email's return path, from the report and its attached email."""
+    """Yield the texts that may hold the complained-of email's return path, from the report and its attached email."""
     for block in _blocks(feedback):
         yield from _all(block, "original-mail-from")
     for part in parts:
@@ -131,7 +131,7 @@ def _complained_of(feedback: Mail, parts: list[Mail]) -> Iterator[str]:
 
 
 def _parts(mail: Mail) -> list[Mail]:
-    """The parts of a report, and not those of what it brings along."""
+    """Return the parts of a report, without those of the email that it returns."""
     if mail.get_content_type() != "multipart/report":
         return []
     payload = mail.get_payload()
@@ -139,7 +139,7 @@ def _parts(mail: Mail) -> list[Mail]:
 
 
 def _blocks(part: Mail) -> list[Mail]:
-    """The groups of fields of a report's part, whether the email package has parsed them or not."""
+    """Return the groups of fields of a report's part, whether the email package has parsed them or not."""
     payload = part.get_payload()
     if isinstance(payload, list):
         return [block for block in payload[:_PARTS] if isinstance(block, Mail)]

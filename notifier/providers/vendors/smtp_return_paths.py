@@ -1,8 +1,8 @@
-"""Return paths of our own (VERP): where bounces of one email go, by an address that says of which one they are.
+"""Return paths of our own (VERP): an address for the bounces of one email, which identifies that email.
 
 `bounce@example.com` becomes `bounce+TOKEN@example.com`. The token is the notification's id and an HMAC of it, in
-base32, since mail systems may write local parts in small letters. Only somebody who has seen the email can make it
-bounce. The key stands in the database, since bounces outlive settings.
+base32, since mail systems may write local parts in lower case. Nobody who has not seen the email can make it bounce.
+The key is stored in the database, since bounces outlive settings.
 """
 
 import hashlib
@@ -48,12 +48,12 @@ class ReturnPaths:
         )
 
     def of(self, notification_id: UUID) -> str:
-        """The return path of a notification. The first one reads the key, and raises what the database raises."""
+        """Return a notification's return path. The first call reads the key, and raises the database's errors."""
         token = b32encode(notification_id.bytes + self._mac(notification_id.bytes)).decode().rstrip("=").lower()
         return f"{self._local}+{token}@{self._domain}"
 
     def read(self, texts: Iterable[str]) -> UUID | None:
-        """The notification of the first return path of ours in some texts; None where there is none."""
+        """Return the notification of our first return path in some texts; None if there is none."""
         for found in self._candidates(texts):
             raw = b32decode(found.upper() + "=" * (-len(found) % 8))
             if hmac.compare_digest(raw[16:], self._mac(raw[:16])):

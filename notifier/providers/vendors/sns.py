@@ -1,9 +1,9 @@
-"""Amazon SNS over HTTPS: whose message it is, and subscriptions that are confirmed.
+"""Amazon SNS over HTTPS: verify its messages, and confirm subscriptions.
 
-A message is signed with a certificate that it names itself (SigningCertURL): that must be Amazon's, so https, a host
-`sns.<region>.amazonaws.com` (`.cn` in China) and a path that ends in `.pem`. A host like that is asked to confirm a
-subscription. SignatureVersion 1 is RSA-SHA1, 2 is RSA-SHA256. The signature proves *some* topic, which anybody can
-have: only the topics that are configured count. Raw message delivery has no signature at all, and is not believed.
+A message is signed with a certificate that it names itself (SigningCertURL). That must be Amazon's: https, a host
+`sns.<region>.amazonaws.com` (`.cn` in China) and a path that ends in `.pem`. Subscriptions are confirmed at such a host
+too. SignatureVersion 1 is RSA-SHA1, 2 is RSA-SHA256. The signature proves *some* topic, which anybody can have: only
+the configured topics count. Raw message delivery has no signature at all, and is refused.
 
 A message may be a day and an hour old. A message that is replayed within that time changes nothing, except that
 it may restore a suppression that was lifted since.
@@ -70,7 +70,7 @@ class Topics:
         self._failed: dict[str, float] = {}
 
     def read(self, body: bytes, received_at: datetime) -> str | None:
-        """The text of a notification; None where it is another kind of message, which is dealt with.
+        """Return the text of a notification; None for another kind of message, which is handled here.
 
         Raises NotSigned, Malformed and NotNow.
         """
@@ -103,7 +103,7 @@ class Topics:
             raise NotSigned from None
 
     def _key(self, url: str) -> RSAPublicKey:
-        """The key of the certificate at a URL. Raises NotSigned and NotNow."""
+        """Return the key of the certificate at a URL. Raises NotSigned and NotNow."""
         parts = _amazons(url)
         if parts is None or not _CERTIFICATE.fullmatch(parts[1]):
             raise NotSigned
@@ -159,7 +159,7 @@ class Topics:
 
 
 def _message(body: bytes) -> dict[str, str]:
-    """The members of a message that are texts. Raises Malformed, and NotSigned where nothing in it could be signed."""
+    """Return the text members of a message. Raises Malformed, and NotSigned if nothing in it could be signed."""
     try:
         document: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -173,7 +173,7 @@ def _message(body: bytes) -> dict[str, str]:
 
 
 def _amazons(url: str, *, query: bool = False) -> tuple[str, str] | None:
-    """Host and path of a URL that is Amazon SNS's own, with its query where it may have one; else None."""
+    """Return host and path of a URL of Amazon SNS, with its query where it may have one; else None."""
     try:
         parts = urlsplit(url)
         is_plain = parts.scheme == "https" and parts.netloc == parts.hostname and not parts.fragment
@@ -187,6 +187,6 @@ def _amazons(url: str, *, query: bool = False) -> tuple[str, str] | None:
 
 
 def _time(text: str) -> datetime:
-    """A moment as Amazon writes it. Raises ValueError."""
+    """Parse a moment as Amazon writes it. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""SMS by Twilio's Programmable Messaging.
+"""SMS: Twilio's Programmable Messaging.
 
 | answer                                                                | outcome                           |
 |-----------------------------------------------------------------------|-----------------------------------|
@@ -10,12 +10,12 @@
 | 21408 (country), 21608 (trial list), 21612, 21657, 21659, 21703 (not from this sender) | unsent, a route's fault |
 | account, credentials, resources, senders and services (see below)     | unsent, the provider's fault      |
 | 21602, 21619 (empty), 21605, 21617 (too long), 21618 (filtered), 21620, 21624, 21626, 21627 | rejected    |
-| any other                                                             | as in `http_api`, by status       |
+| any other                                                             | by status, as in `http.api`       |
 | a text that is empty, or takes more than 10 segments                  | rejected before anything goes out |
 
-Twilio knows no idempotency key. Our id stands in the URL of the status callback, by which it says what became of the
-message (see `twilio_receipts`). Twilio takes no message whose callback would lead to a machine that it cannot reach
-(21609): where NOTIFIER_PUBLIC_URL is none of the internet's, there is no callback.
+Twilio supports no idempotency key. Our id is in the URL of the status callback, by which Twilio reports the outcome of
+the message (see `twilio_receipts`). Twilio refuses a message whose callback URL it cannot reach (21609): unless
+NOTIFIER_PUBLIC_URL is on the internet, messages have no callback.
 """
 
 import re
@@ -135,7 +135,7 @@ class Twilio(HttpApi):
         )
 
     def request(self, message: Message) -> Request:
-        """See HttpApi. What passes stays under Twilio's own 1,600 characters: ten segments are at most 1,530."""
+        """Build the request. Ten segments are at most 1,530 characters: Twilio's own limit is 1,600."""
         checked(message.text)
         fields = [("To", message.recipient), self._sender, ("Body", message.text)]
         if self._callback is not None:
@@ -159,7 +159,7 @@ class Twilio(HttpApi):
 
 
 def provider(dsn: Dsn, context: Context) -> Twilio:
-    """See registry. Raises ValueError."""
+    """Create the provider of `twilio://`. Raises ValueError."""
     if not dsn.username:
         raise ValueError(f"has no account: {_USAGE}")
     if not re.fullmatch(r"[A-Za-z0-9]+", dsn.username):

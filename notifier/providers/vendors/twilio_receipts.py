@@ -1,4 +1,4 @@
-"""Receipts and answers of Twilio's Programmable Messaging.
+"""Receipts of Twilio's Programmable Messaging, and incoming messages.
 
 Status callbacks, which name the notification in their URL's query (see `twilio`):
 
@@ -8,12 +8,12 @@ Status callbacks, which name the notification in their URL's query (see `twilio`
 | `undelivered`, `failed`                                                  | bounced, with their ErrorCode |
 | `accepted`, `scheduled`, `queued`, `sending`, `sent`, `canceled`, others | none                          |
 
-`_CODES` says of each ErrorCode whether a later attempt may arrive, by any provider or only by another one, and whether
-the number is suppressed. 30006 is a landline, or a carrier that this sender cannot reach: a number is suppressed for it
-when it is said a second time in a row. An unknown code is for good, and suppresses nobody.
+`_CODES` says for each ErrorCode whether a later attempt may arrive, by any provider or only by another one, and whether
+the number is suppressed. 30006 is a landline, or a carrier that this sender cannot reach: it suppresses a number when
+it occurs twice in a row. An unknown code is permanent, and suppresses nobody.
 
-Incoming messages, which name no notification. OptOutType is there where Advanced Opt-Out is on; else the whole text
-counts, in any case:
+Incoming messages name no notification. With Advanced Opt-Out they have an OptOutType; without it the whole text counts,
+in any case:
 
 | OptOutType | text                                                           | the sender's number                |
 |------------|----------------------------------------------------------------|------------------------------------|
@@ -21,11 +21,11 @@ counts, in any case:
 | `START`    | START YES UNSTOP                                               | is free again, where that was why  |
 | `HELP`     | any other                                                      | stays as it is                     |
 
-X-Twilio-Signature is HMAC-SHA1 with the account's auth token over the URL and the parameters of the form, sorted. Ports
-that go without saying may be in the URL that Twilio signs, or not; so may the fragment, which asks Twilio to repeat a
-callback that failed ("connection overrides"). An API key signs nothing: where the DSN has one, and while the token is
-being changed, `receipt_token` says what else to check with. Callbacks carry no time that is signed: one that is
-played back says what was said before, which changes nothing but a STOP or START that was taken back since.
+X-Twilio-Signature is HMAC-SHA1 with the account's auth token over the URL and the sorted parameters of the form. The
+URL that Twilio signs may or may not contain a default port, and the fragment that asks Twilio to repeat a failed
+callback ("connection overrides"). An API key signs nothing: if the DSN has one, and while the token is rotated,
+`receipt_token` is a further token to verify with. Callbacks carry no signed time: a replayed one repeats an earlier
+report, which changes nothing but a STOP or START that was reversed since.
 """
 
 import hashlib
@@ -158,14 +158,14 @@ def _sign(token: bytes, text: str) -> bytes:
 
 
 def _as_signed(url: str) -> Iterator[str]:
-    """A URL as Twilio may have written it when it signed: with and without its port and what asks for repeats."""
+    """Yield a URL as Twilio may have written it when it signed: with and without its port and its fragment."""
     for each in _ports(url):
         yield each
         yield f"{each}#{REPEATS}"
 
 
 def _ports(url: str) -> Iterator[str]:
-    """A URL as it is, without a port, and with the one that is meant."""
+    """Yield a URL as it is, without a port, and with the implied one."""
     yield url
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
@@ -176,7 +176,7 @@ def _ports(url: str) -> Iterator[str]:
 
 
 def _status(callback: Callback, notification_id: UUID, form: dict[str, str]) -> Report:
-    """What a status callback says."""
+    """Return the receipt in a status callback."""
     status = form.get("MessageStatus", "")
     if status in _ARRIVED:
         return Report((Receipt(TwilioReceipts.name, notification_id, Kind.DELIVERED, callback.received_at),))
@@ -204,7 +204,7 @@ def _error(status: str, code: str, words: str | None) -> str:
 
 
 def _answers(form: dict[str, str]) -> Iterator[AddressStatus]:
-    """What an incoming message says of its sender."""
+    """Yield the address statuses in an incoming message."""
     asked = form.get("OptOutType", "").upper()
     text = form.get("Body", "").strip().upper()
     if not asked:

@@ -1,4 +1,4 @@
-"""SMS by Vonage's SMS API (formerly Nexmo), which answers 200 whatever it says.
+"""SMS: Vonage's SMS API (formerly Nexmo), which answers 200 to errors too.
 
 | answer                                                              | outcome                           |
 |---------------------------------------------------------------------|-----------------------------------|
@@ -13,11 +13,11 @@
 | 2, 3 (parameters), 12 (too long), 16, 20, 22, 23, any other         | rejected                          |
 | some parts taken and some not                                       | ambiguous: some of it is sent     |
 | 2xx, but not of this shape                                          | ambiguous                         |
-| another status of HTTP                                              | as in `http_api`                  |
+| another status of HTTP                                              | as in `http.api`                  |
 | a text that is empty, or takes more than 10 segments                | rejected before anything goes out |
 
-Where no part was taken, the first one's status counts. A notification's id is its `client-ref`, which receipts repeat;
-Vonage knows no idempotency key.
+If no part was taken, the first one's status counts. A notification's id is its `client-ref`, which receipts repeat;
+Vonage supports no idempotency key.
 """
 
 import re
@@ -51,7 +51,7 @@ _PROVIDER: Final = (Outcome.UNSENT, Fault.PROVIDER)
 _REJECTED: Final = (Outcome.REJECTED, None)
 
 _TAKEN: Final = "0"
-#: What a part's status means, and our words for it.
+#: The meaning of a part's status, and our error texts.
 STATUSES: Final[dict[str, tuple[tuple[Outcome, Fault | None], str]]] = {
     "1": (_THROTTLED, "throttled"),
     "2": (_REJECTED, "a parameter is missing"),
@@ -141,7 +141,7 @@ class Vonage(HttpApi):
 
 
 def _statuses(answer: Answer) -> list[str]:
-    """Each part's status; none where the answer is not as documented."""
+    """Return each part's status; none if the answer is not as documented."""
     parts: Any = answer.document.get("messages")
     if not isinstance(parts, list):
         return []
@@ -150,7 +150,7 @@ def _statuses(answer: Answer) -> list[str]:
 
 
 def provider(dsn: Dsn, context: Context) -> Vonage:
-    """See registry. Raises ValueError."""
+    """Create the provider of `vonage://`. Raises ValueError."""
     if not dsn.username:
         raise ValueError(f"has no key: {_USAGE}")
     if not dsn.password:

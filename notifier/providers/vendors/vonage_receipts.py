@@ -1,6 +1,7 @@
 """Delivery receipts of Vonage's SMS API, and answers such as STOP. `vonage://KEY:SECRET@default?from=…&signature_secret=…`
 
-They come by GET or POST, as a query, a form or JSON, as the account is set to. `client-ref` names the notification.
+Vonage sends them by GET or POST, as a query, a form or JSON, depending on the account's settings. `client-ref` names
+the notification.
 
 | status                                | receipt                                              |
 |---------------------------------------|------------------------------------------------------|
@@ -8,15 +9,15 @@ They come by GET or POST, as a query, a form or JSON, as the account is set to. 
 | `expired`, `failed`, `rejected`       | bounced, as `_CODES` says of their `err-code`        |
 | `accepted`, `buffered`, `unknown`, others | none                                             |
 
-A code that is not known is for good, and suppresses nobody.
+An unknown code is permanent, and suppresses nobody.
 
-Where signing is on for the account, `sig` is the MD5 of `&name=value` of all other parameters, sorted, and the
-signature secret; or an HMAC of those with it, by MD5, SHA-1, SHA-256 or SHA-512, as the account has chosen: any counts,
-for a day and an hour. Without a signature secret Vonage signs nothing: then (`receipts=on`) the address of each
-message's callback carries a token that nobody else can make, and only such callbacks count.
+If signing is on for the account, `sig` is the MD5 of `&name=value` of all other parameters, sorted, and the signature
+secret; or an HMAC of those with it, by MD5, SHA-1, SHA-256 or SHA-512, as the account has chosen. Any of these is
+accepted, for a day and an hour. Without a signature secret Vonage signs nothing: then (`receipts=on`) each message's
+callback URL carries a token that nobody else can create, and callbacks without one are refused.
 
-An incoming message, which is believed only where it is signed, suppresses its sender's number where it is STOP or one
-of its kin, and START lifts that (the words are Twilio's: see `twilio_receipts`).
+An incoming message is trusted only if it is signed. STOP or a synonym suppresses its sender's number, and START lifts
+that (the words are Twilio's: see `twilio_receipts`).
 """
 
 import hashlib
@@ -121,7 +122,7 @@ def token_of(key: str, notification_id: str) -> str:
 
 
 def callback_query(dsn: Dsn, notification_id: UUID) -> str:
-    """The query of the address of a message's callback."""
+    """Return the query of a message's callback URL."""
     named = f"{_NOTIFICATION}={notification_id}"
     return f"{named}&{_TOKEN}={token_of(dsn.password or '', str(notification_id))}"
 
@@ -134,7 +135,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _body(callback: Callback) -> dict[str, str]:
-    """The parameters of a body: JSON where it looks like that, else a form."""
+    """Return the parameters of a body: JSON if it looks like that, else a form."""
     if callback.body.lstrip()[:1] == b"{":
         try:
             document: dict[str, Any] = orjson.loads(callback.body)
@@ -162,7 +163,7 @@ _SEPARATORS: Final = str.maketrans("&=", "__")
 
 
 def _signatures(text: bytes, secret: bytes) -> Iterator[bytes]:
-    """Return the signature of a text by each of the methods, in lower-case hexadecimal."""
+    """Yield the signature of a text by each of the methods, in lower-case hexadecimal."""
     yield hashlib.md5(text + secret, usedforsecurity=False).hexdigest().encode()
     for name in ("md5", "sha1", "sha256", "sha512"):
         yield hmac.new(secret, text, name).hexdigest().encode()
@@ -190,14 +191,14 @@ def _receipt(given: Mapping[str, str], received_at: datetime) -> Report:
 
 
 def _answers(given: Mapping[str, str]) -> Iterator[AddressStatus]:
-    """Return the suppression, or its lifting, that an incoming message asks for."""
+    """Yield the suppression, or its lifting, that an incoming message asks for."""
     text = given["text"].strip().upper()
     if text in STOP | START:
         yield AddressStatus(Channel.SMS, _number(given), SuppressionReason.STOP, lifted=text in START)
 
 
 def _number(given: Mapping[str, str]) -> str:
-    """The other side's number, which Vonage writes without its plus; the notification's own where it is none."""
+    """Return the sender's number, which Vonage writes without its plus; the notification's own if it is none."""
     number = given.get("msisdn", "").removeprefix("+")
     return f"+{number}" if number.isascii() and number.isdigit() else ""
 

@@ -1,4 +1,4 @@
-"""Push to browsers: Web Push (RFC 8030), encrypted (RFC 8188, 8291), from a server that says who it is (RFC 8292).
+"""Push to browsers: Web Push (RFC 8030), encrypted (RFC 8188, 8291), with identification of our server (RFC 8292).
 
 | answer                     | outcome                                              |
 |----------------------------|------------------------------------------------------|
@@ -8,12 +8,13 @@
 | 401, 403                   | unsent: it refuses our key                           |
 | 406 (Windows' service), 429 | unsent, throttled: its Retry-After counts           |
 
-The rest is in `http_api`. A recipient is the browser's `PushSubscription` as JSON without spaces, or base64url of it.
-Its endpoint is a stranger's URL: only public addresses are connected to, over https, and those that are allowed. What
-fails there is nobody's fault that is known: a few endpoints that hang would otherwise open the breaker for everybody's.
+Other answers: see `providers.http.api`. A recipient is the browser's `PushSubscription` as JSON without spaces, or
+base64url of it. Its endpoint is an untrusted URL: connections go to public and to allowed addresses alone, over https.
+Failures there are nobody's fault: otherwise a few hanging endpoints would open the breaker for all.
 
-What is encrypted is JSON, `title`, `body` and `id`, of at most 3000 bytes: a title is cut at 800 bytes, a text at what
-is left; what is cut ends in an ellipsis. The Topic comes of the id, so that a repeat replaces what still waits.
+The encrypted content is JSON, `title`, `body` and `id`, of at most 3000 bytes: a title is cut at 800 bytes, a text at
+the remaining size; cut texts end in an ellipsis. The Topic derives from the id, so that a repeat replaces a message
+that still waits.
 """
 
 import base64
@@ -44,7 +45,7 @@ _TTL: Final = 86400
 _VAPID_LIFE: Final = 12 * 3600
 #: The longest wait that a push service may ask for, in seconds.
 _LONGEST_WAIT: Final = 24 * 3600.0
-#: Whom a push service may turn to. Apple takes none with spaces or angle brackets in it (BadJwtToken).
+#: The contact for push services. Apple accepts none with spaces or angle brackets (BadJwtToken).
 _SUBJECT: Final = re.compile(r"mailto:[^\s<>@]+@[^\s<>@]+|https://[^\s<>]+")
 _PLAIN_AT_MOST: Final = 3000
 _TITLE_AT_MOST: Final = 800
@@ -72,7 +73,7 @@ class Subscription:
 
 
 def subscription(recipient: str) -> Subscription:
-    """A browser's subscription from a recipient. Raises ValueError, whose message shows nothing of it."""
+    """Parse a browser's subscription from a recipient. Raises ValueError, whose message shows nothing of it."""
     try:
         document: Any = orjson.loads(recipient if recipient.startswith("{") else _decoded(recipient))
         endpoint, keys = ascii_uri(document["endpoint"]), document["keys"]
@@ -105,7 +106,7 @@ class WebPush(HttpApi):
         self._allowed_networks = allowed_networks
 
     def takes(self, recipient: str) -> bool:
-        """Whether it is a browser's subscription."""
+        """Return whether the address is a browser's subscription."""
         try:
             subscription(recipient)
         except ValueError:
@@ -159,7 +160,7 @@ class WebPush(HttpApi):
         return replace(verdict, fault=None) if verdict.fault is Fault.PROVIDER else verdict
 
     def _is_allowed(self, endpoint: str) -> bool:
-        """Whether it is at an address that the operator has allowed, written as a number."""
+        """Return whether its host is a literal address that the operator has allowed."""
         try:
             address = ip_address(urlsplit(endpoint).hostname or "")
         except ValueError:
@@ -175,7 +176,7 @@ class WebPush(HttpApi):
 
 
 def _wait(answer: Answer) -> float | None:
-    """Seconds of a Retry-After, which counts with a 406 too here."""
+    """Return the seconds of a Retry-After, which counts with a 406 too here."""
     value = answer.header("retry-after") or ""
     return min(float(value), _LONGEST_WAIT) if re.fullmatch(r"[0-9]{1,9}", value) else None
 
@@ -187,7 +188,7 @@ def _plain(message: Message) -> bytes:
 
 
 def provider(dsn: Dsn, context: Context) -> WebPush:
-    """The factory of `webpush:///path/vapid-private-key.pem?subject=mailto:ops@example.com`. Raises ValueError."""
+    """Create the provider of `webpush:///path/vapid-private-key.pem?subject=mailto:…`. Raises ValueError."""
     options = dsn.options("subject")
     if dsn.username or dsn.password or dsn.host or dsn.port or "tls" in options:
         raise ValueError(f"has more than a key file and a subject: {_EXAMPLE}")

@@ -1,4 +1,4 @@
-"""Webhooks: a signed POST to somebody's URL.
+"""Webhooks: a signed POST to a receiver's URL.
 
 | answer                                      | outcome                                                          |
 |---------------------------------------------|------------------------------------------------------------------|
@@ -11,8 +11,8 @@
 | `dns`, `refused`, `connect`, `tls`          | unsent: it happened before any of the request went out           |
 | `timeout`, `reset`, `answer` (not HTTP)     | ambiguous where some of the request had gone out, else unsent    |
 
-An answer counts by its status once its head is complete, however its body ends: at 64 KiB, at the deadline or
-by a lost connection. Each attempt is one request (see `transfers`).
+Once its head is complete, an answer counts by its status, however its body ends: at 64 KiB, at the deadline or by a
+lost connection. Each attempt is one request (see `transfers`).
 """
 
 import time
@@ -60,12 +60,12 @@ class Webhooks:
         allowed_ports: Collection[int] = (),
         root: bytes | None = None,
     ) -> None:
-        """`root`: the key from which each host's is derived, which signs first; then all of `keys` sign.
+        """`root`: the key from which each host's key is derived, which signs first; then all of `keys` sign.
 
-        `timeout`: seconds that one webhook may take in all. `concurrency`: requests in flight in each `send`.
+        `timeout`: the longest that one webhook may take in all, in seconds. `concurrency`: requests in flight in each
+        `send`.
 
-        Only public addresses are connected to, and those in `allowed_networks`; only the ports in `allowed_ports`,
-        where there are any.
+        Connects to public addresses and `allowed_networks` alone, and to `allowed_ports` alone if there are any.
         """
         self.timeout = timeout
         self._root = root
@@ -91,7 +91,7 @@ class Webhooks:
         self._exchanges.close()
 
     def _requests(self, messages: Iterator[Message], permanent: dict[UUID, frozenset[int]]) -> Iterator[Request]:
-        """The requests of some messages; the statuses that are final for them are added to `permanent`."""
+        """Yield the requests of some messages; the statuses that are final for them are added to `permanent`."""
         for message in messages:
             if message.permanent_statuses:
                 permanent[message.id] = message.permanent_statuses
@@ -110,7 +110,7 @@ class Webhooks:
         return Request(id=message.id, url=message.recipient, headers=lines, body=body)
 
     def _keys_for(self, url: str) -> tuple[bytes, ...]:
-        """The keys that sign what is addressed to a URL directly."""
+        """Return the keys that sign webhooks that are addressed to a URL directly."""
         if self._root is None:
             return self._keys
         try:
