@@ -46,7 +46,7 @@ def store(engine: Engine, attachments: Sequence[Attachment]) -> list[UUID]:
 
 
 def drop(engine: Engine, ids: Sequence[UUID]) -> None:
-    """Remove files that nothing names after all. Raises nothing: what stays does no harm."""
+    """Remove files that no notification names. Raises nothing: a remaining file does no harm."""
     if not ids:
         return
     try:

@@ -31,8 +31,8 @@ class Content:
     data: str
     #: When it happened, or else when it was accepted.
     timestamp: datetime
-    #: `data` is `{"subject", "body"}` or `{"data": {…}}`, given with the notification; what is for an email's envelope
-    #: stands beside that, and is no data.
+    #: `data` is `{"subject", "body"}` or `{"data": {…}}`, given with the notification; the email's envelope is beside
+    #: it, and is not template data.
     given: bool = False
 
 
@@ -159,7 +159,7 @@ _UNSEEN: Final = frozenset({"head", "script", "style", "title"})
 
 
 class _Text(HTMLParser):
-    """Collects what a reader of HTML would see, and where its links lead."""
+    """Collects the text that a reader of HTML would see, and the targets of its links."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

@@ -20,7 +20,7 @@ NAME_NOT_ALLOWED: Final = "Its name has an address in it that NOTIFIER_EMAIL_SEN
 
 
 def sender_pattern(text: str) -> str:
-    """Return a domain, `*.domain` (what is below it), `name@domain` or `*` in the form in which they are compared.
+    """Return a domain, `*.domain` (its subdomains), `name@domain` or `*` in the form in which they are compared.
 
     Raises ValueError.
     """
@@ -71,7 +71,7 @@ def rules_of(patterns: tuple[str, ...], own: str) -> SenderRules:
     return SenderRules(frozenset(patterns or (channel.domain,)) | {_comparable(channel)})
 
 
-#: Rules by which every sender is allowed: for what was sent already.
+#: Rules that allow every sender: for emails that were sent already.
 ANY_SENDER: Final = SenderRules(frozenset({ALL}))
 
 

@@ -48,7 +48,7 @@ _PENALTY: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One version of a template, immutable: what is compiled once per child."""
+    """One version of a template, immutable: it is compiled once per child."""
 
     id: UUID
     name: str
@@ -89,9 +89,9 @@ class _Job:
 class Sandbox:
     """Renders templates. Used by several threads at once, which take turns at its one child.
 
-    `seconds` is the CPU time of a job, `output_bytes` what each of its parts may make, `memory_bytes` what it may
-    take. The child starts with the first job, and ends with `close` or with this process; a process forked while no
-    thread renders has its own.
+    `seconds` is the CPU time of a job, `output_bytes` the limit of each of its parts, `memory_bytes` its memory. The
+    child starts with the first job, and ends with `close` or with this process; a process forked while no thread
+    renders has its own.
     """
 
     def __init__(self, *, seconds: float = 2.0, output_bytes: int = 1 << 20, memory_bytes: int = 256 << 20) -> None:

@@ -21,7 +21,7 @@ _TEXT_FILTERS: Final = (
 )
 #: Filters whose further arguments go into the text.
 _WHOLE_FILTERS: Final = frozenset({"format", "replace"})
-#: Methods of texts for which None stands for the default.
+#: Methods of texts for which None means the default.
 _NONE_IS_DEFAULT: Final = frozenset({"split", "rsplit", "strip", "lstrip", "rstrip"})
 _HINTS: Final = {"generator": "; write |list or |join behind it", "range": "; write |list behind it"}
 
@@ -29,7 +29,7 @@ _HINTS: Final = {"generator": "; write |list or |join behind it", "range": "; wr
 def shown(value: Any, expression: str = "") -> Any:  # noqa: ANN401 -- any value of a template's
     """Return a value as it may be written: None as an empty text, all else as it is. Raises SecurityError.
 
-    `expression`: what the template has for it, for the error.
+    `expression`: its source in the template, for the error.
     """
     if value is None:
         return ""
@@ -72,7 +72,7 @@ def _check(value: object) -> None:
 
 
 def shown_operand(value: object) -> object:
-    """Return what stands right of `%` behind a text as it may be written. Raises SecurityError."""
+    """Return the right operand of `%` behind a text as it may be written. Raises SecurityError."""
     if isinstance(value, tuple):
         return tuple(map(shown, value))
     if isinstance(value, dict):
@@ -135,6 +135,6 @@ def _xmlattr(context: EvalContext, d: Mapping[str, Any], autospace: bool = True)
 
 
 def filters() -> dict[str, Callable[..., Any]]:
-    """Return Jinja's filters, those that make text of values in forms that refuse what is no text."""
+    """Return Jinja's filters, with those that make text of values in forms that refuse other types."""
     texts = {name: _of_text(FILTERS[name], whole=name in _WHOLE_FILTERS) for name in _TEXT_FILTERS}
     return {**FILTERS, **texts, "join": _join, "urlencode": _urlencode, "xmlattr": _xmlattr}

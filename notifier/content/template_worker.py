@@ -54,7 +54,7 @@ class _Generator(CodeGenerator):
     """Compiles templates so that each value passes `shown` on its way into a text, those joined by `~` too."""
 
     def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
-        """End the call of `shown`, which hears what stands in the template."""
+        """End the call of `shown`, which receives the template's expression."""
         if finalize.src is not None:
             self.write(f", {_expression(node)!r}")
         super()._output_child_post(node, frame, finalize)
@@ -92,10 +92,10 @@ _SHOWN: Final = nodes.EnvironmentAttribute("finalize")
 
 
 class _Formatter(SandboxedFormatter):
-    """Formats what a text's own `format` is given, as `shown` has it."""
+    """Formats the arguments of a text's own `format`, by the rules of `shown`."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
-        """Return the value of a field, and what it was named by."""
+        """Return the value of a field, and its name."""
         value, first = super().get_field(field_name, args, kwargs)
         return shown(value), first
 
@@ -121,13 +121,13 @@ class Environment(ImmutableSandboxedEnvironment):
         self.filters = filters()
 
     def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 -- Jinja's signature
-        """Return a member, else an attribute: the `items` of an order are what was ordered."""
+        """Return a member, else an attribute: the `items` of an order are its member, not dict's method."""
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, N805 -- Jinja's
-        """Call what a template calls; the methods of texts with what may be written alone."""
+        """Call a template's callee; methods of texts get only values that may be written."""
         if isinstance(getattr(__obj, "__self__", None), str):
             args = tuple(shown_arguments(getattr(__obj, "__name__", ""), args))
         return super().call(__context, __obj, *args, **kwargs)
@@ -147,7 +147,7 @@ class Environment(ImmutableSandboxedEnvironment):
         return write
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-        """Refuse what would compute for long within one operation."""
+        """Refuse operations that would compute for long."""
         if _is_large(operator, left, right):
             raise SecurityError(f"'{operator}' would make too large a value")
         if operator == "%" and isinstance(left, str | bytes):
@@ -221,7 +221,8 @@ class _ProcessLimits:
         # The kernel's own end to it, should the parent be gone that would otherwise kill a C call that lasts.
         signal.setitimer(signal.ITIMER_REAL, 3 * seconds + 5)
         self._armed = True
-        # CPU time, so that a busy machine stops no innocent. Again and again: Python drops what is raised in a __del__.
+        # CPU time, so that a busy machine stops no harmless template. Again and again: Python drops exceptions raised
+        # in a __del__.
         signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
 
     def lift(self) -> None:
@@ -240,7 +241,7 @@ class Renderer:
         self._plain, self._html = Environment(autoescape=False), Environment(autoescape=True)
         self._sources: dict[str, list[str | None]] = {}
         self._compiled: dict[str, list[Template | None]] = {}
-        #: Where a job is: the part, and what generates it.
+        #: The position in a job: the part, and its generator.
         self._part = 0
         self._stream: Generator[str, None, None] | None = None
         self.limits = _ProcessLimits(memory_bytes)

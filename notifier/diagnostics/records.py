@@ -55,7 +55,7 @@ class Tried:
     last: datetime
 
 
-# Attempts stand in the order of their notifications: a retry of something old may not be among the newest.
+# Attempts are in the order of their notifications: a retry of an old one may not be among the newest.
 _TRIED: Final = text(f"""
     SELECT a.provider, a.outcome, a.error, count(*) AS attempts, max(a.started_at) AS last
     FROM (SELECT * FROM attempts WHERE id >= :first ORDER BY id DESC LIMIT {_NEWEST}) a
@@ -88,7 +88,7 @@ def suppression(engine: Engine, channel: Channel, recipient: str) -> str | None:
 
 
 def suppressions_of(session: Session, channel: Channel, addresses: Iterable[str]) -> list[Suppression]:
-    """Return the suppressions of some addresses that stand now."""
+    """Return the current suppressions of some addresses."""
     stands = or_(Suppression.until.is_(None), Suppression.until > func.now())
     forms = listed(session, channel, addresses)
     query = select(Suppression).where(Suppression.channel == channel.value, Suppression.folded.in_(forms), stands)

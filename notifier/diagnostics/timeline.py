@@ -37,7 +37,7 @@ from notifier.vocabulary.states import ALL_CHANNELS, Channel, EventStatus
 from notifier.vocabulary.time_zones import first_known
 from notifier.vocabulary.timestamps import rfc3339
 
-#: Notifications that are told of at once, the newest.
+#: The most notifications in one answer, the newest.
 MOST: Final = 10
 
 
@@ -45,22 +45,22 @@ MOST: Final = 10
 class Timeline:
     """The story of one notification, or of an event that made none."""
 
-    #: The notification's id, or what else it is about.
+    #: The notification's id, or another subject.
     title: str
-    #: In which zone its moments are told.
+    #: The time zone of its moments.
     zone: ZoneInfo
     #: Each is a moment, where it is known, and a sentence.
     moments: list[tuple[datetime | None, str]]
-    #: Where it stands, and what else the reader should know.
+    #: Its state, and notes for the reader.
     conclusions: list[str]
 
 
 def timelines(engine: Engine, asked: str, default: ZoneInfo) -> list[Timeline]:
-    """Tell of what an id, an address, a user's id or a request's id names, the newest first.
+    """Return the timelines of an id, an address, a user's id or a request's id, newest first.
 
-    That is notifications, and events that made none. An event's id names its notifications, and a dead letter's what
-    died. Of a user or an address to which nothing was ever sent, it is told that it is known. `default`: the time zone
-    of people who have none.
+    They are those of notifications, and of events that made none. An event's id names its notifications, a dead
+    letter's id its notification or event. A known user or address without any notification gets a timeline that says
+    so. `default`: the time zone of people who have none.
     """
     with Session(engine) as session:
         named = sorted(_named(session, asked), key=lambda each: each.id, reverse=True)[:MOST]
@@ -194,7 +194,7 @@ def _at(moment: datetime) -> str:
 
 
 def _in_the_way(session: Session, notification: Notification, standing: Sequence[BreakerStatus]) -> Iterator[str]:
-    """Tell what keeps a waiting notification from going out now."""
+    """Yield the reasons why a waiting notification cannot be sent now."""
     if notification.due_at is None:
         return
     targets = [each for each in (ALL_CHANNELS, notification.channel, notification.route) if each]

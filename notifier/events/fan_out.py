@@ -180,11 +180,11 @@ def _write(connection: Connection, rows: Sequence[Row]) -> Hints:
 def fan_out(
     engine: Engine, event_ids: Sequence[UUID], planner: Planner, memory: SubscriberCache, trace: BatchTrace
 ) -> Hints:
-    """Make the notifications of accepted events, in one transaction; returns what can be sent at once.
+    """Create the notifications of accepted events, in one transaction; returns those that can be sent at once.
 
-    At most CHUNK notifications to subscriptions are made at a time, and filters asked for half a second. An event that
-    has more keeps its place and is handed over again; so are those behind it. Raises what the database or an event's
-    data raises; nothing is written then.
+    Creates at most CHUNK notifications to subscriptions at a time, and evaluates filters for half a second. An event
+    that has more saves its progress and is handed over again, as are the events behind it. Raises the errors of the
+    database or of an event's data; nothing is written then.
     """
     with engine.begin() as connection:
         events = [dict(row) for row in connection.execute(_LOCK, {"ids": list(event_ids)}).mappings()]
@@ -210,7 +210,7 @@ def fan_out(
 
 
 def _open_recipients(connection: Connection, events: Iterable[dict[str, Any]]) -> None:
-    """Open the addresses that events name, for what is asked of events; notifications are kept with sealed ones."""
+    """Open the addresses that events name, to evaluate them; notifications are stored with sealed addresses."""
     seals = seals_of(connection)
     for event in events:
         if event["recipient"] is not None:
@@ -273,10 +273,10 @@ def _enabled(connection: Connection, subscribers: Sequence[Subscriber]) -> set[U
 
 
 def begin(engine: Engine, event_ids: Sequence[UUID], begun: int, lease: float) -> list[UUID]:
-    """Count that the fan-out of events begins, before it does; returns those that are to be fanned out.
+    """Count that the fan-out of events begins, before it does; returns those to be fanned out.
 
-    A fan-out that kills its worker leaves nothing else behind. `begun`: how often each was begun before; what has
-    another number meanwhile, or is being fanned out, is somebody else's. Others leave them alone for `lease` seconds.
+    A fan-out that kills its worker leaves no other trace. `begun`: how often each was begun before; events with another
+    number by now, or in a fan-out, belong to another worker. Other workers leave them alone for `lease` seconds.
     """
     with engine.begin() as connection:
         return list(connection.scalars(_BEGIN, {"ids": list(event_ids), "begun": begun, "lease": lease}))
@@ -299,10 +299,10 @@ _KEEP: Final = text("SELECT id FROM events WHERE id = :id FOR KEY SHARE")
 
 
 def replay(engine: Engine, event: Mapping[str, Any], planner: Planner, memory: SubscriberCache) -> Hints:
-    """Fan an event out again, as new notifications; returns what can be sent at once.
+    """Fan an event out again, as new notifications; returns those that can be sent at once.
 
-    Each call is a replay of its own: what the first fan-out made stays as it is. Raises Conflict where the event was
-    purged meanwhile, and where its payload is one that is not accepted any more.
+    Each call is a separate replay: notifications of the first fan-out stay as they are. Raises Conflict if the event
+    was purged meanwhile, or if its payload is not accepted any more.
     """
     replay_id = new_id()
     with engine.begin() as connection:

@@ -36,7 +36,7 @@ log = structlog.get_logger()
 _GROUP: Final = 2000
 #: How often a group is tried: it may be chosen as a deadlock's victim, or find its connection lost.
 _TRIES: Final = 5
-#: Seconds until a connection that does not answer is given up: a bit more than what the server has for the statement.
+#: Seconds until a connection that does not answer is given up: slightly more than the server's limit for the statement.
 _ANSWER: Final = 4.5
 _DEADLOCK: Final = frozenset({"40P01", "40001"})  # deadlock_detected, serialization_failure
 
@@ -58,7 +58,7 @@ class Publisher(Protocol):
     """Where hints go: (queue, id) of rows that are due now. Must return at once and raise nothing."""
 
     def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[RequestContext]) -> None:
-        """Tell the workers, if they can be told; `causes` are the requests that brought each."""
+        """Notify the workers, if they can be reached; `causes` are the requests that brought each."""
         ...
 
 
@@ -87,7 +87,7 @@ _WRITE = text(f"""
     ), new_events AS ({insert_events(_WON)}), new_notifications AS ({insert_notifications(_WON)})
     SELECT source, key FROM won
 """)
-# A statement of its own, whose snapshot shows what the winners of the first one committed.
+# A second statement, whose snapshot shows the rows that the winners of the first one committed.
 _READ_KEYS = text("""
     SELECT source, key, fingerprint, ids, created_at
     FROM idempotency_keys JOIN json_to_recordset(CAST(:keys AS json)) AS given(source text, key text)
@@ -109,11 +109,11 @@ class Intake:
         self._writer: threading.Thread | None = None
 
     def accept(self, drafts: Sequence[Draft], timeout: float) -> list[Answer]:
-        """Write drafts, each on its own merits, and wait until they are committed: an answer a draft.
+        """Write drafts, each independently, and wait until they are committed: an answer a draft.
 
-        An answer is Accepted, Invalid (KeyReused where an idempotency key came back with another body), or
-        Unavailable. Raises Unavailable where `timeout` seconds pass: what the writer has not taken by then
-        is withdrawn and will not be written.
+        An answer is Accepted, Invalid (KeyReused if an idempotency key came back with another body), or Unavailable.
+        Raises Unavailable after `timeout` seconds: drafts that the writer has not taken by then are withdrawn and will
+        not be written.
         """
         return self._ask(drafts, timeout)
 
@@ -154,7 +154,7 @@ class Intake:
             try:
                 self._write(taken)
             except BaseException:
-                # The thread must outlive whatever a group brings; its requests hear of it.
+                # The thread must survive any error of a group; its requests receive the error.
                 log.exception("intake_failed", requests=len(taken))
                 for request in taken:
                     if not request.answers.done():
@@ -228,7 +228,7 @@ class Intake:
 
 
 def _count(size: int, new: Sequence[Draft], duplicates: int) -> None:
-    """Count what became of a group."""
+    """Count the outcomes of a group."""
     metrics.GROUP_SIZE.observe(size)
     metrics.EVENTS_ACCEPTED.inc(sum(draft.event is not None for draft in new))
     metrics.DUPLICATES.inc(duplicates)
@@ -252,7 +252,7 @@ def _write_group(connection: Connection, drafts: Sequence[Draft], ttl: timedelta
     document = {
         "ttl": ttl,
         "keys": orjson.dumps([_key_row(leader) for leader in leaders.values()]).decode(),
-        # Where they differ, somebody has changed what may listen meanwhile: the oldest makes sure that it is noticed.
+        # If they differ, a subscription has changed meanwhile: the oldest version makes sure that this is noticed.
         "version": min((draft.version for draft in written), default=0),
         "events": as_document([draft.event for draft in written if draft.event]),
         "notifications": as_document([row for draft in written for row in draft.notifications]),
@@ -298,7 +298,7 @@ def _key_row(draft: Draft) -> dict[str, object]:
 
 
 def _read_keys(connection: Connection, losers: Sequence[Draft]) -> dict[tuple[str, str], _KnownKey]:
-    """Read what the keys of `losers` stand for."""
+    """Read the records that the keys of `losers` have created."""
     if not losers:
         return {}
     lost = [{"source": draft.source, "key": draft.idempotency_key} for draft in losers]

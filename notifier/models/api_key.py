@@ -16,7 +16,7 @@ class ApiKey(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
-    #: The `source` of what it posts, which several keys may share; null: its name.
+    #: The `source` of its posts, which several keys may share; null: its name.
     source: Mapped[str | None]
     #: SHA-256 of the key; keys are 256 random bits, so nothing slower is needed.
     key_hash: Mapped[bytes] = mapped_column(unique=True)
@@ -38,5 +38,5 @@ class ApiKey(Base):
 
     @property
     def posts_as(self) -> str:
-        """The `source` of what it posts."""
+        """The `source` of its posts."""
         return self.source or self.name

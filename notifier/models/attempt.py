@@ -47,7 +47,7 @@ class Attempt(Base):
     response_excerpt: Mapped[str | None]
     duration_ms: Mapped[float | None]
     started_at: Mapped[datetime | None]
-    #: Of an HTTP call: what was sent (secrets masked) and what came back, name → value.
+    #: Of an HTTP call: request headers (secrets masked) and response headers, name → value.
     request_headers: Mapped[str | None] = mapped_column(JsonText())
     response_headers: Mapped[str | None] = mapped_column(JsonText())
     #: `{"dns_ms", "connect_ms", "tls_ms", "first_byte_ms", "total_ms"}`, each since the beginning of the call.

@@ -32,7 +32,7 @@ class AuditLine(Base):
     request_id: Mapped[str | None]
     #: The address that the request came from.
     peer: Mapped[str | None]
-    #: How often it was done alike: what is refused is counted, a line a minute.
+    #: How often it was repeated: refusals are counted, a line a minute.
     times: Mapped[int] = mapped_column(Integer(), server_default="1")
     #: Its place in the chain, from 1, and the keyed hash over it and the line before. Null for lines outside of it.
     number: Mapped[int | None] = mapped_column(BigInteger())

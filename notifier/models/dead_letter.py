@@ -10,7 +10,7 @@ from notifier.models.declarative import Base
 
 
 class DeadLetter(Base):
-    """A notification (or, where `notification_id` is null, an event) that failed for good. It stands until requeued."""
+    """A notification (or, if `notification_id` is null, an event) that failed for good; open until it is requeued."""
 
     __tablename__ = "dead_letters"
     __table_args__ = (

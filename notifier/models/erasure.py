@@ -16,7 +16,7 @@ class Erasure(Base):
     __tablename__ = "erasures"
     __table_args__ = (Index("erasures_due_idx", "due_at", postgresql_where="due_at IS NOT NULL"),)
 
-    #: A UUIDv7: what was accepted after it is not touched.
+    #: A UUIDv7: records accepted after it are not touched.
     id: Mapped[UUID] = mapped_column(primary_key=True)
     #: The name of a key, or `shell:USER`.
     asked_by: Mapped[str]
@@ -25,7 +25,7 @@ class Erasure(Base):
     named: Mapped[bytes | None]
     #: Which time all tables are gone through, from 1; 0 while the rows that an index finds are erased.
     round: Mapped[int]
-    #: The table at hand, and the primary key of the last row that was looked at.
+    #: The current table, and the primary key of the last row that was checked.
     stage: Mapped[str | None]
     place: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
     #: How many rows were erased or had a mention taken out.

@@ -66,5 +66,5 @@ class Event(Base):
     traceparent: Mapped[str | None]
     #: The last subscription for which it made a notification, while it is being fanned out in several steps.
     fan_out_after: Mapped[UUID | None] = mapped_column(info=UNDRAFTED)
-    #: Cancelled before it was fanned out: what it makes is cancelled from the start.
+    #: Cancelled before its fan-out: its notifications are cancelled from the start.
     cancelled_at: Mapped[datetime | None] = mapped_column(info=UNDRAFTED)

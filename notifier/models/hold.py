@@ -9,7 +9,7 @@ from notifier.models.declarative import Base
 
 
 class Hold(Base):
-    """Nothing of this target is sent while its row stands."""
+    """A pause of a target: nothing of it is sent while the row exists."""
 
     __tablename__ = "holds"
 

@@ -10,7 +10,7 @@ from notifier.models.declarative import BY_DAY, UNDRAFTED, Base, JsonText
 
 
 class Notification(Base):
-    """A notification and where it stands. `due_at` is when somebody must look at it again; finished rows have none."""
+    """A notification and its state. `due_at` is when it must be looked at again; finished rows have none."""
 
     __tablename__ = "notifications"
     __table_args__ = (
@@ -55,20 +55,20 @@ class Notification(Base):
         BY_DAY,
     )
 
-    #: A UUIDv7, derived from event and target (see notifier.events.fan_out); what receivers see in every attempt.
+    #: A UUIDv7, derived from event and target (see notifier.events.fan_out); receivers see it in every attempt.
     id: Mapped[UUID] = mapped_column(primary_key=True)
     event_id: Mapped[UUID | None]
     event_type: Mapped[str | None]
     source: Mapped[str]
     user_id: Mapped[str | None]
-    #: Null where nobody can be reached: such a row is skipped.
+    #: Null if the user cannot be reached: such a row is skipped.
     recipient: Mapped[str | None]
     channel: Mapped[str | None]
     category: Mapped[str | None]
     critical: Mapped[bool]
     priority: Mapped[str]
-    #: `{"subject", "body"}` or `{"data"}` of a notification without an event, or what a handler gave it;
-    #: beside that `from`, `reply_to` and `attachments` (their ids), where an email was given its own.
+    #: `{"subject", "body"}` or `{"data"}` of a notification without an event, or content from a handler; beside that
+    #: `from`, `reply_to` and `attachments` (their ids), for an email with its own.
     content: Mapped[str | None] = mapped_column(JsonText())
     #: The queue it waits for, or waited for last.
     queue: Mapped[str]

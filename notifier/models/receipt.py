@@ -13,7 +13,7 @@ class Receipt(Base):
 
     __tablename__ = "receipts"
 
-    #: Derived from what it says, so that it waits once however often it comes.
+    #: Derived from its contents, so that it waits once however often it arrives.
     id: Mapped[UUID] = mapped_column(primary_key=True)
     notification_id: Mapped[UUID]
     #: As attempts record it.

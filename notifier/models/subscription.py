@@ -10,7 +10,7 @@ from notifier.models.declarative import Base, JsonText
 
 
 class Subscription(Base):
-    """A URL that hears of some events, signed with a secret of its own."""
+    """A URL that receives some events, signed with a secret of its own."""
 
     __tablename__ = "subscriptions"
     __table_args__ = (Index("subscriptions_event_types_idx", "event_types", postgresql_using="gin"),)
@@ -42,7 +42,7 @@ class Subscription(Base):
 
 
 class Listeners(Base):
-    """One row with a number that grows whenever something about who listens changes."""
+    """One row with a number that grows with every change of a subscription."""
 
     __tablename__ = "listeners"
     #: The table has one row and needs no key; the mapper wants one.
@@ -50,7 +50,7 @@ class Listeners(Base):
 
 
 class Endpoint(Base):
-    """How a subscription's URL fares. There is no row while all is well."""
+    """The health of a subscription's URL. A healthy one has no row."""
 
     __tablename__ = "endpoints"
     __table_args__ = (Index("endpoints_waited_for_idx", "looked_at", postgresql_where="waited_for"),)
@@ -66,9 +66,9 @@ class Endpoint(Base):
     #: Length of the last open period in seconds; and whether a probe is under way.
     open_for: Mapped[float | None]
     probing: Mapped[bool] = mapped_column(server_default="false")
-    #: Until then it is served in the slow lane: it keeps callers waiting.
+    #: Until then its webhooks wait in the slow queue, because it keeps callers waiting.
     slow_until: Mapped[datetime | None]
-    #: When its subscribers were told that it fails.
+    #: When its failing was reported by an event.
     warned_at: Mapped[datetime | None]
     #: From when on the rate limit lets the next message through.
     next_slot: Mapped[datetime | None]

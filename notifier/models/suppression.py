@@ -27,7 +27,7 @@ class Suppression(Base):
 
 
 class OptOut(Base):
-    """A category that somebody who is no known user switched off for their address."""
+    """A category that an address without a known user has opted out of."""
 
     __tablename__ = "opt_outs"
 

@@ -12,7 +12,7 @@ from notifier.models.declarative import Base, JsonText
 
 
 class User(Base):
-    """Where a person can be reached, and what they want to hear of."""
+    """A person's addresses and preferences."""
 
     __tablename__ = "users"
 

@@ -40,7 +40,7 @@ _LONGEST_ERROR: Final = 1000
 
 #: The columns of an attempt that a record gives, with their SQL types: all but its id and its notification's.
 _GIVEN: Final = {name: kind for name, kind in types_of(Attempt).items() if name not in {"id", "notification_id"}}
-# An attempt that the clock wrote for a worker it thought dead gives way to what the worker knows.
+# The worker's own record replaces the attempt that the clock wrote when it thought the worker dead.
 _ATTEMPTS: Final = f"""
     INSERT INTO attempts (id, notification_id, {", ".join(_GIVEN)}) SELECT attempt_id, id, {", ".join(_GIVEN)}
     FROM json_to_recordset(CAST(:records AS json))
@@ -73,11 +73,11 @@ _RECORD: Final = text(f"{_ATTEMPTS}; {_NOTIFICATIONS}")
 
 
 def record(engine: Engine, records: Sequence[Record], *, finished: Status, emit_events: bool) -> None:
-    """Write attempts and what follows from them for their notifications, in one transaction.
+    """Write attempts and their consequences for their notifications, in one transaction.
 
-    Accepted ones become `finished`: delivered where the provider's yes is a confirmation, else sent; `emit_events`
-    where somebody may subscribe to that. The others stay as they are, their budget spent. Safe to repeat. An attempt
-    leaves out the part of its answer that cannot be stored; the others are recorded all the same. Raises where the
+    Accepted ones become `finished`: delivered where the provider's yes is a confirmation, else sent; `emit_events` if
+    somebody may subscribe to that. The others stay as they are, with their failures counted. Safe to repeat. An attempt
+    leaves out the part of its answer that cannot be stored; the others are recorded all the same. Raises if the
     database is away.
     """
 
@@ -106,7 +106,7 @@ def _record(engine: Engine, records: Sequence[Record], *, finished: Status, emit
     transaction = engine.begin() if emit_events else autocommit_of(engine).connect()
     with transaction as connection:
         recorded = connection.execute(_RECORD, values).all()
-        # Erased while they were being sent: what came back goes too.
+        # Erased while they were being sent: the answers are erased too.
         wipe(connection, [row.id for row in recorded if row.erased])
         if emit_events:
             emit_status_events(connection, [row.id for row in recorded])

@@ -55,10 +55,10 @@ _TOO_LATE: Final = text(f"""
 
 
 def cancel(engine: Engine, notification_id: UUID) -> bool:
-    """Cancel one notification; false where it was or is being sent, or has ended otherwise.
+    """Cancel one notification; false if it was or is being sent, or has ended otherwise.
 
-    True means that no further attempt is made, also where it was cancelled before. Raises LookupError where there
-    is no such notification.
+    True means that no further attempt is made, also if it was cancelled before. Raises LookupError if there is no such
+    notification.
     """
     with engine.begin() as connection:
         status = connection.scalar(_CANCEL, {"ids": [notification_id]})
@@ -76,9 +76,9 @@ class Cancelled:
 
 
 def cancel_by_key(engine: Engine, key: str, source: str | None = None) -> Cancelled:
-    """Cancel all of a source (None: of all sources) with a cancellation key that still can be cancelled.
+    """Cancel all notifications of a source (None: of all sources) with a cancellation key, as far as possible.
 
-    The key may be used again for what comes later.
+    The key may be used again for later ones.
     """
     values = {"key": key, "source": source}
     with engine.begin() as connection:

@@ -178,7 +178,7 @@ class Filters:
     message_id: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
-    #: False: those that still stand. True: those that were requeued.
+    #: False: open letters. True: requeued letters.
     requeued: bool | None = None
 
     def on(self, query: Select[Any]) -> Select[Any]:
@@ -240,6 +240,6 @@ def matching(engine: Engine, filters: Filters) -> Iterator[list[UUID]]:
 
 
 def purge(engine: Engine, letter_ids: Sequence[UUID]) -> int:
-    """Delete letters for good; their notifications stay, as failed. Returns how many there were."""
+    """Delete letters permanently; their notifications stay, as failed. Returns how many there were."""
     with engine.begin() as connection:
         return connection.execute(delete(DeadLetter).where(DeadLetter.id.in_(letter_ids))).rowcount

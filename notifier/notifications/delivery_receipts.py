@@ -103,7 +103,7 @@ _KEEP: Final = text("""
     ORDER BY id ON CONFLICT (id) DO NOTHING
 """)
 
-# One that waited before stands there already, and has moved its notification by now.
+# A receipt that waited before has a row already, and has moved its notification by now.
 _REMEMBER: Final = text("""
     INSERT INTO taken_receipts (id, notification_id, provider, kind, message_id, error, happened_at, taken_at, applied)
     SELECT id, notification_id, provider, kind, message_id, error, happened_at, now(), applied
@@ -178,7 +178,7 @@ def _is_same(named: str, recorded: str | None) -> bool:
 
 
 def take(engine: Engine, report: Report, senders: Senders = NOBODY, *, source: str = "") -> None:
-    """Apply what a callback of a source says, and keep what cannot be applied yet. Taking it again changes nothing."""
+    """Apply a source's report, and keep receipts that cannot be applied yet. Repeating it changes nothing."""
     if not report.receipts and not report.standings:
         return
     named = {receipt.notification_id for receipt in report.receipts}
@@ -199,10 +199,10 @@ def _find(connection: Connection, ids: Collection[UUID], senders: Senders) -> _F
 
 
 def _apply(connection: Connection, receipts: Collection[Receipt], found: _Found) -> set[Receipt]:
-    """Apply what can be applied; returns what is too early for that."""
+    """Apply the receipts that can be applied; returns those that are too early."""
     applicable: dict[UUID, Receipt] = {}
     early: set[Receipt] = set()
-    # Of several that say different things the first one stands, as it would if each came alone.
+    # Of several contradicting receipts the first one wins, as it would if each came alone.
     in_order = sorted(set(receipts), key=lambda receipt: receipt.happened_at)
     for receipt in in_order:
         row = found.rows.get(receipt.notification_id)
@@ -221,7 +221,7 @@ def _apply(connection: Connection, receipts: Collection[Receipt], found: _Found)
 def _remember(
     connection: Connection, receipts: Sequence[Receipt], applied: Mapping[UUID, Receipt], found: _Found
 ) -> None:
-    """Keep the receipts of each notification, from providers that were called for it; of one id the first stands."""
+    """Keep the receipts of each notification, from providers that were called for it; of one id the first is kept."""
     given: dict[UUID, dict[str, object]] = {}
     for receipt in receipts:
         row = found.rows.get(receipt.notification_id)
@@ -237,7 +237,7 @@ def _remember(
 
 
 def _bounce(connection: Connection, bounced: Sequence[Receipt], found: _Found) -> None:
-    """Send again what may arrive yet, and bury the rest."""
+    """Retry notifications that may still arrive, and dead-letter the rest."""
     requests, again = [], []
     for receipt in bounced:
         row = found.rows[receipt.notification_id]
@@ -322,7 +322,7 @@ def _keep(connection: Connection, receipts: Collection[Receipt]) -> None:
 
 
 def _stand(connection: Connection, standings: Sequence[AddressStatus], found: _Found, source: str) -> None:
-    """Suppress addresses, and lift what their owners may lift."""
+    """Suppress addresses, and lift suppressions that their owners may lift."""
     counted = _counted(connection, standings, found, source)
     suppressions.add_new(connection, [address for each, address in counted if not each.lifted])
     suppressions.lift(connection, [address for each, address in counted if each.lifted])

@@ -30,7 +30,7 @@ _FREE: Final = text(f"""
         AND NOT EXISTS (SELECT FROM holds WHERE target IN ('{ALL_CHANNELS}', n.channel, n.route))
     ORDER BY id LIMIT {_BATCH} FOR UPDATE OF n SKIP LOCKED
 """)
-# In the order in which they were made: what is due longest goes first.
+# By creation time: the notification that is due longest goes first.
 _BRING_FORWARD: Final = text("UPDATE notifications SET due_at = created_at WHERE id = ANY(:ids)")
 
 

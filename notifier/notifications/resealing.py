@@ -37,7 +37,7 @@ class _Column:
 
 #: Addresses of subscriptions' notifications are masked already.
 _COLUMNS: Final = (
-    # First, so that nobody who is to be left alone is written to meanwhile.
+    # Suppressions first, so that no suppressed address is sent to meanwhile.
     _Column("suppressions", "address", setting="address = given.kept, folded = given.kept"),
     _Column("users", "webhook_url", channel="'webhook'"),
     _Column("users", "chat_url", channel="'chat'"),
@@ -75,9 +75,9 @@ def make_key(engine: Engine, vault: Vault) -> bool:
 
 
 def seal_stored(engine: Engine) -> Iterator[int]:
-    """Seal what is kept whole, a page at a time; yields how many rows each page changed. Raises what the seals raise.
+    """Seal values that are stored whole, a page at a time; yields how many rows each page changed.
 
-    `engine` knows the seals (see `address_seals.with_seals`).
+    Raises the seals' errors. `engine` knows the seals (see `address_seals.with_seals`).
     """
     seals = seals_of(engine)
     for column in _COLUMNS:

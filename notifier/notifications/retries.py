@@ -25,7 +25,7 @@ class RetryPolicy:
     backoff_max: int
     #: Retries after the first attempt: max_retries + 1 attempts in all.
     max_retries: int
-    #: Draw each wait between 0 and the full backoff, so that what failed together does not come back together.
+    #: Draw each wait between 0 and the full backoff, so that messages that failed together do not return together.
     jitter: bool = True
 
 

@@ -20,7 +20,7 @@ _INSERT: Final = text(insert_events())
 
 
 def emit(connection: Connection, events: Sequence[tuple[str, Mapping[str, Any], RequestContext]]) -> None:
-    """Write events, (type, payload, what brought it about) each, in the connection's transaction.
+    """Write events, each as (type, payload, request context), in the connection's transaction.
 
     The clock hands them over.
     """

@@ -65,7 +65,7 @@ class SystemSnapshot:
 
 
 def read(engine: Engine) -> SystemSnapshot:
-    """Read where everything stands. Raises what the database raises."""
+    """Read all gauges. Raises the database's errors."""
     with engine.connect() as connection:
         found = connection.execute(_READ, {"queues": [*DELIVERY, FAN_OUT]}).one()
     heartbeats: list[Any] = orjson.loads(found.heartbeats or "[]")

@@ -14,7 +14,7 @@ WORKER: Final = "worker"
 CANARY: Final = "canary"
 #: A worker that found that it takes no messages any more (tasks/watchdog.py).
 STUCK: Final = "stuck"
-#: Seconds for which that is told of.
+#: Seconds for which a stuck worker is reported.
 STUCK_FOR: Final = 300.0
 #: Seconds between a worker's signs of life.
 INTERVAL: Final = 5.0
@@ -48,7 +48,7 @@ def sign(
 
 
 def sign_off(engine: Engine, name: str) -> None:
-    """Say that `name` has stopped; forgets also who has not been seen for an hour."""
+    """Record that `name` has stopped; also forget processes that have not been seen for an hour."""
     with engine.begin() as connection:
         connection.execute(_FORGET, {"name": name})
 

@@ -22,7 +22,7 @@ from notifier.vocabulary.states import FINISHED, Status
 #: Stands where a notification has no channel: nobody can be reached.
 NONE: Final = "none"
 
-# A second series for each, with the time at which it began, would double what is scraped.
+# A second series for each counter, with its creation time, would double the size of a scrape.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library is untyped there
 
 #: Of this process. Not the library's default one, which Flower shows as its own.
@@ -85,7 +85,7 @@ HINTS_DROPPED: Final = _counter(
     "notifier_hints_dropped_total", "Rows of which the workers could not be told at once; the clock hands them over."
 )
 
-# --- What becomes of notifications
+# --- Outcomes of notifications
 
 NOTIFICATIONS: Final = _counter(
     "notifier_notifications_total",
@@ -163,7 +163,7 @@ def timed(histogram: Histogram) -> Iterator[None]:
 
 
 def begin(counter: Counter, labels: Iterable[tuple[str, ...]]) -> None:
-    """Let what alerts watch begin at 0: a counter that begins with its first increase shows none to Prometheus."""
+    """Begin the counters that alerts watch at 0: Prometheus sees no increase in a counter's first value."""
     for values in labels:
         counter.labels(*values)
 

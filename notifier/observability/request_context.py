@@ -17,7 +17,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """A request: its id, and where it stands in a trace, as W3C's traceparent. Either may be unknown."""
+    """A request's id and its position in a trace, as W3C's traceparent. Either may be unknown."""
 
     request_id: str | None = None
     traceparent: str | None = None

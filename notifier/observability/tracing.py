@@ -45,7 +45,7 @@ def traceparent_of(span: Span) -> str | None:
 
 
 def fail(span: Span, error: str | None) -> None:
-    """Mark a span as failed, with a class and a safe detail: what an exception says may be personal data."""
+    """Mark a span as failed, with a class and a safe detail: an exception's message may contain personal data."""
     span.set_status(StatusCode.ERROR, error)
 
 
@@ -67,13 +67,13 @@ class BatchTrace:
         self._rows: dict[UUID, Span] = {}
 
     def link(self, traceparents: Iterable[str | None]) -> None:
-        """Link the batch to what it has in hand."""
+        """Link the batch to the traces of its rows."""
         for traceparent in dict.fromkeys(traceparents) if self._on else ():
             if traceparent:
                 self._span.add_link(_place(traceparent))
 
     def begin(self, row_id: UUID, name: str, traceparent: str | None, attributes: Attributes) -> str | None:
-        """Begin a row's span, in its own trace; returns the traceparent that goes along with it from here on."""
+        """Begin a row's span, in its own trace; returns the traceparent to pass on."""
         if not self._on:
             return traceparent
         context, batch = _context_of(traceparent), self._span.get_span_context()

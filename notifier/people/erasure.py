@@ -101,7 +101,7 @@ _NOTIFICATIONS: Final = text(f"""
         due_at = CASE WHEN status IN {PENDING_IN_SQL} THEN NULL ELSE due_at END
     WHERE id = ANY(:ids)
 """)
-# The events that named them, and those that nobody else heard of. One that was not fanned out makes nothing more.
+# The events that named them, and events without other recipients. An event before its fan-out creates nothing more.
 _EVENTS: Final = text(f"""
     UPDATE events e SET payload = '{{}}', recipient = NULL, user_id = NULL, due_at = NULL, error = NULL,
         cancellation_key = NULL, idempotency_key = NULL, dedup_key = NULL, dedup_window = NULL,
@@ -142,7 +142,7 @@ def erase_user(engine: Engine, vault: Vault, user_id: str, by: str = NOBODY) -> 
 
 
 def erase_id(engine: Engine, vault: Vault, user_id: str, by: str = NOBODY) -> UUID:
-    """Erase a user as `erase_user` does, or, where there is none, what names the id."""
+    """Erase a user as `erase_user` does, or, if there is none, the data that names the id."""
     erasure_id = erase_user(engine, vault, user_id, by)
     if erasure_id is None:
         with engine.begin() as connection:
@@ -187,7 +187,7 @@ def _begin(
 
 
 def _sealed(vault: Vault, document: str) -> bytes:
-    """Encrypt whom an erasure means; without a key, keep it as it is while the erasure runs."""
+    """Encrypt the identity of an erasure; without a key, store it as it is while the erasure runs."""
     try:
         return vault.encrypt(document)
     except Conflict:
@@ -217,7 +217,7 @@ def _erase_own(engine: Engine, vault: Vault, erasure_id: UUID) -> None:
 
 
 def rekey(engine: Engine, vault: Vault) -> int:
-    """Encrypt anew whom the erasures mean that go on; returns how many there are. Raises CannotDecrypt, Conflict."""
+    """Re-encrypt the identities of unfinished erasures; returns how many there are. Raises CannotDecrypt, Conflict."""
     with engine.begin() as connection:
         found = connection.execute(_SEALED).all()
         for row in found:
@@ -228,9 +228,9 @@ def rekey(engine: Engine, vault: Vault) -> int:
 
 
 def go_on(engine: Engine, vault: Vault) -> bool:
-    """Do the next batch of the erasure whose turn it is; False where there is none. Any number of processes may.
+    """Do the next batch of the erasure whose turn it is; False if there is none. Any number of processes may.
 
-    One that cannot go on is tried again later, and holds up no other. Raises what says that Postgres is away.
+    A failing erasure is tried again later, and delays no other. Raises the errors of an unavailable database.
     """
     erasure = None
     try:
@@ -297,10 +297,10 @@ def _erase_page(connection: Connection, sought: Sought) -> int:
 
 
 def _erase_rows(connection: Connection, ids: Sequence[UUID], event_ids: Sequence[UUID], sought: Sought) -> int:
-    """Erase notifications and events, and what was recorded about them; returns how many there were."""
+    """Erase notifications and events, and the records about them; returns how many there were."""
     if not ids and not event_ids:
         return 0
-    # An event that is in a fan-out is waited for: what that makes is found afterwards.
+    # Wait for a fan-out of the event: the notifications that it makes are found afterwards.
     own = list(connection.scalars(_LOCK_EVENTS, {"ids": list(event_ids)}))
     rows = connection.execute(_LOCK, {"ids": list(ids)}).all()
     locked = [row.id for row in rows]

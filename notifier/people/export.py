@@ -28,7 +28,7 @@ from notifier.vocabulary.timestamps import rfc3339
 #: Rows that are read at once, and ids that are remembered.
 _PAGE: Final = 500
 _IDS: Final = 20_000
-#: The length from which on a text stands nowhere by chance.
+#: The length from which on a text does not occur by chance.
 _NO_CHANCE: Final = 8
 
 _USER: Final = "SELECT CAST(row_to_json(u) AS text) FROM users u WHERE user_id = ANY(:users)"
@@ -43,7 +43,7 @@ _OPT_OUTS: Final = """
     WHERE (channel, address_hash) IN (SELECT * FROM unnest(CAST(:channels AS text[]), CAST(:hashes AS bytea[])))
     ORDER BY channel, category
 """
-# Attempts, and what notifications name, stand beside them: the bound prunes partitions.
+# Attempts, and attachments, are close to their notifications in time: the bound prunes partitions.
 _NOTIFICATIONS: Final = f"""
     SELECT CAST(row_to_json(whole) AS text) FROM (
         SELECT n.*, (
@@ -69,7 +69,7 @@ _THEIRS: Final = THEIRS.format(more="")
 _DEDUP_KEYS: Final = f"""
     SELECT CAST(row_to_json(d) AS text) FROM dedup_keys d WHERE d.notification_id IN ({_THEIRS}) ORDER BY d.until
 """
-# The ids of what is theirs. No index finds events by their recipient, but notifications of theirs name them.
+# The ids of their rows. No index finds events by their recipient, but notifications of theirs name them.
 _FIND: Final = {
     "notifications": THEIRS.format(more="AND id > :after"),
     "events": f"""
@@ -111,7 +111,7 @@ def _shown(
 
 
 def _masked(pieces: Iterator[bytes], own: Sequence[tuple[Channel, str]]) -> Iterator[bytes]:
-    """Return the pieces of a document with the credentials of a person's addresses masked, wherever they stand."""
+    """Return the pieces of a document with the credentials of a person's addresses masked, wherever they occur."""
     # A short one would be found in ids.
     secrets = {each for _, address in own for each in secrets_of(address) if len(each) >= _NO_CHANCE}
     return (masked_json(piece.decode(), secrets).encode() for piece in pieces)

@@ -25,7 +25,7 @@ _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAl
 _BATCH: Final = 1000
 _LARGE: Final = 20
 
-#: Events first: what is made of one that was redacted mentions nobody any more.
+#: Events first: notifications made from a redacted event mention nobody any more.
 _FIRST: Final = ("events", "notifications", "attempts", "attachments")
 #: Tables of which nothing is read: without a person's texts, or a record that must not be changed, or hashed already.
 _SKIPPED: Final = frozenset(
@@ -39,11 +39,11 @@ _OF_OPERATORS: Final[Mapping[str, frozenset[str]]] = {
     "subscriptions": frozenset({"description"}),
     "templates": frozenset(),
 }
-#: Tables whose row goes where it mentions somebody: it is no more than a key.
+#: Tables whose row is deleted if it mentions the person: it is no more than a key.
 _OF_KEYS: Final = frozenset({"dedup_keys", "idempotency_keys"})
 #: Columns of keys, which go whole.
 _KEYS: Final = frozenset({"cancellation_key", "dedup_key", "idempotency_key"})
-#: Columns in words of ours, or names of what operators made; and those that are erased with their row or not at all.
+#: Columns with our own words or operators' names; and columns that are erased with their row or not at all.
 _KEPT: Final = frozenset(
     {
         *("source", "status", "channel", "queue", "priority", "reason", "outcome", "fault", "provider", "kind", "how"),
@@ -55,7 +55,7 @@ _KEPT: Final = frozenset(
 _ONLY: Final[Mapping[str, frozenset[str]]] = {"users": frozenset({"attributes"}), "providers": frozenset({"error"})}
 _NOBODY: Final = "recipient"
 
-#: SQL for the rows that were there when somebody was erased, by table; what came afterwards is not touched.
+#: SQL for the rows that existed at the erasure, by table; later rows are not touched.
 _BY_INDEX: Final = text(
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off"
 )
@@ -232,7 +232,7 @@ _IS_KNOWN: Final = text("SELECT EXISTS (SELECT FROM users WHERE user_id = :user_
 
 
 def _is_theirs(connection: Connection, row: Row[Any], named: Named) -> bool:
-    """Tell whether a row is of the person: it names them, or goes to their address and is of no other user."""
+    """Return whether a row is the person's: it names them, or goes to their address and to no other user."""
     if row.user_id in named.user_ids:
         return True
     is_at = named.is_at(row.recipient, row.channel)

@@ -31,7 +31,7 @@ _SUBSCRIBED: Final = text("SELECT url FROM subscriptions WHERE url = ANY(:urls)"
 
 
 def named_by(connection: Connection, user_ids: Sequence[str], known: Iterable[tuple[Channel, str]]) -> Named:
-    """Return who is meant by ids and by addresses that are known; addresses that they were sent to are added."""
+    """Return the identity of ids and known addresses; addresses that the ids were sent to are added."""
     addresses = set(known)
     if user_ids:
         sent_to = connection.execute(_SENT_TO, {"users": list(user_ids), "limit": _MOST + 1}).all()

@@ -23,7 +23,7 @@ from notifier.vocabulary.masking import seal_of
 from notifier.vocabulary.states import Channel
 
 _CHANNELS: Final = frozenset(each.value for each in Channel)
-#: The stand-in where a person was named.
+#: The placeholder for a removed mention.
 ERASED: Final = "[erased]"
 
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -32,10 +32,10 @@ _NUMBER: Final = re.compile(r"(?<![0-9.eE+-])[0-9]+(?![0-9.eE])")
 #: Names of members whose value is somebody's id, without case and separators.
 _WHO: Final = frozenset({"user", "userid", "uid"})
 _NO_LETTERS: Final = re.compile(r"[^A-Za-z0-9]")
-#: An escape of a printable ASCII character, which nobody needs: what is behind it must be looked at.
+#: An escape of a printable ASCII character, which is never necessary: it may hide a mention.
 _ESCAPED_ASCII: Final = r"\\u00[2-7]"
 _FEWEST: Final = 6
-#: Characters that may stand between the digits of a phone number.
+#: Characters that may separate the digits of a phone number.
 SEPARATORS: Final = " ()./-"
 _BETWEEN_DIGITS: Final = f"[{SEPARATORS}]*"
 _RUN: Final = re.compile("[a-z0-9]+")
@@ -76,7 +76,7 @@ class Named:
 
     @classmethod
     def from_json(cls, document: str) -> "Named":
-        """Read what `to_json` wrote."""
+        """Read the output of `to_json`."""
         read = orjson.loads(document)
         return cls.of(read["user_ids"], ((Channel(channel), text) for channel, text in read["addresses"]))
 
@@ -125,7 +125,7 @@ class Named:
         return text if self._in_texts is None else self._in_texts.sub(ERASED, text)
 
     def taken_out_of_name(self, name: str) -> str:
-        """Return a file's name with `[erased]` in place of them: such names are made of several things, as keys are."""
+        """Return a file's name with `[erased]` in place of mentions: like keys, such names combine several things."""
         return name if self._in_keys is None else self._in_keys.sub(ERASED, name)
 
     def taken_out_of_json(self, document: str) -> str:
@@ -146,7 +146,7 @@ class Named:
         return "".join((*written, self._numbers_without(document[place:], name)))
 
     def _numbers_without(self, between: str, name: str | None) -> str:
-        """Return what stands between two strings of JSON: numbers may be phones, or the value of a `name` before."""
+        """Return the text between two strings of JSON: numbers may be phones, or the value of a `name` before."""
 
         def written(number: re.Match[str]) -> str:
             is_theirs = number[0] in self._phones or self._is_id(name, number[0])
@@ -221,7 +221,7 @@ def _spellings(address: Address) -> set[str]:
 
 
 def _is_identifying(token: str) -> bool:
-    """Tell whether an id or a token means one thing wherever it stands: it is long, and no mere word or number."""
+    """Return whether an id or a token identifies the person in any place: it is long, and no mere word or number."""
     return len(token) >= _FEWEST and re.search("[A-Za-z]", token) is not None and not token.isalpha()
 
 

@@ -41,7 +41,7 @@ class Circumstances:
     critical: bool
     #: Why the address is on the suppression list, where it is.
     suppressed: str | None
-    #: The address itself has switched the category off (somebody who is no known user).
+    #: The address itself has opted out of the category (it belongs to no known user).
     opted_out: bool
     #: The user's document, as the HTTP contract has it.
     preferences: Mapping[str, Any] | None
@@ -80,7 +80,7 @@ def decide(about: Circumstances, now: datetime) -> Decision:
     quiet = [rule for rule in rules if is_quiet(rule, now)]
     if quiet:
         end = end_of(rules, now)
-        # Rules that leave no moment of the week free put off day by day; NOTIFIER_MAX_AGE ends that.
+        # Rules without a free moment in the week defer day by day; NOTIFIER_MAX_AGE ends that.
         words = f"until {rfc3339(end)}" if end else "without an end"
         explanation = _with_notes(f"Quiet hours for {channel}, {quiet[0]}, {words}.", quiet[:1])
         return Decision(True, end, Rule.QUIET_HOURS, explanation, quiet[0].zone)
@@ -88,7 +88,7 @@ def decide(about: Circumstances, now: datetime) -> Decision:
 
 
 def _with_notes(sentence: str, rules: Sequence[QuietHours]) -> str:
-    """Add what is to be said of the rules' time zones, each thing once."""
+    """Add the notes about the rules' time zones, each once."""
     return " ".join([sentence, *dict.fromkeys(rule.note for rule in rules if rule.note)])
 
 

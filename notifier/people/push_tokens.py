@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 log = structlog.get_logger()
 
-# By their users, who have an index; locked in one order, against deadlocks.
+# Found by their users, who have an index; locked in one order, against deadlocks.
 _PRUNE: Final = text("""
     WITH gone AS MATERIALIZED (
         SELECT user_id, array_agg(token) AS tokens
@@ -28,8 +28,8 @@ _PRUNE: Final = text("""
 def prune_tokens(engine: Engine, gone: Collection[tuple[str, str]]) -> int:
     """Remove tokens, each from one user: pairs of user_id and token. Returns how many users had any of them.
 
-    Somebody else may have registered the same token meanwhile, and keeps it. Raises nothing for the database's sake:
-    what stays is found again by the next message to it.
+    If another user has registered the same token meanwhile, they keep it. Database errors are not raised: the next
+    message to a remaining token finds it again.
     """
     if not gone:
         return 0

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-#: Rules repeat daily, and clock changes lie days apart: what has no gap for so long has none worth waiting for.
+#: Rules repeat daily, and clock changes are days apart: rules without a gap for so long have none worth waiting for.
 _HORIZON: Final = timedelta(days=8)
 _DAY: Final = timedelta(days=1)
 _SECOND: Final = timedelta(seconds=1)

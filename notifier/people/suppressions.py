@@ -62,7 +62,7 @@ class Address:
 
 
 def compared(channel: Channel, address: str) -> tuple[str, str]:
-    """Return the two forms in which the list may have an address: folded, and hashed for somebody who was erased."""
+    """Return the two forms of an address in the list: folded, and hashed for a person who was erased."""
     return folded(channel, address), f"{_HASHED}{hash_of(channel, address).hex()}"
 
 
@@ -80,9 +80,9 @@ def listed(database: Engine | Connection | Session, channel: Channel, addresses:
 def hash_addresses(
     connection: Connection, addresses: Iterable[tuple[Channel, str]], words: Callable[[str], str]
 ) -> int:
-    """Keep no more than hashes of some addresses, in the connection's transaction; returns how many there were.
+    """Replace some addresses by their hashes, in the connection's transaction; returns how many there were.
 
-    They are still left alone. `words` returns a reason without what names the person.
+    They stay suppressed. `words` returns a reason without the parts that name the person.
     """
     theirs = sorted({(channel.value, folded(channel, each)) for channel, each in addresses})
     values = {"channels": [channel for channel, _ in theirs], "addresses": [address for _, address in theirs]}
@@ -118,9 +118,9 @@ def add_new(connection: Connection, addresses: Sequence[Address]) -> None:
 
 
 def suppress(engine: Engine, addresses: Sequence[Address]) -> None:
-    """Suppress addresses for ever, as a provider's answers say. Raises what the database raises.
+    """Suppress addresses permanently, as a provider's answers say. Raises the database's errors.
 
-    An address that is not kept is refused by the provider again, and kept then.
+    If an address is not stored, the provider refuses it again, and it is stored then.
     """
     if addresses:
         with engine.begin() as connection:

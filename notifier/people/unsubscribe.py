@@ -78,9 +78,9 @@ def links(engine: Engine, vault: Vault, public_url: str) -> Links:
 
 
 def switch(engine: Engine, subscription: Subscription, *, wanted: bool) -> None:
-    """Switch a category off, or on again; doing it twice changes nothing more.
+    """Switch a category off, or on again; repeating it changes nothing.
 
-    A user's stands in their preferences; an address without a known user has an entry of its own.
+    A user's choice is stored in their preferences; an address without a known user has an entry of its own.
     """
     channel, category = subscription.channel, subscription.category
     if subscription.user_id and switch_category(engine, subscription.user_id, category, channel, wanted=wanted):

@@ -27,7 +27,7 @@ class Person:
     chat_url: str | None
     timezone: str | None
     locale: str | None
-    #: JSON text: what is wrong with it concerns alone what reads it.
+    #: JSON text: if it is invalid, only its readers fail.
     attributes_text: str
 
     def addresses(self, channel: Channel) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Person:
         return attributes
 
     def as_members(self) -> dict[str, Any]:
-        """Return the user as templates see it. Raises what the stored attributes raise."""
+        """Return the user as templates see it. Raises the errors of invalid stored attributes."""
         names = (field.name for field in fields(self) if field.name != "attributes_text")
         return {**{name: getattr(self, name) for name in names}, "attributes": self.attributes}
 
@@ -172,7 +172,7 @@ def addresses_in(row: Any) -> Iterator[tuple[Channel, str]]:  # noqa: ANN401 -- 
 
 
 def _having(connection: Connection, addresses: Collection[tuple[Channel, str]]) -> Iterator[tuple[str, Channel, str]]:
-    """Yield (user_id, channel, folded address) of the users who have one of some addresses, in whichever form."""
+    """Yield (user_id, channel, folded address) of the users who have one of some addresses, in any form."""
     seals = seals_of(connection)
     held = {(channel, form) for channel, address in addresses for form in seals.forms(channel, address)}
     texts = sorted({form for channel, address in held for form in (address, folded(channel, address))})
@@ -186,7 +186,7 @@ def _having(connection: Connection, addresses: Collection[tuple[Channel, str]]) 
 
 
 def users_at(connection: Connection, channel: Channel, address: str) -> list[str]:
-    """Return the ids of the users who are reached at an address over a channel."""
+    """Return the ids of the users with an address on a channel."""
     return sorted({user_id for user_id, _, _ in _having(connection, [(channel, address)])})
 
 
@@ -209,7 +209,7 @@ _SET_PREFERENCES: Final = text("""
 
 
 def set_preferences(engine: Engine, user_id: str, preferences: Mapping[str, Any]) -> bool:
-    """Write a user's preferences whole; false where there is no such user."""
+    """Write all of a user's preferences; false if there is no such user."""
     values = {"user_id": user_id, "preferences": orjson.dumps(preferences).decode()}
     with engine.begin() as connection:
         return connection.execute(_SET_PREFERENCES, values).rowcount > 0
@@ -229,7 +229,7 @@ _SWITCH: Final = text("""
 
 
 def switch_category(engine: Engine, user_id: str, category: str, channel: Channel, *, wanted: bool) -> bool:
-    """Switch one category on or off for one channel; false where there is no such user."""
+    """Switch one category on or off for one channel; false if there is no such user."""
     values = {"user_id": user_id, "category": category, "channel": channel.value, "wanted": wanted}
     with engine.begin() as connection:
         return connection.execute(_SWITCH, values).rowcount > 0

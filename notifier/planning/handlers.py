@@ -22,8 +22,8 @@ from notifier.vocabulary.strict_json import parse_object
 
 GROUP: Final = "notifier.handlers"
 
-#: Takes the event as planning.routes.view_of gives it, and returns what is to be sent. It may be called several
-#: times for one event, and must return the same each time; what it raises is tried again, and dead-lettered.
+#: Receives the event as planning.routes.view_of returns it, and returns plans. It may be called several times for one
+#: event, and must return the same each time; an exception is retried, and then dead-lettered.
 Handler = Callable[[Mapping[str, Any]], Iterable[Plan]]
 
 

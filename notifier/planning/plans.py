@@ -235,7 +235,7 @@ class _Maker:
             "created_at": created_at,
             "lease": self.planner.lease(queue),
         }
-        # Most rows have few of these: what is absent is null, and costs nothing on the way.
+        # Most rows have few of these: absent fields are null, and cost nothing on the way.
         more = {
             "explanation": explanation,
             "route": plan.route,

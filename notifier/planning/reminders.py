@@ -56,7 +56,7 @@ def deadline_of(expires_at: datetime | None, target_date: datetime | None, lead_
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a notification begins, or goes on after it was moved: with `due_at` where it is scheduled."""
+    """The first state of a notification, new or rescheduled: with `due_at` if it is scheduled."""
 
     status: Status
     due_at: datetime | None

@@ -23,7 +23,7 @@ from notifier.vocabulary.masking import masked
 
 log = structlog.get_logger()
 
-#: Seconds that an API process goes by what it remembers without asking for the version.
+#: Seconds for which an API process uses its cache without asking for the version.
 _FRESH: Final = 1.0
 #: Listeners of event types that are remembered, eight bytes each; and for how many a type itself counts.
 _REMEMBERED: Final = 1_000_000
@@ -107,7 +107,7 @@ class SubscriberCache:
         version = int(connection.scalar(_VERSION) or 0)
         index = self._index
         if index is None or index.version != version:
-            # One that cannot be read hears nothing; the others do.
+            # An unreadable subscription gets no events; the others do.
             read = (attempt("subscription", row.id, partial(_subscriber, row)) for row in connection.execute(_ALL))
             subscribers = tuple(each for each in read if isinstance(each, Subscriber))
             index = self._index = SubscriberIndex(version, subscribers)

@@ -19,7 +19,7 @@ from notifier.vocabulary.domains import ascii_domain
 from notifier.vocabulary.states import Channel
 
 _DEFAULT_HOST: Final = "default"
-#: Text that can stand in a header as it is.
+#: Text that can be in a header as it is.
 VISIBLE: Final = re.compile(r"[!-~]+")
 #: Options that may be given several times, since their values are rotated: in the query as one, with
 #: commas. (See Dsn.several.)
@@ -107,7 +107,7 @@ class Context:
     #: Private networks that addresses which strangers give may lead to.
     allowed_networks: tuple[IPv4Network | IPv6Network, ...]
     engine: Engine
-    #: Encrypts what a provider keeps in the database.
+    #: Encrypts data that a provider stores in the database.
     vault: Vault = _NO_VAULT
 
 

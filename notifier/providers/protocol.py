@@ -20,7 +20,7 @@ class Outcome(StrEnum):
 
     #: The provider has taken the message over.
     ACCEPTED = "accepted"
-    #: The provider refuses this message for good (an unknown mailbox, a 4xx).
+    #: The provider refuses this message permanently (an unknown mailbox, a 4xx).
     REJECTED = "rejected"
     #: Certainly not sent; worth trying again (refused connection, 5xx, throttled).
     UNSENT = "unsent"
@@ -44,7 +44,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that goes along with an email."""
+    """A file attached to an email."""
 
     #: As the recipient sees it: no path, no control characters.
     name: str
@@ -75,9 +75,9 @@ class Message:
     #: The keys that sign a webhook, the newest first, where they are not the channel's; and headers of its receiver.
     keys: tuple[bytes, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
-    #: The 4xx by which a webhook's receiver refuses it for good, beside 410.
+    #: The 4xx by which a webhook's receiver refuses it permanently, beside 410.
     permanent_statuses: frozenset[int] = frozenset()
-    #: Its place in a trace (W3C's traceparent), which goes along where the provider speaks HTTP.
+    #: Its position in a trace (W3C's traceparent), sent along if the provider speaks HTTP.
     traceparent: str | None = None
     #: Attachments, where the channel can carry them (email).
     attachments: tuple[Attachment, ...] = ()
@@ -139,14 +139,13 @@ class Provider(Protocol):
         ...
 
     def send(self, messages: Iterator[Message]) -> Iterator[Sequence[Result]]:
-        """Send what `messages` yields and yield results as they finish.
+        """Send the messages that `messages` yields, and yield results as they finish.
 
-        Takes the next message only when it can start it at once: a message taken is a message begun, and
-        each one taken comes back in exactly one Result. Yields at least ten times a second while anything
-        is in flight, an empty sequence where nothing finished, so that the caller can record what did.
-        Ends when `messages` has ended and nothing is in flight. Raises nothing for a message's sake: what
-        goes wrong with one is its Result. When the caller closes the generator early, what is in flight
-        is dropped.
+        Takes the next message only when it can start it at once: a message taken is a message begun, and each one taken
+        comes back in exactly one Result. Yields at least ten times a second while anything is in flight, an empty
+        sequence if nothing finished, so that the caller can record finished messages. Ends when `messages` has ended
+        and nothing is in flight. Never raises because of a message: its error is its Result. When the caller closes the
+        generator early, messages in flight are dropped.
         """
         ...
 

@@ -26,7 +26,7 @@ class NotSigned(Exception):
 
 
 class Malformed(Exception):
-    """The callback is not what the vendor documents; its text says in what, and repeats nothing of it."""
+    """The callback differs from the vendor's documentation; its text says how, and repeats nothing of it."""
 
 
 class NotNow(Exception):
@@ -60,7 +60,7 @@ class SuppressionReason(StrEnum):
 class Callback:
     """One request of a vendor's."""
 
-    #: The URL as the vendor called it, with its query: what proxies make of it on the way is not what was signed.
+    #: The URL as the vendor called it, with its query: a URL that proxies have rewritten is not the signed one.
     url: str
     #: Lower-case name → value.
     headers: Mapping[str, str]
@@ -87,7 +87,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class AddressStatus:
-    """Whether an address may be written to over a channel, as far as the vendor has heard."""
+    """Whether an address may be written to over a channel, as far as the vendor knows."""
 
     channel: Channel
     #: As the vendor writes it.
@@ -103,7 +103,7 @@ class AddressStatus:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that one callback says; each in the order in which it stands there."""
+    """The contents of one callback, each part in the callback's order."""
 
     receipts: tuple[Receipt, ...] = ()
     standings: tuple[AddressStatus, ...] = ()
@@ -134,7 +134,7 @@ _OURS: Final = {name: f"{name}_receipts" for name in ("twilio", "sendgrid", "ses
 
 
 def source(text: str) -> ReceiptSource | None:
-    """Make what reads the receipts of the provider that a DSN names; None where it sends none, or no key is known.
+    """Create the receipt source of the provider that a DSN names; None if it sends none, or no key is known.
 
     Raises ValueError, whose message shows nothing of the DSN's secrets.
     """

@@ -64,9 +64,9 @@ _KEEP_PLACE: Final = text("""
 
 
 def begin(engine: Engine, subscription_id: UUID, since: datetime, by: str = NOBODY, source: str | None = None) -> UUID:
-    """Begin to send again what failed for a subscription since then, or was skipped while it was disabled.
+    """Start to resend a subscription's notifications that failed since then, or were skipped while it was disabled.
 
-    `by`: a key's name, or `shell:USER`. `source`: whose notifications are meant; None: those of all sources.
+    `by`: a key's name, or `shell:USER`. `source`: the source of the notifications; None: all sources.
 
     Returns the recovery's id; `go_on` does the work.
     """
@@ -109,7 +109,7 @@ def go_on(
         ids = list(connection.scalars(_MISSED, values))
         lock_letters_of(connection, ids)
         rows = locked(connection, ids)
-        # In a snapshot behind the locks: what was sent again meanwhile is none of it any more.
+        # In a snapshot behind the locks: notifications that were sent again meanwhile are not part of it any more.
         missed = [rows[each] for each in connection.scalars(_STILL_MISSED, {**values, "ids": ids})]
         refused = refusals(connection, missed, standards)
         going = [row["id"] for row in missed if row["id"] not in refused]

@@ -64,7 +64,7 @@ class Refused(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Standards:
-    """The settings by which rules are asked: the time zone of people who have none, and how long rules may defer."""
+    """The settings for the rules: the time zone of people who have none, and how long rules may defer."""
 
     zone: ZoneInfo = UTC_ZONE
     max_age: timedelta = timedelta(hours=72)
@@ -81,7 +81,7 @@ _LOCK: Final = text(f"""
 
 
 def locked(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Mapping[str, Any]]:
-    """Lock notifications, in id order, and read what the rules ask of them; those that do not exist are left out."""
+    """Lock notifications, in id order, and read the data that the rules need; missing ones are left out."""
     rows = connection.execute(_LOCK, {"ids": sorted(ids)}).mappings()
     return {row["id"]: dict(row) for row in rows}
 
@@ -146,7 +146,7 @@ _KEEP: Final = text(f"""
 
 
 def keep(connection: Connection, ids: Sequence[UUID], asked: Asked) -> None:
-    """Keep how locked notifications stand, before they are sent again."""
+    """Record the state of locked notifications, before they are sent again."""
     given = [{"id": new_id(), "notification_id": each} for each in ids]
     values = {"how": asked.how.value, "by": asked.by, "given": to_json(given), "ids": list(ids)}
     connection.execute(_KEEP, values)
@@ -208,7 +208,7 @@ class Requeued:
     letters: list[UUID]
     #: The letters that a rule forbids to requeue, and why.
     refused: dict[UUID, Refusal]
-    #: (queue, id) of what is due now.
+    #: (queue, id) of the rows that are due now.
     hints: list[tuple[str, UUID]]
 
 
@@ -221,10 +221,10 @@ def requeue(
     *,
     dry_run: bool = False,
 ) -> Requeued:
-    """Send what stands in these letters once more, each with its full number of attempts; no more than a batch.
+    """Resend the notifications or events of these letters, each with its full number of attempts; at most one batch.
 
-    Letters that do not exist or were requeued before are passed over, also by another call at the same moment. A letter
-    whose notification a rule would stop is left standing, and its notification as it is. `dry_run`: only say so.
+    Letters that do not exist or were requeued before are skipped, also by another call at the same moment. If a rule
+    would stop a notification, it and its letter stay as they are. `dry_run`: change nothing.
     """
     with engine.connect() as connection, connection.begin() as transaction:
         letters = connection.execute(_LOCK_LETTERS, {"ids": list(letter_ids)}).all()

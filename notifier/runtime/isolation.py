@@ -27,10 +27,10 @@ Made = TypeVar("Made")
 #: Classes of SQLSTATE that blame the data, also where psycopg2 calls the error operational: data exception, integrity
 #: constraint, program limit exceeded (a key that is too long for its index).
 _OF_DATA: Final = frozenset({"22", "23", "54"})
-#: Classes of SQLSTATE of a server that does not do its work, also where psycopg2 calls the error internal or a
-#: programmer's: connection, transaction state (read-only, as in a failover), authorization, no such database, deadlock
-#: and other rollbacks, resources (disk, memory, connections), not in the state for it (a lock), intervention (it shuts
-#: down), system error, configuration, internal error.
+#: SQLSTATE classes of a server that cannot work, also where psycopg2 calls the error internal or a programming error:
+#: connection, transaction state (read-only, as in a failover), authorization, no such database, deadlock and other
+#: rollbacks, resources (disk, memory, connections), object not in the required state (a lock), intervention (shutdown),
+#: system error, configuration, internal error.
 _OF_SERVER: Final = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "F0", "XX"})
 #: The words for the classes that are not just an absence.
 _WHY: Final = {"25": "Postgres takes no writes now.", "53": "Postgres has run out of space, memory or connections."}
@@ -62,15 +62,15 @@ def contained(work: Callable[..., Made], *args: object) -> Made:
 
 
 def is_unmigrated(error: BaseException) -> bool:
-    """Return whether an error says that the database lacks what a migration of this release makes."""
+    """Return whether an error says that the database lacks a migration of this release."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) in _MISSING
 
 
 def is_away(error: Exception) -> bool:
-    """Return whether an error says that the database cannot do its work now, and nothing of the data.
+    """Return whether an error concerns the database as a whole, which cannot work now, and not the data.
 
-    The one place that decides so, for the API, workers and the clock. One that is not migrated
-    yet is away, too: what waits for it goes on once it is.
+    The API, workers and the clock all decide by this function. A database that is not migrated yet counts as away, too:
+    waiting work continues once it is migrated.
     """
     if is_unmigrated(error) or isinstance(error, PoolTimeout):
         return True
@@ -90,7 +90,7 @@ def is_of_data(error: Exception) -> bool:
 
 
 def why_away(error: Exception) -> str:
-    """Return what a caller is told of a database that cannot do its work now, without any data."""
+    """Return the message for a caller when the database cannot work now, without any data."""
     return MIGRATE if is_unmigrated(error) else _WHY.get(_class_of(error), _AWAY)
 
 
@@ -112,13 +112,13 @@ class Broken(Exception):
 
 
 def broken(step: str, error: Exception, row_id: UUID | str) -> Broken:
-    """Return what is said of a row that broke a step, and log it."""
+    """Return the failure of a row that broke a step, and log it."""
     log.warning("row_broken", step=step, row=str(row_id), error=kind_of(error))
     return Broken(f"{step}: its data cannot be used ({kind_of(error)})")
 
 
 def attempt(step: str, row_id: UUID | str, work: Callable[[], Made]) -> Made | Broken:
-    """Return what `work` makes of one row's data, or why it cannot."""
+    """Return the result of `work` on one row's data, or its failure."""
     try:
         return contained(work)
     except Exception as error:
@@ -128,10 +128,10 @@ def attempt(step: str, row_id: UUID | str, work: Callable[[], Made]) -> Made | B
 def in_parts(
     rows: Sequence[Row], work: Callable[[Sequence[Row]], None], give_up: Callable[[Row, Exception], None]
 ) -> None:
-    """Do the work on all rows at once, and where that fails in parts; `give_up` gets the rows that fail alone.
+    """Do the work on all rows at once, and if that fails, in parts; `give_up` gets the rows that fail alone.
 
-    `work` leaves nothing behind where it raises: it is one transaction. Raises what it raises where the database is
-    away, and nothing else.
+    `work` leaves nothing behind if it raises: it is one transaction. Raises its error if the database is away, and
+    nothing else.
     """
     try:
         contained(work, rows)

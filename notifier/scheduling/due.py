@@ -24,7 +24,7 @@ from notifier.vocabulary.queues import BATCH, FAN_OUT
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import EventStatus, OnAmbiguous, Status
 
-#: A notification whose worker died this often is dead: it may well be what kills them.
+#: A notification whose worker died this often is dead: it may be the cause of those deaths.
 MAX_WORKER_LOSSES: Final = 5
 #: Once its workers died this often, its next send decides: of those only one is under way in a queue.
 LAST_CHANCE: Final = MAX_WORKER_LOSSES - 1
@@ -91,10 +91,10 @@ _LAST_EVENT_OUT: Final = text(f"""
 
 
 def hand_over(engine: Engine, queue: str, room: int, lease: float, policy: RetryPolicy | None) -> list[Handover]:
-    """Hand over at most one batch of what is due in a queue, oldest first; returns at most `room` messages to publish.
+    """Hand over at most one batch of due rows of a queue, oldest first; returns at most `room` messages to publish.
 
-    The rows are given a lease of `lease` seconds first, so that a message that is not published, or is lost,
-    only costs that time. `policy` is the channel's; None for events.
+    The rows are given a lease of `lease` seconds first, so that a message that is not published, or is lost, only costs
+    that time. `policy` is the channel's; None for events.
     """
     if queue == FAN_OUT:
         with engine.begin() as connection:
@@ -129,9 +129,9 @@ def _hand_over_batch(
 def _ask(connection: Connection, held: Sequence[Row[Any]]) -> set[UUID]:
     """Ask the workers of rows whose leases are over whether they still hold them; returns those that are asked now.
 
-    A worker that lives records a row or renews its lease at once; one that is silent for GRACE seconds more is gone.
-    So a lease that ended while Postgres hung, or was locked, or was away, is no worker's death: each worker that waited
-    for the same Postgres is heard first.
+    A live worker records a row or renews its lease at once; one that is silent for GRACE seconds more is gone. So a
+    lease that ended while Postgres hung, or was locked, or was away, counts as no worker loss: each worker that waited
+    for the same Postgres answers first.
     """
     asked = [row.id for row in held if row.silent_claim != row.claims]
     if asked:
@@ -221,12 +221,12 @@ def _dead_letter_requests(
 
 
 def _hand_over_events(connection: Connection, room: int, lease: float) -> list[Handover]:
-    """Hand events over. That counts nothing: how often their fan-out begins is counted by who begins it."""
+    """Hand events over. The counter of begun fan-outs is raised by the worker that begins one."""
     due = connection.execute(_DUE_EVENTS, {"limit": BATCH}).all()
     dead_letter_events(connection, [row.id for row in due if row.handovers >= MAX_BEGUN])
     fresh = [row for row in due if row.handovers <= 0]
     messages = [Handover(FAN_OUT, [row.id for row in fresh], 0, fresh[0].due_at)] if fresh else []
-    # One whose fan-out did not end may be what breaks its batch: it goes alone.
+    # An event whose fan-out did not end may be what breaks its batch: it goes alone.
     begun = [row for row in due if 0 < row.handovers < MAX_BEGUN]
     last = [row.id for row in begun if row.handovers == MAX_BEGUN - 1]
     waiting = _waiting(last, lambda: connection.scalar(_LAST_EVENT_OUT))

@@ -66,7 +66,7 @@ def take_over(engine: Engine, planner: Planner) -> int:
 
 
 def _take_over(engine: Engine, planner: Planner, ids: Sequence[UUID]) -> int:
-    """Make the successors that some rows owe; returns how many rows were made. Raises what their data raises."""
+    """Create the successors that some rows owe; returns how many rows were made. Raises the errors of their data."""
     rows: list[Row] = []
     with engine.begin() as connection:
         owed = [dict(row) for row in connection.execute(_OWED, {"ids": list(ids)}).mappings()]

@@ -27,7 +27,7 @@ from notifier.vocabulary.ids import new_id
 
 #: The prefix of a key, so that secret scanners can recognise it.
 PREFIX: Final = "ntf_"
-#: How long the secret before goes on working after a rotation, unless it is said otherwise.
+#: How long the previous secret is valid after a rotation, by default.
 OVERLAP: Final = timedelta(hours=24)
 
 
@@ -42,7 +42,7 @@ class Scope(StrEnum):
     USERS = "users"
     #: Save templates. A part of ADMIN.
     TEMPLATES = "templates"
-    #: Post what is critical: it passes opt-outs and quiet hours. Needs SEND beside it. A part of ADMIN.
+    #: Post critical notifications, which pass opt-outs and quiet hours. Needs SEND as well. Included in ADMIN.
     CRITICAL = "critical"
     #: Send again: requeue dead letters, resend notifications, recover subscriptions. A part of ADMIN.
     REQUEUE = "requeue"
@@ -60,7 +60,7 @@ class Caller:
 
     name: str
     scopes: frozenset[Scope]
-    #: The `source` of what it posts, and the owner of what it names by keys and ids. Several keys may share one.
+    #: The `source` of its posts, and the owner of records that it names by keys and ids. Several keys may share one.
     source: str
     #: Requests a second at the most.
     rate: int | None = None
@@ -69,7 +69,7 @@ class Caller:
     permit: Permit = EVERYTHING
 
     def may(self, scope: Scope) -> bool:
-        """Return whether the caller may do what needs a scope."""
+        """Return whether the caller has a scope."""
         return scope in self.scopes or (scope in PARTS_OF_ADMIN and Scope.ADMIN in self.scopes)
 
     @property
@@ -86,7 +86,7 @@ class Caller:
 ANONYMOUS: Final = Caller("anonymous", frozenset(Scope), "anonymous")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-#: The sources of what is posted without a key, and of events of our own.
+#: The sources of posts without a key, and of our own events.
 _RESERVED: Final = (ANONYMOUS.source, "notifier")
 _RESERVED_WORDS: Final = " or ".join(map(repr, _RESERVED))
 
@@ -115,12 +115,12 @@ def create(
     expires_at: datetime | None = None,
     rate: int | None = None,
 ) -> str:
-    """Make a key and return it; it is not shown again.
+    """Create a key and return it; it is not shown again.
 
-    `source`: the source that it shares with other keys; None: one of its own, by its name. `permit`: the channels and
-    event types that it may use. `rate`: requests a second at
-    the most, of all API processes together. Raises Invalid, or Conflict where the name is taken: by a key, or as the
-    source of another key, which it would otherwise share without being told to.
+    `source`: the source that it shares with other keys; None: one of its own, with its name. `permit`: the channels and
+    event types that it may use. `rate`: at most so many requests a second, of all API processes together. Raises
+    Invalid, or Conflict if the name is taken: by a key, or as the source of another key, which the new key would share
+    unintentionally.
     """
     for field, given in (("name", name), ("source", source)):
         if given is not None and (not _NAME.fullmatch(given) or given in _RESERVED):

@@ -28,7 +28,7 @@ from notifier.vocabulary.ids import new_id
 PURPOSE: Final = "audit"
 #: The longest text that is stored, in characters, so that no caller decides how large the log grows.
 _LONGEST: Final = 500
-#: Hexadecimal digits that are kept of a hash: enough to find what one knows.
+#: Hexadecimal digits of a hash that are stored: enough to find a known value.
 _DIGITS: Final = 16
 _BATCH: Final = 1000
 #: The fields that a line's hash covers, in their order.
@@ -76,7 +76,7 @@ class AuditLog:
     def fingerprint(self, text: str) -> str:
         """Return a stand-in for text that must not be in the log: digits of a keyed hash. Raises SQLAlchemyError.
 
-        Where the key cannot be read (a process without NOTIFIER_SECRET_KEY) it says nothing of the text.
+        Without a readable key (a process without NOTIFIER_SECRET_KEY) it reveals nothing about the text.
         """
         try:
             key = self._chain_key()
@@ -157,7 +157,7 @@ class AuditLog:
         """
         key = self._chain_key()
         with self._engine.connect() as connection:
-            # One snapshot, so that what is written or deleted meanwhile is no fault.
+            # One snapshot, so that lines written or deleted meanwhile are not reported as errors.
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             end = connection.execute(select(AuditChain.__table__)).one()
             total, chained = connection.execute(select(func.count(), func.count(AuditLine.number))).one()

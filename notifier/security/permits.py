@@ -21,14 +21,14 @@ class Permit:
     event_types: tuple[str, ...] | None = None
 
     def refusal_of_channels(self, channels: Collection[str | None]) -> str | None:
-        """Return the reason why not all of these may be used. An empty list stands for all that a user has."""
+        """Return why some of these channels may not be used, or None. An empty list means all channels of the user."""
         if self.channels is None or (channels and self.channels.issuperset(channels)):
             return None
         allowed = ", ".join(sorted(self.channels))
         return f"This key may use only {allowed}" + (", and must name the channel." if not any(channels) else ".")
 
     def refusal_of_type(self, event_type: str | None) -> str | None:
-        """Return the reason why an event type may not be used. None stands for a notification without an event."""
+        """Return why an event type may not be used, or None. A None type means a notification without an event."""
         if self.event_types is None:
             return None
         if event_type is not None and any(matches(pattern, event_type) for pattern in self.event_types):

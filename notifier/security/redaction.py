@@ -34,10 +34,10 @@ _SEAL_MARK: Final = with_seal("", "")
 _SEALED: Final = re.compile(rf"\S+{_SEAL_MARK}\S+")
 
 _STRING: Final = re.compile(r'"((?:[^"\\]+|\\.)*)"(\s*:)?', re.DOTALL)
-#: Where none of these stands in a document there is nothing in it to mask.
+#: A document without any of these contains nothing to mask.
 _MAY_HAVE_SECRETS: Final = re.compile(r':\\?/|\\u00|PushToken\[|"eyJ|endpoint')
 
-#: Of what is shorter, too much else would be taken for it.
+#: A shorter secret would match too much other text.
 _SHORTEST: Final = 4
 _LONG_WORD: Final = 8
 _BETWEEN_PARTS: Final = re.compile(r"[/:@?&=#;,\[\]{}\"]+")
@@ -85,9 +85,9 @@ def holds_mask(value: object) -> bool:
 
 
 def masked_json(document: str, secrets: Collection[str] = ()) -> str:
-    """Return a JSON document with the credentials in its strings masked; all else stays as it was written.
+    """Return a JSON document with the credentials in its strings masked, and the rest unchanged.
 
-    `secrets`: what is known to be one, wherever it stands.
+    `secrets`: known secrets, masked wherever they occur.
     """
     if not secrets and not _MAY_HAVE_SECRETS.search(document):
         return document

@@ -14,9 +14,9 @@ from notifier.vocabulary.masking import masked, masked_headers
 
 
 def seal_url(vault: Vault, url: str) -> tuple[str, bytes | None]:
-    """Return what is kept of a URL: what may be looked at, and the seal where that is not all.
+    """Return the stored form of a URL: the readable part, and the seal if that is not all.
 
-    Raises Conflict where there is something to seal and no key.
+    Raises Conflict if there is something to seal and no key.
     """
     shown = masked(url)
     return shown, None if shown == url else _seal(vault, shown, url)
@@ -28,16 +28,16 @@ def open_url(vault: Vault, kept: str, sealed: bytes | None) -> str:
 
 
 def seal_headers(vault: Vault, headers: Mapping[str, str]) -> tuple[str, bytes | None]:
-    """Return what is kept of headers, as JSON: names with `***`, and the seal where there are credentials.
+    """Return the stored form of headers, as JSON: names with `***`, and the seal if there are credentials.
 
-    Raises Conflict where there is something to seal and no key.
+    Raises Conflict if there is something to seal and no key.
     """
     whole, shown = (orjson.dumps(each).decode() for each in (dict(headers), masked_headers(headers)))
     return shown, None if shown == whole else _seal(vault, shown, whole)
 
 
 def open_headers(vault: Vault, kept: str, sealed: bytes | None) -> dict[str, str]:
-    """Return headers, name → value. Raises CannotDecrypt, Conflict, and what a text raises that is no such JSON."""
+    """Return headers, name → value. Raises CannotDecrypt, Conflict, and the errors of malformed JSON."""
     return dict(orjson.loads(_open(vault, kept, sealed)))
 
 

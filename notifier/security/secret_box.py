@@ -36,7 +36,7 @@ class Vault:
         return self._keys().encrypt(secret.encode())
 
     def rotate(self, token: bytes) -> bytes:
-        """Encrypt what was encrypted with any of the keys with the first one. Raises CannotDecrypt, Conflict."""
+        """Re-encrypt a text with the first key, whichever key encrypted it. Raises CannotDecrypt, Conflict."""
         try:
             return self._keys().rotate(token)
         except InvalidToken:

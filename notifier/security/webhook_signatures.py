@@ -28,14 +28,14 @@ _PREFIX: Final = "whsec_"
 _FEWEST_BYTES: Final = 24
 _MOST_BYTES: Final = 64
 _NEW_BYTES: Final = 32
-#: Sets what is derived apart from signatures, which begin with an id.
+#: Separates derivations from signatures, which begin with an id.
 _DERIVATION: Final = b"notifier webhook host\0"
 
 
 class NotVerified(NotifierError):
-    """A webhook is not known to come from a holder of the secret, or not to be fresh; the message says which.
+    """A webhook is not proven to come from a holder of the secret, or not to be fresh; the message says which.
 
-    It repeats nothing of what was received.
+    The message repeats nothing of the webhook.
     """
 
 

@@ -147,10 +147,10 @@ class Expiry:
     table: str
     #: Its primary key.
     key: str
-    #: SQL of what is over, and the order in which it goes (one that an index has, where the table may be large).
+    #: SQL for the expired rows, and the order of their deletion (one with an index, if the table may be large).
     is_over: str
     order: str
-    #: SQL of what an operator should hear of.
+    #: SQL for expired rows that an operator should be told about.
     is_noteworthy: str = "false"
 
     def batch(self, connection: Connection, cutoffs: RetentionCutoffs) -> tuple[int, bool]:
@@ -177,7 +177,7 @@ def _moments(cutoffs: RetentionCutoffs) -> dict[str, object]:
     return {"letters": cutoffs.letters, "before": before, "rows": first_id_of(before)}
 
 
-#: Dead letters first, also those that stand, for nobody has asked for them in all that time: what they kept goes then.
+#: Dead letters first, also open ones, which nobody has handled in all that time: the rows that they kept follow.
 EXPIRING: Final = (
     Expiry("dead_letters", "id", "id < :letters", "id", "requeued_at IS NULL"),
     Expiry("idempotency_keys", "source, key", "expires_at <= now()", "expires_at"),

@@ -21,7 +21,7 @@ from notifier.vocabulary.ids import first_id_of
 #: Rows that are copied at the most, and their bytes. A day that needs more is left as it is.
 MOST: Final = 10_000
 _MOST_BYTES: Final = 64 * 1024 * 1024
-#: Smaller partitions are not worth it, in bytes; and so many times the bytes of what is needed there must be.
+#: Smaller partitions are not worth it, in bytes; a partition must have so many times the bytes of its needed rows.
 _SMALLEST: Final = 1024 * 1024
 _TIMES: Final = 4
 #: Bytes of a row beside its columns.
@@ -88,7 +88,7 @@ class Copy:
         with connection.begin_nested() as probe:
             connection.execute(text(f"LOCK TABLE ONLY {self._part} IN ACCESS EXCLUSIVE MODE"))
             probe.rollback()
-        # All who want the day come by the table: locking the day first would be a deadlock with those between the two.
+        # Everybody who needs the day locks the table first: locking the day first would risk a deadlock with them.
         connection.execute(text(f"LOCK TABLE ONLY {self.table} IN ACCESS EXCLUSIVE MODE"))
         ids = _needed(connection, self.table, self.day, self.replacing)
         if ids is None:
@@ -112,7 +112,7 @@ class Copy:
 
 
 def copy(connection: Connection, table: str, day: date) -> Copy | None:
-    """Copy what is needed of a day; None where that is too much, or little else is there."""
+    """Copy the needed rows of a day; None if they are too many, or most of the day."""
     replacing = _ask(connection, _REPLACING, table, day) if table == "notifications" else frozenset()
     ids = _needed(connection, table, day, replacing)
     if ids is None or not _is_worth_it(connection, table, day, ids):

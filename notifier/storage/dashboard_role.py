@@ -43,8 +43,8 @@ GRANTED: Final[Mapping[str, frozenset[str]]] = {
     ),
 }
 
-#: The columns of those tables that it may not. Keys are the callers' own words, errors the vendors', who quote
-#: addresses; an explanation says what somebody wants to hear of, a reminder what somebody has before them.
+#: The columns of those tables that it may not read. Keys are the callers' own words, errors the vendors', who quote
+#: addresses; an explanation reveals a person's interests, a reminder their appointments.
 WITHHELD: Final[Mapping[str, frozenset[str]]] = {
     "events": _names(
         "payload recipient user_id cancellation_key idempotency_key dedup_key error target_date lead_time timezone"
@@ -79,7 +79,7 @@ CONNECTIONS: Final = 10
 _ONE_AT_A_TIME: Final = 5_141_980_128  # an advisory lock
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
-#: The roles that the processes work as: they are granted to write what comes.
+#: The roles of the processes: they may write new rows.
 _WRITE: Final = text("""
     SELECT EXISTS (SELECT FROM pg_default_acl, aclexplode(defaclacl) granted JOIN pg_roles r ON r.oid = granted.grantee
         WHERE rolname = :role AND privilege_type = 'INSERT')
@@ -222,7 +222,7 @@ def _wanted(seen: _Seen) -> frozenset[tuple[str, str]]:
 
 
 def _grant(connection: Connection, seen: _Seen, role: str) -> None:
-    """Take away what is too much, table by table, and grant what is missing."""
+    """Revoke excess grants, table by table, and add missing ones."""
     wanted = _wanted(seen)
     if {table for table, _ in wanted} != GRANTED.keys():
         raise Conflict("The database is not migrated: run manage.py migrate first.")

@@ -49,7 +49,7 @@ _ROLE: Final = text("""
         EXISTS (SELECT FROM pg_shdepend WHERE refobjid = pg_roles.oid AND deptype = 'o') AS owns
     FROM pg_roles WHERE rolname = :role
 """)
-#: Roles to whom the owner's tables of this schema are granted as they come.
+#: Roles that the owner's new tables of this schema are granted to by default.
 _APPS: Final = text("""
     SELECT DISTINCT CAST(grantee.rolname AS text) FROM pg_default_acl d, aclexplode(defaclacl) granted
     JOIN pg_roles grantee ON grantee.oid = granted.grantee
@@ -111,7 +111,7 @@ class RoleStatus:
 
 
 def role_status(connection: Connection) -> RoleStatus:
-    """Look what the role of this connection is to the database."""
+    """Return what the role of this connection owns and may do in the database."""
     name, is_superuser, _ = connection.execute(_US).one()
     owns = any(each.owner == name for each in connection.execute(_RELATIONS))
     lacks = connection.scalars(_LACKS, {"functions": list(FUNCTIONS), "tables": list(Base.metadata.tables)}).all()
@@ -119,12 +119,12 @@ def role_status(connection: Connection) -> RoleStatus:
 
 
 def set_up(engine: Engine, owner: Login, app: Login) -> list[str]:
-    """Make the two roles, or bring them up to date: passwords, ownership, grants. Runs again without harm.
+    """Create the two roles, or bring them up to date: passwords, ownership, grants. It is safe to repeat.
 
-    `engine` is that of a superuser; or of the owner itself, who keeps what it has, where it may make roles. Returns
-    what was done, a line each. Passwords leave this process as SCRAM verifiers only, so that no log of Postgres can
-    have them. Raises Conflict where a role is not what it must be, or the user of `engine` may not do it; Unavailable
-    where a table is in use for too long to be taken over.
+    `engine` belongs to a superuser; or to the owner itself, who keeps its tables, if it may create roles. Returns the
+    changes, a line each. Passwords leave this process as SCRAM verifiers only, so that no log of Postgres can contain
+    them. Raises Conflict if a role is not as required, or the user of `engine` may not change it; Unavailable if a
+    table is in use for too long to change its owner.
     """
     if owner.name == app.name:
         raise Conflict(f"DATABASE_URL and NOTIFIER_MIGRATION_DATABASE_URL name the same role, {owner.name}.")
@@ -250,9 +250,9 @@ def _let_in(connection: Connection, owner: str, app: str) -> None:
 
 
 def grant(engine: Engine) -> list[str]:
-    """Grant, as the owner, what those who work with the rows need; returns what was done, a line each.
+    """Grant, as the owner, the rights that the working roles need; returns the changes, a line each.
 
-    After each migration: for whom, the owner's default privileges say.
+    It runs after each migration. The owner's default privileges tell the roles.
     """
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ONE_AT_A_TIME})

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine, event
 #: Seconds to connect, and seconds until a connection that was idle must answer.
 CONNECTING: Final = 3.0
 IDLE: Final = 2.0
-#: Seconds for those who work on whole tables: commands, migrations, the purge.
+#: Seconds for work on whole tables: commands, migrations, the purge.
 _LONGEST: Final = 3600.0
 _OPTION: Final = "deadlines"
 
@@ -43,7 +43,7 @@ class Deadlines:
 
     @property
     def prefix(self) -> str:
-        """Return the statements that tell the server; empty where it has no deadline."""
+        """Return the statements that set the server's deadline; empty without a deadline."""
         named = (("statement_timeout", self.statement), ("lock_timeout", self.lock))
         return "".join(f"SET LOCAL {name} = {round(each * 1000)}; " for name, each in named if each is not None)
 
@@ -117,7 +117,7 @@ def left() -> float | None:
 
 @contextmanager
 def patiently() -> Iterator[None]:
-    """Have this thread wait long for what it asks of Postgres: it works on whole tables."""
+    """Give this thread a long deadline for Postgres, for work on whole tables."""
     before, _thread.is_patient = _is_patient(), True
     try:
         yield

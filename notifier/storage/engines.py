@@ -21,9 +21,9 @@ def with_autocommit(engine: Engine, autocommit: Engine) -> Engine:
 
 
 def autocommit_of(engine: Engine) -> Engine:
-    """Return the engine on the same database whose statements are transactions of their own; made where there is none.
+    """Return the engine on the same database whose statements are transactions of their own, creating it if needed.
 
-    It saves a third of the round trips, and knows what the first one's execution options say.
+    It saves a third of the round trips, and has the first one's execution options.
     """
     options: dict[str, Any] = dict(engine.get_execution_options())
     found: Engine | None = options.pop(_OPTION, None)

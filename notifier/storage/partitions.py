@@ -70,7 +70,7 @@ def make_day(connection: Connection, table: str, day: date) -> None:
     attach_day(connection, table, day)
 
 
-# Processes own no table: functions of the owner do what takes one (migration 0018), each for a day of ours alone.
+# Processes own no table: functions of the owner (migration 0018) do owner's work, each on one day of our tables.
 
 
 def create_day(connection: Connection, table: str, day: date, *, spare: bool = False) -> None:

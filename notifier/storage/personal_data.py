@@ -26,7 +26,7 @@ _WIPE: Final = (
 
 
 def wipe(connection: Connection, notification_ids: Sequence[UUID]) -> None:
-    """Remove personal data from what was recorded about some notifications; the records stay, for the counts."""
+    """Remove personal data from the records about some notifications; the records stay, for the counts."""
     if notification_ids:
         for statement in _WIPE:
             connection.execute(statement, {"ids": list(notification_ids)})

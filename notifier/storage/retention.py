@@ -46,7 +46,7 @@ from notifier.vocabulary.ids import first_id_of
 
 #: The order in which days are dropped and rows deleted: each kind is needed by those before it alone.
 _ORDER: Final = ("notifications", "attempts", "events", "attachments")
-#: For what an old partition's lock, and then its table's, is waited for at the most: so long others may queue behind.
+#: The longest wait for an old partition's lock, and then its table's: others may queue behind it for so long.
 _LOCK_TIMEOUT: Final = "200ms"
 #: So often does a purge find no lock before it leaves the rest for the next time; and the seconds it rests after each.
 _TRIES: Final = 5
@@ -88,7 +88,7 @@ class Step:
 
     table: str
     rows: int | None
-    #: So many rows of the partition stand in one that took its place, where there is one.
+    #: Rows of the partition that were copied to its replacement, if there is one.
     kept: int | None = None
 
 
@@ -107,15 +107,15 @@ _KEEPERS: Final[Mapping[str, Mapping[str, str]]] = {
         "dead letters": f"{_STANDING} AND notification_id IS NULL AND event_id >= :low AND event_id < :high",
         "notifications": "SELECT FROM notifications WHERE event_id >= :low AND event_id < :high {others}",
     },
-    # Coarse, since what they name stands in their contents: those that are not named are deleted in batches.
+    # Coarse, since references are inside the contents: unreferenced attachments are deleted in batches.
     "attachments": {
         "notifications": "SELECT FROM {part} WHERE EXISTS"
         " (SELECT FROM notifications WHERE id >= :low AND id < :beyond {others})",
     },
 }
 _OTHERS: Final = "AND NOT (id >= :low AND id < :high)"
-# Asked only before the lock is taken, since it is no quick question, and its answer never turns from no to yes: no
-# reminder becomes older than another one.
+# Checked only before the lock is taken: it is slow, and its answer never turns from no to yes, because no reminder
+# becomes older than another one.
 _REPLACES: Final = """
     SELECT FROM notifications live JOIN {part} later USING (cancellation_key)
     WHERE live.id < :high AND live.due_at IS NOT NULL AND live.target_date IS NOT NULL
@@ -180,18 +180,18 @@ def _drop(engine: Engine, table: str, day: date) -> Step | None:
     part = partition_of(table, day)
     with _alone(engine) as connection:
         _wait_no_longer(connection)
-        # First the day alone, and only against those who write: nobody else notices while we look once more.
+        # First lock the day alone, and only against writers: nobody else notices while we check once more.
         connection.execute(text(f"LOCK TABLE ONLY {part} IN EXCLUSIVE MODE"))
         if _keeper(connection, table, day):
             return None
-        # Then against those who read it, or we would wait for them with the whole table locked.
+        # Then against its readers, or we would wait for them with the whole table locked.
         connection.execute(text(f"LOCK TABLE ONLY {part} IN ACCESS EXCLUSIVE MODE"))
         drop_day(connection, table, day)
     return Step(part, None)
 
 
 def _compact(engine: Engine, table: str, day: date) -> Step | None:
-    """Make a day anew with what is needed, where that is little. Raises OperationalError where it gets no lock."""
+    """Rebuild a day from its needed rows, if they are few. Raises OperationalError if it gets no lock."""
     if table not in compaction.COMPACTED:
         return None
     with _alone(engine) as connection:
@@ -232,7 +232,7 @@ def _go_through_days(
 
 
 def _delete_rows(engine: Engine, before: date, blocked: Collection[date]) -> Iterator[Step]:
-    """Delete what nobody needs of the days that are needed, and of the default partitions, in batches."""
+    """Delete unneeded rows of the days that are needed, and of the default partitions, in batches."""
     for sweep in (NOTIFICATIONS, ATTEMPTS, EVENTS, ATTACHMENTS):
         for low, high in _between(blocked, before - timedelta(days=sweep.longer)):
             after = low
@@ -255,7 +255,7 @@ def _between(blocked: Collection[date], before: date) -> Iterator[tuple[UUID, UU
 
 
 def _delete_expired(engine: Engine, cutoffs: RetentionCutoffs) -> Iterator[Step]:
-    """Delete what has a lifetime of its own."""
+    """Delete the expired rows that have a lifetime of their own."""
     for expiry in EXPIRING:
         while True:
             with _alone(engine) as connection:
@@ -313,7 +313,7 @@ def purge(engine: Engine, retention: Retention) -> Iterator[Step]:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """An old day of a table: its partition, its bytes on disk, and what keeps it from being dropped."""
+    """An old day of a table: its partition, its bytes on disk, and the reason why it cannot be dropped."""
 
     partition: str
     bytes: int

@@ -43,7 +43,7 @@ def _check_characters(address: str) -> None:
 def _email(address: str) -> str:
     from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 - see above
 
-    # It may stand in no address, and some readers decode it all the same.
+    # No address may contain one, and some software decodes it all the same.
     if "?=" in address.partition("=?")[2]:
         raise ValueError("Not an email address: it has an encoded word (RFC 2047) in it.")
     try:

@@ -49,7 +49,7 @@ class Forbidden(NotifierError):
 
 
 class Conflict(NotifierError):
-    """The record is in a state that does not allow what was asked."""
+    """The record is in a state that does not allow the request."""
 
     #: The rule that forbids it, for programs, where it is one.
     reason: str | None = None

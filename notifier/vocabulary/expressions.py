@@ -16,7 +16,7 @@ from jmespath.parser import ParsedResult
 from jmespath.visitor import TreeInterpreter
 
 _LONGEST: Final = 2000
-#: How often `[a, b]` and `{a: b}` may multiply what they select from, taken together.
+#: How often `[a, b]` and `{a: b}` may multiply their selection, taken together.
 _MOST_COPIES: Final = 1000
 #: Nodes visited and elements looked at in one search: some tenths of a second. The largest event has half as many.
 _MOST_STEPS: Final = 500_000
@@ -85,7 +85,7 @@ def search(path: str, view: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- whatev
     try:
         return _Counted().visit(compiled(path).parsed, view)
     except Exception:
-        # The path does not fit what this event holds; besides its own errors JMESPath lets Python's through.
+        # The path does not fit this event's data; besides its own errors JMESPath lets Python's through.
         return None
 
 

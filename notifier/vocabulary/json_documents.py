@@ -22,7 +22,7 @@ def to_json(value: Any) -> str:  # noqa: ANN401 -- whatever JSON can say
 
 
 def storable(text: str) -> str:
-    """Return a text with U+FFFD in place of what Postgres cannot keep."""
+    """Return a text with U+FFFD in place of characters that Postgres cannot store."""
     return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
-#: The stand-in for a value that is not shown.
+#: The placeholder for a hidden value.
 MASK: Final = "***"
 
 # A scheme with one slash is taken for a chat service's too (`notifier.vocabulary.addresses`).
@@ -26,7 +26,7 @@ _MASKED_PART: Final = re.compile(r"""(?:^|[/:@=\["])\*\*\*(?:$|[/:@?&;#\]"])""")
 _QUERY: Final = re.compile(r"(?=[?#])")
 _BETWEEN_PARAMETERS: Final = re.compile(r"([&;#])")
 
-#: Incoming webhooks of these hosts and all below them: who has the URL can post there.
+#: Incoming webhooks of these hosts and their subdomains: the URL alone is enough to post there.
 _CAPABILITY_HOSTS: Final = (
     *("hooks.slack.com", "hooks.slack-gov.com", "discord.com", "discordapp.com", "media.guilded.gg"),
     *("webhook.office.com", "outlook.office.com", "outlook.office365.com", "logic.azure.com", "powerplatform.com"),
@@ -37,7 +37,7 @@ _CAPABILITY_HOSTS: Final = (
     *("events.pagerduty.com", "ntfy.sh", "webhook.site", "fcm.googleapis.com", "push.services.mozilla.com"),
     *("notify.windows.com", "push.apple.com"),
 )
-#: Paths that are a secret on any host, since such services also run on one's own or behind proxies.
+#: Paths that are a secret on any host, since such services are also self-hosted or run behind proxies.
 _CAPABILITY_PATH: Final = re.compile(
     r"/(?:services/T\w+/B\w+/\w+|api/(?:v\d+/)?webhooks/\d+/[\w.-]+|(?:file/)?bot\d+:[\w-]+"
     r"|hooks/(?:\w+/)?[A-Za-z0-9]{17,})"
@@ -57,7 +57,7 @@ _SEALED: Final = re.compile(r"(\S+) sealed:(\S+)")
 _SEAL: Final = " sealed:"
 _EXPO: Final = re.compile(r"(Expo(?:nent)?PushToken)\[.*\]", re.DOTALL)
 
-#: Headers whose values say how a message is carried, and never who may send it.
+#: Headers whose values describe a message's transport, and authorise nobody.
 _HARMLESS_HEADERS: Final = frozenset(
     {
         *("accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "connection"),
@@ -68,10 +68,10 @@ _HARMLESS_HEADERS: Final = frozenset(
 
 
 def masked(address: str) -> str:
-    """Return an address with `***` in place of the credentials in it; what has none is returned as it is.
+    """Return an address with `***` in place of its credentials; an address without any is returned unchanged.
 
-    Masking twice is masking once. It raises nothing: of a URL that cannot be read no more than the scheme is left. Of
-    an address that is sealed it returns what is kept readable.
+    Masking twice equals masking once. It raises nothing: of an unreadable URL it keeps the scheme alone. Of a sealed
+    address it returns the readable part.
     """
     if _SEAL in address and (sealed := _SEALED.fullmatch(address)):
         return sealed[1]
@@ -95,7 +95,7 @@ def with_seal(shown: str, seal: str) -> str:
 
 
 def is_masked(address: str) -> bool:
-    """Return whether `***` stands for a whole part of an address, so that it was shown by us and reaches nobody."""
+    """Return whether `***` replaces a whole part of an address: then we have shown it, and it reaches nobody."""
     is_mailbox = _URL.fullmatch(address) is None and "@" in address
     return not is_mailbox and _MASKED_PART.search(address) is not None
 
@@ -134,7 +134,7 @@ def _is_capability(host: str, path: str) -> bool:
 
 
 def _masked_parameter(text: str) -> str:
-    """Return what stands between two separators; after a question mark in it another parameter may begin."""
+    """Mask the text between two separators; after a question mark in it another parameter may begin."""
     pieces = text.split("?")
     for index, piece in enumerate(pieces):
         name, _, value = piece.partition("=")

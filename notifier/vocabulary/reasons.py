@@ -56,7 +56,7 @@ DEAD_LETTER_REASONS: Final = (
     Reason.BOUNCED,
 )
 
-#: Reason → the status of a notification that has it. `failed` stands for a dead letter too.
+#: Reason → the status of a notification that has it. `failed` also covers dead letters of events.
 STATUS_OF: Final[Mapping[Reason, str]] = {
     **dict.fromkeys((Reason.QUIET_HOURS, Reason.HELD, Reason.BREAKER_OPEN, Reason.THROTTLED), "scheduled"),
     **dict.fromkeys(

@@ -19,7 +19,7 @@ ALL_CHANNELS: Final = "all"
 
 
 class Priority(StrEnum):
-    """High overtakes, low waits for an empty lane."""
+    """High priority overtakes the others; low priority waits until no other work is left."""
 
     HIGH = "high"
     NORMAL = "normal"

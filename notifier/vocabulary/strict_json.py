@@ -117,7 +117,7 @@ def _decoded(raw: bytes) -> Any:  # noqa: ANN401 -- whatever JSON can say
 
 
 def _refusal(error: ValueError | RecursionError, where: str) -> NotJson | NotKept:
-    """Return what is said of a text on which the parser raised; `where` names the member that is too deep or large."""
+    """Return the error for a text on which the parser raised; `where` names the member that is too deep or large."""
     match error:
         case NotJson() | NotKept():
             return error
@@ -138,7 +138,7 @@ def items_in(text: str, name: str) -> list[str]:
     try:
         values = _only_member(_PAIRS.decode(text), name)
         items = []
-        # Behind the name, which is the text's first string however it is written, stand a colon and a bracket.
+        # After the name, which is the text's first string however it is written, come a colon and a bracket.
         at = text.index("[", _PAIRS.raw_decode(text, text.index('"'))[1]) + 1
         for _ in values:
             at = _past_space(text, at)

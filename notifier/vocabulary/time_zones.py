@@ -42,10 +42,10 @@ class ChosenZone:
 
 
 def first_known(wanted: Iterable[str | None], last: ZoneInfo) -> ChosenZone:
-    """Return the first of some stored names that is a zone, or `last`. None and empty names are passed over.
+    """Return the first of some stored names that is a zone, or `last`. None and empty names are skipped.
 
-    A stored name may have become unknown with an update of tzdata, or since an older release took it. Its row goes by
-    the next zone in line, and says so, rather than not at all.
+    A stored name may be unknown since an update of tzdata, or because an older release accepted it. Its row then uses
+    the next zone, and says so.
     """
     unknown: list[str] = []
     for name in filter(None, wanted):

@@ -32,9 +32,9 @@ def _escaped(character: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""Return the same JSON, in which characters without a shape of their own are escapes, such as `\u202e`.
+    r"""Return the same JSON, with characters that have no visible shape as escapes, such as `\u202e`.
 
-    A valid text has such characters in its strings alone, but for white space, which becomes a space.
+    In valid JSON such characters occur in strings alone, except white space, which becomes a space.
     """
     text = text.translate(_BLANKS)
     if text.isprintable():

@@ -11,9 +11,9 @@ from notifier.vocabulary.domains import ascii_domain
 # The parts of any URI (RFC 3986, appendix B); of its authority the last @ ends the user, and the last colon the host.
 _PARTS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(?:(.*)@)?(\[[^\[\]@]*\]|[^\[\]@:]*)(:[0-9]*)?", re.DOTALL)
-#: The port of one host; the last part of an IPv6 address stands in brackets.
+#: The port of one host; the last part of an IPv6 address is in brackets.
 _PORT_ZERO: Final = re.compile(r":0+$")
-#: Characters that end a URL wherever they stand: nobody means them as a part of one.
+#: Characters that end a URL in a text: they are never meant as a part of it.
 _BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 #: Characters to percent-encode, by part; a percent sign only where it does not begin an encoded octet.
 _UNRESERVED: Final = r"A-Za-z0-9._~!$&'()*+,;=\-"

@@ -17,7 +17,7 @@ from notifier.providers.slots import PATIENCE, free_slots
 from notifier.vocabulary.reasons import Reason
 from notifier.webhooks.targets import usable_rate
 
-#: Receivers that are looked at, and rows that are let go, in one transaction.
+#: Endpoints that are checked, and rows that are released, in one transaction.
 _RECEIVERS: Final = 500
 _ROWS: Final = 5000
 
@@ -41,7 +41,7 @@ def _first(reason: Reason) -> str:
     return f"SELECT min(n.due_at) FROM notifications n WHERE {_waiting(reason)} > now()"
 
 
-# Two queries, since only a reason that stands in the text is found by the index.
+# Two queries, because the index is used only if the reason is part of the SQL text.
 _CHOOSE: Final = {
     reason: text(f"""
         SELECT chosen.id FROM json_to_recordset(CAST(:asked AS json)) AS asked(id uuid, most integer, patience integer)

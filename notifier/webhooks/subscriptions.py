@@ -71,7 +71,7 @@ def find(engine: Engine, subscription_id: UUID) -> Subscription | None:
 
 
 def revealed(vault: Vault, subscription: Subscription) -> Subscription:
-    """Put the whole URL and headers into one that was read, and return it; what cannot be opened stays masked."""
+    """Replace a subscription's URL and headers by the whole ones, and return it; unreadable ones stay masked."""
     with contextlib.suppress(CannotDecrypt, Conflict, ValueError):
         subscription.__dict__["url"] = open_url(vault, subscription.url, subscription.sealed_url)
     with contextlib.suppress(CannotDecrypt, Conflict, ValueError, TypeError):
@@ -81,9 +81,9 @@ def revealed(vault: Vault, subscription: Subscription) -> Subscription:
 
 
 def change(engine: Engine, vault: Vault, subscription_id: UUID, fields: Mapping[str, Any]) -> bool:
-    """Change some fields; false where there is no such subscription.
+    """Change some fields; false if there is no such subscription.
 
-    A new URL, or enabling it, forgets its failures. Raises Conflict where there are credentials and no key for them.
+    A new URL, or enabling it, resets its failures. Raises Conflict if there are credentials and no key for them.
     """
     values = {**_columns(vault, fields), "updated_at": datetime.now(UTC)}
     with engine.begin() as connection:
@@ -130,9 +130,9 @@ def remove(engine: Engine, subscription_id: UUID) -> bool:
 
 
 def rotate_secret(engine: Engine, vault: Vault, subscription_id: UUID) -> str | None:
-    """Give a subscription a new secret and return it; the one before signs too for OVERLAP.
+    """Give a subscription a new secret and return it; the previous one signs too for OVERLAP.
 
-    None where there is no such subscription.
+    None if there is no such subscription.
     """
     secret = new_secret()
     statement = (

@@ -29,7 +29,7 @@ _READ: Final = text("""
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """A subscription and how its endpoint fares."""
+    """A subscription and the health of its endpoint."""
 
     id: UUID
     #: As it is kept: the whole is sealed where it has credentials.
@@ -37,7 +37,7 @@ class WebhookTarget:
     sealed_url: bytes | None
     enabled: bool
     disabled_reason: str | None
-    #: Headers of the receiver's own, as JSON text: what is wrong with them concerns its rows alone.
+    #: The receiver's own headers, as JSON text: an error in them concerns its rows alone.
     headers_text: str
     sealed_headers: bytes | None
     rate_limit_per_second: float | None
@@ -56,7 +56,7 @@ class WebhookTarget:
         return open_url(vault, self.kept_url, self.sealed_url)
 
     def headers(self, vault: Vault) -> Mapping[str, str]:
-        """Name → value. Raises CannotDecrypt, Conflict, and what the stored text raises."""
+        """Return headers, name → value. Raises CannotDecrypt, Conflict, and the errors of the stored text."""
         return open_headers(vault, self.headers_text, self.sealed_headers)
 
     def keys(self, vault: Vault) -> tuple[bytes, ...]:

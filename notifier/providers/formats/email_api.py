@@ -11,7 +11,7 @@ class EmailApi(HttpApi):
     """Hands each email to a vendor that does not offer SMTPUTF8 (RFC 6531)."""
 
     def __init__(self, *, sender: Mailbox, timeout: float) -> None:
-        """`sender`: whom an email is from that names nobody. `timeout`: seconds that one email may take in all."""
+        """`sender`: the sender of emails that name none. `timeout`: the seconds that one email may take in all."""
         super().__init__(timeout=timeout)
         self._sender = sender
 
@@ -29,7 +29,7 @@ class EmailApi(HttpApi):
         return found
 
     def letter(self, message: Message) -> Letter:
-        """Write a message as a letter, its data plain MIME. Raises CannotSend, and what `letters.draft` raises."""
+        """Write a message as an email, its data plain MIME. Raises CannotSend, and the errors of `mime.draft`."""
         try:
             written = draft(message, self._sender)
         except NotAMailbox:

@@ -25,7 +25,7 @@ _BEGINS_WORD: Final = "=?"
 _PLAIN_IN_WORD: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 _SPACE: Final = ord(" ")
 _WORD_AROUND: Final = len("=?utf-8?q??=")
-#: A file name that can stand in quotes and means the same to every reader.
+#: A file name that is safe in quotes and means the same to every reader.
 _PLAIN_FILE_NAME: Final = re.compile(r"[A-Za-z0-9 !#$&()+,.@^_`{}~=-]+")
 #: Characters that RFC 2231 leaves unencoded (attribute-char), besides letters and digits.
 _PLAIN_IN_PARAMETER: Final = "!#$&+-.^_`{|}~"

@@ -22,7 +22,7 @@ _PARAMETER: Final = re.compile(r'; ([A-Za-z0-9-]+)(?:\*([0-9]+))?(\*)?=(?:"((?:[
 
 
 class Malformed(ValueError):
-    """Header fields are not what a strict reader takes."""
+    """Header fields do not have the only form that a strict reader accepts."""
 
 
 def fields_of(head: bytes) -> list[tuple[str, str]]:

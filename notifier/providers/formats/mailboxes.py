@@ -12,7 +12,7 @@ _FORM: Final = "Not a mailbox: write name@domain or Name <name@domain>."
 ATEXT: Final = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _ATOMS: Final = re.compile(rf"[{ATEXT}\x80-\U0010ffff]+(?: [{ATEXT}\x80-\U0010ffff]+)*")
 _DOT_ATOM: Final = re.compile(rf"[{ATEXT}\x80-\U0010ffff]+(?:\.[{ATEXT}\x80-\U0010ffff]+)*")
-# A name that is one quoted string is what is in it; any other one is taken as it stands.
+# A name that is one quoted string is its content; any other name is taken unchanged.
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 _LONGEST_LOCAL_PART: Final = 64
@@ -60,10 +60,7 @@ def quoted(text: str) -> str:
 
 
 def mailbox(text: str) -> Mailbox:
-    """Read `name@domain` or `Name <name@domain>`; a name may be quoted. Raises NotAMailbox.
-
-    A name is text: nothing in it is decoded, and what looks like an encoded word stays as it is.
-    """
+    """Parse `name@domain` or `Name <name@domain>`; a name may be quoted. Raises NotAMailbox."""
     text = text.strip(" ")
     name, angle, address = text.removesuffix(">").rpartition("<")
     if not (angle and text.endswith(">")):

@@ -20,7 +20,7 @@ from notifier.providers.http.transfers import Exchange, Request, Transfer, Trans
 _CONNECT_TIMEOUT: Final = 10.0
 #: As many threads' connections are kept while nobody uses them. More are used at once where receivers hang.
 _MOST_IDLE: Final = 8
-#: How long `send` goes without yielding, in seconds.
+#: The longest time for which `send` does not yield, in seconds.
 _SLICE: Final = 0.1
 
 
@@ -139,7 +139,7 @@ class _Multi:
             yield unbegun or self._turn()
 
     def drop(self) -> None:
-        """Forget what is in flight."""
+        """Drop the requests in flight."""
         for transfer in list(self._busy.values()):
             self._release(transfer)
 
@@ -206,10 +206,10 @@ class _Multi:
         return finished
 
     def _expire(self, before: float) -> list[Exchange]:
-        """End what was out of time before the last drive, which has read what had come by then.
+        """End requests that were out of time before the last drive, which has read all answers until then.
 
-        Between two turns as much time may pass as the caller needs for results, to record them for example. An answer
-        that came meanwhile counts: it was in time, and to send the message again would double it.
+        Between two turns the caller may take any time, to record results for example. An answer that came meanwhile
+        counts: it was in time, and sending the message again would duplicate it.
         """
         late = list(takewhile(lambda transfer: transfer.deadline <= before, self._busy.values()))
         expired = [transfer.finish(pycurl.E_OPERATION_TIMEDOUT, "") for transfer in late]

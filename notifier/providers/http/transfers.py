@@ -56,9 +56,9 @@ _TLS_ERRORS: Final = frozenset(
 _LOST_ERRORS: Final = frozenset(
     {pycurl.E_OK, pycurl.E_RECV_ERROR, pycurl.E_SEND_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_PARTIAL_FILE}
 )
-#: The longest idle time of a connection that is used again, in seconds. Less than the 5 seconds after which
-#: Node's, Apache's and uvicorn's servers close one by default: a request that crosses with their closing is lost, and
-#: nobody can tell whether it was read.
+#: The longest idle time of a connection that is used again, in seconds. Less than the 5 seconds after which Node's,
+#: Apache's and uvicorn's servers close one by default: a request that crosses with their closing is lost, and nobody
+#: can tell whether it was read.
 _KEEP_ALIVE: Final = 4
 
 
@@ -168,7 +168,7 @@ class _HandedOver(socket.socket):
 
 
 class Transfer:
-    """An easy handle and what it has gathered of the current exchange; used again and again."""
+    """An easy handle and the data of its current exchange; used again and again."""
 
     def __init__(self, limits: TransferLimits, idle: IdleSockets, lossy: LossyOrigins) -> None:
         self._limits = limits
@@ -202,7 +202,7 @@ class Transfer:
         self._request = request
         self._started_at = datetime.now(UTC)
         self._began = time.monotonic()
-        #: By the monotonic clock. libcurl's own timeout would be judged before what has come meanwhile is read.
+        #: By the monotonic clock. libcurl would apply its own timeout before it reads data that has arrived meanwhile.
         self.deadline = self._began + self._limits.timeout
         self._head.clear()
         self._body = b""
