@@ -1,4 +1,4 @@
-"""One process: started, asked, ended. The supervisor and the embedded servers are built on it.
+"""A child process: starts it, checks it and ends it. The supervisor and the embedded servers build on it.
 
 Every child leads a session of its own. So Ctrl-C in the terminal reaches the supervisor alone, and whatever a
 child has started itself (the API's processes, a Celery pool) can be killed with it, by its group.
@@ -64,7 +64,7 @@ def ensure_private(file: Path, text: str) -> None:
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether it is the same process still, and more than a zombie (which nobody may ever reap in a container)."""
+    """Return whether it is still the same process, and not a zombie (which nobody may ever reap in a container)."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -72,7 +72,7 @@ def is_running(process: psutil.Process) -> bool:
 
 
 def wait_until(true: Callable[[], bool], timeout: float) -> bool:
-    """Wait for a condition; False where it has not come true in time."""
+    """Wait for a condition; return False if it does not come true in time."""
     deadline = time.monotonic() + timeout
     while not true():
         if time.monotonic() >= deadline:
@@ -112,12 +112,12 @@ class Child:
         self._log_begins = 0
 
     def progress(self, seconds: float) -> str:
-        """The line that tells of its start."""
+        """Return the line that announces its start."""
         return f"{self.name} … {seconds:.1f} s" if self._ready else f"{self.name} started"
 
     @property
     def pid(self) -> int | None:
-        """The process that runs, or ran last."""
+        """Return the id of the process that runs, or ran last."""
         return self._process.pid if self._process else None
 
     def launch(self) -> None:
@@ -143,7 +143,7 @@ class Child:
             raise StartError(f"{self.name} cannot be started: {error}") from error
 
     def _open_log(self) -> BinaryIO:
-        """Open its log, or nothing in place of one that a full disk does not let us make: better run than tell."""
+        """Open its log; on a full disk open nothing instead, since running matters more than logging."""
         try:
             self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
@@ -160,29 +160,29 @@ class Child:
         self._process, self._popen, self._group = process, popen, process.pid
 
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process runs."""
         if self._popen is not None:
             return self._popen.poll() is None
         return self._process is not None and is_running(self._process)
 
     def is_ready(self) -> bool:
-        """Whether it does its work; without a check of its own, whether it runs."""
+        """Return whether it is ready; without a check of its own, whether it runs."""
         return self._ready() if self._ready else self.alive()
 
     @property
     def exit_code(self) -> int | None:
-        """What the process returned; minus the signal that ended it; None where it runs or was not our child."""
+        """Return its exit code, negative for a signal; None if it runs or was not our child."""
         return self._popen.poll() if self._popen else None
 
     def how_it_ended(self) -> str:
-        """`ended with code 1`, in words for a person."""
+        """Say how it ended, such as `ended with code 1`."""
         code = self.exit_code
         if code is None:
             return "ended"
         return f"ended with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
 
     def output(self) -> str:
-        """The last lines that this run of the process wrote."""
+        """Return the last lines that this run of the process wrote."""
         with contextlib.suppress(OSError), self.log.open("rb") as log:
             log.seek(self._log_begins)
             return "\n".join(log.read().decode(errors="replace").splitlines()[-_LAST_LINES:])
@@ -200,7 +200,7 @@ class Child:
             raise self.start_error()
 
     def start_error(self) -> StartError:
-        """The error for a process that ended too early or badly, with the end of its output."""
+        """Return the error of a process that ended too early or badly, with the end of its output."""
         return StartError(f"{self.name} {self.how_it_ended()}; its log: {self.log}\n{self.output()}")
 
     def stop(self) -> None:
@@ -235,7 +235,7 @@ class Child:
             self._group = None
 
     def record(self) -> dict[str, Any] | None:
-        """What a later supervisor needs to recognise the process, or None where it is gone."""
+        """Return the record by which a later supervisor recognises the process; None if it is gone."""
         if not self._process or not self.alive():
             return None
         try:

@@ -1,4 +1,4 @@
-"""The data folder of the embedded stack: for its owner alone, with all that is in it."""
+"""The data folder of the embedded stack, which only its owner can read."""
 
 import contextlib
 import stat
@@ -17,7 +17,7 @@ _FILES: Final = frozenset(
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a data folder that is for its owner alone, or make one that is there so, with all that is in it.
+    """Create a data folder that only its owner can read, or restrict an existing one and all its files.
 
     Raises StartError where that would close what is not ours.
     """
@@ -32,7 +32,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def _ours_in(folder: Path) -> Iterator[Path]:
-    """Yield all that the stack keeps in its folder, but for the inside of the cluster, which Postgres keeps closed."""
+    """Yield all files of the stack in its folder, except the cluster's, which Postgres restricts itself."""
     for path in folder.iterdir():
         if path.name in _FILES or path.name == "postgres":
             yield path
@@ -41,7 +41,7 @@ def _ours_in(folder: Path) -> Iterator[Path]:
 
 
 def _close(path: Path) -> None:
-    """Close a file or a folder to others. Raises StartError."""
+    """Remove others' access to a file or a folder. Raises StartError."""
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode) or not mode & _OTHERS:
         return

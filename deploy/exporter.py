@@ -1,4 +1,4 @@
-"""The exporter: gauges of what all processes share, read from Postgres and the broker when they are asked for.
+"""The exporter: gauges of shared state, read from Postgres and the broker at each scrape.
 
 One process is enough, however many scrape it: what was read is kept for some seconds, and longer where reading took
 long, so that no more than a twentieth of the time goes into it. Once a minute it sends a canary through every queue.
@@ -62,7 +62,7 @@ class Standings(Collector):
         self._pause = _FRESH
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges, as they were some seconds ago at the most."""
+        """Return the gauges, at most some seconds old."""
         with self._reading:
             if time.monotonic() >= self._good_until:
                 self._pause = _FRESH
@@ -72,7 +72,7 @@ class Standings(Collector):
         yield from kept
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges, whatever their values are."""
+        """Return the gauges without values."""
         yield from (*_postgres_gauges(_NOTHING), *_broker_gauges({}))
 
     def _of_postgres(self) -> Iterator[GaugeMetricFamily]:
@@ -168,7 +168,7 @@ def _signs_of_life(found: SystemSnapshot) -> Iterator[GaugeMetricFamily]:
 
 
 def registry_of(wires: Wiring) -> CollectorRegistry:
-    """All that the exporter serves. Raises SettingsError where there is no database."""
+    """Return the registry that the exporter serves. Raises SettingsError without a database."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics.build_info(registry)

@@ -1,4 +1,4 @@
-"""Flower, guarded where it alone would not be: `python -m deploy.flower`.
+"""Flower with its gaps closed: `python -m deploy.flower`.
 
 Its /metrics stand behind its password, as everything else of it: Flower itself gives them to anybody, whatever password
 is set, and they name workers and tasks. Without a password, pages of other sites get nothing of it

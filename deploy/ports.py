@@ -1,4 +1,4 @@
-"""Ports of this machine that a server can take."""
+"""Free ports of this machine."""
 
 import secrets
 import socket
@@ -15,7 +15,7 @@ _PORTS: Final = range(20_000, 32_000)
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of 127.0.0.1 now."""
+    """Return whether a server could listen on this port of 127.0.0.1 now."""
     try:
         try_to_listen(ADDRESS, port)
     except OSError:
@@ -24,7 +24,7 @@ def is_free(port: int) -> bool:
 
 
 def try_to_listen(host: str, port: int) -> None:
-    """Raise OSError where no server could listen there now."""
+    """Raise OSError if no server could listen there now."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, else old connections count
@@ -33,12 +33,12 @@ def try_to_listen(host: str, port: int) -> None:
 
 
 def url_of(host: str, port: int) -> str:
-    """The URL of a server that listens there."""
+    """Return the URL of a server that listens there."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens."""
+    """Return a port of 127.0.0.1 on which nothing listens."""
     for _ in range(100):
         port = secrets.choice(_PORTS)
         if is_free(port):

@@ -1,4 +1,4 @@
-"""Limits of a worker process: memory that it gives back, and descriptors for all that it has open."""
+"""Limits of a worker process: memory returned to the kernel, and open file descriptors."""
 
 import contextlib
 import ctypes
@@ -19,7 +19,7 @@ _DESCRIPTORS: Final = 16_384
 
 
 def give_memory_back() -> None:
-    """Have malloc give back what large rows took, where it is glibc's. To be called before the first thread."""
+    """Have glibc's malloc return the memory of large rows. Call it before the first thread."""
     chosen = {_ARENA_MAX: ("MALLOC_ARENA_MAX", _ARENAS), _MMAP_THRESHOLD: ("MALLOC_MMAP_THRESHOLD_", _LARGE)}
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -29,7 +29,7 @@ def give_memory_back() -> None:
 
 
 def raise_descriptors() -> None:
-    """Raise the limit of open descriptors as far as it is needed, and may be."""
+    """Raise the limit of open descriptors as far as needed and permitted."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

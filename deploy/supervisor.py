@@ -1,4 +1,4 @@
-"""Keep processes running: start them in order, watch them, restart what crashes, stop everything at the end.
+"""The supervisor: starts processes in order, watches them, restarts crashed ones, and stops all at the end.
 
 Each child is on record in a file. A supervisor that is killed outright leaves its children behind, and the next
 one ends exactly those: see `stop_left_over`.
@@ -176,7 +176,7 @@ class Supervisor:
         self._say(f"{child.name} … {time.monotonic() - begun:.1f} s")
 
     def watch(self, seconds: float | None = None) -> None:
-        """Restart what crashes, for some seconds or until a signal raises Stopped."""
+        """Restart crashed children, for some seconds or until a signal raises Stopped."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while deadline is None or time.monotonic() < deadline:
             self._raise_if_stopped()
@@ -184,7 +184,7 @@ class Supervisor:
             time.sleep(_INTERVAL)
 
     def _look_after_all(self, besides: Sequence[_Watched] = ()) -> None:
-        """Look after each child but some. Raises nothing: whatever it meets with, the others are looked after."""
+        """Check each child except some. Raises nothing: an error with one child does not affect the others."""
         # Where we were stopped ourselves, or could not run, our children may have been, too.
         passed = min(time.monotonic() - self._looked_at, _LONGEST_LOOK)
         self._looked_at = time.monotonic()
@@ -220,7 +220,7 @@ class Supervisor:
             self._write_records()
 
     def _end_if_silent(self, watched: _Watched, passed: float) -> None:
-        """Kill a child that lives and gives no sign of it, so that it is started again."""
+        """Kill a child that runs but gives no sign of life, so that it is restarted."""
         watched.look_at_sign(passed)
         if watched.has_signed and watched.silent_for >= self._silent_after:
             self._say(f"{watched.child.name} has given no sign of life for {watched.silent_for:.0f} s and is killed")
@@ -286,7 +286,7 @@ class Supervisor:
 
 
 def stop_left_over(records: Path, say: Callable[[str], None], *, keep: frozenset[str] = frozenset()) -> None:
-    """End the processes that a killed supervisor has left, apart from those `keep` names, which are adopted."""
+    """End the processes that a killed supervisor left behind, except those named by `keep`, which are adopted."""
     try:
         recorded = [record for record in json.loads(records.read_text()) if record["name"] not in keep]
     except (OSError, ValueError, KeyError, TypeError):
@@ -303,7 +303,7 @@ def stop_left_over(records: Path, say: Callable[[str], None], *, keep: frozenset
 
 
 def _session_of(record: Mapping[str, Any]) -> list[psutil.Process]:
-    """The processes of a recorded child's session, its leader first; none where the number is another's by now.
+    """Return the processes of a recorded child's session, the leader first; none if its id was reused.
 
     The leader is known by its number and its start time, and by leading a session at all. Its command line may
     have changed since (a command may replace itself by another), so that is on record for people only. Where

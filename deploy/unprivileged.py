@@ -1,4 +1,4 @@
-"""Under root, run Postgres as somebody else: it refuses to be root.
+"""Running Postgres as another user under root, since it refuses to run as root.
 
 That somebody gets the folder of the cluster and nothing above it: root enters it on the way to the program, and the
 program is told that its data are where it stands. So no folder on the way is opened to anybody. A program out of reach
@@ -28,7 +28,7 @@ HERE: Final = Path("/proc/self/cwd")
 
 
 class Credentials(TypedDict, total=False):
-    """What subprocess takes to run a command as another user."""
+    """Arguments of subprocess that run a command as another user."""
 
     user: int
     group: int
@@ -45,7 +45,7 @@ class User:
 
     @classmethod
     def for_data(cls, data: Path) -> Self:
-        """The owner of the data where that is not root, else somebody without privileges. Raises StartError."""
+        """Return the owner of the data unless it is root, else an unprivileged user. Raises StartError."""
         if not HERE.exists():
             raise StartError("Postgres refuses to run as root: start as an ordinary user, or set DATABASE_URL")
         with contextlib.suppress(FileNotFoundError, KeyError):
@@ -65,7 +65,7 @@ class User:
 
     @property
     def credentials(self) -> Credentials:
-        """Keywords for subprocess."""
+        """Return keyword arguments for subprocess."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, *paths: Path) -> None:

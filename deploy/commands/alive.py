@@ -1,4 +1,4 @@
-"""Whether a worker lives, for health checks: they ask often, so that this imports little."""
+"""Liveness of a worker, for health checks. They run often, so this imports little."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""A line in the audit log for every command that changes something, or hands out people's data."""
+"""Audit log lines of commands that change something, or show people's data."""
 
 import functools
 import getpass
@@ -32,7 +32,7 @@ _ADDRESS: Final = re.compile(r"\S+@\S+|(?<![\w-])\+?\d(?:[ ().-]?\d){6,}(?![\w-]
 
 
 def user() -> str:
-    """Who is at the shell; in a container that may be a number."""
+    """Return the name of the shell's user; in a container it may be a number."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # no name for it
@@ -40,12 +40,12 @@ def user() -> str:
 
 
 def nothing_changed() -> None:
-    """Say of the command that runs that it found nothing to do: then it leaves no line."""
+    """Note that this command found nothing to do, so that it writes no line."""
     click.get_current_context().meta[_UNCHANGED] = True
 
 
 def audited(*shown: str, hashed: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Declare that a command changes something, or hands out people's data.
+    """Declare that a command changes something, or shows people's data.
 
     `shown`: the parameters that say what; no address may be in them. `hashed`: those whose fingerprint
     says it, unless they are ids of ours.
@@ -79,7 +79,7 @@ def audited(*shown: str, hashed: tuple[str, ...] = ()) -> Callable[[Command], Co
 
 
 def _words(error: BaseException) -> str:
-    """Return what an error says of itself where it was written for people, without addresses; else its kind."""
+    """Return an error's message without addresses if it is written for people; else its class."""
     if isinstance(error, click.exceptions.Exit | SystemExit):
         return f"exit {getattr(error, 'exit_code', None) or getattr(error, 'code', '')}"
     said = error.format_message() if isinstance(error, click.ClickException) else str(error)
@@ -89,7 +89,7 @@ def _words(error: BaseException) -> str:
 
 
 def _record(outcome: str, shown: tuple[str, ...], parameters: dict[str, Any], at: datetime) -> None:
-    """Write the line. Where that cannot be done it is said, and the command ends as it would have."""
+    """Write the line. If that fails, print a warning: the command's own result stays."""
     log = load_wiring().audit
     try:
         told = {
@@ -102,7 +102,7 @@ def _record(outcome: str, shown: tuple[str, ...], parameters: dict[str, Any], at
 
 
 def _action() -> str:
-    """`dlq.requeue`: the command's name, after that of its group."""
+    """Return the command's name after its group's, such as `dlq.requeue`."""
     context: click.Context | None = click.get_current_context()
     names: list[str] = []
     while context is not None and context.parent is not None:

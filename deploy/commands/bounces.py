@@ -62,7 +62,7 @@ def bounces(message: BinaryIO | None, watch: bool, every: int) -> None:
 
 
 def _watch(wires: Wiring, paths: list[ReturnPaths], every: int) -> None:
-    """Look again and again, whatever comes of it, until a signal comes."""
+    """Read the mailbox repeatedly, even after errors, until a signal comes."""
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
@@ -85,7 +85,7 @@ def _look(wires: Wiring, paths: list[ReturnPaths]) -> Counter[str]:
 
 
 def _take(wires: Wiring, paths: list[ReturnPaths], mails: list[bytes]) -> Counter[str]:
-    """Take what some mails say, each for itself; returns how many of each kind there were."""
+    """Record the reports of some mails, each on its own; return their number by kind."""
     now, said = datetime.now(UTC), Counter({"mails": len(mails)})
     for mail in mails:
         read = (smtp_receipts.read(mail, each, now) for each in paths)

@@ -1,4 +1,4 @@
-"""manage.py: every command, and the groups they stand in."""
+"""manage.py: all commands and their groups."""
 
 import ast
 import importlib

@@ -101,7 +101,7 @@ def show(letter_id: UUID) -> None:
 
 
 def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **more: Any) -> tuple[int, Any]:  # noqa: ANN401 -- filters as click parsed them
-    """How many letters are meant, and their ids in batches."""
+    """Return the number of chosen letters, and their ids in batches."""
     given = any(value is not None for value in filters.values())
     if sum((bool(ids), everything, given)) != 1:
         raise click.UsageError("Name ids, or give filters, or say --all.")
@@ -128,7 +128,7 @@ def _letters(count: int) -> str:
 
 
 def say_refused(refused: Mapping[str, int]) -> None:
-    """Say how many were left alone, by the reason, the most frequent first; nothing where there are none."""
+    """Print how many were left alone, by reason, the most frequent first; nothing if there are none."""
     if refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(refused).most_common())
         say(f"Left alone {sum(refused.values())} that a rule forbids to send: {reasons}.")
@@ -142,7 +142,7 @@ class _Requeueing:
         self.refused = Counter[str]()
 
     def requeue(self, ids: list[UUID]) -> int:
-        """Requeue a batch; returns how many."""
+        """Requeue a batch; return the number of requeued letters."""
         # Here, since they bring Celery and the rules of delivery, and the other commands of the group do without.
         from notifier.resending import resend  # noqa: PLC0415 - see above
         from tasks import app  # noqa: PLC0415 - see above
@@ -156,7 +156,7 @@ class _Requeueing:
         return len(done.letters)
 
     def tell(self) -> None:
-        """Say what was left alone, and why."""
+        """Print which letters were left alone, and why."""
         say_refused(self.refused)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong here, and what to do about it."""
+"""`manage.py doctor`: checks the installation, and says what is wrong and how to repair it."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -54,7 +54,7 @@ def _show(finding: Finding) -> None:
 
 
 def _examine() -> Iterator[Finding]:
-    """All findings, in the order in which one would mend them."""
+    """Yield all findings, in the order in which to repair them."""
     faults = findings(Check("settings", service.settings_parse, _LOOK))
     yield from faults
     if any(fault.state is State.FAILED for fault in faults):
@@ -69,7 +69,7 @@ def _examine() -> Iterator[Finding]:
 
 
 def _database(settings: Settings, engine: Engine) -> Iterator[Finding]:
-    """What stands in Postgres, as far as it can be reached."""
+    """Yield the findings in Postgres, if it can be reached."""
     failed: str | None = None
     for check in _in_postgres(settings, engine):
         if failed is not None:
@@ -94,7 +94,7 @@ def _in_postgres(settings: Settings, engine: Engine) -> Iterator[Check]:
 
 
 def _elsewhere(settings: Settings, engine: Engine) -> Iterator[Check]:
-    """Checks that need no Postgres."""
+    """Return the checks that need no Postgres."""
     yield Check("redis", partial(storage.redis_server, settings), _BROKER)
     yield Check("broker", partial(storage.broker, settings), _BROKER)
     yield Check("channels", partial(service.any_channel, settings), _LOOK)

@@ -1,4 +1,4 @@
-"""Checks of the doctor: what one finds, and how it is kept from taking for ever."""
+"""Checks of the doctor: their findings, and a time limit for each."""
 
 import queue
 import threading
@@ -9,12 +9,12 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-#: Seconds that one check may take. What hangs is as good as away.
+#: Seconds that one check may take. A server that hangs counts as unreachable.
 PATIENCE: Final = 3.0
 
 
 class State(StrEnum):
-    """How it is."""
+    """The state that a finding reports."""
 
     OK = "ok"
     FAILED = "failed"
@@ -24,43 +24,43 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's."""
+    """One line of the doctor's output."""
 
     check: str
     state: State
     says: str
-    #: What to do about it, where it failed.
+    #: The remedy, if the check failed.
     todo: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look at."""
+    """One check."""
 
     name: str
-    #: Makes the findings; what it raises is one too.
+    #: Yields the findings. An exception becomes a failed finding.
     look: Callable[[], Iterator[Finding]]
-    #: What to do where it cannot be looked at.
+    #: The remedy if the check itself fails.
     todo: str
 
 
 def well(check: str, says: str) -> Finding:
-    """It is as it should be."""
+    """Return a finding that all is well."""
     return Finding(check, State.OK, says)
 
 
 def ill(check: str, says: str, todo: str) -> Finding:
-    """It is not as it should be."""
+    """Return a finding that something is wrong."""
     return Finding(check, State.FAILED, says, todo)
 
 
 def note(check: str, says: str) -> Finding:
-    """It is worth saying, and nothing is wrong."""
+    """Return a finding that is worth mentioning, with nothing wrong."""
     return Finding(check, State.NOTE, says)
 
 
 def findings(check: Check, patience: float = PATIENCE) -> Sequence[Finding]:
-    """What a check finds within so many seconds.
+    """Return a check's findings within so many seconds.
 
     It runs on a thread of its own, which is left behind where it hangs: looking a name up cannot be interrupted.
     """
@@ -80,7 +80,7 @@ def findings(check: Check, patience: float = PATIENCE) -> Sequence[Finding]:
 
 
 def in_words(error: Exception) -> str:
-    """An error in one line."""
+    """Return an error's message in one line."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[0] if lines else type(cause).__name__

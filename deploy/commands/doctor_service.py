@@ -1,4 +1,4 @@
-"""What the doctor looks at beside storage: settings, processes, providers, keys, the public URL, the disk."""
+"""Checks of the service: settings, processes, providers, keys, the public URL, the disk."""
 
 import ipaddress
 import os
@@ -38,7 +38,7 @@ _SOON: Final = timedelta(days=14)
 
 
 def settings_parse() -> Iterator[Finding]:
-    """All that is wrong with the settings."""
+    """Check that all settings parse."""
     faults = all_faults()
     for fault in faults:
         yield ill("settings", fault, "see docs/settings.md")
@@ -47,7 +47,7 @@ def settings_parse() -> Iterator[Finding]:
 
 
 def workers(engine: Engine) -> Iterator[Finding]:
-    """Whether every queue has a worker, and the clock ticks."""
+    """Check that every queue has a worker, and that the clock ticks."""
     alive = [heartbeat for heartbeat, _ in heartbeats.alive(engine)]
     serving = {queue for each in alive if each.kind == heartbeats.WORKER for queue in each.queues}
     for role, queues in WORKERS.items():
@@ -66,7 +66,7 @@ def workers(engine: Engine) -> Iterator[Finding]:
 
 
 def provider_checks(settings: Settings, engine: Engine, channel: Channel) -> Iterator[Check]:
-    """One check for each provider of a channel, or the one that says why there is none."""
+    """Return one check for each provider of a channel, or one that says why there is none."""
     name = channel.value
     if settings.sandbox or not settings.of(channel).providers:
         yield Check(name, lambda: iter([_none(settings, channel)]), _LOGIN)
@@ -103,7 +103,7 @@ def _login(channel: Channel, choice: Choice) -> Iterator[Finding]:
 
 
 def any_channel(settings: Settings) -> Iterator[Finding]:
-    """Whether anything can be sent at all, and webhooks that are addressed directly."""
+    """Check that any channel can send, and whether webhooks can be addressed directly."""
     if not any(settings.of(channel).providers for channel in Channel) and not settings.secret_key:
         yield ill("channels", "none can be used", "set a provider, such as NOTIFIER_EMAIL=smtp://…: docs/providers.md")
     if settings.webhook_secret and settings.shared_webhook_secrets:
@@ -116,7 +116,7 @@ def any_channel(settings: Settings) -> Iterator[Finding]:
 
 
 def breakers(engine: Engine) -> Iterator[Finding]:
-    """Whether a provider is left alone, because it fails."""
+    """Check whether a provider's breaker is open."""
     shut = [standing for standing in breaker_statuses(engine) if standing.open_until is not None]
     for standing in shut:
         says, todo = _since(standing), f"see 'manage.py providers status {standing.channel}'"
@@ -131,7 +131,7 @@ def _since(standing: BreakerStatus) -> str:
 
 
 def public_url(settings: Settings) -> Iterator[Finding]:
-    """Whether links in messages lead anywhere, and safely."""
+    """Check that links in messages are reachable and safe."""
     url, name = settings.public_url, "public url"
     todo = "set NOTIFIER_PUBLIC_URL to where others reach the API, https://…: links in messages and receipts lead there"
     if settings.auth == "off":
@@ -153,7 +153,7 @@ def _is_local(host: str) -> bool:
 
 
 def api_keys(settings: Settings, engine: Engine) -> Iterator[Finding]:
-    """Whether anybody may call."""
+    """Check that API keys exist, if they are required."""
     if settings.auth == "off":
         yield note("api keys", "NOTIFIER_AUTH is off: whoever reaches the API may do everything")
         return
@@ -172,7 +172,7 @@ def api_keys(settings: Settings, engine: Engine) -> Iterator[Finding]:
 
 
 def disk() -> Iterator[Finding]:
-    """Whether there is room here. Postgres's own disk cannot be seen from here."""
+    """Check the free space of this disk. The disk of Postgres cannot be seen from here."""
     folders = {Path(os.environ.get("NOTIFIER_DATA_DIR") or ".notifier"), Path(tempfile.gettempdir())}
     there = {(folder if folder.is_dir() else Path.cwd()).resolve() for folder in folders}
     for folder in sorted({folder.stat().st_dev: folder for folder in sorted(there)}.values()):

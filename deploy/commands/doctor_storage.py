@@ -1,4 +1,4 @@
-"""What the doctor looks at in Postgres, Redis and the broker."""
+"""Checks of storage: Postgres, Redis and the broker."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -32,13 +32,13 @@ _CONNECT: Final = 2
 
 
 def doctors_engine(settings: Settings) -> Engine:
-    """An engine that gives up sooner than others do."""
+    """Make an engine that gives up sooner than others do."""
     url = make_url(settings.database_url or "").set(drivername="postgresql+psycopg2")
     return create_engine(url, connect_args={"connect_timeout": _CONNECT, "application_name": "notifier-doctor"})
 
 
 def postgres(engine: Engine) -> Iterator[Finding]:
-    """Whether it answers, how old it is, and whether its clock is ours."""
+    """Check that Postgres answers, its version, and its clock."""
     with engine.connect() as connection:
         version = str(connection.scalar(text("SHOW server_version")))
         if int(version.split(".", 1)[0]) < _OLDEST_POSTGRES:
@@ -52,7 +52,7 @@ def postgres(engine: Engine) -> Iterator[Finding]:
 
 
 def _skew(connection: Connection) -> float:
-    """Seconds that Postgres's clock is ahead of this machine's, give or take half the way there and back."""
+    """Return the seconds that Postgres's clock is ahead of this machine's, accurate to half a round trip."""
     before = datetime.now(UTC)
     theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     after = datetime.now(UTC)
@@ -61,7 +61,7 @@ def _skew(connection: Connection) -> float:
 
 
 def clocks(skew: float) -> Finding:
-    """What a difference between two clocks means."""
+    """Return the finding for a difference between two clocks."""
     if abs(skew) < _MOST_SKEW:
         return well("clocks", f"Postgres and this machine are {abs(skew) * 1000:.0f} ms apart")
     way = "ahead of" if skew > 0 else "behind"
@@ -69,7 +69,7 @@ def clocks(skew: float) -> Finding:
 
 
 def role(engine: Engine) -> Iterator[Finding]:
-    """Whether the processes' role may do more than work with rows."""
+    """Check that the processes' role may only work with rows."""
     with engine.connect() as connection:
         found = database_roles.role_status(connection)
     name = "database role"
@@ -87,7 +87,7 @@ def role(engine: Engine) -> Iterator[Finding]:
 
 
 def migrated(engine: Engine) -> Iterator[Finding]:
-    """Whether the database is at this version."""
+    """Check that the database is migrated to this version."""
     pending = migrations.pending(engine)
     if pending:
         says = f"the database is not at {pending}, the newest of this version"
@@ -97,7 +97,7 @@ def migrated(engine: Engine) -> Iterator[Finding]:
 
 
 def partitioned(engine: Engine) -> Iterator[Finding]:
-    """Whether the days to come have their partitions."""
+    """Check that the coming days have partitions."""
     missing = partitions.missing_days(engine, _DAYS)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -108,7 +108,7 @@ def partitioned(engine: Engine) -> Iterator[Finding]:
 
 
 def secrets_readable(engine: Engine, settings: Settings) -> Iterator[Finding]:
-    """Whether what encrypts the secrets of subscriptions is there, and the right one."""
+    """Check that NOTIFIER_SECRET_KEY is set, and decrypts the secrets of subscriptions."""
     with engine.connect() as connection:
         count = connection.scalar(select(func.count()).select_from(Subscription)) or 0
         secret = connection.scalar(select(Subscription.secret).order_by(Subscription.id).limit(1))
@@ -129,7 +129,7 @@ def secrets_readable(engine: Engine, settings: Settings) -> Iterator[Finding]:
 
 
 def keys_sealed(engine: Engine, settings: Settings) -> Iterator[Finding]:
-    """Whether the keys that sign links and the audit log are encrypted in the database."""
+    """Check that the keys that sign links and the audit log are encrypted in the database."""
     name, open_keys = "signing keys", signing_keys.plain(engine)
     if not signing_keys.is_there(engine, PURPOSE):
         says = "addresses with credentials are kept as they are, as the release before kept them"
@@ -144,7 +144,7 @@ def keys_sealed(engine: Engine, settings: Settings) -> Iterator[Finding]:
 
 
 def redis_server(settings: Settings) -> Iterator[Finding]:
-    """Whether it answers, forgets nothing, has room, and keeps what it holds."""
+    """Check that Redis answers, evicts nothing, has free memory, and persists its data."""
     try:
         with redis_client(settings, _CONNECT) as client:
             info: dict[str, Any] = client.info()
@@ -188,7 +188,7 @@ def _persistence(info: dict[str, Any]) -> Finding:
 
 
 def broker(settings: Settings) -> Iterator[Finding]:
-    """Whether Celery's messages can be sent."""
+    """Check that Celery's messages can be sent."""
     with app.connection_for_write() as connection:
         depth(connection, "clock")
     yield well("broker", f"{settings.broker.split(':', 1)[0]} answers")

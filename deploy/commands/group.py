@@ -40,7 +40,7 @@ class OneLineErrors(click.Group):
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Make click's errors of foreseeable ones, and have none of them repeat what steers a terminal."""
+    """Turn foreseeable errors into click's, without control characters."""
     try:
         yield
     except click.ClickException as error:
@@ -97,7 +97,7 @@ def on_a_stack(command: Command) -> Command:
 
 
 def load_wiring() -> Wiring:
-    """What commands work with. Raises SettingsError."""
+    """Load and return the parts that commands work with. Raises SettingsError."""
     # Here, since it imports most of the product, and commands that start other processes do without.
     from config.wiring import wiring  # noqa: PLC0415 -- it imports most of the product
 

@@ -1,4 +1,4 @@
-"""What is going on, in one table each."""
+"""`manage.py status`: tables of queues, rows, holds, dead letters and workers."""
 
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ from tasks.hints import depth
 
 
 def _messages() -> dict[str, int] | None:
-    """Messages by queue; None where the broker cannot be reached."""
+    """Return the messages by queue; None if the broker is unreachable."""
     try:
         with app.connection_for_write() as connection:
             return {queue: depth(connection, queue) for queue in ALL}

@@ -1,4 +1,4 @@
-"""Times and spans of time as options of commands."""
+"""Option types of commands: durations and points in time."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from notifier.vocabulary.timestamps import parse_rfc3339
 
 
 class Span(click.ParamType[timedelta]):
-    """So long: seconds, or an ISO 8601 duration such as PT1H."""
+    """A duration: seconds, or ISO 8601 such as PT1H."""
 
     name = "duration"
 
@@ -25,12 +25,12 @@ class Span(click.ParamType[timedelta]):
 
 
 class When(click.ParamType[datetime]):
-    """A moment: so long from now (`P90D`), a day's beginning (`2027-01-01`, UTC) or a time with its offset."""
+    """A point in time: a duration from now (`P90D`), the start of a day (`2027-01-01`, UTC) or a full time."""
 
     name = "duration|date"
 
     def __init__(self, *, back: bool = False) -> None:
-        """`back`: a span leads back from now, and not ahead."""
+        """`back`: durations count back from now, and not ahead."""
         self._sign = -1 if back else 1
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401 -- click's signature

@@ -68,7 +68,7 @@ _DEFAULTS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `up` was asked for; a port that was not asked for is None."""
+    """The options of `up`; a port that was not given is None."""
 
     data_dir: Path
     port: int | None
@@ -129,7 +129,7 @@ def up(data_dir: Path, port: int | None, flower_port: int | None, flower: bool, 
 
 
 class _Stack:
-    """One run of the stack on a folder that is locked."""
+    """One run of the stack, on a locked folder."""
 
     def __init__(self, folder: Path, options: Options) -> None:
         self._folder = folder
@@ -188,7 +188,7 @@ class _Stack:
         return [*fresh, "retry", "clock"]
 
     def _environment(self) -> dict[str, str]:
-        """The environment of the children: the user's own, completed."""
+        """Return the environment of the children: the user's own, completed."""
         added = {**_DEFAULTS, "PYTHONUNBUFFERED": "1"}
         if not os.environ.get("NOTIFIER_WEBHOOK_SECRET"):
             added["NOTIFIER_WEBHOOK_SECRET"] = _kept(self._folder / "webhook-secret", new_secret)
@@ -208,7 +208,7 @@ class _Stack:
         return _with_defaults(own, added)
 
     def _databases(self, url: str) -> dict[str, str]:
-        """The URLs of the embedded database: the processes', the migrations', and the superuser's that it came with."""
+        """Return the URLs of the embedded database: for the processes, for migrations, and the superuser's."""
 
         def of(role: str, file: str) -> str:
             password = _kept(self._folder / file, lambda: secrets.token_urlsafe(24))
@@ -280,12 +280,12 @@ class _Stack:
 
 
 def _with_defaults(environ: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which what is unset or empty has its default."""
+    """Return an environment in which unset and empty variables have their defaults."""
     return {**environ, **{name: value for name, value in defaults.items() if not environ.get(name)}}
 
 
 def _only_needed(environment: Mapping[str, str], command: str) -> dict[str, str]:
-    """The environment of a process, without the secrets that are none of its business."""
+    """Return the environment of a process, without the secrets that it does not need."""
     withheld = _SECRETS - _NEEDED_SECRETS[command]
     kept = {name: value for name, value in environment.items() if name not in withheld}
     # They are told all that they need: in the stack's file, which is for people, stands the rest.
@@ -311,7 +311,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _choose_port(what: str, option: str, asked: int | None, default: int, *, besides: int = 0) -> int:
-    """The port that was asked for, or the default one, or, where that is taken, one near it. Raises StartError."""
+    """Return the given port, or the default one, or a free one near it. Raises StartError."""
     if asked is not None:
         if asked == besides or not is_free(asked):
             raise StartError(f"port {asked} is taken: give {what} another with {option}, or none for a free one")
@@ -327,14 +327,14 @@ def _choose_port(what: str, option: str, asked: int | None, default: int, *, bes
 
 
 def _kept(file: Path, make: Callable[[], str]) -> str:
-    """A secret that is made once and kept."""
+    """Return a secret that is made once and kept."""
     if not file.exists():
         write_private(file, make())
     return file.read_text()
 
 
 def _has_open_keys(url: str) -> bool:
-    """Whether keys that sign stand in the database as they are: 32 bytes, where an encrypted one has over a hundred."""
+    """Return whether signing keys are stored unencrypted: these have 32 bytes, encrypted ones over a hundred."""
     connection = psycopg2.connect(url)
     try:
         with connection.cursor() as cursor:

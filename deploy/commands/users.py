@@ -62,7 +62,7 @@ def _check_one(user_id: str | None, address: str | None) -> None:
 
 
 def _about(command: Command) -> Command:
-    """Give a command `about`: a fingerprint of whom it means, for the audit log."""
+    """Give a command `about`: a fingerprint of the named person, for the audit log."""
 
     @functools.wraps(command)
     def run(**named: Any) -> Any:  # noqa: ANN401 -- as click parsed them
@@ -129,7 +129,7 @@ def erase(**named: Any) -> None:  # noqa: ANN401 -- as click parsed them
 
 
 def _wait(erasure_id: Any) -> None:  # noqa: ANN401 -- a UUID
-    """Go on with it until it is finished."""
+    """Continue the erasure until it is finished."""
     wires = load_wiring()
     while True:
         goes_on = erasure.go_on(wires.engine, wires.vault)

@@ -24,12 +24,12 @@ _RECENTLY = timedelta(hours=1)
 
 
 def _at(moment: datetime) -> str:
-    """A moment as people want it: to the second."""
+    """Return a time to the second, for people."""
     return rfc3339(moment.replace(microsecond=0))
 
 
 def tell_why(settings: Settings, engine: Engine, channel: Channel, recipient: str | None) -> None:
-    """Say how a channel's providers fare, what waits and why, and what failed; of one recipient where one is named."""
+    """Print a channel's providers, its waiting messages with reasons, and its failures; or one recipient's."""
     say(channel.value, bold=True)
     for sentence in _providers(settings, engine, channel):
         say(f"  {sentence}")
@@ -58,7 +58,7 @@ def _providers(settings: Settings, engine: Engine, channel: Channel) -> Iterator
 
 
 def _standing(name: str, known: BreakerStatus | None) -> str:
-    """How one provider fares, in a sentence."""
+    """Describe a provider's state in a sentence."""
     if known is None or known.failed_at is None:
         return f"{name} is well: no failure of its own is known."
     last = f"its last failure was at {_at(known.failed_at)}: {known.error}"

@@ -73,7 +73,7 @@ def _made() -> list[Json]:
 
 
 def files() -> dict[str, str]:
-    """File name → what stands in it."""
+    """Return the content of each file, by name."""
     return {
         f"{each['uid'].removeprefix('notifier-')}.json": json.dumps(each, indent=2, ensure_ascii=False) + "\n"
         for each in _made()
@@ -81,7 +81,7 @@ def files() -> dict[str, str]:
 
 
 def write() -> None:
-    """Write the files, and delete those of dashboards that are no more."""
+    """Write the files, and delete those of removed dashboards."""
     wanted = files()
     for old in FOLDER.glob("*.json"):
         if old.name not in wanted:

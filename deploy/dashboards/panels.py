@@ -1,4 +1,4 @@
-"""What Grafana's dashboards are made of, as the JSON of Grafana 12 that they become.
+"""Panels of Grafana's dashboards, in the JSON of Grafana 12.
 
 A panel is a dict without its place; `dashboard` puts rows of them below each other. Descriptions say in plain words
 what is normal. Units are Grafana's ids.
