@@ -265,7 +265,9 @@ def get_notification_content(notification_id: UUID) -> dict[str, Any] | Response
     here = services().wiring
     notification = _find(notification_id)
     db.session.remove()
-    found = content_of(here.engine, here.sandbox, here.vault, here.settings.public_url, here.sender_rules, notification)
+    found = content_of(
+        here.engine, here.template_process, here.vault, here.settings.public_url, here.sender_rules, notification
+    )
     if isinstance(found, Gone):
         return problem(404, found.why)
     if isinstance(found, CannotCompose):

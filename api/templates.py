@@ -133,7 +133,7 @@ def preview_template(asked: dict[str, Any], template_name: str) -> Any:  # noqa:
     db.session.remove()
     check_sender(template.sender)
     source = Source(template.id, template.name, template.version, template.subject, template.text, template.html)
-    [outcome] = services().wiring.sandbox.render([(source, preview_context(asked["data"]))])
+    [outcome] = services().wiring.template_process.render([(source, preview_context(asked["data"]))])
     if not isinstance(outcome, Rendered):
         return validation_problem({"data": [str(outcome)]})
     return {

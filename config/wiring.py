@@ -23,7 +23,7 @@ from notifier.vocabulary.states import Channel
 
 if TYPE_CHECKING:
     from notifier.content.sender_rules import SenderRules
-    from notifier.content.template_process import Sandbox
+    from notifier.content.template_process import TemplateProcess
     from notifier.delivery.batch import Delivery
     from notifier.delivery.composer import Composer
     from notifier.events.intake import Intake, Publisher
@@ -142,11 +142,11 @@ class Wiring:
         return [(channel.value, name) for channel, names in self._names.items() for name in names]
 
     @functools.cached_property
-    def sandbox(self) -> Sandbox:
+    def template_process(self) -> TemplateProcess:
         """Where templates are rendered."""
-        from notifier.content.template_process import Sandbox
+        from notifier.content.template_process import TemplateProcess
 
-        return Sandbox()
+        return TemplateProcess()
 
     @functools.cached_property
     def vault(self) -> Vault:
@@ -188,7 +188,12 @@ class Wiring:
         from notifier.delivery.composer import Composer
 
         return Composer(
-            self.engine, channel, sandbox=self.sandbox, links=self.links, vault=self.vault, senders=self.sender_rules
+            self.engine,
+            channel,
+            template_process=self.template_process,
+            links=self.links,
+            vault=self.vault,
+            senders=self.sender_rules,
         )
 
     def _delivery(self, channel: Channel) -> Delivery:

@@ -11,7 +11,7 @@ from celery.signals import worker_init
 
 from config.wiring import wiring
 from notifier.delivery.batch_failed import BatchFailed
-from notifier.vocabulary.queues import PATIENT
+from notifier.vocabulary.queues import SLOW_QUEUES
 from notifier.vocabulary.states import Channel
 from tasks.delivery_task import DeliverTask
 from tasks.message_headers import DUE, TRACEPARENT
@@ -53,7 +53,7 @@ def _make(channel: Channel) -> Task:
             row_ids,
             self.request.retries,
             self.detach,
-            from_slow_queue=queue in PATIENT,
+            from_slow_queue=queue in SLOW_QUEUES,
             due=due_at,
             traceparent=self.request.get(TRACEPARENT),
         )

@@ -76,7 +76,7 @@ ANY_SENDER: Final = SenderRules(frozenset({ALL}))
 
 
 def _comparable(each: Mailbox) -> str:
-    """Normalise an address for comparison: ASCII letters compare without case, others with case."""
+    """Normalise an address for comparison: an ASCII name compares without case, any other name with case."""
     return f"{each.username.lower() if each.username.isascii() else each.username}@{each.domain}"
 
 

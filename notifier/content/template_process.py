@@ -86,7 +86,7 @@ class _Job:
         return TemplateFailed(f"{self.source.name} v{self.source.version}{where_and_why}")
 
 
-class Sandbox:
+class TemplateProcess:
     """Renders templates. Used by several threads at once, which take turns at its one child.
 
     `seconds` is the CPU time of a job, `output_bytes` the limit of each of its parts, `memory_bytes` its memory. The

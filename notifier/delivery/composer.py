@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from notifier.content import attachments
 from notifier.content.rendering import Content, Envelope, context_of, envelope_of, message_of, render
 from notifier.content.sender_rules import SenderRules
-from notifier.content.template_process import Rendered, Sandbox, Source
+from notifier.content.template_process import Rendered, Source, TemplateProcess
 from notifier.models import Template
 from notifier.models.columns import in_order_of
 from notifier.notifications.claims import Claimed
@@ -67,7 +67,7 @@ class Composer:
         engine: Engine,
         channel: Channel,
         *,
-        sandbox: Sandbox,
+        template_process: TemplateProcess,
         links: Links,
         vault: Vault,
         senders: SenderRules,
@@ -75,7 +75,7 @@ class Composer:
         self._engine = engine
         self._seals = seals_of(engine)
         self._channel = channel
-        self._sandbox = sandbox
+        self._template_process = template_process
         self._links = links
         self._vault = vault
         self._senders = senders
@@ -96,7 +96,7 @@ class Composer:
             _engine=self._engine,
             _seals=self._seals,
             _channel=self._channel,
-            _sandbox=self._sandbox,
+            _template_process=self._template_process,
             _links=self._links,
             _vault=self._vault,
             _senders=self._senders,
@@ -180,7 +180,7 @@ class Composition:
     _engine: Engine
     _seals: AddressSeals
     _channel: Channel
-    _sandbox: Sandbox
+    _template_process: TemplateProcess
     _links: Links
     _vault: Vault
     _senders: SenderRules
@@ -270,7 +270,7 @@ class Composition:
                     answers[row.id] = job
                 else:
                     templated.append((row, job))
-        outcomes = self._sandbox.render([job for _, job in templated]) if templated else ()
+        outcomes = self._template_process.render([job for _, job in templated]) if templated else ()
         for (row, _), outcome in zip(templated, outcomes, strict=True):
             answers[row.id] = (
                 self._by_itself("template", row, partial(self._from_template, row, outcome))

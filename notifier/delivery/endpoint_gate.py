@@ -19,7 +19,7 @@ from notifier.notifications.claims import Aside, Claimed
 from notifier.notifications.dead_letters import DeadLetterRequest
 from notifier.providers.slots import Grant
 from notifier.vocabulary import deferrals
-from notifier.vocabulary.queues import PATIENT, SLOW
+from notifier.vocabulary.queues import SLOW, SLOW_QUEUES
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Status
 from notifier.webhooks import endpoint_slots
@@ -79,7 +79,7 @@ class EndpointGate:
         `slow`: those that are known to.
         """
         endpoint = row.endpoint_id
-        if endpoint is None or row.queue in PATIENT or not (endpoint in slow or endpoint in self.suspects):
+        if endpoint is None or row.queue in SLOW_QUEUES or not (endpoint in slow or endpoint in self.suspects):
             return None
         return Aside(row.id, row.claims, Status.QUEUED, due_at=row.now, deferred_at=row.deferred_at, queue=SLOW)
 

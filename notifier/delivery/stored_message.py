@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from notifier.content.sender_rules import ANY_SENDER, SenderRules
-from notifier.content.template_process import Sandbox
+from notifier.content.template_process import TemplateProcess
 from notifier.delivery.composer import CannotCompose, Composer
 from notifier.models import Notification
 from notifier.notifications.claims import Claimed
@@ -34,7 +34,7 @@ class Gone:
 
 def content_of(
     engine: Engine,
-    sandbox: Sandbox,
+    template_process: TemplateProcess,
     vault: Vault,
     public_url: str,
     senders: SenderRules,
@@ -54,7 +54,7 @@ def content_of(
     composer = Composer(
         engine,
         Channel(notification.channel),
-        sandbox=sandbox,
+        template_process=template_process,
         links=HiddenLinks(public_url),
         vault=vault,
         senders=rules,

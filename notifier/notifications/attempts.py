@@ -113,7 +113,7 @@ def _record(engine: Engine, records: Sequence[Record], *, finished: Status, emit
 
 
 def _row(record: Record, *, is_newest: bool) -> dict[str, Any]:
-    """Build the JSON members of a record. `is_newest`: of its notification's records, which follow from it alone."""
+    """Build the JSON members of a record. `is_newest`: of its notification, which only its newest record changes."""
     result = record.result
     return {
         "attempt_id": attempt_id(result.id, record.claims, record.call if result.handed_on else None),

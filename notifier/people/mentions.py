@@ -256,7 +256,7 @@ def _encoded(character: str, *, in_sql: bool) -> str:
 
 
 def _bounded(token: str | Address) -> str:
-    """The regular expression of a token where it is no part of a longer one."""
+    """Return the regular expression of a token that is not part of a longer one."""
     core = _core(token)
     if isinstance(token, str) or token.channel is Channel.PUSH:
         return f"{_NO_WORD_BEFORE}{core}{_NO_WORD_BEHIND}"

@@ -1,4 +1,5 @@
 """Keep processes running: isolated failures, supervised threads, progress counters.
 
-May import: models and vocabulary. Never knows a table, or a rule of the product.
+May import: models and vocabulary.
+Never knows a table, or a rule of the product.
 """

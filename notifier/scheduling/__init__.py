@@ -1,4 +1,5 @@
 """The clock: hands over due rows, takes back rows of lost workers, and begins the next channel.
 
-May import: notifications and every room below it. Never sends anything.
+May import: notifications and every room below it.
+Never sends anything.
 """

@@ -43,10 +43,10 @@ _REACHED: Final = frozenset({Status.SENT, Status.DELIVERED})
 
 
 def take_over(engine: Engine, planner: Planner) -> int:
-    """Make the successors that are owed, a batch of them; returns how many rows were made.
+    """Create the successors that some rows owe, a batch of them; returns how many rows were made.
 
     They are due at once. Any number of clocks may call it; ids are derived, so none is made twice. A row whose
-    successor cannot be made owes none any more, and keeps no other's back.
+    successor cannot be created owes none any more, and delays no other.
     """
     made = 0
     with engine.connect() as connection:

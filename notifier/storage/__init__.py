@@ -1,4 +1,5 @@
 """Postgres beside its rows: partitions, retention, roles, deadlines, engines.
 
-May import: security and every room below it. Never knows when or why a notification is sent.
+May import: security and every room below it.
+Never knows when or why a notification is sent.
 """

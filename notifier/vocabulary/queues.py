@@ -54,7 +54,7 @@ NORMAL: Final = tuple(queue_for(channel, Priority.NORMAL) for channel in Channel
 LOW: Final = tuple(queue_for(channel, Priority.LOW) for channel in Channel)
 RETRY: Final = tuple(retry_queue(channel) for channel in Channel)
 #: The queues whose workers have time for slow endpoints.
-PATIENT: Final = frozenset({*RETRY, SLOW})
+SLOW_QUEUES: Final = frozenset({*RETRY, SLOW})
 DUE: Final = tuple(handover_queue(queue) for queue in NORMAL)
 #: The queues that rows wait for; messages may be in those of DUE as well.
 DELIVERY: Final = (*HIGH, *NORMAL, *LOW, *RETRY, SLOW)

@@ -67,25 +67,25 @@ def release(engine: Engine) -> int:
     Any number of clocks may call it at once: each takes other endpoints.
     """
     with engine.begin() as connection:
-        receivers = connection.execute(_LOOK).all()
-        if not receivers:
+        endpoints = connection.execute(_LOOK).all()
+        if not endpoints:
             return 0
-        ids = _choose(connection, Reason.BREAKER_OPEN, receivers) + _choose(connection, Reason.THROTTLED, receivers)
+        ids = _choose(connection, Reason.BREAKER_OPEN, endpoints) + _choose(connection, Reason.THROTTLED, endpoints)
         if ids:
             connection.execute(_RELEASE, {"ids": ids})
-        connection.execute(_LOOKED, {"ids": [each.id for each in receivers]})
+        connection.execute(_LOOKED, {"ids": [each.id for each in endpoints]})
     return len(ids)
 
 
-def _choose(connection: Connection, reason: Reason, receivers: Sequence[Row[Any]]) -> list[UUID]:
-    asked = [{"id": each.id, **_how_many(each, reason)} for each in receivers]
+def _choose(connection: Connection, reason: Reason, endpoints: Sequence[Row[Any]]) -> list[UUID]:
+    asked = [{"id": each.id, **_how_many(each, reason)} for each in endpoints]
     return sorted(connection.scalars(_CHOOSE[reason], {"asked": orjson.dumps(asked).decode()}))
 
 
-def _how_many(receiver: Row[Any], reason: Reason) -> dict[str, int]:
+def _how_many(endpoint: Row[Any], reason: Reason) -> dict[str, int]:
     """Return how many rows to release, and the grace period in milliseconds before we release them ourselves."""
-    rate = usable_rate(receiver.rate)
-    if reason == Reason.THROTTLED and receiver.enabled and rate is not None:
-        # Its slot is free. Where the next in the line does not come soon, others are gone that stood before it.
+    rate = usable_rate(endpoint.rate)
+    if reason == Reason.THROTTLED and endpoint.enabled and rate is not None:
+        # Its slot is free. If the next row in the queue is not due soon, rows ahead of it are gone.
         return {"most": min(_ROWS, free_slots(0.0, rate, early=0.0)), "patience": math.ceil(PATIENCE * 1000)}
     return {"most": _ROWS, "patience": 0}

@@ -42,7 +42,7 @@ def planted(database_url: str) -> Iterator[Planted]:
     """An API within this process that asks for keys, with one of everything; nothing else runs."""
     wires = Wiring(read_settings({**QUICK, "DATABASE_URL": database_url, "NOTIFIER_AUTH": "required"}))
     yield plant(create_app(wires).test_client(), wires)
-    wires.sandbox.close()
+    wires.template_process.close()
     wires.engine.dispose()
 
 

@@ -39,8 +39,7 @@ _FORM: Final = "sendgrid://KEY@default?region=eu"
 
 _NO_SUBJECT: Final = "(no subject)"
 
-#: What a header can carry: a line break would begin another one.
-#: The names of fields that the API gives in its complaints; whatever else stands there may be an address.
+#: The names of fields in the API's errors; any other text there may be an address.
 _FIELD: Final = re.compile(r"[a-z_]+(\.([a-z_]+|[0-9]+))*")
 _SENDER: Final = re.compile(r"from\b.*")
 _RECIPIENT: Final = re.compile(r"personalizations\.[0-9]+\.to\b.*")

@@ -118,7 +118,7 @@ def behaviour_of(channel: Channel, recipient: str) -> Behaviour | None:
 
 
 def stands_for_an_outcome(channel: Channel, recipient: str) -> bool:
-    """Return whether a recipient is a test recipient, ours or Twilio's, whose outcome never changes."""
+    """Return whether a recipient is a test recipient, ours or Twilio's, which no outcome ever suppresses."""
     is_a_test_number = channel is Channel.SMS and _TEST_NUMBER.fullmatch(recipient) is not None
     return is_a_test_number or behaviour_of(channel, recipient) is not None
 

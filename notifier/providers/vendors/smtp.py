@@ -148,7 +148,7 @@ class Smtp:
             connection.close()
             return Verdict(Outcome.AMBIGUOUS, error=f"internal: {type(error).__name__}", fault=Fault.PROVIDER)
         finally:
-            attempt.let_go()
+            attempt.hand_back()
         self._keep(connection)
         return verdict
 
@@ -195,8 +195,8 @@ class _Attempt:
             self._connection = connection
         return connection.deliver(letter)
 
-    def let_go(self) -> None:
-        """Give the connection to the next message: it must not be cut for this one any more."""
+    def hand_back(self) -> None:
+        """Leave the connection to the next message, so that this one does not cut it any more."""
         with self._lock:
             self._is_over = True
 

@@ -40,7 +40,7 @@ def wires(database_url: str) -> Iterator[Wiring]:
     """What an API within this process is built of."""
     wires = Wiring(read_settings({**QUICK, "DATABASE_URL": database_url}))
     yield wires
-    wires.sandbox.close()
+    wires.template_process.close()
     wires.engine.dispose()
     autocommit_of(wires.engine).dispose()
 

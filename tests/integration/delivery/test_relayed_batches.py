@@ -71,7 +71,12 @@ def delivery_by(engine: Engine, *vendors: Vendor, window: float = 5.0) -> Delive
         providers=providers,
         gate=Gate(Rules(Channel.SMS, ZoneInfo("UTC"), age, EndpointGate(age)), provider_gate),
         composer=Composer(
-            engine, Channel.SMS, sandbox=wires.sandbox, links=wires.links, vault=wires.vault, senders=wires.sender_rules
+            engine,
+            Channel.SMS,
+            template_process=wires.template_process,
+            links=wires.links,
+            vault=wires.vault,
+            senders=wires.sender_rules,
         ),
         subscribers=SubscriberCache(),
         sending_window=window,

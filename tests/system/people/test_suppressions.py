@@ -383,7 +383,7 @@ def test_a_batch_costs_the_same_queries_however_many_rows_it_has(database_url: s
             wires.deliveries[Channel.SMS].deliver(ids, 0, lambda _finish, _tries: False)
             costs.append(len(statements))
     finally:
-        wires.sandbox.close()
+        wires.template_process.close()
         wires.engine.dispose()
     assert costs[1] == costs[2], statements
     with engine.connect() as connection:

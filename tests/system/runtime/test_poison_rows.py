@@ -252,7 +252,7 @@ def wires(new_database: Any) -> Iterator[Wiring]:
     """The wiring of a worker, on a database of this file's own."""
     made = Wiring(read_settings({**QUICK, "DATABASE_URL": new_database(), "REDIS_URL": "redis://127.0.0.1:1"}))
     yield made
-    made.sandbox.close()
+    made.template_process.close()
     made.engine.dispose()
 
 

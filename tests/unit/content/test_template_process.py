@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from notifier.content import template_process as module
-from notifier.content.template_process import Rendered, Sandbox, Source, TemplateFailed, check
+from notifier.content.template_process import Rendered, Source, TemplateFailed, TemplateProcess, check
 from tests.support.paths import ROOT
 
 #: Comparing these two takes 2**60 steps of C, in which Python looks at no signal: only a kill ends it.
@@ -29,47 +29,47 @@ SECONDS = 0.2
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Sandbox]:
+def shared() -> Iterator[TemplateProcess]:
     """For the tests that leave its child alive, or do not mind. Filling its memory takes far less than its time."""
-    yield from _sandbox(24 << 20)
+    yield from _new_process(24 << 20)
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    yield from _sandbox()
+def process() -> Iterator[TemplateProcess]:
+    yield from _new_process()
 
 
-def _sandbox(memory_bytes: int = 64 << 20) -> Iterator[Sandbox]:
-    sandbox = Sandbox(seconds=SECONDS, memory_bytes=memory_bytes)
-    yield sandbox
-    sandbox.close()
+def _new_process(memory_bytes: int = 64 << 20) -> Iterator[TemplateProcess]:
+    process = TemplateProcess(seconds=SECONDS, memory_bytes=memory_bytes)
+    yield process
+    process.close()
 
 
 def source(text: str | None = None, *, subject: str | None = None, html: str | None = None) -> Source:
     return Source(uuid4(), "welcome", 3, subject, text, html)
 
 
-def answer(sandbox: Sandbox, text: str, **data: Any) -> Rendered | TemplateFailed:
-    [only] = sandbox.render([(source(text), data)])
+def answer(process: TemplateProcess, text: str, **data: Any) -> Rendered | TemplateFailed:
+    [only] = process.render([(source(text), data)])
     return only
 
 
-def rendered(sandbox: Sandbox, text: str, **data: Any) -> str:
-    made = answer(sandbox, text, **data)
+def rendered(process: TemplateProcess, text: str, **data: Any) -> str:
+    made = answer(process, text, **data)
     assert isinstance(made, Rendered), made
     assert made.text is not None
     return made.text
 
 
-def failure(sandbox: Sandbox, text: str, **data: Any) -> str:
-    failed = answer(sandbox, text, **data)
+def failure(process: TemplateProcess, text: str, **data: Any) -> str:
+    failed = answer(process, text, **data)
     assert isinstance(failed, TemplateFailed), failed
     return str(failed)
 
 
-def pid_of(sandbox: Sandbox) -> int:
-    assert sandbox._child is not None
-    return sandbox._child.process.pid
+def pid_of(process: TemplateProcess) -> int:
+    assert process._child is not None
+    return process._child.process.pid
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -89,7 +89,7 @@ def is_running(pid: int) -> bool:
 # ── What they make ──
 
 
-def test_three_parts_are_rendered_and_html_alone_is_escaped(shared: Sandbox) -> None:
+def test_three_parts_are_rendered_and_html_alone_is_escaped(shared: TemplateProcess) -> None:
     welcome = source("Hi {{ name }}!\n\nBye\n", subject="For\n {{ name }}\n", html="<b>{{ name }}</b>{{ name|safe }}")
     assert shared.render([(welcome, {"name": "Ada <a&b>"}), (source(html="{{ n }}"), {"n": None})]) == [
         Rendered("For Ada <a&b>", "Hi Ada <a&b>!\n\nBye", "<b>Ada &lt;a&amp;b&gt;</b>Ada <a&b>"),
@@ -98,14 +98,14 @@ def test_three_parts_are_rendered_and_html_alone_is_escaped(shared: Sandbox) -> 
     assert shared.render([]) == []
 
 
-def test_a_subject_is_one_line_whatever_the_data(shared: Sandbox) -> None:
+def test_a_subject_is_one_line_whatever_the_data(shared: TemplateProcess) -> None:
     hostile = {"name": "Ada\r\nBcc: all@x.test\u2028\v\x85x"}
     assert shared.render([(source(subject="Hi {{ name }}"), hostile)]) == [
         Rendered("Hi Ada Bcc: all@x.test x", None, None)
     ]
 
 
-def test_data_arrive_as_they_are(shared: Sandbox) -> None:
+def test_data_arrive_as_they_are(shared: TemplateProcess) -> None:
     data = {"big": 2**64 - 1, "f": 1e2, "list": [1, "é😀", None, True], "self": {"items": 5}, "environment": 1}
     assert rendered(shared, "{{ big }} {{ f }} {{ list }} {{ environment }}", **data) == (
         "18446744073709551615 100.0 [1, 'é😀', None, True] 1"
@@ -134,11 +134,11 @@ METHODS = sorted(name for name in dir(dict) if not name.startswith("_"))
         "{% set found = payload %}{% for each in [found] %}{{ each.NAME }}{% endfor %}",
     ],
 )
-def test_a_member_goes_before_a_method(shared: Sandbox, text: str, name: str) -> None:
+def test_a_member_goes_before_a_method(shared: TemplateProcess, text: str, name: str) -> None:
     assert rendered(shared, text.replace("NAME", name), payload={name: "2 pens"}) == "2 pens"
 
 
-def test_methods_are_there_where_no_member_has_their_name(shared: Sandbox) -> None:
+def test_methods_are_there_where_no_member_has_their_name(shared: TemplateProcess) -> None:
     text = "{% for key, value in payload.items() %}{{ key }}={{ value }};{% endfor %}{{ payload.get('c', 'none') }}"
     assert rendered(shared, text, payload={"a": 1, "b": 2}) == "a=1;b=2;none"
     text = "{% for key, value in payload|items %}{{ key }}={{ value }};{% endfor %}"
@@ -191,7 +191,7 @@ _AROUND = "{% macro made() %}{{ caller() if caller else '' }}{% endmacro %}{% fo
 
 
 @pytest.mark.parametrize("text", WRITTEN)
-def test_no_object_is_ever_written(shared: Sandbox, text: str) -> None:
+def test_no_object_is_ever_written(shared: TemplateProcess, text: str) -> None:
     for value in OBJECTS:
         written = _AROUND.replace("TEXT", text.replace("X", f"({value})"))
         for part in ("text", "html"):
@@ -202,7 +202,7 @@ def test_no_object_is_ever_written(shared: Sandbox, text: str) -> None:
                 assert not any(sign in shown for sign in SIGNS), (value, shown)
 
 
-def test_what_cannot_be_written_is_named(shared: Sandbox) -> None:
+def test_what_cannot_be_written_is_named(shared: TemplateProcess) -> None:
     assert failure(shared, "a\n{{ payload.items }}", payload={}) == (
         "welcome v3, text, line 2: payload.items: a method cannot be written"
     )
@@ -225,7 +225,7 @@ def test_what_cannot_be_written_is_named(shared: Sandbox) -> None:
         "{{ 'a b'|wordwrap(1, wrapstring=X) }}",
     ],
 )
-def test_no_object_is_written_by_what_else_a_filter_or_a_method_takes(shared: Sandbox, text: str) -> None:
+def test_no_object_is_written_by_what_else_a_filter_or_a_method_takes(shared: TemplateProcess, text: str) -> None:
     for value in OBJECTS:
         written = _AROUND.replace("TEXT", text.replace("X", f"({value})"))
         [answer] = shared.render([(source(written), {"payload": {"a": 1}})])
@@ -235,7 +235,7 @@ def test_no_object_is_written_by_what_else_a_filter_or_a_method_takes(shared: Sa
 
 
 @pytest.mark.parametrize("text", ["{{ [X] }}", "{{ [X]|string }}", "{{ {'a': (X,)} }}", "{{ ['b', X]|map('e')|list }}"])
-def test_escaped_texts_in_a_list_are_written_as_texts(shared: Sandbox, text: str) -> None:
+def test_escaped_texts_in_a_list_are_written_as_texts(shared: TemplateProcess, text: str) -> None:
     for value in ("payload.a|e", "payload.a|safe", "word()"):
         written = "{% macro word() %}w{% endmacro %}" + text.replace("X", value)
         made = Source(uuid4(), "welcome", 3, None, written, written)
@@ -245,7 +245,7 @@ def test_escaped_texts_in_a_list_are_written_as_texts(shared: Sandbox, text: str
 
 
 @pytest.mark.parametrize("text", WRITTEN)
-def test_null_is_written_as_nothing(shared: Sandbox, text: str) -> None:
+def test_null_is_written_as_nothing(shared: TemplateProcess, text: str) -> None:
     nested = "[[X]]" in text or "[X]}" in text  # a list is written as Python writes it: |tojson says null
     written = _AROUND.replace("TEXT", text.replace("X", "name"))
     [plain] = shared.render([(source(written), {"name": None})])
@@ -253,7 +253,7 @@ def test_null_is_written_as_nothing(shared: Sandbox, text: str) -> None:
     assert ("none" in (plain.text or "").lower()) == nested
 
 
-def test_null_can_be_asked_for(shared: Sandbox) -> None:
+def test_null_can_be_asked_for(shared: TemplateProcess) -> None:
     text = (
         "Dear {{ name or 'customer' }}{{ name|default('x', true) }}{% if name is none %}!{% endif %}{{ [name]|tojson }}"
     )
@@ -261,22 +261,24 @@ def test_null_can_be_asked_for(shared: Sandbox) -> None:
     assert rendered(shared, "Dear {{ name }}{{ ' ' ~ name }}.", name=None) == "Dear  ."
 
 
-def test_surrogates_that_a_template_spells_become_characters(shared: Sandbox) -> None:
+def test_surrogates_that_a_template_spells_become_characters(shared: TemplateProcess) -> None:
     assert rendered(shared, r"""{{ "\ud83d\ude00 \ud800 é" }}{{ n }}""", n="😀") == "😀 \ufffd é😀"
 
 
-def test_a_template_is_compiled_once_and_known_by_its_id(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_is_compiled_once_and_known_by_its_id(
+    process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = source("{{ n }} one")
-    assert sandbox.render([(first, {"n": 1})])[0] == Rendered(None, "1 one", None)
+    assert process.render([(first, {"n": 1})])[0] == Rendered(None, "1 one", None)
     # Not sent again: a version never changes.
     again = Source(first.id, "welcome", 3, None, "other", None)
-    assert sandbox.render([(again, {"n": 2})])[0] == Rendered(None, "2 one", None)
+    assert process.render([(again, {"n": 2})])[0] == Rendered(None, "2 one", None)
     # Forgotten with the least recently used, and sent again.
     monkeypatch.setattr(module, "_KNOWN", 2)
-    sandbox.render([(source("a"), {}), (source("b"), {})])
-    assert sandbox.render([(again, {})])[0] == Rendered(None, "other", None)
-    sandbox.close()
-    assert sandbox.render([(first, {"n": 3})])[0] == Rendered(None, "3 one", None)
+    process.render([(source("a"), {}), (source("b"), {})])
+    assert process.render([(again, {})])[0] == Rendered(None, "other", None)
+    process.close()
+    assert process.render([(first, {"n": 3})])[0] == Rendered(None, "3 one", None)
 
 
 # ── What is wrong with them ──
@@ -311,11 +313,11 @@ def test_a_template_is_compiled_once_and_known_by_its_id(sandbox: Sandbox, monke
         ("\n{% macro m() %}\n{{ m() }}{% endmacro %}{{ m() }}", "line 3: nested too deeply"),
     ],
 )
-def test_an_error_says_where_and_what(shared: Sandbox, text: str, where_and_why: str) -> None:
+def test_an_error_says_where_and_what(shared: TemplateProcess, text: str, where_and_why: str) -> None:
     assert failure(shared, text, user={"name": "Ada", "zero": 0}) == f"welcome v3, text, {where_and_why}"
 
 
-def test_an_error_names_its_part(shared: Sandbox) -> None:
+def test_an_error_names_its_part(shared: TemplateProcess) -> None:
     jobs = [(source("fine", subject="{{ a }}"), {}), (source("{{ a }}", subject="b", html="\n{{ c }}"), {"a": 1})]
     assert [str(failed) for failed in shared.render(jobs)] == [
         "welcome v3, subject, line 1: 'a' is undefined",
@@ -339,14 +341,14 @@ def test_an_error_names_its_part(shared: Sandbox) -> None:
         "{{ {}[[plan]] }}",
     ],
 )
-def test_an_error_shows_no_data(shared: Sandbox, text: str) -> None:
+def test_an_error_shows_no_data(shared: TemplateProcess, text: str) -> None:
     message = failure(shared, text, prices={"x": "hunter2"}, plan="hunter2", code=1234567)
     assert "hunter2" not in message
     assert "1234567" not in message
     assert message.startswith("welcome v3, text, line 1: ")
 
 
-def test_what_cannot_be_passed_on_costs_its_job(shared: Sandbox) -> None:
+def test_what_cannot_be_passed_on_costs_its_job(shared: TemplateProcess) -> None:
     deep: dict[str, Any] = {}
     for _ in range(400):
         deep = {"a": deep}
@@ -400,7 +402,7 @@ def test_syntax_is_checked_without_data() -> None:
         "{% set payload.a = 1 %}",
     ],
 )
-def test_an_escape_is_refused(shared: Sandbox, text: str) -> None:
+def test_an_escape_is_refused(shared: TemplateProcess, text: str) -> None:
     assert failure(shared, text, payload={"list": [1]}).startswith("welcome v3, text, line 1: ")
 
 
@@ -434,13 +436,13 @@ LOOP = "{% for i in range(100000) %}"
         ("{{ 5|round(-1000000000) }}", ", line 1: took over 0.2 s"),
     ],
 )
-def test_what_is_too_much_is_stopped(shared: Sandbox, text: str, where_and_why: str) -> None:
+def test_what_is_too_much_is_stopped(shared: TemplateProcess, text: str, where_and_why: str) -> None:
     assert failure(shared, text, x=-1_000_000_000) == f"welcome v3, text{where_and_why}"
     assert rendered(shared, "{{ n }}", n=1) == "1"
 
 
 def test_output_is_counted_in_bytes_and_by_part() -> None:
-    small = Sandbox(output_bytes=10)
+    small = TemplateProcess(output_bytes=10)
     twice = source("{{ t }}{{ t }}", subject="{{ t }}", html="{{ t }}")
     fits, fails = small.render([(twice, {"t": "é123"}), (twice, {"t": "éé12"})])
     small.close()
@@ -448,37 +450,39 @@ def test_output_is_counted_in_bytes_and_by_part() -> None:
     assert str(fails) == "welcome v3, text, line 1: made over 10 bytes"
 
 
-def test_memory_is_each_jobs_own(sandbox: Sandbox) -> None:
+def test_memory_is_each_jobs_own(process: TemplateProcess) -> None:
     """What earlier jobs leave, constants that were compiled or cycles, is not counted against a later one."""
     cycle = source("{% set n = namespace() %}{% set n.me = n %}{% set n.a = 'x'|center(width) %}{{ width }}")
-    assert sandbox.render([(cycle, {"width": 9_000_000})] * 30) == [Rendered(None, "9000000", None)] * 30
-    child = pid_of(sandbox)
+    assert process.render([(cycle, {"width": 9_000_000})] * 30) == [Rendered(None, "9000000", None)] * 30
+    child = pid_of(process)
     for _ in range(2):
         constants = [source(f"{{% set a = 'x'|center({n}) %}}{{{{ n }}}}") for n in range(9_000_000, 9_000_020)]
-        assert sandbox.render([(one, {"n": 1}) for one in constants]) == [Rendered(None, "1", None)] * 20
-    assert pid_of(sandbox) != child  # it had kept too much, and was replaced
+        assert process.render([(one, {"n": 1}) for one in constants]) == [Rendered(None, "1", None)] * 20
+    assert pid_of(process) != child  # it had kept too much, and was replaced
 
 
 # ── Its process ──
 
 
-def test_a_job_that_kills_the_child_costs_itself_alone(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_kills_the_child_costs_itself_alone(
+    process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_GRACE", 0.5)
     good, bad = source("{{ n }}"), source(UNSTOPPABLE)
     jobs = [(bad if n == 70 else good, {"n": n}) for n in range(140)]
-    answers = sandbox.render(jobs)
+    answers = process.render(jobs)
     assert str(answers.pop(70)) == "welcome v3: took over 0.2 s"
     assert answers == [Rendered(None, str(n), None) for n in range(140) if n != 70]
 
 
-def test_a_child_that_is_killed_at_a_job_costs_that_job_alone(sandbox: Sandbox) -> None:
+def test_a_child_that_is_killed_at_a_job_costs_that_job_alone(process: TemplateProcess) -> None:
     """As by the kernel, where memory is short."""
     good, slow = source("{{ n }}"), source(UNSTOPPABLE)
     answers: list[Rendered | TemplateFailed] = []
     jobs = [(good, {"n": 0}), (slow, {}), (good, {"n": 2})]
-    thread = threading.Thread(target=lambda: answers.extend(sandbox.render(jobs)))
-    sandbox.render([(good, {"n": 0})])
-    child = pid_of(sandbox)
+    thread = threading.Thread(target=lambda: answers.extend(process.render(jobs)))
+    process.render([(good, {"n": 0})])
+    child = pid_of(process)
     before = _cpu_ticks(child)
     thread.start()
     until(lambda: _cpu_ticks(child) > before + 5)
@@ -493,52 +497,52 @@ def _cpu_ticks(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
 
 
-def test_a_child_that_is_killed_between_two_calls_is_replaced(sandbox: Sandbox) -> None:
+def test_a_child_that_is_killed_between_two_calls_is_replaced(process: TemplateProcess) -> None:
     text = source("{{ n }}")
     for n in range(3):
-        assert sandbox.render([(text, {"n": n})]) == [Rendered(None, str(n), None)]
-        child = pid_of(sandbox)
+        assert process.render([(text, {"n": n})]) == [Rendered(None, str(n), None)]
+        child = pid_of(process)
         os.kill(child, signal.SIGKILL)  # it may look alive for a while yet
     until(lambda: not is_running(child))
-    assert sandbox.render([(text, {"n": 9})]) == [Rendered(None, "9", None)]
-    assert pid_of(sandbox) != child
+    assert process.render([(text, {"n": 9})]) == [Rendered(None, "9", None)]
+    assert pid_of(process) != child
 
 
-def test_a_stopped_job_leaves_its_neighbours_alone(sandbox: Sandbox) -> None:
+def test_a_stopped_job_leaves_its_neighbours_alone(process: TemplateProcess) -> None:
     good, hungry, endless = source("{{ n }}"), source("{{ 'x'|center(n * 10**9) }}"), source(ENDLESS)
-    sandbox.render([(good, {"n": 0})])
-    child = pid_of(sandbox)
+    process.render([(good, {"n": 0})])
+    child = pid_of(process)
     jobs = [(good, {"n": 1}), (endless, {"loops": 10**5}), (hungry, {"n": 1}), (good, {"n": 2}), (hungry, {"n": 0})]
-    assert [str(one) if isinstance(one, TemplateFailed) else one.text for one in sandbox.render(jobs)] == [
+    assert [str(one) if isinstance(one, TemplateFailed) else one.text for one in process.render(jobs)] == [
         "1",
         "welcome v3, text, line 2: took over 0.2 s",
         "welcome v3, text, line 1: needed too much memory",
         "2",
         "x",
     ]
-    assert pid_of(sandbox) != child  # where the time was up, something of Jinja's may be half done
+    assert pid_of(process) != child  # where the time was up, something of Jinja's may be half done
 
 
 def test_a_template_that_is_stopped_again_and_again_gets_less_time(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless, other = source(ENDLESS), source(ENDLESS)
     jobs = [(endless, {"loops": loops}) for loops in (10**5, 1, 10**5, 10**5, 10**5, 1)]
     made = Rendered(None, "\ndone", None)
-    assert [one if isinstance(one, Rendered) else str(one).partition(" over ")[2] for one in sandbox.render(jobs)] == [
+    assert [one if isinstance(one, Rendered) else str(one).partition(" over ")[2] for one in process.render(jobs)] == [
         *("0.2 s", made, "0.2 s", "0.2 s", "0.02 s", made),
     ]
-    assert str(sandbox.render([(other, {"loops": 10**5})])[0]).endswith("over 0.2 s")
+    assert str(process.render([(other, {"loops": 10**5})])[0]).endswith("over 0.2 s")
     monkeypatch.setattr(module, "_STOPS_SECONDS", 0.0)  # the minute is over
-    assert str(sandbox.render([(endless, {"loops": 10**5})])[0]).endswith("over 0.2 s")
+    assert str(process.render([(endless, {"loops": 10**5})])[0]).endswith("over 0.2 s")
 
 
-def test_threads_share_the_child(sandbox: Sandbox) -> None:
+def test_threads_share_the_child(process: TemplateProcess) -> None:
     answers: dict[int, list[Rendered | TemplateFailed]] = {}
 
     def run(number: int) -> None:
         mine = source(f"{number} {{{{ n }}}}")
-        answers[number] = [one for _ in range(3) for one in sandbox.render([(mine, {"n": n}) for n in range(120)])]
+        answers[number] = [one for _ in range(3) for one in process.render([(mine, {"n": n}) for n in range(120)])]
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -549,22 +553,22 @@ def test_threads_share_the_child(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(("text", "rows", "turns"), [(ENDLESS, 12, 3), ("{{ loops }}", 20_000, 10)])
-def test_a_big_batch_lets_others_between(sandbox: Sandbox, text: str, rows: int, turns: int) -> None:
+def test_a_big_batch_lets_others_between(process: TemplateProcess, text: str, rows: int, turns: int) -> None:
     good, of_many = source("{{ n }}"), source(text)
     many: list[Any] = []
-    thread = threading.Thread(target=lambda: many.extend(sandbox.render([(of_many, {"loops": 10**5})] * rows)))
+    thread = threading.Thread(target=lambda: many.extend(process.render([(of_many, {"loops": 10**5})] * rows)))
     thread.start()
-    until(sandbox._lock.locked)
+    until(process._lock.locked)
     for n in range(turns):
-        assert sandbox.render([(good, {"n": n})]) == [Rendered(None, str(n), None)]
+        assert process.render([(good, {"n": n})]) == [Rendered(None, str(n), None)]
     assert thread.is_alive()
     thread.join(60)
     assert len(many) == rows
 
 
-def test_an_interrupted_caller_leaves_no_answers_behind(sandbox: Sandbox) -> None:
-    sandbox.render([(source("a"), {})])
-    child = pid_of(sandbox)
+def test_an_interrupted_caller_leaves_no_answers_behind(process: TemplateProcess) -> None:
+    process.render([(source("a"), {})])
+    child = pid_of(process)
     before = _cpu_ticks(child)
 
     def interrupt() -> None:
@@ -575,23 +579,23 @@ def test_an_interrupted_caller_leaves_no_answers_behind(sandbox: Sandbox) -> Non
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        sandbox.render([(source(ENDLESS), {"loops": 10**5})] * 20)
+        process.render([(source(ENDLESS), {"loops": 10**5})] * 20)
     signal.signal(signal.SIGUSR1, previous)
     thread.join()
-    assert rendered(sandbox, "{{ n }}", n=1) == "1"
+    assert rendered(process, "{{ n }}", n=1) == "1"
 
 
 def test_the_child_has_no_secrets_and_one_session_of_its_own(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    process: TemplateProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://user:secret@db/notifier")
     monkeypatch.chdir(tmp_path)  # it finds its module from anywhere, and nothing that lies there instead
     (tmp_path / "jinja2.py").write_text("raise SystemExit")
-    assert rendered(sandbox, "{{ n }}", n=1) == "1"
-    child = Path(f"/proc/{pid_of(sandbox)}")
+    assert rendered(process, "{{ n }}", n=1) == "1"
+    child = Path(f"/proc/{pid_of(process)}")
     names = {line.partition(b"=")[0] for line in (child / "environ").read_bytes().split(b"\0") if line}
     assert names <= {b"PATH", b"PYTHONPATH", b"LD_LIBRARY_PATH", b"PYTHONHOME"}
-    assert os.getsid(pid_of(sandbox)) == pid_of(sandbox)
+    assert os.getsid(pid_of(process)) == pid_of(process)
     assert str((child / "fd/2").readlink()) == os.devnull
     limits = (child / "limits").read_text().splitlines()
     assert next(line.split()[4:6] for line in limits if line.startswith("Max core")) == ["0", "0"]
@@ -599,10 +603,10 @@ def test_the_child_has_no_secrets_and_one_session_of_its_own(
 
 PARENT = """
 import sys, uuid
-from notifier.content.template_process import Sandbox, Source
-sandbox = Sandbox()
-made = sandbox.render([(Source(uuid.uuid4(), "a", 1, None, "{{ n }}", None), {"n": 1})])
-print(sandbox._child.process.pid, made[0].text, flush=True)
+from notifier.content.template_process import Source, TemplateProcess
+process = TemplateProcess()
+made = process.render([(Source(uuid.uuid4(), "a", 1, None, "{{ n }}", None), {"n": 1})])
+print(process._child.process.pid, made[0].text, flush=True)
 if sys.argv[1] == "wait":
     sys.stdin.read()
 """
@@ -630,12 +634,12 @@ def test_the_child_ends_with_its_parent(ending: str) -> None:
 
 FORKING = """
 import os, sys, uuid
-from notifier.content.template_process import Rendered, Sandbox, Source
-sandbox, template = Sandbox(), Source(uuid.uuid4(), "a", 1, None, "{{ n }}", None)
-sandbox.render([(template, {"n": 1})])
+from notifier.content.template_process import Rendered, Source, TemplateProcess
+process, template = TemplateProcess(), Source(uuid.uuid4(), "a", 1, None, "{{ n }}", None)
+process.render([(template, {"n": 1})])
 forked = os.fork()
 mine = [Rendered(None, str(n), None) for n in range(200)] if forked else [Rendered(None, "forked", None)] * 200
-same = all(sandbox.render([(template, {"n": one.text}) for one in mine]) == mine for _ in range(20))
+same = all(process.render([(template, {"n": one.text}) for one in mine]) == mine for _ in range(20))
 if forked:
     same &= os.waitpid(forked, 0)[1] == 0
 sys.exit(not same)
@@ -647,18 +651,18 @@ def test_a_forked_process_has_a_child_of_its_own() -> None:
     subprocess.run([sys.executable, "-c", FORKING], env={**os.environ, "PYTHONPATH": root}, timeout=60, check=True)
 
 
-def test_it_closes_and_starts_again(sandbox: Sandbox) -> None:
-    sandbox.close()
-    assert rendered(sandbox, "{{ n }}", n=1) == "1"
-    child = pid_of(sandbox)
-    sandbox.close()
+def test_it_closes_and_starts_again(process: TemplateProcess) -> None:
+    process.close()
+    assert rendered(process, "{{ n }}", n=1) == "1"
+    child = pid_of(process)
+    process.close()
     assert not is_running(child)
-    assert rendered(sandbox, "{{ n }}", n=2) == "2"
+    assert rendered(process, "{{ n }}", n=2) == "2"
 
 
-def test_a_child_that_cannot_start_is_nobodys_fault(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_cannot_start_is_nobodys_fault(process: TemplateProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ConnectionError, match="does not start"):
-        sandbox.render([(source("a"), {})])
+        process.render([(source("a"), {})])
     monkeypatch.undo()
-    assert rendered(sandbox, "a") == "a"
+    assert rendered(process, "a") == "a"
