@@ -14,7 +14,7 @@ from notifier.vocabulary.errors import Invalid
 from notifier.vocabulary.ids import first_id_of
 
 #: The longest that a filter without an index may search millions of rows for a rare value.
-_LIMIT: Final = text("SET LOCAL statement_timeout = '5s'")
+_LIMIT_TIME: Final = text("SET LOCAL statement_timeout = '5s'")
 _QUERY_CANCELED: Final = "57014"
 
 
@@ -23,7 +23,7 @@ def page(query: Select[Any], id_column: InstrumentedAttribute[UUID], asked: Mapp
     limit, cursor = asked["limit"], asked["cursor"]
     if cursor is not None:
         query = query.where(id_column < cursor)
-    db.session.execute(_LIMIT)
+    db.session.execute(_LIMIT_TIME)
     try:
         rows: Sequence[Any] = db.session.scalars(query.order_by(id_column.desc()).limit(limit + 1)).all()
     except OperationalError as error:

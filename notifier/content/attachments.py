@@ -9,9 +9,10 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, delete, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from notifier.models import Attachment as Stored
 from notifier.providers.protocol import Attachment
 from notifier.vocabulary.ids import new_id
 
@@ -23,10 +24,6 @@ _STORE: Final = text("""
         CAST(:ids AS uuid[]), CAST(:names AS text[]), CAST(:types AS text[]), CAST(:contents AS bytea[])
     )
 """)
-_DROP: Final = text("DELETE FROM attachments WHERE id = ANY(:ids)")
-# Read from where a large value's place is noted, without the value.
-_SIZES: Final = text("SELECT id, octet_length(content) AS size FROM attachments WHERE id = ANY(:ids)")
-_LOAD: Final = text("SELECT id, name, content_type, content FROM attachments WHERE id = ANY(:ids)")
 
 
 def store(engine: Engine, attachments: Sequence[Attachment]) -> list[UUID]:
@@ -51,7 +48,7 @@ def drop(engine: Engine, ids: Sequence[UUID]) -> None:
         return
     try:
         with engine.begin() as connection:
-            connection.execute(_DROP, {"ids": list(ids)})
+            connection.execute(delete(Stored).where(Stored.id.in_(ids)))
     except SQLAlchemyError as error:
         log.warning("attachments_not_dropped", error=type(error).__name__, attachments=len(ids))
 
@@ -60,12 +57,15 @@ def sizes(connection: Connection, ids: Collection[UUID]) -> dict[UUID, int]:
     """Return the size of each file in bytes; missing files are left out."""
     if not ids:
         return {}
-    return {row.id: row.size for row in connection.execute(_SIZES, {"ids": sorted(ids)})}
+    # Read from where a large value's place is noted, without the value.
+    size = func.octet_length(Stored.content).label("size")
+    found = connection.execute(select(Stored.id, size).where(Stored.id.in_(sorted(ids))))
+    return {row.id: row.size for row in found}
 
 
 def load(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Attachment]:
     """Load the files; missing files are left out."""
     if not ids:
         return {}
-    rows = connection.execute(_LOAD, {"ids": sorted(ids)})
-    return {row.id: Attachment(row.name, row.content_type, bytes(row.content)) for row in rows}
+    query = select(Stored.id, Stored.name, Stored.content_type, Stored.content).where(Stored.id.in_(sorted(ids)))
+    return {row.id: Attachment(row.name, row.content_type, row.content) for row in connection.execute(query)}

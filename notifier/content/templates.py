@@ -57,10 +57,12 @@ def _fallbacks(locale: str | None) -> Iterator[str]:
     yield DEFAULT
 
 
-_CURRENT: Final = text("""
+_CURRENT_VERSIONS: Final = text("""
     SELECT DISTINCT ON (name, channel, locale) name, channel, lower(locale) AS locale, id, version FROM templates
     WHERE name = ANY(:names) ORDER BY name, channel, locale, version DESC
 """)
+# Versions are counted one at a time for each name.
+_LOCK_NAME: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 2))")
 
 
 def catalogue(connection: Connection, names: Iterable[str | None]) -> Catalogue:
@@ -68,7 +70,7 @@ def catalogue(connection: Connection, names: Iterable[str | None]) -> Catalogue:
     wanted = sorted({name for name in names if name is not None})
     if not wanted:
         return EMPTY
-    rows = connection.execute(_CURRENT, {"names": wanted})
+    rows = connection.execute(_CURRENT_VERSIONS, {"names": wanted})
     return Catalogue({(row.name, row.channel, row.locale): TemplateVersion(row.id, row.version) for row in rows})
 
 
@@ -77,8 +79,7 @@ def save(engine: Engine, name: str, fields: Mapping[str, Any]) -> Template:
     if not NAME.fullmatch(name):
         raise Invalid({"name": ["1 to 128 letters, digits, dots, dashes and underscores."]})
     with Session(engine, expire_on_commit=False) as session, session.begin():
-        # Versions are counted one at a time for each name.
-        session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 2))"), {"name": name})
+        session.execute(_LOCK_NAME, {"name": name})
         version = session.scalar(
             select(func.coalesce(func.max(Template.version), 0) + 1).where(
                 Template.name == name, Template.channel == fields["channel"], Template.locale == fields["locale"]

@@ -14,11 +14,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Engine, Row, text
+from sqlalchemy import Connection, Engine, Row, delete, exists, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from notifier.models import Erasure
+from notifier.models import Endpoint, Erasure
 from notifier.people import suppressions
 from notifier.people.forgetting import Sought, redact, tables
 from notifier.people.identities import THEIRS, named_by
@@ -47,21 +47,19 @@ _AT_ONCE: Final = 5.0
 #: Rows that are erased in one transaction.
 _PAGE: Final = 2000
 
-_DELETE: Final = text("""
+_DELETE_USER: Final = text("""
     DELETE FROM users WHERE user_id = :user_id RETURNING email, phone, push_tokens, webhook_url, chat_url
 """)
 _BEGIN: Final = text("""
     INSERT INTO erasures (id, asked_by, created_at, named, round, erased, left_in, due_at)
     VALUES (:id, :by, :now, :named, 0, 0, '{}', now())
 """)
-_ENDPOINTS: Final = text("DELETE FROM endpoints WHERE id = ANY(:ids)")
 
-_NEXT: Final = text("""
+_LOCK_NEXT: Final = text("""
     SELECT * FROM erasures WHERE due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
-_THIS: Final = text("SELECT * FROM erasures WHERE id = :id FOR UPDATE")
-_SEALED: Final = text("SELECT id, named FROM erasures WHERE named IS NOT NULL ORDER BY id FOR UPDATE")
-_SEAL: Final = text("UPDATE erasures SET named = :named WHERE id = :id")
+_LOCK: Final = text("SELECT * FROM erasures WHERE id = :id FOR UPDATE")
+_LOCK_UNFINISHED: Final = text("SELECT id, named FROM erasures WHERE named IS NOT NULL ORDER BY id FOR UPDATE")
 _TRY_LATER: Final = text("""
     UPDATE erasures SET due_at = clock_timestamp() + interval '60 s' WHERE id = :id AND due_at IS NOT NULL
 """)
@@ -77,7 +75,7 @@ _KEEP_PLACE: Final = text("""
 
 # Live rows come first.
 _LIVE: Final = "AND due_at IS NOT NULL"
-_LOCK: Final = text("SELECT id, event_id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
+_LOCK_NOTIFICATIONS: Final = text("SELECT id, event_id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 _LOCK_EVENTS: Final = text("SELECT id FROM events WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 # No index finds events by their recipient. Few of them wait; the others have notifications.
 _EVENTS_OF_USER: Final = text(f"""
@@ -86,14 +84,14 @@ _EVENTS_OF_USER: Final = text(f"""
         AND NOT EXISTS (SELECT FROM users WHERE users.user_id = e.user_id)
     ORDER BY id LIMIT {_PAGE}
 """)
-_ATTACHMENTS: Final = text("""
+_DELETE_ATTACHMENTS: Final = text("""
     DELETE FROM attachments WHERE id IN (
         SELECT CAST(json_array_elements_text(content -> 'attachments') AS uuid) FROM notifications
         WHERE id = ANY(:ids) AND json_typeof(content -> 'attachments') = 'array'
     )
 """)
 # Notifications that are being sent lose their address too: a retry then has no recipient.
-_NOTIFICATIONS: Final = text(f"""
+_ERASE_NOTIFICATIONS: Final = text(f"""
     UPDATE notifications SET user_id = NULL, recipient = NULL, content = NULL, {UNEXPLAINED_IN_SQL}, judged = NULL,
         next_channels = NULL, cancellation_key = NULL, dedup_key = NULL, dedup_window = NULL,
         status = CASE WHEN status IN {PENDING_IN_SQL} THEN '{Status.CANCELLED}' ELSE status END,
@@ -102,7 +100,7 @@ _NOTIFICATIONS: Final = text(f"""
     WHERE id = ANY(:ids)
 """)
 # The events that named them, and events without other recipients. An event before its fan-out creates nothing more.
-_EVENTS: Final = text(f"""
+_ERASE_EVENTS: Final = text(f"""
     UPDATE events e SET payload = '{{}}', recipient = NULL, user_id = NULL, due_at = NULL, error = NULL,
         cancellation_key = NULL, idempotency_key = NULL, dedup_key = NULL, dedup_window = NULL,
         status = CASE status WHEN '{EventStatus.ACCEPTED}' THEN '{EventStatus.PROCESSED}' ELSE status END
@@ -112,7 +110,7 @@ _EVENTS: Final = text(f"""
     RETURNING e.id
 """)
 # Callers make keys of addresses. Locked in the order in which intake writes them, else the two deadlock.
-_IDEMPOTENCY_KEYS: Final = text("""
+_DELETE_IDEMPOTENCY_KEYS: Final = text("""
     WITH theirs AS MATERIALIZED (
         SELECT source, key FROM idempotency_keys WHERE ids && CAST(:ids AS uuid[]) ORDER BY source, key FOR UPDATE
     )
@@ -133,7 +131,7 @@ def erase_user(engine: Engine, vault: Vault, user_id: str, by: str = NOBODY) -> 
     """
     with engine.begin() as connection:
         # This waits for a fan-out that makes notifications for them (it keeps the user's row): those are then found.
-        user = connection.execute(_DELETE, {"user_id": user_id}).one_or_none()
+        user = connection.execute(_DELETE_USER, {"user_id": user_id}).one_or_none()
         if user is None:
             return None
         erasure_id = _begin(connection, vault, [user_id], addresses_in(user), by)
@@ -182,7 +180,7 @@ def _begin(
     listed = [(each.channel, each.text) for each in named.addresses]
     suppressions.hash_addresses(connection, listed, named.taken_out_of)
     endpoints = [endpoint_of(each.text) for each in named.addresses if each.channel is Channel.WEBHOOK]
-    connection.execute(_ENDPOINTS, {"ids": endpoints})
+    connection.execute(delete(Endpoint).where(Endpoint.id.in_(endpoints)))
     return erasure_id
 
 
@@ -208,7 +206,7 @@ def _erase_own(engine: Engine, vault: Vault, erasure_id: UUID) -> None:
     try:
         while time.monotonic() < until:
             with engine.begin() as connection:
-                erasure = connection.execute(_THIS, {"id": erasure_id}).one()
+                erasure = connection.execute(_LOCK, {"id": erasure_id}).one()
                 if erasure.round > 0 or erasure.named is None:
                     return
                 _step(connection, vault, erasure)
@@ -219,11 +217,11 @@ def _erase_own(engine: Engine, vault: Vault, erasure_id: UUID) -> None:
 def rekey(engine: Engine, vault: Vault) -> int:
     """Re-encrypt the identities of unfinished erasures; returns how many there are. Raises CannotDecrypt, Conflict."""
     with engine.begin() as connection:
-        found = connection.execute(_SEALED).all()
+        found = connection.execute(_LOCK_UNFINISHED).all()
         for row in found:
             sealed = bytes(row.named)
             new = vault.encrypt(sealed.decode()) if sealed.startswith(b"{") else vault.rotate(sealed)
-            connection.execute(_SEAL, {"id": row.id, "named": new})
+            connection.execute(update(Erasure).where(Erasure.id == row.id).values(named=new))
     return len(found)
 
 
@@ -235,7 +233,7 @@ def go_on(engine: Engine, vault: Vault) -> bool:
     erasure = None
     try:
         with engine.begin() as connection:
-            erasure = connection.execute(_NEXT).one_or_none()
+            erasure = connection.execute(_LOCK_NEXT).one_or_none()
             if erasure is not None:
                 _step(connection, vault, erasure)
     except Exception as error:
@@ -250,7 +248,7 @@ def go_on(engine: Engine, vault: Vault) -> bool:
 def is_any_due(engine: Engine) -> bool:
     """Tell whether there is anything to erase."""
     with engine.connect() as connection:
-        return bool(connection.scalar(text("SELECT EXISTS (SELECT FROM erasures WHERE due_at <= now())")))
+        return bool(connection.scalar(select(exists().where(Erasure.due_at <= func.now()))))
 
 
 def _step(connection: Connection, vault: Vault, erasure: Row[Any]) -> None:
@@ -302,12 +300,12 @@ def _erase_rows(connection: Connection, ids: Sequence[UUID], event_ids: Sequence
         return 0
     # Wait for a fan-out of the event: the notifications that it makes are found afterwards.
     own = list(connection.scalars(_LOCK_EVENTS, {"ids": list(event_ids)}))
-    rows = connection.execute(_LOCK, {"ids": list(ids)}).all()
+    rows = connection.execute(_LOCK_NOTIFICATIONS, {"ids": list(ids)}).all()
     locked = [row.id for row in rows]
-    connection.execute(_ATTACHMENTS, {"ids": locked})
-    connection.execute(_NOTIFICATIONS, {"ids": locked})
+    connection.execute(_DELETE_ATTACHMENTS, {"ids": locked})
+    connection.execute(_ERASE_NOTIFICATIONS, {"ids": locked})
     wipe(connection, locked)
     heard = sorted({row.event_id for row in rows if row.event_id})
-    events = connection.scalars(_EVENTS, {"own": own, "heard": heard, "forms": sought.named.forms}).all()
-    connection.execute(_IDEMPOTENCY_KEYS, {"ids": [*locked, *events]})
+    events = connection.scalars(_ERASE_EVENTS, {"own": own, "heard": heard, "forms": sought.named.forms}).all()
+    connection.execute(_DELETE_IDEMPOTENCY_KEYS, {"ids": [*locked, *events]})
     return len(locked) + len(own)

@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Column, Connection, Row, String, Table, Text, text
+from sqlalchemy import ARRAY, Column, Connection, Row, String, Table, Text, exists, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
-from notifier.models import Base
+from notifier.models import Base, User
 from notifier.models.declarative import JsonText
 from notifier.people.mentions import SEPARATORS, Named
 
@@ -228,15 +228,12 @@ def _redact_row(connection: Connection, plan: _Plan, row: Row[Any], sought: Soug
     batch.changed += 1
 
 
-_IS_KNOWN: Final = text("SELECT EXISTS (SELECT FROM users WHERE user_id = :user_id)")
-
-
 def _is_theirs(connection: Connection, row: Row[Any], named: Named) -> bool:
     """Return whether a row is the person's: it names them, or goes to their address and to no other user."""
     if row.user_id in named.user_ids:
         return True
     is_at = named.is_at(row.recipient, row.channel)
-    return is_at and not (row.user_id and connection.scalar(_IS_KNOWN, {"user_id": row.user_id}))
+    return is_at and not (row.user_id and connection.scalar(select(exists().where(User.user_id == row.user_id))))
 
 
 def _without(column: Column[Any], value: Any, named: Named, is_at: str | None = None) -> Any:  # noqa: ANN401 -- an SQL expression or a value

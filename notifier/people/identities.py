@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
+from notifier.models import Subscription
 from notifier.people.mentions import Named
 from notifier.people.users import addresses_of_others
 from notifier.security.address_seals import seals_of
@@ -27,7 +28,6 @@ _SENT_TO: Final = text("""
 """)
 #: An id that was sent to more addresses than these belongs to a service, or to everybody.
 _MOST: Final = 200
-_SUBSCRIBED: Final = text("SELECT url FROM subscriptions WHERE url = ANY(:urls)")
 
 
 def named_by(connection: Connection, user_ids: Sequence[str], known: Iterable[tuple[Channel, str]]) -> Named:
@@ -40,5 +40,5 @@ def named_by(connection: Connection, user_ids: Sequence[str], known: Iterable[tu
     addresses = {(channel, form) for channel, address in addresses for form in seals.forms(channel, address)}
     addresses -= addresses_of_others(connection, addresses, user_ids)
     urls = [address for channel, address in addresses if channel is Channel.WEBHOOK]
-    subscribed = set(connection.scalars(_SUBSCRIBED, {"urls": urls})) if urls else set()
+    subscribed = set(connection.scalars(select(Subscription.url).where(Subscription.url.in_(urls))) if urls else ())
     return Named.of(user_ids, (each for each in addresses if each[1] not in subscribed))

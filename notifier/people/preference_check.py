@@ -1,27 +1,17 @@
 """Preference check: tell in advance whether and when a notification to a user would be sent."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, func, or_, select
 
+from notifier.models import OptOut, Suppression, User
 from notifier.people.preferences import GENERAL, Circumstances, Decision, decide
 from notifier.people.suppressions import listed
 from notifier.people.users import people
 from notifier.vocabulary.addresses import folded, hash_of
 from notifier.vocabulary.states import Channel
-
-_PREFERENCES: Final = text("SELECT preferences FROM users WHERE user_id = :user_id")
-_OPTED_OUT: Final = text("""
-    SELECT count(*) FROM opt_outs
-    WHERE channel = :channel AND category = :category AND address_hash = ANY(:hashes)
-""")
-# Each of several push tokens may be suppressed; the user is unreachable only if all of them are.
-_SUPPRESSED: Final = text("""
-    SELECT folded, reason FROM suppressions
-    WHERE channel = :channel AND folded = ANY(:folded) AND coalesce(until > :at, true)
-""")
 
 
 def ask(
@@ -42,14 +32,10 @@ def ask(
         person = people(connection, [user_id]).get(user_id)
         if person is None:
             raise LookupError(user_id)
-        preferences = connection.scalar(_PREFERENCES, {"user_id": user_id})
+        preferences = connection.scalar(select(User.preferences).where(User.user_id == user_id))
         addresses = [folded(channel, address) for address in person.addresses(channel)]
-        forms = listed(connection, channel, addresses)
-        found = connection.execute(_SUPPRESSED, {"channel": channel.value, "folded": list(forms), "at": at})
-        suppressed = {forms[row.folded]: row.reason for row in found}
-        hashes = [hash_of(channel, address) for address in addresses]
-        asked = {"channel": channel.value, "category": category or GENERAL, "hashes": hashes}
-        opted_out = connection.scalar(_OPTED_OUT, asked)
+        suppressed = _suppressed(connection, channel, addresses, at)
+        opted_out = _count_opt_outs(connection, channel, category or GENERAL, addresses)
     if not addresses:
         return None
     return decide(
@@ -57,6 +43,7 @@ def ask(
             channel,
             category,
             critical,
+            # Each of several push tokens may be suppressed; the user is unreachable only if all of them are.
             suppressed[addresses[0]] if len(suppressed) == len(addresses) else None,
             opted_out=opted_out == len(addresses),
             preferences=preferences,
@@ -65,3 +52,22 @@ def ask(
         ),
         at,
     )
+
+
+def _suppressed(connection: Connection, channel: Channel, addresses: Sequence[str], at: datetime) -> dict[str, str]:
+    """Return those of some addresses that are suppressed at a moment, each with the reason."""
+    forms = listed(connection, channel, addresses)
+    stands = or_(Suppression.until.is_(None), Suppression.until > at)
+    query = select(Suppression.folded, Suppression.reason).where(
+        Suppression.channel == channel.value, Suppression.folded.in_(forms), stands
+    )
+    return {forms[form]: reason for form, reason in connection.execute(query)}
+
+
+def _count_opt_outs(connection: Connection, channel: Channel, category: str, addresses: Sequence[str]) -> int:
+    """Return how many of some addresses have switched a category off."""
+    hashes = [hash_of(channel, address) for address in addresses]
+    query = select(func.count()).where(
+        OptOut.channel == channel.value, OptOut.category == category, OptOut.address_hash.in_(hashes)
+    )
+    return connection.scalar(query) or 0

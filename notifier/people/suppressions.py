@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, text
 from sqlalchemy.orm import Session
 
 from notifier.models import Suppression
@@ -16,7 +16,7 @@ from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.json_documents import to_json
 from notifier.vocabulary.states import Channel
 
-_ADD: Final = text("""
+_ADD_OR_CHANGE: Final = text("""
     INSERT INTO suppressions (id, channel, address, folded, reason, until, created_at)
     VALUES (:id, :channel, :address, :folded, :reason, :until, :now)
     ON CONFLICT (channel, folded) DO UPDATE SET address = excluded.address, reason = excluded.reason,
@@ -37,17 +37,16 @@ _LIFT: Final = text("""
     USING json_to_recordset(CAST(:given AS json)) AS given(channel text, folded text, reason text)
     WHERE s.channel = given.channel AND s.folded = given.folded AND s.reason = given.reason
 """)
-_REMOVE: Final = text("DELETE FROM suppressions WHERE channel = :channel AND folded = ANY(:forms)")
 
 #: The address that is kept of an erased person, and the prefix of its hash, by which addresses are compared.
 NO_ADDRESS: Final = "[erased]"
 _HASHED: Final = "sha256:"
-_FIND: Final = text("""
+_LOCK_LISTED: Final = text("""
     SELECT id, channel, folded, reason FROM suppressions
     WHERE (channel, folded) IN (SELECT * FROM unnest(CAST(:channels AS text[]), CAST(:addresses AS text[])))
     ORDER BY channel, folded FOR UPDATE
 """)
-_REPLACE: Final = text("""
+_HASH: Final = text("""
     UPDATE suppressions SET address = :address, folded = :hashed, reason = :reason WHERE id = :id
 """)
 
@@ -86,13 +85,13 @@ def hash_addresses(
     """
     theirs = sorted({(channel.value, folded(channel, each)) for channel, each in addresses})
     values = {"channels": [channel for channel, _ in theirs], "addresses": [address for _, address in theirs]}
-    found = connection.execute(_FIND, values).all()
+    found = connection.execute(_LOCK_LISTED, values).all()
     for row in found:
         _, hashed = compared(Channel(row.channel), row.folded)
         # One that was put on the list and erased before gives way.
-        connection.execute(_REMOVE, {"channel": row.channel, "forms": [hashed]})
+        connection.execute(delete(Suppression).where(_is_one_of(row.channel, [hashed])))
         new = {"id": row.id, "address": NO_ADDRESS, "hashed": hashed, "reason": words(row.reason)}
-        connection.execute(_REPLACE, new)
+        connection.execute(_HASH, new)
     return len(found)
 
 
@@ -102,7 +101,7 @@ def add(engine: Engine, fields: Mapping[str, Any]) -> Suppression:
     kept = seals_of(engine).kept(channel, fields["address"])
     values = {**fields, "channel": channel.value, "address": kept, "folded": folded(channel, kept)}
     with Session(engine, expire_on_commit=False) as session, session.begin():
-        added = session.execute(_ADD, {**values, "id": new_id(), "now": datetime.now(UTC)}).scalar_one()
+        added = session.execute(_ADD_OR_CHANGE, {**values, "id": new_id(), "now": datetime.now(UTC)}).scalar_one()
         return session.get_one(Suppression, added)
 
 
@@ -141,11 +140,15 @@ def lift(connection: Connection, addresses: Sequence[Address]) -> None:
 def remove(engine: Engine, channel: Channel, address: str) -> bool:
     """Lift a suppression; false where there is none."""
     with engine.begin() as connection:
-        values = {"channel": channel.value, "forms": sorted(listed(connection, channel, [address]))}
-        return connection.execute(_REMOVE, values).rowcount > 0
+        forms = sorted(listed(connection, channel, [address]))
+        return connection.execute(delete(Suppression).where(_is_one_of(channel.value, forms))).rowcount > 0
 
 
 def remove_by_id(engine: Engine, suppression_id: UUID) -> bool:
     """Lift a suppression by its id; false where there is none."""
     with engine.begin() as connection:
-        return connection.execute(text("DELETE FROM suppressions WHERE id = :id"), {"id": suppression_id}).rowcount > 0
+        return connection.execute(delete(Suppression).where(Suppression.id == suppression_id)).rowcount > 0
+
+
+def _is_one_of(channel: str, forms: Sequence[str]) -> ColumnElement[bool]:
+    return and_(Suppression.channel == channel, Suppression.folded.in_(forms))

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from itsdangerous import BadData, URLSafeSerializer
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, delete
+from sqlalchemy.dialects.postgresql import insert
 
+from notifier.models import OptOut
 from notifier.people.users import switch_category
 from notifier.security.secret_box import Vault
 from notifier.security.signing_keys import signing_key
@@ -20,14 +22,6 @@ from notifier.vocabulary.addresses import hash_of
 from notifier.vocabulary.states import Channel
 
 PURPOSE: Final = "unsubscribe"
-
-_OPT_OUT: Final = text("""
-    INSERT INTO opt_outs (channel, address_hash, category, created_at)
-    VALUES (:channel, :address_hash, :category, :now) ON CONFLICT DO NOTHING
-""")
-_OPT_IN: Final = text("""
-    DELETE FROM opt_outs WHERE channel = :channel AND address_hash = :address_hash AND category = :category
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +82,7 @@ def switch(engine: Engine, subscription: Subscription, *, wanted: bool) -> None:
     values = {"channel": channel.value, "address_hash": subscription.address_hash, "category": category}
     with engine.begin() as connection:
         if wanted:
-            connection.execute(_OPT_IN, values)
+            connection.execute(delete(OptOut).filter_by(**values))
         else:
-            connection.execute(_OPT_OUT, {**values, "now": datetime.now(UTC)})
+            added = insert(OptOut).values(**values, created_at=datetime.now(UTC))
+            connection.execute(added.on_conflict_do_nothing())

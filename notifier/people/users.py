@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Engine, or_, text
+from sqlalchemy import ColumnElement, Connection, Engine, func, or_, text, update
 
 from notifier.models import User
 from notifier.security.address_seals import SEALED_CHANNELS, AddressSeals, seals_of
@@ -75,7 +75,7 @@ _PEOPLE: Final = text("""
 """)
 # Nobody is erased while notifications are being made for them: the deletion waits, and then finds those too.
 _PEOPLE_KEPT: Final = text(f"{_PEOPLE.text} FOR KEY SHARE")
-_PUT: Final = text("""
+_ADD_OR_REPLACE: Final = text("""
     INSERT INTO users (id, user_id, email, phone, push_tokens, webhook_url, chat_url, timezone, locale, attributes,
         created_at, updated_at)
     VALUES (:id, :user_id, :email, :phone, :push_tokens, :webhook_url, :chat_url, :timezone, :locale,
@@ -88,7 +88,7 @@ _PUT: Final = text("""
 """)
 # Notifications that wait for a changed address move to the new one; those for a removed address are skipped, with that
 # reason.
-_MOVE: Final = text(f"""
+_MOVE_WAITING: Final = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT id FROM notifications WHERE user_id = :user_id AND channel = :channel
             AND recipient = ANY(:old) AND status IN {PENDING_IN_SQL} ORDER BY id FOR UPDATE
@@ -133,7 +133,7 @@ def put(engine: Engine, user_id: str, fields: Mapping[str, Any], attributes: byt
     values = {**fields, **sealed, "attributes": attributes.decode(), "user_id": user_id, "id": new_id()}
     with engine.begin() as connection:
         before = people(connection, [user_id]).get(user_id)
-        is_new = bool(connection.execute(_PUT, {**values, "now": datetime.now(UTC)}).scalar_one())
+        is_new = bool(connection.execute(_ADD_OR_REPLACE, {**values, "now": datetime.now(UTC)}).scalar_one())
         after = people(connection, [user_id])[user_id]
         for channel in Channel if before else ():
             _move(connection, channel, before, after)
@@ -147,7 +147,7 @@ def _move(connection: Connection, channel: Channel, before: Person | None, after
         # Of several push tokens none takes over for another: each has its own message.
         successor = new[0] if new and channel is not Channel.PUSH else None
         values = {"user_id": after.user_id, "channel": channel.value, "new": successor}
-        connection.execute(_MOVE, {**values, "old": list(seals.forms(channel, address))})
+        connection.execute(_MOVE_WAITING, {**values, "old": list(seals.forms(channel, address))})
 
 
 def is_reached_at(forms: Collection[str]) -> ColumnElement[bool]:
@@ -203,20 +203,15 @@ def addresses_of_others(
     }
 
 
-_SET_PREFERENCES: Final = text("""
-    UPDATE users SET preferences = CAST(:preferences AS jsonb), updated_at = now() WHERE user_id = :user_id
-""")
-
-
 def set_preferences(engine: Engine, user_id: str, preferences: Mapping[str, Any]) -> bool:
     """Write all of a user's preferences; false if there is no such user."""
-    values = {"user_id": user_id, "preferences": orjson.dumps(preferences).decode()}
+    statement = update(User).where(User.user_id == user_id)
     with engine.begin() as connection:
-        return connection.execute(_SET_PREFERENCES, values).rowcount > 0
+        return connection.execute(statement.values(preferences=preferences, updated_at=func.now())).rowcount > 0
 
 
 # One statement, so that two at once lose neither.
-_SWITCH: Final = text("""
+_SWITCH_CATEGORY: Final = text("""
     UPDATE users SET updated_at = now(), preferences = jsonb_set(
         jsonb_set(
             jsonb_set(coalesce(preferences, '{}'), '{categories}', coalesce(preferences -> 'categories', '{}')),
@@ -232,4 +227,4 @@ def switch_category(engine: Engine, user_id: str, category: str, channel: Channe
     """Switch one category on or off for one channel; false if there is no such user."""
     values = {"user_id": user_id, "category": category, "channel": channel.value, "wanted": wanted}
     with engine.begin() as connection:
-        return connection.execute(_SWITCH, values).rowcount > 0
+        return connection.execute(_SWITCH_CATEGORY, values).rowcount > 0

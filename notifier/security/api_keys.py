@@ -205,7 +205,7 @@ def listed(engine: Engine) -> list[ApiKey]:
         return list(session.scalars(select(ApiKey).order_by(ApiKey.name)))
 
 
-_FIND: Final = text("""
+_FIND_BY_HASH: Final = text("""
     SELECT id, name, coalesce(source, name) AS source, scopes, rate, channels, event_types,
         coalesce(last_used_at < now() - interval '1 hour', true) AS newly_used,
         extract(epoch FROM least(expires_at, CASE WHEN key_hash <> :hash THEN previous_until END) - now()) AS good_for,
@@ -213,7 +213,7 @@ _FIND: Final = text("""
             WHEN key_hash <> :hash AND previous_until <= now() THEN 'rotated' END AS ended
     FROM api_keys WHERE key_hash = :hash OR previous_hash = :hash
 """)
-_USED: Final = text("""
+_NOTE_USE: Final = text("""
     UPDATE api_keys SET last_used_at = now()
     WHERE id = :id AND coalesce(last_used_at < now() - interval '1 hour', true)
 """)
@@ -239,14 +239,14 @@ def look_up(engine: Engine, key: str) -> Caller | Ended | None:
     Records that the key was used, once an hour. A failure to do so does not refuse the caller.
     """
     with engine.connect() as connection:
-        row = connection.execute(_FIND, {"hash": hash_of(key)}).one_or_none()
+        row = connection.execute(_FIND_BY_HASH, {"hash": hash_of(key)}).one_or_none()
     if row is None:
         return None
     if row.ended is not None:
         return Ended(row.name, row.ended)
     if row.newly_used:
         with suppress(SQLAlchemyError), engine.begin() as connection:
-            connection.execute(_USED, {"id": row.id})
+            connection.execute(_NOTE_USE, {"id": row.id})
     good_for = math.inf if row.good_for is None else float(row.good_for)
     # A scope that a newer release grants means nothing here.
     scopes = frozenset(scope for scope in Scope if scope.value in row.scopes)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Engine, Row, Select, func, literal, select, text
+from sqlalchemy import Connection, Engine, Row, Select, delete, func, literal, select, text, update
 from sqlalchemy.orm import Session
 
 from notifier.models import AuditChain, AuditLine
@@ -34,14 +34,8 @@ _BATCH: Final = 1000
 #: The fields that a line's hash covers, in their order.
 _COVERED: Final = (*("number", "id", "at", "actor", "action", "target", "outcome", "request_id", "peer", "times"),)
 
-_END: Final = text("SELECT number, hash FROM audit_chain WHERE id = 1 FOR UPDATE")
-_MOVE_END: Final = text("UPDATE audit_chain SET number = :number, hash = :hash WHERE id = 1")
-_BEGINNING: Final = text("SELECT deleted_number, deleted_hash FROM audit_chain WHERE id = 1 FOR UPDATE")
-_OLDEST: Final = text("SELECT number, hash, at FROM audit WHERE number > :number ORDER BY number LIMIT :limit")
-_DELETE: Final = text("DELETE FROM audit WHERE number <= :number")
-_MOVE_BEGINNING: Final = text("""
-    UPDATE audit_chain SET deleted_number = :number, deleted_hash = :hash, deleted_seal = :seal WHERE id = 1
-""")
+_LOCK_END: Final = text("SELECT number, hash FROM audit_chain WHERE id = 1 FOR UPDATE")
+_LOCK_BEGINNING: Final = text("SELECT deleted_number, deleted_hash FROM audit_chain WHERE id = 1 FOR UPDATE")
 _DELETE_UNCHAINED: Final = text("""
     DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE number IS NULL AND at < :before LIMIT :limit)
 """)
@@ -118,10 +112,10 @@ class AuditLog:
         with Session(self._engine) as session, session.begin():
             if key is not None:
                 # Locked until the transaction ends: every process appends to the same chain, one line after the other.
-                end = session.execute(_END).one()
+                end = session.execute(_LOCK_END).one()
                 line.number = end.number + 1
                 line.hash = _hash(key, bytes(end.hash), line)
-                session.execute(_MOVE_END, {"number": line.number, "hash": line.hash})
+                session.execute(update(AuditChain).where(AuditChain.id == 1).values(number=line.number, hash=line.hash))
             session.add(line)
 
     def lines(
@@ -181,16 +175,17 @@ class AuditLog:
                 key = self._chain_key()
             except NotifierError:
                 return deleted
-            beginning = connection.execute(_BEGINNING).one()
+            beginning = connection.execute(_LOCK_BEGINNING).one()
             old = None
-            for row in connection.execute(_OLDEST, {"number": beginning.deleted_number, "limit": _BATCH}):
+            for row in _after(connection, beginning.deleted_number):
                 if row.at >= before:
                     break
                 old, deleted = row, deleted + 1
             if old is not None:
                 seal = _seal(key, old.number, bytes(old.hash))
-                connection.execute(_DELETE, {"number": old.number})
-                connection.execute(_MOVE_BEGINNING, {"number": old.number, "hash": bytes(old.hash), "seal": seal})
+                connection.execute(delete(AuditLine).where(AuditLine.number <= old.number))
+                begins = {"deleted_number": old.number, "deleted_hash": bytes(old.hash), "deleted_seal": seal}
+                connection.execute(update(AuditChain).where(AuditChain.id == 1).values(begins))
         return deleted
 
     def count_expired(self, before: datetime) -> int:

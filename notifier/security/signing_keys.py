@@ -7,20 +7,17 @@ NOTIFIER_SECRET_KEY is set. Unencrypted keys of an earlier release are read as w
 import os
 from typing import Final
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, Select, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
+from notifier.models import SigningKey
 from notifier.security.secret_box import Vault
 
 _BYTES: Final = 32
 #: How every encrypted key begins: Fernet's version 0x80, in base64. No random key is as long as one.
 _SEALED: Final = b"gAAAAA"
 
-_READ: Final = text("SELECT secret FROM signing_keys WHERE purpose = :purpose")
-_MAKE: Final = text("""
-    INSERT INTO signing_keys (purpose, secret, created_at) VALUES (:purpose, :secret, now()) ON CONFLICT DO NOTHING
-""")
-_ALL: Final = text("SELECT purpose, secret FROM signing_keys ORDER BY purpose FOR UPDATE")
-_REPLACE: Final = text("UPDATE signing_keys SET secret = :sealed WHERE purpose = :purpose AND secret = :secret")
+_ALL: Final = select(SigningKey.purpose, SigningKey.secret).order_by(SigningKey.purpose)
 
 
 def is_sealed(secret: bytes) -> bool:
@@ -35,18 +32,17 @@ def signing_key(engine: Engine, vault: Vault, purpose: str, *, seal: bool = Fals
     CannotDecrypt, Conflict if the key is encrypted and there is no key for it, and SQLAlchemyError.
     """
     with engine.connect() as connection:
-        stored = connection.scalar(_READ, {"purpose": purpose})
-    if stored is None:
-        made = os.urandom(_BYTES)
+        secret = connection.scalar(_select(purpose))
+    if secret is None:
+        made = {"purpose": purpose, "secret": _kept(vault, os.urandom(_BYTES)), "created_at": func.now()}
         with engine.begin() as connection:
-            connection.execute(_MAKE, {"purpose": purpose, "secret": _kept(vault, made)})
-            stored = connection.scalar(_READ, {"purpose": purpose})
-    secret = bytes(stored)
+            connection.execute(insert(SigningKey).values(made).on_conflict_do_nothing())
+            secret = connection.scalars(_select(purpose)).one()
     if is_sealed(secret):
         return bytes.fromhex(vault.decrypt(secret))
     if seal and vault.has_key:
         with engine.begin() as connection:
-            connection.execute(_REPLACE, {"purpose": purpose, "secret": secret, "sealed": _kept(vault, secret)})
+            _replace(connection, purpose, secret, _kept(vault, secret))
     return secret
 
 
@@ -61,7 +57,17 @@ def find_signing_key(engine: Engine, vault: Vault, purpose: str) -> bytes | None
 def is_there(engine: Engine, purpose: str) -> bool:
     """Tell whether there is a key for a purpose."""
     with engine.connect() as connection:
-        return connection.scalar(_READ, {"purpose": purpose}) is not None
+        return connection.scalar(_select(purpose)) is not None
+
+
+def _select(purpose: str) -> Select[bytes]:
+    return select(SigningKey.secret).where(SigningKey.purpose == purpose)
+
+
+def _replace(connection: Connection, purpose: str, old: bytes, new: bytes) -> None:
+    """Replace a stored key, unless somebody else has done so since it was read."""
+    statement = update(SigningKey).where(SigningKey.purpose == purpose, SigningKey.secret == old)
+    connection.execute(statement.values(secret=new))
 
 
 def _kept(vault: Vault, secret: bytes) -> bytes:
@@ -71,16 +77,14 @@ def _kept(vault: Vault, secret: bytes) -> bytes:
 def reseal(engine: Engine, vault: Vault) -> int:
     """Encrypt every key with the first key of the vault; returns how many there are. Raises CannotDecrypt, Conflict."""
     with engine.begin() as connection:
-        rows = connection.execute(_ALL).all()
-        for row in rows:
-            secret = bytes(row.secret)
+        rows = connection.execute(_ALL.with_for_update()).all()
+        for purpose, secret in rows:
             sealed = vault.rotate(secret) if is_sealed(secret) else vault.encrypt(secret.hex())
-            connection.execute(_REPLACE, {"purpose": row.purpose, "secret": secret, "sealed": sealed})
+            _replace(connection, purpose, secret, sealed)
     return len(rows)
 
 
 def plain(engine: Engine) -> list[str]:
     """Return the purposes whose keys are stored unencrypted."""
     with engine.connect() as connection:
-        rows = connection.execute(text("SELECT purpose, secret FROM signing_keys ORDER BY purpose")).all()
-    return [str(row.purpose) for row in rows if not is_sealed(bytes(row.secret))]
+        return [purpose for purpose, secret in connection.execute(_ALL) if not is_sealed(secret)]

@@ -379,7 +379,7 @@ def test_what_cannot_be_erased_at_once_is_left_to_the_clock(engine: Engine, monk
     users.put(engine, "ada", ADA, b"{}")
     notification(engine, "ada", recipient="ada@example.com")
     with monkeypatch.context() as patched:
-        patched.setattr(erasure, "_NOTIFICATIONS", text("SELECT 1 / 0, :ids"))
+        patched.setattr(erasure, "_ERASE_NOTIFICATIONS", text("SELECT 1 / 0, :ids"))
         erasure_id = erasure.erase_user(engine, VAULT, "ada")
     assert "notifications" in still_in(engine, "ada@example.com")
     finish(engine, erasure_id)
