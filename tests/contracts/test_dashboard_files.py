@@ -17,14 +17,15 @@ from deploy.dashboards import FOLDER, TITLES
 from deploy.dashboards.panels import POSTGRES, PROMETHEUS, WIDTH
 from notifier.models import Base
 from notifier.storage.dashboard_role import GRANTED, ROLE, WITHHELD
-from tests.contracts.test_documented_metrics import registered
+from tests.support.dashboards import DASHBOARDS, FILES
+from tests.support.metrics import registered
 from tests.support.paths import ROOT
 
-FILES = sorted(FOLDER.glob("*.json"))
-DASHBOARDS: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in FILES}
 PANELS: dict[str, dict[str, Any]] = {
     f"{name}: {panel['title']}": panel for name, each in DASHBOARDS.items() for panel in each["panels"]
 }
+
+
 #: Those that one screen shows without scrolling, in rows of the grid.
 ONE_SCREEN = 26
 GRAFANA = ROOT / "deploy" / "grafana" / "provisioning"
@@ -161,9 +162,6 @@ def test_a_dead_letter_leads_to_its_story() -> None:
     overrides = {each["matcher"]["options"]: each["properties"] for each in panel["fieldConfig"]["overrides"]}
     [links] = [each["value"] for each in overrides["notification"] if each["id"] == "links"]
     assert [link["url"] for link in links] == ["/d/notifier-story?var-notification_id=${__value.raw}"]
-
-
-# --- provisioning
 
 
 def provisioned(kind: str) -> dict[str, Any]:

@@ -33,11 +33,11 @@ from notifier.security import webhook_signatures
 from notifier.vocabulary.states import Channel
 from tests.conftest import clean_environment
 from tests.providers import receivers
+from tests.support.commands import manage
 from tests.support.node_packages import NODE, node_modules
 from tests.support.paths import ROOT
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, wait_for
-from tests.system.deploy.test_commands import manage
 
 PAGE = (ROOT / "docs" / "receiving-webhooks.md").read_text()
 
@@ -479,8 +479,7 @@ def test_listen_obeys_an_interrupt_though_its_shell_had_it_ignored(start: Start,
 
 def test_listen_obeys_an_interrupt_that_the_kernel_gives_to_another_thread(listen: Start) -> None:
     process = listen()
-    threads = [int(path.name) for path in Path(f"/proc/{process.popen.pid}/task").iterdir()]
-    other = max(threads)
+    other = max(int(path.name) for path in Path(f"/proc/{process.popen.pid}/task").iterdir())
     assert other != process.popen.pid
     assert ctypes.CDLL(None).tgkill(process.popen.pid, other, signal.SIGINT.value) == 0
     assert ended(process).startswith("Received 0,")

@@ -25,21 +25,13 @@ from notifier.security.secret_box import new_key
 from notifier.security.webhook_signatures import new_secret
 from notifier.storage import dashboard_role
 from tests.conftest import app_url, clean_environment, engine_of, new_postgres
+from tests.support.documents import PAGE, blocks
 from tests.support.paths import ROOT
 from tests.support.receivers import SmtpReceiver
 from tests.support.running import Running, ahead, made, reaches, wait_for
 
-PAGE = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
 #: What keeps running until it is ended.
 FOR_EVER = ("The log, all the time", 1), ("Start it, held", 3)
-
-
-def blocks(heading: str) -> list[str]:
-    """The commands below a heading, block by block."""
-    titles = re.findall(r"^##+ (.+)$", PAGE, re.MULTILINE)
-    text = dict(zip(titles, re.split(r"^##+ .+$", PAGE, flags=re.MULTILINE)[1:], strict=True))[heading]
-    found: list[str] = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return found
 
 
 class Operator:

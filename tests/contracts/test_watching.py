@@ -11,21 +11,18 @@ import pytest
 import yaml
 
 from config.settings import read_settings
-from tests.contracts.test_containers import NEEDED, SERVICES, WORKER_SERVICES, environment_of, parsed
-from tests.contracts.test_documented_metrics import registered
+from tests.support.containers import NEEDED, SERVICES, WORKER_SERVICES, environment_of, parsed
+from tests.support.metrics import registered
 from tests.support.paths import ROOT
+from tests.support.prometheus_files import ALERTS, CONFIG, FOLDER, RULES
 
-FOLDER = ROOT / "deploy/prometheus"
-CONFIG: dict[str, Any] = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
-RULES: list[dict[str, Any]] = [
-    rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]
-]
 CASES = [
     case
     for test in yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["tests"]
     for case in test["alert_rule_test"]
 ]
-ALERTS = {rule["alert"]: rule for rule in RULES}
+
+
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 #: What Prometheus itself adds to samples, or to the buckets of a histogram.
 OWN_LABELS = {"job", "le"}

@@ -8,8 +8,8 @@ import pytest
 
 from notifier.providers.protocol import Fault, Outcome
 from tests.providers import receivers
+from tests.providers.conformance import made, message_for, one, sent
 from tests.providers.http2 import Answer, http2
-from tests.providers.test_conformance import made, message_for, one, sent
 from tests.providers.vendors import Vendor, apns, expo, fcm
 
 VENDOR = apns.VENDOR

@@ -10,7 +10,7 @@ import pytest
 from notifier.providers.protocol import Fault, Message, Outcome, Provider
 from notifier.vocabulary.ids import new_id
 from tests.providers import receivers
-from tests.providers.test_conformance import made, message_for, sent
+from tests.providers.conformance import made, message_for, sent
 from tests.providers.vendors import Vendor, fcm, web_push
 
 _TOKEN = receivers.response(200, b'{"access_token": "ya29.test", "expires_in": 3599, "token_type": "Bearer"}')

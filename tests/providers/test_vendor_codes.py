@@ -12,7 +12,7 @@ from notifier.providers.circuit import Circuit
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.providers.vendors.smtp_connection import judged
 from notifier.vocabulary.ids import new_id
-from tests.providers.test_conformance import VENDORS
+from tests.providers.conformance import VENDORS
 from tests.support.paths import ROOT
 
 FILE = ROOT / "tests/data/vendor_codes.yaml"

@@ -14,12 +14,12 @@ import pytest
 
 from deploy.ports import free_port
 from notifier.security import api_keys
-from tests.contracts.test_runbook import blocks
-from tests.contracts.test_watching import ALERTS, CONFIG, FOLDER
 from tests.providers import receivers
 from tests.providers.vendors import twilio
 from tests.services.prometheus import Prometheus
+from tests.support.documents import blocks
 from tests.support.paths import ROOT
+from tests.support.prometheus_files import ALERTS, CONFIG, FOLDER
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, made, wait_for
 

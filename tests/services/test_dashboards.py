@@ -19,8 +19,8 @@ from notifier.notifications import delivery_receipts
 from notifier.providers.receipts import Kind, Receipt, Report
 from notifier.storage.dashboard_role import set_up
 from tests.conftest import engine_of
-from tests.contracts.test_dashboard_files import DASHBOARDS
 from tests.services.prometheus import Prometheus
+from tests.support.dashboards import DASHBOARDS
 from tests.support.paths import ROOT
 from tests.support.receivers import HttpReceiver, SmtpReceiver
 from tests.support.running import Running, ahead, made, made_of, reaches, wait_for

@@ -13,7 +13,7 @@ import requests
 
 from deploy.child_process import Child
 from deploy.ports import free_port
-from tests.contracts.test_containers import SERVICES, health_check
+from tests.support.containers import SERVICES, health_check
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / "deploy/prometheus"

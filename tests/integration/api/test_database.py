@@ -20,7 +20,7 @@ from notifier.models import Base, Event
 from notifier.security.address_seals import NO_SEALS, seals_of
 from notifier.storage.engines import autocommit_of
 from tests.conftest import QUICK
-from tests.integration.api.test_showing import ASKED, READING
+from tests.support.bodies import ASKED, READING
 from tests.support.paths import ROOT
 from tests.support.planted import USER, Planted, plant
 

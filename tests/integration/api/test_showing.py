@@ -13,6 +13,7 @@ from config.settings import read_settings
 from config.wiring import Wiring
 from deploy.commands.cli import cli
 from tests.conftest import QUICK
+from tests.support.bodies import ASKED, READING
 from tests.support.planted import (
     ADDRESS,
     BROWSER,
@@ -41,47 +42,6 @@ def planted(database_url: str) -> Iterator[Planted]:
     wires.engine.dispose()
 
 
-_ROUTE: Final = {"event_type": "x.z", "to": {"user_id": "payload.user_id"}}
-_EVENT: Final = {"event_type": "x.y", "user_id": USER, "idempotency_key": "k"}
-_MESSAGE: Final = {"user_id": USER, "body": "Hello", "idempotency_key": "message"}
-
-#: A body for each operation whose scope is not `read`, where it has one, and the status of its answer.
-ASKED: Final[dict[str, tuple[Any, int]]] = {
-    "postEvent": (_EVENT, 202),
-    "postTypedEvent": ({"type": "x.y", "user_id": USER}, 202),
-    "postBatch": ({"events": [_EVENT, {"event_type": "x.y", "user_id": USER, "template": "none"}]}, 202),
-    "postNotification": (_MESSAGE, 202),
-    "sendNotification": (_MESSAGE, 202),
-    "notifyUser": ({"userId": USER, "type": "EMAIL", "template": "t-1", "data": {}}, 202),
-    "cancelNotification": (None, 409),
-    "cancelNotifications": ({"cancellation_key": "none"}, 200),
-    "moveNotification": ({"send_at": None}, 409),
-    "resendNotification": (None, 202),
-    "replayEvent": (None, 202),
-    "putUser": ({"timezone": "Europe/Berlin"}, 200),
-    "deleteUser": (None, 204),
-    "putPreferences": ({"channels": {"sms": False}}, 200),
-    "putTemplate": ({"channel": "email", "text": "Hello"}, 200),
-    "putRoute": (_ROUTE, 200),
-    "deleteRoute": (None, 204),
-    "createSubscription": ({"url": "https://other.example.com/", "event_types": ["y"]}, 201),
-    "changeSubscription": ({"enabled": True}, 200),
-    "deleteSubscription": (None, 204),
-    "rotateSecret": (None, 200),
-    "enableSubscription": (None, 200),
-    "testSubscription": (None, 202),
-    "recoverSubscription": ({"since": "2020-01-01T00:00:00Z"}, 202),
-    "suppressAddress": ({"channel": "email", "address": "other@example.com"}, 201),
-    "liftSuppression": ({"channel": "email", "address": "other@example.com"}, 204),
-    "liftSuppressionById": (None, 204),
-    "putHold": (None, 201),
-    "releaseHold": (None, 204),
-    "listAudit": (None, 200),
-    "erasePerson": ({"user_id": "nobody-known"}, 202),
-    "requeueDeadLetter": (None, 202),
-    "requeueDeadLetters": ({"all": True}, 202),
-    "deleteDeadLetter": (None, 204),
-}
 #: They hand out all of a person's data: that is what they are for.
 HANDING_OUT: Final = {"exportUser", "exportPerson"}
 #: What ends what others need.
@@ -136,14 +96,6 @@ def test_what_the_request_gave_itself_comes_back(planted: Planted) -> None:
     # A key that may read sees the same in full.
     found = planted.ask("read,send", "POST", f"/api/v1/notifications/{to_user['id']}/cancel").get_json()
     assert (found["recipient"], found["explanation"]) == (EMAIL, "It was cancelled before it was sent.")
-
-
-#: Bodies of operations that only read, though they are a POST.
-READING: Final = {
-    "checkPreferences": {"user_id": USER, "channel": "sms"},
-    "previewTemplate": {"data": {}},
-    "exportPerson": {"user_id": USER},
-}
 
 
 def _readings(planted: Planted) -> Iterator[tuple[str, str, str, dict[str, Any]]]:

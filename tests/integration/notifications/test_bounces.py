@@ -22,10 +22,10 @@ from notifier.security.secret_box import Vault
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Channel
 from tests.conftest import clean_environment
-from tests.integration.notifications.test_delivery_receipts import attempted, row, state, suppressed
 from tests.providers import receivers
 from tests.support.imap import imap
 from tests.support.paths import ROOT
+from tests.support.receipt_rows import attempted, row, state, suppressed
 
 MAILBOX = "bounce@example.com"
 

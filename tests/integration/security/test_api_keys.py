@@ -23,8 +23,8 @@ from config.wiring import Wiring
 from notifier.security import api_keys
 from notifier.security.api_keys import Scope
 from notifier.vocabulary.errors import Conflict, Invalid
+from tests.support.commands import manage, succeed
 from tests.support.running import Running, wait_for
-from tests.system.deploy.test_commands import manage, succeed
 
 OPEN = {"/", "/problems", "/problems/<kind>"}
 OPEN |= {"/health", "/ready", "/docs", "/docs/<path:name>", "/openapi.json", "/u/<token>"}

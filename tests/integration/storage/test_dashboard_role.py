@@ -14,7 +14,7 @@ from notifier.models import Base
 from notifier.storage import dashboard_role
 from notifier.vocabulary.errors import Conflict, Invalid
 from tests.conftest import QUICK, clean_environment, engine_of
-from tests.system.deploy.test_commands import manage, succeed
+from tests.support.commands import manage, succeed
 
 PASSWORD = "what the reader's says: 'quoted' \"and\" 100%"
 

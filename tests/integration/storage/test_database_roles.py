@@ -18,7 +18,7 @@ from notifier.storage import dashboard_role, database_roles, partitions
 from notifier.storage.database_roles import FUNCTIONS, Login, set_up
 from notifier.vocabulary.errors import Conflict
 from tests.conftest import APP, OWNER, as_login, clean_environment, engine_of
-from tests.system.deploy.test_commands import manage, succeed
+from tests.support.commands import manage, succeed
 
 TODAY = datetime.now(UTC).date()
 OLD = TODAY - timedelta(days=40)

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.intake import raw, refused
 from tests.support.running import Running
-from tests.system.events.test_intake import raw, refused
 
 EVENT_DOORS = ("/events", "/api/v1/events")
 SEND = {"channel": "email", "recipient": "ada@example.com", "subject": "Hello", "body": "There."}

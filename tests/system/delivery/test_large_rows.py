@@ -12,7 +12,7 @@ from notifier.delivery import load_sizes
 from notifier.delivery.load_sizes import in_parts_of
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Status
-from tests.integration.delivery.test_relayed_batches import Vendor, delivery_by, no_detaching, queued, states
+from tests.support.batches import Vendor, delivery_by, no_detaching, queued, states
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, wait_for
 

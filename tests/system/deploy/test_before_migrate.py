@@ -9,10 +9,10 @@ from sqlalchemy import Engine
 
 from notifier import migrations
 from tests.conftest import OWNER, as_login, clean_environment, engine_of
+from tests.support.commands import manage
 from tests.support.paths import ROOT
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, made, reaches, wait_for
-from tests.system.deploy.test_commands import manage
 
 SAYS_WHAT_TO_DO = "manage.py migrate"
 NOTIFICATION = {"channel": "sms", "recipient": "+14155550100", "body": "x"}

@@ -26,8 +26,8 @@ from notifier.vocabulary.errors import Conflict
 from notifier.vocabulary.states import Channel
 from tests.conftest import clean_environment
 from tests.providers import receivers
+from tests.support.commands import manage
 from tests.support.running import Running, wait_for
-from tests.system.deploy.test_commands import manage
 
 NOBODY = "127.0.0.1:9"
 

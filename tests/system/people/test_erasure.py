@@ -23,15 +23,18 @@ from notifier.security.secret_box import Vault, new_key
 from notifier.vocabulary.errors import Conflict
 from notifier.vocabulary.ids import derived_id, new_id
 from notifier.vocabulary.states import Channel
+from tests.support.commands import succeed
+from tests.support.dumps import dump, still_in
+from tests.support.mentions import PERSON, SPELLINGS
+from tests.support.people import ADA, event, insert, notification
+from tests.support.preferences import everywhere
 from tests.support.receivers import HttpReceiver, SmtpReceiver
 from tests.support.running import Running, ahead, made, wait_for
-from tests.system.deploy.test_commands import succeed
-from tests.system.people.test_export import ADA, event, insert, notification
-from tests.system.people.test_unsubscribe import everywhere
-from tests.unit.people.test_mentions import PERSON, SPELLINGS
 
 USER: Final = "gone-zq@example.com"
 NEEDLE: Final = "gone-zq"
+
+
 #: The fields that a field needs beside it, where it cannot stand alone.
 BESIDE: Final[dict[str, dict[str, Any]]] = {
     "dedup_key": {"dedup_window": "PT1H"},
@@ -178,8 +181,6 @@ def test_the_keys_of_others_go_on_to_work(system: Running) -> None:
     assert (answer["id"], answer["duplicate"]) == (posted[1]["id"], True)
 
 
-# --- in the database alone
-
 VAULT: Final = Vault([new_key()])
 MARK: Final = "gone.zq@example.com"
 
@@ -198,23 +199,6 @@ def finish(engine: Engine, erasure_id: UUID | None) -> Any:
     assert found is not None
     assert (found.status, found.named, found.due_at) == ("finished", None, None)
     return found
-
-
-def dump(engine: Engine) -> dict[str, str]:
-    """All rows of all tables as text, also of those that the models do not know; bytes are read as Latin-1."""
-    with engine.connect() as connection:
-        names = connection.scalars(
-            text("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace")
-        )
-        rows = {name: connection.execute(text(f'SELECT * FROM "{name}"')).all() for name in list(names)}
-    return {
-        name: repr([[bytes(each).decode("latin-1") if isinstance(each, memoryview) else each for each in row]
-                    for row in found]) for name, found in rows.items()
-    }  # fmt: skip
-
-
-def still_in(engine: Engine, *needles: str) -> list[str]:
-    return [name for name, found in dump(engine).items() if any(each.lower() in found.lower() for each in needles)]
 
 
 def _value(column: Column[Any], words: str) -> Any:

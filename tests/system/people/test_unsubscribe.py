@@ -14,6 +14,7 @@ import requests
 from notifier.people.unsubscribe import Links, links
 from notifier.security import api_keys
 from notifier.vocabulary.states import Channel
+from tests.support.preferences import everywhere
 from tests.support.receivers import HttpReceiver, SmtpReceiver
 from tests.support.running import Running, wait_for
 
@@ -236,9 +237,6 @@ def test_links_start_with_the_public_url_and_want_no_key(
     assert requests.get(guarded.url + path, headers={"Authorization": "Bearer x"}, timeout=20).status_code == 200
 
 
-# The page.
-
-
 class Page(HTMLParser):
     """What a page holds: its tags, what they refer to, its text."""
 
@@ -274,22 +272,6 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(system: Running) -> Non
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"
     assert "form" in Page(system.get(path).text).tags
-
-
-# Erased.
-
-
-def everywhere(system: Running, needle: str) -> list[str]:
-    """The tables in which a text still stands."""
-    tables = system.sql(
-        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
-    )
-    return [
-        name
-        for (name,) in tables
-        if system.sql(f'SELECT 1 FROM "{name}" t WHERE CAST(t AS text) ILIKE :like LIMIT 1', like=f"%{needle}%")
-    ]
 
 
 def test_an_erased_person_is_nowhere_and_the_counts_stay(

@@ -4,21 +4,15 @@ import json
 import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPResponse
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 import requests
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from notifier.vocabulary.masking import masked
-from tests.support.receivers import HttpReceiver, SmtpReceiver
-from tests.support.running import FINISHED, Running, wait_for
+from tests.support.running import Running
+from tests.support.users import USERS, path, put
 
-USERS = "/api/v1/users"
 NOTHING = {
     "email": None,
     "phone": None,
@@ -31,30 +25,8 @@ NOTHING = {
 }
 
 
-def path(user_id: str) -> str:
-    return f"{USERS}/{quote(user_id, safe='')}"
-
-
-def put(system: Running, user_id: str, /, **fields: Any) -> requests.Response:
-    return system.http.put(system.url + path(user_id), json=fields, timeout=20)
-
-
 def delete(system: Running, user_id: str) -> requests.Response:
     return system.http.delete(system.url + path(user_id), timeout=20)
-
-
-def by_channel(system: Running, event_id: str) -> dict[str, list[dict[str, Any]]]:
-    """An event's notifications by channel, once all are finished."""
-
-    def look() -> list[dict[str, Any]] | None:
-        event = system.get(f"/api/v1/events/{event_id}").json()
-        done = event["status"] == "processed" and all(n["status"] in FINISHED for n in event["notifications"])
-        return event["notifications"] if done else None
-
-    found: dict[str, list[dict[str, Any]]] = {}
-    for notification in wait_for(look):
-        found.setdefault(notification["channel"], []).append(notification)
-    return found
 
 
 # Written and read.
@@ -295,210 +267,6 @@ def test_a_wrong_query_is_a_422(system: Running, query: str) -> None:
     answer = system.get(f"{USERS}?{query}")
     assert answer.status_code == 422, answer.text
     assert list(answer.json()["errors"]) == [query.partition("=")[0]]
-
-
-# Reached.
-
-
-def test_a_user_hears_over_each_channel_they_have(system: Running, smtp: SmtpReceiver, http: HttpReceiver) -> None:
-    put(
-        system,
-        "everywhere",
-        email="everywhere@example.com",
-        phone="+4915123450002",
-        push_tokens=["everywhere-1", "everywhere-2"],
-        webhook_url=http.url("/everywhere"),
-        chat_url="slack://everywhere/1",
-    )
-    made = by_channel(system, system.event(user_id="everywhere", payload={"n": 1}))
-    counts = {channel: len(rows) for channel, rows in made.items()}
-    assert counts == {"email": 1, "sms": 1, "push": 2, "webhook": 1, "chat": 1}
-    for rows in made.values():
-        for row in rows:
-            assert row["user_id"] == "everywhere"
-            assert row["status"] == ("delivered" if row["channel"] == "webhook" else "sent")
-    assert len(smtp.mails_to("everywhere@example.com")) == 1
-    assert len(http.received("/everywhere")) == 1
-    kept = system.sql(
-        "SELECT channel, recipient FROM outbox WHERE notification_id = ANY(CAST(:ids AS uuid[]))",
-        ids=[row["id"] for rows in made.values() for row in rows],
-    )
-    assert sorted((channel, system.seals.opened(recipient)) for channel, recipient in kept) == [
-        ("chat", "slack://everywhere/1"),
-        ("push", "everywhere-1"),
-        ("push", "everywhere-2"),
-        ("sms", "+4915123450002"),
-    ]
-
-
-def test_a_channel_that_was_asked_for_is_the_only_one(system: Running) -> None:
-    put(system, "some-channels", phone="+4915123450003", chat_url="slack://some/1")
-    assert list(by_channel(system, system.event(user_id="some-channels", channel="chat"))) == ["chat"]
-    [skipped] = by_channel(system, system.event(user_id="some-channels", channel="email"))["email"]
-    assert (skipped["status"], skipped["reason"]) == ("skipped", "no_address")
-
-
-def test_a_token_given_twice_is_one_device(system: Running) -> None:
-    put(system, "one-device", push_tokens=["one-device", "one-device"])
-    body = {"user_id": "one-device", "channel": "push", "body": "x"}
-    [made] = system.post("/api/v1/notifications", body).json()["items"]
-    assert made["recipient"] == "one-device"
-
-
-def test_a_user_without_addresses_is_skipped(system: Running) -> None:
-    put(system, "unreachable", timezone="Europe/Berlin")
-    [[skipped]] = by_channel(system, system.event(user_id="unreachable")).values()
-    assert (skipped["status"], skipped["reason"], skipped["channel"]) == ("skipped", "no_address", None)
-    assert system.notification(skipped["id"])["explanation"]
-
-
-# Moved.
-
-
-def now(system: Running, event_id: str) -> None:
-    """Let what waits of an event be due."""
-    system.sql("UPDATE notifications SET due_at = now() WHERE event_id = :id AND due_at IS NOT NULL", id=event_id)
-
-
-@pytest.mark.parametrize(
-    ("channel", "field", "old", "new"),
-    [
-        ("email", "email", "moves@example.com", "moved@example.com"),
-        ("email", "email", "Case@example.com", "case@example.com"),
-        ("sms", "phone", "+4915123450004", "+4915123450005"),
-        ("chat", "chat_url", "slack://moves/1", "slack://moved/1"),
-        ("webhook", "webhook_url", "/moves", "/moved"),
-    ],
-)
-def test_what_waits_goes_to_the_new_address(
-    system: Running, smtp: SmtpReceiver, http: HttpReceiver, channel: str, field: str, old: str, new: str
-) -> None:
-    if channel == "webhook":
-        old, new = http.url(old), http.url(new)
-    user_id = f"moves-{field}-{old[:4]}"
-    put(system, user_id, **{field: old})
-    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    event_id = system.event(user_id=user_id, channel=channel, send_at=later)
-    [waiting] = wait_for(lambda: system.notifications(event_id))
-    assert (waiting["recipient"], waiting["status"]) == (masked(old), "scheduled")
-    put(system, user_id, **{field: new})
-    now(system, event_id)
-    notification = system.finished(event_id)
-    assert (notification["recipient"], notification["status"]) == (
-        masked(new),
-        "delivered" if channel == "webhook" else "sent",
-    )
-    if channel == "email":
-        assert (len(smtp.mails_to(old)), len(smtp.mails_to(new))) == (0, 1)
-    elif channel == "webhook":
-        assert (http.received("/moves"), len(http.received("/moved"))) == ([], 1)
-    else:
-        [row] = system.sql("SELECT recipient FROM outbox WHERE notification_id = :id", id=notification["id"])
-        assert system.seals.opened(row.recipient) == new
-
-
-def test_what_failed_for_now_is_retried_at_the_new_address(system: Running, smtp: SmtpReceiver) -> None:
-    smtp.refuse("full@example.com", "452 4.2.2 mailbox full")
-    put(system, "retries", email="full@example.com")
-    event_id = system.event(user_id="retries", channel="email")
-    wait_for(lambda: [n for n in system.notifications(event_id) if n["status"] == "retrying"])
-    put(system, "retries", email="empty@example.com")
-    assert system.finished(event_id)["recipient"] == "empty@example.com"
-    assert len(smtp.mails_to("empty@example.com")) == 1
-
-
-def test_what_waits_for_an_address_that_is_gone_is_skipped(system: Running) -> None:
-    put(system, "loses", push_tokens=["loses-1", "loses-2"], phone="+4915123450006")
-    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    event_id = system.event(user_id="loses", send_at=later)
-    wait_for(lambda: len(system.notifications(event_id)) == 3)
-    put(system, "loses", push_tokens=["loses-2", "loses-3"])
-    now(system, event_id)
-    made = by_channel(system, event_id)
-    assert [(n["status"], n["reason"]) for n in made["sms"]] == [("skipped", "no_address")]
-    # Each device has its own message: the new one does not inherit the old one's.
-    push = {(n["recipient"], n["status"], n["reason"]) for n in made["push"]}
-    assert push == {(None, "skipped", "no_address"), ("loses-2", "sent", None)}
-
-
-def _segment(user_id: str) -> str:
-    return quote(user_id, safe="").replace(".", "%2E")
-
-
-def _request(system: Running, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """A request with exactly this path, which requests would tidy up."""
-    connection = HTTPConnection("127.0.0.1", system.port, timeout=20)
-    try:
-        connection.request(
-            method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"}
-        )
-        answer = connection.getresponse()
-        text = answer.read()
-        return answer.status, json.loads(text) if text else None
-    finally:
-        connection.close()
-
-
-_ODD_IDS = (
-    *(
-        "a/b",
-        "a/",
-        "/a",
-        "/",
-        ".",
-        "..",
-        "...",
-        "a%2Fb",
-        "%",
-        "a+b",
-        "a b",
-        " ",
-        "\t",
-        "a\n",
-        "?",
-        "#",
-        "ö",
-        "日本",
-        "😀",
-        "a;b",
-        "\\",
-    ),
-    *("\u2028", "\x7f", "\x85", "u" * 255, "😀" * 255, "u" * 256, "export", "preferences", "a?b=c&d"),
-)
-_LIKELY_TROUBLE = st.sampled_from("/.%+\\ \n?#;:@&=")
-_ANY_CHARACTER = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-
-
-def _works_everywhere_or_nowhere(system: Running, user_id: str) -> None:
-    segment = _segment(user_id)
-    path = f"/api/v1/users/{segment}"
-    by_path = _request(system, "PUT", path, {"email": "odd@example.com"})[0] in {200, 201}
-    checked = {"user_id": user_id, "channel": "email"}
-    accepted = {
-        "path": by_path,
-        "event": _request(system, "POST", "/api/v1/events", {"event_type": "odd", "user_id": user_id})[0] == 202,
-        "notification": _request(system, "POST", "/api/v1/notifications", {"user_id": user_id, "body": "x"})[0] == 202,
-        "check": _request(system, "POST", "/api/v1/preferences/check", checked)[0] == 200,
-        "filter": _request(system, "GET", f"/api/v1/notifications?user_id={quote(user_id, safe='')}")[0] == 200,
-        "preferences": _request(system, "PUT", f"{path}/preferences", {})[0] == 200,
-        "export": _request(system, "GET", f"{path}/export")[0] == 200,
-        "read": _request(system, "GET", path)[0] == 200,
-    }
-    assert len(set(accepted.values())) == 1, accepted
-    if by_path:
-        assert _request(system, "GET", path)[1]["user_id"] == user_id
-    assert (_request(system, "DELETE", path)[0] == 204) == by_path
-
-
-@pytest.mark.parametrize("user_id", _ODD_IDS, ids=range(len(_ODD_IDS)))
-def test_an_odd_user_id_works_everywhere_or_nowhere(system: Running, user_id: str) -> None:
-    _works_everywhere_or_nowhere(system, user_id)
-
-
-@settings(max_examples=25, deadline=None)
-@given(user_id=st.text(st.one_of(_LIKELY_TROUBLE, _ANY_CHARACTER), min_size=1, max_size=6))
-def test_any_user_id_works_everywhere_or_nowhere(system: Running, user_id: str) -> None:
-    _works_everywhere_or_nowhere(system, user_id)
 
 
 # Found.

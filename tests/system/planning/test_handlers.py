@@ -4,11 +4,11 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.handlers import install
 from tests.support.paths import ROOT
 from tests.support.running import Running, made_of, wait_for
 
@@ -77,6 +77,8 @@ def fine(event):
     yield Plan(user_id="with/slash")
     yield Plan(recipient="fine@example.com", channels=(Channel.EMAIL,), critical=True, category=event["category"])
 '''
+
+
 CRANKS_ENTRIES = {
     **{
         f"crank.{name}": f"cranks:{name}"
@@ -95,17 +97,6 @@ def blocks(language: str) -> list[str]:
     """The code blocks of docs/handlers.md in a language."""
     text = (ROOT / "docs/handlers.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-def install(folder: Path, name: str, version: str, entries: dict[str, str], modules: dict[str, str]) -> None:
-    """A package as pip leaves it: its modules, and the metadata in which entry points are found."""
-    for module, source in modules.items():
-        (folder / f"{module}.py").write_text(source, encoding="utf-8")
-    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = [f"{pattern} = {value}" for pattern, value in entries.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[notifier.handlers]", *lines, ""]))
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import requests
 import yaml
 
 from tests.conftest import QUICK, clean_environment
+from tests.support.commands import succeed
 from tests.support.paths import ROOT
 from tests.support.running import Running, made_of, wait_for
-from tests.system.deploy.test_commands import succeed
 
 TO_USER = {"user_id": "payload.user_id"}
 #: The field that is complained of, and values of its member that it is complained for.

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.commands import manage, succeed
 from tests.support.receivers import HttpReceiver, SmtpReceiver
 from tests.support.running import Running, made, reaches
-from tests.system.deploy.test_commands import manage, succeed
 
 #: Email goes to a mail server, the others to the outbox, webhooks to whoever is named.
 RECIPIENTS = {

@@ -21,11 +21,11 @@ from notifier.vocabulary.masking import masked, seal_of
 from notifier.vocabulary.states import Channel
 from notifier.vocabulary.time_zones import UTC_ZONE
 from tests.conftest import clean_environment
+from tests.support.commands import manage, succeed
+from tests.support.dumps import dump, still_in
+from tests.support.people import event, insert, notification
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, made, reaches, wait_for
-from tests.system.deploy.test_commands import manage, succeed
-from tests.system.people.test_erasure import dump, still_in
-from tests.system.people.test_export import event, insert, notification
 
 SECRET: Final = "qzrest"
 TOKEN: Final = f"token={SECRET}-token"

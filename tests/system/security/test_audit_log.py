@@ -23,8 +23,8 @@ from notifier.security.secret_box import Vault, new_key
 from notifier.security.signing_keys import is_sealed
 from notifier.vocabulary.errors import NotifierError
 from tests.conftest import OWNER, QUICK, as_login, clean_environment
+from tests.support.commands import manage, succeed
 from tests.support.running import Running, wait_for
-from tests.system.deploy.test_commands import manage, succeed
 
 
 def log_of(engine: Engine, *secret_keys: str) -> AuditLog:

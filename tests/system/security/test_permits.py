@@ -9,9 +9,9 @@ from notifier.security import api_keys
 from notifier.security.permits import Permit, permit_of
 from notifier.vocabulary.errors import Invalid
 from tests.support.callers import Caller, Callers
+from tests.support.commands import succeed
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, reaches, wait_for
-from tests.system.deploy.test_commands import succeed
 
 EVENT, NOTIFICATION = "/api/v1/events", "/api/v1/notifications"
 TO = {"recipient": "permits", "channel": "push"}

@@ -15,10 +15,10 @@ from notifier.observability import heartbeats
 from notifier.runtime import progress
 from notifier.runtime.threads import EXIT_CODE
 from tasks.watchdog import Watchdog
+from tests.support.handlers import install
 from tests.support.paths import ROOT
 from tests.support.receivers import SmtpReceiver
 from tests.support.running import Running, wait_for
-from tests.system.planning.test_handlers import install
 
 THREADS = 2
 

@@ -7,9 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from celery import Celery
 
-from tests.support.receivers import HttpReceiver
-from tests.support.running import Running, wait_for
-from tests.system.webhooks.test_endpoint_health import (
+from tests.support.endpoints import (
     DELIVERED,
     WAITS,
     come_up,
@@ -20,6 +18,8 @@ from tests.system.webhooks.test_endpoint_health import (
     subscribe,
     wait_for_states,
 )
+from tests.support.receivers import HttpReceiver
+from tests.support.running import Running, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from notifier.security import api_keys
 from notifier.security.secret_box import Vault, new_key
+from tests.support.commands import succeed
 from tests.support.receivers import HttpReceiver, Received
 from tests.support.running import Running, wait_for
-from tests.system.deploy.test_commands import succeed
 
 PATH = "/api/v1/subscriptions"
 UNKNOWN = f"{PATH}/00000000-0000-7000-8000-000000000000"
