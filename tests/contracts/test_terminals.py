@@ -11,7 +11,6 @@ import sys
 import termios
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 
 import click
 import pytest
@@ -23,6 +22,7 @@ from deploy.commands.cli import cli
 from notifier.models import ApiKey, AuditLine, DeadLetter, Heartbeat, Hold, OutboxMessage, ProviderState
 from notifier.vocabulary.ids import new_id
 from tests.conftest import clean_environment
+from tests.support.commands import IN_TURN, in_turn, parted
 from tests.support.paths import ROOT
 
 #: Markup of rich, an emoji code, a colour, a title, a return, a C1 control, a reversed direction, half a character's
@@ -135,44 +135,12 @@ def on_a_terminal(
     return seen.decode()
 
 
-#: Command lines one after the other, in one process: a start takes longer than most of them do. After each, a line with
-#: its exit code.
-IN_TURN = """
-import json, sys
-from deploy.commands.cli import cli
-for line in json.loads(sys.argv[1]):
-    code = None
-    try:
-        cli(line, prog_name="manage.py")
-    except SystemExit as ended:
-        code = ended.code
-    for stream in (sys.stdout,) if sys.stdout.isatty() else (sys.stdout, sys.stderr):
-        print(f"\\n<< {code} >>", file=stream, flush=True)
-"""
-
-
-def in_turn(commands: Sequence[Sequence[str]], seen: str) -> Iterator[tuple[Sequence[str], str]]:
-    """Yield each command with its part of what IN_TURN wrote to one stream."""
-    parts = re.split(r"\r?\n<< (\w+) >>\r?\n", seen)
-    assert len(parts) == 2 * len(commands) + 1, seen
-    assert set(parts[1::2]) <= {"0", "1", "2"}, seen
-    assert parts[-1] == ""
-    return zip(commands, parts[:-1:2], strict=True)
-
-
 def test_no_text_steers_a_terminal_or_ends_a_command(environment: dict[str, str], commands: list[list[str]]) -> None:
     # In the smallest encoding, and on a narrow terminal.
-    done = subprocess.run(
-        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
-        env={**environment, "PYTHONIOENCODING": "ascii"},
-        cwd=ROOT,
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
     shown = on_a_terminal([json.dumps(commands)], environment, 72, ("-c", IN_TURN))
-    streams = (done.stdout.decode("ascii"), done.stderr.decode("ascii"), shown)
-    for command, seen in chain.from_iterable(in_turn(commands, stream) for stream in streams):
+    ended = (*in_turn(commands, {**environment, "PYTHONIOENCODING": "ascii"}), *parted(commands, shown))
+    for command, (seen, code) in zip((*commands, *commands), ended, strict=True):
+        assert code in {0, 1, 2}, (command, seen)
         assert "Traceback" not in seen, (command, seen)
         assert not STEERING.search(seen.replace("\r\n", "\n").replace("\x1b[0m", "")), (command, seen)
         assert "\x1b[31m\x1b" not in seen
