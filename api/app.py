@@ -13,6 +13,7 @@ from api import (
     audit_lines,
     compatibility,
     dead_letters,
+    docs_pages,
     erasures,
     events,
     exports,
@@ -35,7 +36,7 @@ from api.database import use_database
 from api.description import INFO, SERVERS, completed
 from api.masking import mask_answers
 from api.problems import ProblemApi, register_problems
-from api.request_heads import judge_heads
+from api.request_heads import check_heads
 from api.request_log import track
 from api.request_metrics import measure
 from api.resources import NameConverter, check_queries
@@ -125,7 +126,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     api = ProblemApi(app)
     for module in _RESOURCES:
         api.register_blueprint(module.blp)
-    app.register_blueprint(health.pages)
+    app.register_blueprint(docs_pages.pages)
     schemas = {name: key[0] for key, name in api.ma_plugin.converter.refs.items()}
     app.extensions["openapi"] = completed(api.spec.to_dict(), schemas, wires.settings, wires.sender_rules)
     register_problems(app)
@@ -138,7 +139,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     gate = require_keys(app, wires)
     check_queries(app)
     mask_answers(app)
-    judge_heads(app, gate, wires.settings)
+    check_heads(app, gate, wires.settings)
     record_acts(app, wires)
     wires.check_providers()
     return app

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import caller, ended_key, is_act, refused_caller
 from api.key_cache import neighbourhood
-from api.refusal_log import SIGN_IN, Refusal, Refusals
+from api.refusal_log import SIGN_IN, Refusal, RefusalLog
 from api.request_log import cause, method, route
 from config.wiring import Wiring
 
@@ -45,7 +45,7 @@ def record_acts(app: Flask, wires: Wiring) -> None:
     If the line cannot be written, log its content as an error. The answer stays the same: the act is done, and the
     caller must learn that.
     """
-    refusals = Refusals(lambda: wires.audit)
+    refusals = RefusalLog(lambda: wires.audit)
 
     def target(arguments: dict[str, Any]) -> str | None:
         shown = (
@@ -87,7 +87,7 @@ def _write(wires: Wiring, response: Response, noted: tuple[str, str | None] | No
         log.error("audit_not_written", error=away, **{"target": None, **line})
 
 
-def _note(refusals: Refusals, response: Response) -> None:
+def _note(refusals: RefusalLog, response: Response) -> None:
     """Record a refused request. A request without a key did not try to sign in, and is not recorded."""
     known, ended, status = refused_caller(), ended_key(), str(response.status_code)
     if known is not None:

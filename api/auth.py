@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 
-from api.key_cache import KnownKeys, TooManyUnknown
+from api.key_cache import KeyCache, TooManyUnknown
 from api.problems import problem
 from api.request_log import note
 from config.metrics_server import brings
@@ -69,7 +69,7 @@ class Gate:
     def __init__(self, wires: Wiring) -> None:
         self._wires = wires
         self._required = wires.settings.auth == "required"
-        self._known = KnownKeys(lambda: wires.engine)
+        self._known = KeyCache(lambda: wires.engine)
 
     def check(self) -> Response | None:
         """Let the request pass, with its caller as `g.caller` (none brings the metrics token), or answer it."""

@@ -13,7 +13,7 @@ from jinja2 import Environment
 from api.auth import READING
 from api.problem_types import ProblemType
 from api.problems import problem
-from config.allowed_hosts import KnownHosts, address_of
+from config.allowed_hosts import AllowedHosts, address_of
 from config.settings import Settings
 
 #: Our own files.
@@ -65,7 +65,7 @@ class _Guard:
     """Refuses requests from pages of other sites, where no key is needed (see config.allowed_hosts)."""
 
     def __init__(self, settings: Settings) -> None:
-        self._known = KnownHosts(settings.public_url, settings.allowed_hosts)
+        self._known = AllowedHosts(settings.public_url, settings.allowed_hosts)
 
     def check(self) -> Response | None:
         """Let the request pass, or answer it."""

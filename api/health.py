@@ -1,19 +1,15 @@
-"""Health, readiness and metrics, for operators; and the pages that describe the API."""
+"""Health, readiness and metrics, for operators and load balancers."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any, Final
 
-import flask_swagger_ui
 import structlog
-from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request, send_from_directory
+from flask import Flask, Response, current_app, request
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.auth import is_open, requires, takes_metrics_token
-from api.browser_security import STATIC, Page, policy
-from api.problem_types import ABOUT, ProblemType
 from api.resources import Resource
 from api.schemas.health import HealthSchema, ReadySchema
 from api.services import services
@@ -34,16 +30,7 @@ blp = Resource(
     description="For operators and load balancers; only /metrics wants a key.",
     shows_credentials=False,
 )
-pages = Blueprint("pages", __name__)
 
-#: Swagger UI's files, as the flask-swagger-ui package ships them; and ours.
-_DIST: Final = Path(flask_swagger_ui.__file__).parent / "dist"
-#: Swagger UI's files that the page loads. Others are pages of their own, with scripts in them.
-_LOADED: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-16x16.png", "favicon-32x32.png"})
-#: For the interactive description: it loads our files, and sends requests to this server alone.
-_DOCS_POLICY: Final = policy(
-    "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self'", "form-action 'none'"
-)
 #: Seconds that `/ready` waits for the answers of all parts.
 _READY_SECONDS: Final = 1.5
 #: Seconds that a hanging part may keep its thread.
@@ -55,8 +42,6 @@ _MIGRATED: Final = "notifier.migrated"
 
 #: Returns the fault of a part, if any.
 Check = Callable[[], str | None]
-
-_PROBLEMS: Final = Page("problems.html")
 
 
 @blp.route("/health")
@@ -178,52 +163,3 @@ def read_metrics() -> Response:
     """
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(metrics.REGISTRY), content_type=content_type)
-
-
-@pages.get("/")
-@is_open
-def index() -> Response:
-    """Redirect from the root to the interactive description."""
-    return Response(status=302, headers={"Location": "/docs"})
-
-
-@pages.get("/problems")
-@is_open
-def problem_types() -> Response:
-    """Show all types of problems."""
-    return _PROBLEMS.response(kinds=list(ProblemType), about=ABOUT)
-
-
-@pages.get("/problems/<kind>")
-@is_open
-def problem_type(kind: str) -> Response:
-    """Show the page that a problem's `type` leads to."""
-    if kind not in list(ProblemType):
-        abort(404, "There is no such type of problem.")
-    return _PROBLEMS.response(kinds=[ProblemType(kind)], about=ABOUT)
-
-
-@pages.get("/docs")
-@is_open
-def docs() -> Response:
-    """Show the interactive description; everything it loads comes from here."""
-    page = send_from_directory(STATIC, "docs.html", conditional=False)
-    page.headers["Content-Security-Policy"] = _DOCS_POLICY
-    return page
-
-
-@pages.get("/docs/<path:name>")
-@is_open
-def docs_file(name: str) -> Response:
-    """Serve the scripts and styles of the interactive description."""
-    if name != "docs.js" and name not in _LOADED:
-        abort(404)
-    folder = STATIC if name == "docs.js" else _DIST
-    return send_from_directory(folder, name, max_age=3600, conditional=False)
-
-
-@pages.get("/openapi.json")
-@is_open
-def openapi() -> Response:
-    """Return the OpenAPI description, made from the schemas that validate."""
-    return jsonify(current_app.extensions["openapi"])

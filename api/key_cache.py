@@ -63,7 +63,7 @@ class Allowance:
             self._paid[name] -= self._interval
 
 
-class KnownKeys:
+class KeyCache:
     """Looks keys up, and remembers the answers."""
 
     def __init__(self, engine: Callable[[], Engine], clock: Callable[[], float] = time.monotonic) -> None:

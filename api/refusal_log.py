@@ -52,7 +52,7 @@ class _Count:
     times: int = 1
 
 
-class Refusals:
+class RefusalLog:
     """Counts refusals and writes them down. Used by several threads at once."""
 
     def __init__(self, audit: Callable[[], AuditLog], *, soon: float = _SOON, window: float = _WINDOW) -> None:

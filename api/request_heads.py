@@ -52,7 +52,7 @@ def takes_body(limit: Callable[[Settings], int]) -> Callable[[View], View]:
     return declare
 
 
-class Heads:
+class HeadChecks:
     """Judges requests by their heads."""
 
     def __init__(self, app: Flask, gate: Gate, settings: Settings) -> None:
@@ -141,8 +141,8 @@ def _check_type(body: BodyRule) -> None:
     abort(415, f"Send JSON, with 'Content-Type: {_JSON}'{others}.")
 
 
-def judge_heads(app: Flask, gate: Gate, settings: Settings) -> None:
+def check_heads(app: Flask, gate: Gate, settings: Settings) -> None:
     """Check every request's body against its route's limit. Call it after all other checks."""
-    heads = Heads(app, gate, settings)
+    heads = HeadChecks(app, gate, settings)
     app.before_request(heads.check_body)
     app.extensions["heads"] = heads

@@ -68,7 +68,7 @@ def listens_on_loopback(host: str) -> bool:
     return all(is_loopback(address.partition("%")[0]) for address in found)
 
 
-class KnownHosts:
+class AllowedHosts:
     """The hosts that a server goes by: this machine's own names, that of its URL, and those in a setting."""
 
     def __init__(self, public_url: str | None = None, allowed: Iterable[Host] = ()) -> None:

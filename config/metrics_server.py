@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from config.allowed_hosts import KnownHosts, is_loopback
+from config.allowed_hosts import AllowedHosts, is_loopback
 from notifier.runtime.threads import start_lasting
 
 #: Seconds of silence after which a client is disconnected.
@@ -32,7 +32,7 @@ class MetricsServer(ThreadingTCPServer):
         self.registry = registry
         self.token = token
         #: Where no token keeps a browser out, and no other machine may ask (see config.allowed_hosts).
-        self.knows = KnownHosts() if token is None and is_loopback(str(self.server_address[0])) else None
+        self.knows = AllowedHosts() if token is None and is_loopback(str(self.server_address[0])) else None
 
     def start(self) -> None:
         """Serve from a thread that ends with the process."""

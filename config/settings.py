@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from zoneinfo import ZoneInfo
 
 from config import parsers
-from config.allowed_hosts import Host, KnownHosts
+from config.allowed_hosts import AllowedHosts, Host
 from config.parsers import Network
 from notifier.vocabulary.states import Channel
 from notifier.vocabulary.time_zones import UTC_ZONE
@@ -421,7 +421,7 @@ def _shared(root: str | None, shared: str | None) -> tuple[str, ...]:
     return () if chosen is None or chosen == "none" else (chosen,)
 
 
-def load_known_hosts() -> KnownHosts:
+def load_allowed_hosts() -> AllowedHosts:
     """Return the allowed hosts of this process, or of the running stack. Needs no database. Raises SettingsError."""
     environ = _environ()
     named = {entry.name: (entry, environ.get(entry.metadata["env"])) for entry in fields(Settings)}
@@ -429,7 +429,7 @@ def load_known_hosts() -> KnownHosts:
         _parse(entry, value) if value else entry.default
         for entry, value in (named["public_url"], named["allowed_hosts"])
     )
-    return KnownHosts(str(public_url), cast(tuple[Host, ...], allowed))
+    return AllowedHosts(str(public_url), cast(tuple[Host, ...], allowed))
 
 
 def _environ() -> dict[str, str]:

@@ -13,13 +13,13 @@ from flower.views.monitor import Metrics
 from tornado.httputil import HTTPServerRequest
 from tornado.web import ErrorHandler, authenticated
 
-from config.allowed_hosts import KnownHosts
-from config.settings import load_known_hosts
+from config.allowed_hosts import AllowedHosts
+from config.settings import load_allowed_hosts
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def _guard(known: KnownHosts) -> None:
+def _guard(known: AllowedHosts) -> None:
     """Have Flower answer requests that another site's page may have made with an error."""
     find_handler = Flower.find_handler
 
@@ -39,5 +39,5 @@ def _guard(known: KnownHosts) -> None:
 Metrics.get = authenticated(Metrics.get)
 
 if __name__ == "__main__":
-    _guard(load_known_hosts())
+    _guard(load_allowed_hosts())
     main()

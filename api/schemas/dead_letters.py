@@ -8,13 +8,13 @@ from marshmallow import ValidationError, fields, post_load, validate
 from api.schemas.fields import AddressFilter, StrictBoolean, Timestamp, name, reason_field
 from api.schemas.member_rules import Described, Ruled, absent, both, either, given, valued
 from api.schemas.pagination import PageQuery
-from api.schemas.restricted import Shown, for_readers
+from api.schemas.restricted import RestrictedSchema, for_readers
 from api.schemas.scheduling import EVENT_TYPE
 from notifier.vocabulary.reasons import DEAD_LETTER_REASONS, Reason
 from notifier.vocabulary.states import Channel
 
 
-class DeadLetterSchema(Shown):
+class DeadLetterSchema(RestrictedSchema):
     """A notification or event that failed for good, and why."""
 
     id = fields.UUID()

@@ -10,7 +10,7 @@ from api.problem_types import ProblemType
 from api.schemas.fields import AddressFilter, JsonText, Timestamp, name
 from api.schemas.notifications import NotificationSchema
 from api.schemas.pagination import PageQuery
-from api.schemas.restricted import Shown, for_readers
+from api.schemas.restricted import RestrictedSchema, for_readers
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.vocabulary.event_types import OURS
 from notifier.vocabulary.states import EventStatus
@@ -104,7 +104,7 @@ class BatchAnswerSchema(ma.Schema):
     items = fields.List(fields.Nested(BatchItemSchema))
 
 
-class EventOutSchema(Shown):
+class EventOutSchema(RestrictedSchema):
     """An event as it was accepted."""
 
     id = fields.UUID()

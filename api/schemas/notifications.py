@@ -31,7 +31,7 @@ from api.schemas.member_rules import (
     valued,
 )
 from api.schemas.pagination import PageQuery
-from api.schemas.restricted import Shown, for_readers
+from api.schemas.restricted import RestrictedSchema, for_readers
 from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.planning.plans import Strategy
 from notifier.providers.protocol import Outcome
@@ -188,7 +188,7 @@ def _by_name(values: dict[str, Any], metadata: dict[str, Any]) -> JsonText:
     return JsonText(allow_none=True, metadata={"type": "object", "additionalProperties": values, **metadata})
 
 
-class AttemptSchema(Shown):
+class AttemptSchema(RestrictedSchema):
     """One call to a provider."""
 
     number = fields.Integer(metadata={"description": "From 1."})
@@ -229,7 +229,7 @@ class AttemptSchema(Shown):
     )
 
 
-class NotificationSchema(Shown):
+class NotificationSchema(RestrictedSchema):
     """A notification and where it stands."""
 
     id = fields.UUID()
@@ -271,7 +271,7 @@ class NotificationSchema(Shown):
     )
 
 
-class EarlierSendSchema(Shown):
+class EarlierSendSchema(RestrictedSchema):
     """The state of a notification when somebody had it sent again, and who that was."""
 
     how = fields.String(validate=validate.OneOf(list(How)))
@@ -285,7 +285,7 @@ class EarlierSendSchema(Shown):
     attempts = fields.Integer(metadata={"description": "Provider calls until then."})
 
 
-class ReceiptSchema(Shown):
+class ReceiptSchema(RestrictedSchema):
     """A receipt from a provider, after it accepted a message."""
 
     provider = fields.String()

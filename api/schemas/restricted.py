@@ -17,7 +17,7 @@ def for_readers(description: str = "", **metadata: Any) -> dict[str, Any]:
     return {FOR_READERS: True, "description": f"{description} {NOTE}".strip(), **metadata}
 
 
-class Shown(ma.Schema):
+class RestrictedSchema(ma.Schema):
     """A record that may hold addresses."""
 
     @post_dump

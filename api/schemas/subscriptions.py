@@ -10,7 +10,7 @@ from marshmallow import RAISE, ValidationError, fields, validate, validates_sche
 from api.resources import OptionalBody
 from api.schemas.fields import Address, StrictBoolean, StrictNumber, Timestamp
 from api.schemas.pagination import PageQuery
-from api.schemas.restricted import Shown, for_readers
+from api.schemas.restricted import RestrictedSchema, for_readers
 from api.schemas.routes import Path, Pattern
 from api.visibility import reveals
 from notifier.vocabulary.masking import MASK, masked_headers
@@ -151,7 +151,7 @@ def _shown_headers(row: Any) -> dict[str, str]:
     return headers if reveals() else masked_headers(headers)
 
 
-class SubscriptionSchema(Shown):
+class SubscriptionSchema(RestrictedSchema):
     """A subscription. Its secret is shown when it is made and when it is rotated only."""
 
     id = fields.UUID()

@@ -6,7 +6,7 @@ from marshmallow import RAISE, fields, validate
 from api.schemas.fields import IN_ITS_FORM, AddressFilter, Timestamp, name
 from api.schemas.member_rules import Addressed, Ruled
 from api.schemas.pagination import PageQuery
-from api.schemas.restricted import Shown, for_readers
+from api.schemas.restricted import RestrictedSchema, for_readers
 from notifier.vocabulary.addresses import normalised_from_query
 from notifier.vocabulary.states import Channel
 
@@ -41,7 +41,7 @@ class LiftSchema(_AddressFields):
     RULES = (Addressed("address", convert=normalised_from_query),)
 
 
-class SuppressionOutSchema(Shown):
+class SuppressionOutSchema(RestrictedSchema):
     """An address on the suppression list."""
 
     id = fields.UUID()

@@ -20,7 +20,7 @@ from api.schemas.fields import (
     user_id,
 )
 from api.schemas.pagination import PageQuery
-from api.schemas.restricted import Shown, for_readers
+from api.schemas.restricted import RestrictedSchema, for_readers
 from api.schemas.scheduling import CATEGORY
 from api.schemas.text_patterns import LOCALE
 from notifier.people.preferences import REST
@@ -68,7 +68,7 @@ class UserSchema(ma.Schema):
         return {**data, "push_tokens": list(dict.fromkeys(data["push_tokens"]))}
 
 
-class UserOutSchema(Shown):
+class UserOutSchema(RestrictedSchema):
     """A user."""
 
     user_id = fields.String()

@@ -14,7 +14,7 @@ import pytest
 import requests
 from sqlalchemy import Engine, text
 
-from api.refusal_log import Refusal, Refusals
+from api.refusal_log import Refusal, RefusalLog
 from deploy.commands.cli import cli
 from notifier import migrations
 from notifier.security import api_keys
@@ -166,7 +166,7 @@ def test_a_key_that_is_none_any_more_is_named_and_one_that_never_was_is_not(guar
 
 def test_a_flood_of_wrong_keys_is_counted_and_fills_nothing(engine: Engine) -> None:
     log = log_of(engine)
-    refusals = Refusals(lambda: log, soon=0.1, window=0.2)
+    refusals = RefusalLog(lambda: log, soon=0.1, window=0.2)
     for number in range(2000):
         refusals.note(Refusal("sign-in", "401", peer=f"192.0.2.{number % 250}"), None)
     wait_for(lambda: sum(line.times for line in log.lines(limit=1000)) == 2000)

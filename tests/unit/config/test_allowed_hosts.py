@@ -3,9 +3,11 @@
 import pytest
 
 from config import parsers
-from config.allowed_hosts import Host, KnownHosts, listens_on_loopback, parse_host
+from config.allowed_hosts import AllowedHosts, Host, listens_on_loopback, parse_host
 
-KNOWN = KnownHosts("https://notify.example.com/base", parsers.hosts("notifier.test, 10.1.2.3, box.test:8443, fd00::1"))
+KNOWN = AllowedHosts(
+    "https://notify.example.com/base", parsers.hosts("notifier.test, 10.1.2.3, box.test:8443, fd00::1")
+)
 
 
 @pytest.mark.parametrize(
