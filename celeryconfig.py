@@ -1,6 +1,6 @@
 """Celery's settings. Postgres is the truth of what is due; messages are hints to look now.
 
-So nothing below is load-bearing for delivery. What each line avoids was seen to happen without it.
+So nothing below is load-bearing for delivery. Each line avoids a fault that happened without it.
 """
 
 from celery.schedules import crontab

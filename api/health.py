@@ -49,7 +49,7 @@ Check = Callable[[], str | None]
 @blp.doc(security=[])
 @blp.response(200, HealthSchema)
 def get_health() -> dict[str, str]:
-    """Whether the process lives."""
+    """Tell that the process is alive."""
     return {"status": "ok"}
 
 
@@ -126,7 +126,7 @@ def _clock() -> str | None:
 @blp.response(200, ReadySchema)
 @blp.alt_response(503, schema=ReadySchema, description="Postgres or a migration is missing.")
 def get_readiness() -> tuple[dict[str, Any], int]:
-    """Whether requests can be served, and the state of each part.
+    """Tell whether requests can be served, and the state of each part.
 
     503 only where Postgres or a migration is missing; without the broker, workers or clock events are still accepted.
     """
@@ -156,7 +156,7 @@ def get_readiness() -> tuple[dict[str, Any], int]:
 @takes_metrics_token
 @blp.response(200, {"type": "string"}, description="In Prometheus' text format.", content_type="text/plain")
 def read_metrics() -> Response:
-    """What this API process has counted since it started, for Prometheus.
+    """Read the metrics of this API process since its start, for Prometheus.
 
     For a key with the scope `read`, or for NOTIFIER_METRICS_TOKEN as a bearer token. Workers and the exporter serve
     their own: docs/metrics.md. OpenMetrics is answered where it is asked for.

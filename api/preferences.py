@@ -29,7 +29,7 @@ blp = Resource(
 @blp.response(200, DecisionSchema)
 @blp.alt_response(404, description="There is no such user.")
 def check_preferences(asked: dict[str, Any]) -> Decision | dict[str, Any]:
-    """Whether a notification to a user would be sent, when, and which rule says so."""
+    """Tell whether a notification to a user would be sent, when, and which rule decides."""
     wires = services().wiring
     try:
         decision = ask(

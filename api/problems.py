@@ -95,7 +95,7 @@ def flattened(messages: object, prefix: str = "") -> dict[str, list[str]]:
     if isinstance(messages, Mapping):
         flat: dict[str, list[str]] = {}
         for name, inner in messages.items():
-            # What concerns an object as a whole stands under its own name.
+            # An error of an object as a whole has the object's own name.
             path = prefix if prefix and name == "_schema" else f"{prefix}.{name}" if prefix else str(name)
             flat |= flattened(inner, path)
         return flat

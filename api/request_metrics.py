@@ -8,7 +8,7 @@ from flask import Flask, Response, g, request
 from api.request_log import method, route
 from notifier.observability import metrics
 
-#: What counts the refusals of the routes that accept something.
+#: The counters of rejected requests, by endpoint.
 _REJECTED: Final = {
     "events.post_event": metrics.EVENTS_REJECTED,
     "events.post_batch": metrics.EVENTS_REJECTED,

@@ -71,7 +71,7 @@ def get_route(route_name: str) -> dict[str, Any]:
 @blp.response(204)
 @blp.alt_response(404, description="There is no such route.")
 def delete_route(route_name: str) -> None:
-    """Delete a route. What it made stays."""
+    """Delete a route. Its notifications stay."""
     with services().wiring.engine.begin() as connection:
         if not routes.remove(connection, [route_name]):
             abort(404, _MISSING)

@@ -95,7 +95,7 @@ def get_subscription(subscription_id: UUID) -> Subscription:
 @blp.alt_response(404, description="There is no such subscription.")
 @blp.alt_response(409, description="NOTIFIER_SECRET_KEY is not set: no credentials can be kept.")
 def change_subscription(changes: dict[str, Any], subscription_id: UUID) -> Subscription:
-    """Change some of a subscription. What waits for it goes to the new URL."""
+    """Change some fields of a subscription. Waiting webhooks go to the new URL."""
     wires = services().wiring
     subscriptions.change(wires.engine, wires.vault, subscription_id, changes)
     return _find(subscription_id)
@@ -106,7 +106,7 @@ def change_subscription(changes: dict[str, Any], subscription_id: UUID) -> Subsc
 @blp.response(204)
 @blp.alt_response(404, description="There is no such subscription.")
 def delete_subscription(subscription_id: UUID) -> None:
-    """Delete a subscription. What waits for it is skipped."""
+    """Delete a subscription. Its waiting notifications are skipped."""
     if not subscriptions.remove(services().wiring.engine, subscription_id):
         abort(404, _MISSING)
 

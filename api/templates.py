@@ -84,7 +84,7 @@ def list_templates(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's sc
 @blp.response(200, TemplateOutSchema)
 @blp.alt_response(201, schema=TemplateOutSchema, description="The first version for this channel and locale.")
 def put_template(fields: dict[str, Any], template_name: str) -> tuple[Template, int]:
-    """Save a new version for a channel and a locale. What was made before keeps the version it has."""
+    """Save a new version for a channel and a locale. Existing notifications keep their version."""
     check_sender(fields["sender"])
     template = templates.save(services().wiring.engine, template_name, fields)
     return template, 201 if template.version == 1 else 200

@@ -1,4 +1,4 @@
-"""The pages behind unsubscribe links (RFC 8058): GET shows, POST switches. Whoever has the link may."""
+"""The pages behind unsubscribe links (RFC 8058): GET shows, POST switches. The link is the permission."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ blp = Resource("unsubscribing", __name__, url_prefix="/u", description="Links in
 
 _HTML: Final = {"type": "string"}
 _PAGE: Final = Page("unsubscribe.html")
-#: What a form sends to come back; anything else that is posted ends the messages, as mail programs' one click does.
+#: The form's action that subscribes again. Any other POST unsubscribes, as mail programs' one click does.
 _SUBSCRIBE: Final = "subscribe"
 #: Mail programs send a word or two, whatever the form around it.
 _MAX_FORM: Final = 16 * 1024

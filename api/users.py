@@ -56,7 +56,7 @@ def list_users(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema
 @blp.response(200, UserOutSchema)
 @blp.alt_response(201, schema=UserOutSchema, description="The user is new.")
 def put_user(fields: dict[str, Any], user_id: str) -> tuple[User, int]:
-    """Write a user whole. What waits for an address that changed goes to the new one; preferences stay."""
+    """Replace a user. Notifications that wait for a changed address go to the new one; preferences stay."""
     attributes = orjson.dumps(fields.pop("attributes"))
     is_new = users.put(services().wiring.engine, user_id, fields, attributes)
     return _find(user_id), 201 if is_new else 200
@@ -76,7 +76,7 @@ def get_user(user_id: str) -> User:
 @blp.response(204)
 @blp.alt_response(404, description="There is no such user.")
 def delete_user(user_id: str) -> None:
-    """Erase a person's data, keep the counts, and cancel what waits for them. What mentions them elsewhere follows."""
+    """Erase a person's data, keep the counts, and cancel their waiting notifications. Mentions elsewhere follow."""
     wires = services().wiring
     if erase_user(wires.engine, wires.vault, user_id, caller().name) is None:
         abort(404, _MISSING)

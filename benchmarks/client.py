@@ -12,7 +12,7 @@ import pycurl
 
 @dataclass
 class Load:
-    """What one load did."""
+    """The result of one load."""
 
     accepted: int = 0
     seconds: float = 0.0

@@ -35,7 +35,7 @@ class Bench:
         self._http = requests.Session()
         self._next = 0
         self.hanging = max(1, endpoints // SHARE)
-        #: Those that hang in one measurement or the other come first.
+        #: Endpoints that hang in one measurement or the other come first.
         self.healthy = range(2 * self.hanging, endpoints)
         self._addressed = [f"{receiver}/{endpoint}" for endpoint in range(endpoints)] if addressed else []
         for endpoint in range(0 if addressed else endpoints):
@@ -61,7 +61,7 @@ class Bench:
         return came
 
     def _drained(self, first: int) -> dict[tuple[int, int], float]:
-        """What came of the events from a number on, once all of it has."""
+        """Wait for the webhooks of the events from a number on, and return when each came."""
         wanted = len(self.healthy) * (self._next - first)
         came: dict[tuple[int, int], float] = {}
 

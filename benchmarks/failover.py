@@ -56,7 +56,7 @@ class Bench:
         return dict.fromkeys(numbers, posted)
 
     def taken(self) -> list[tuple[str, float]]:
-        """What both vendors took."""
+        """Return the messages that both vendors took."""
         vendors = (self._first, self._second)
         answers = [requests.get(f"{each}/taken", timeout=60).json()["taken"] for each in vendors]
         return [(number, at) for answer in answers for number, at in answer]

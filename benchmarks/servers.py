@@ -1,6 +1,6 @@
 """HTTP servers behind one interface, compared: python -m benchmarks.servers [--seconds 3] [--rounds 3] [NAME…].
 
-Each serves the bare view of benchmarks.ceiling with 64 threads. Those that are not installed are left out.
+Each serves the bare view of benchmarks.ceiling with 64 threads. Servers that are not installed are left out.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What benchmarks run against: the embedded stack, and servers beside it."""
+"""The embedded stack that benchmarks run against, and servers beside it."""
 
 import contextlib
 import os

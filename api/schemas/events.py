@@ -26,7 +26,7 @@ _NOT_OURS: Final = {"pattern": EVENT_TYPE.regex.pattern.replace("^", f"^(?!{re.e
 
 
 class EventSchema(SchedulingFields):
-    """Something that happened. Only `event_type` is required."""
+    """Something that happened. No field but `event_type` is required."""
 
     event_type = fields.String(required=True, validate=[EVENT_TYPE, _not_ours], metadata=_NOT_OURS)
     payload = fields.Dict(

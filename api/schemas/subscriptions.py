@@ -19,7 +19,7 @@ from notifier.vocabulary.states import Channel, Status
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _NO_MASK: Final = r"(?! *[*]{3} *$)"
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
-#: What we, HTTP or the connection itself decide.
+#: Headers that are set by us, by HTTP or by the connection.
 _OURS: Final = frozenset(
     {
         *("content-type", "content-length", "host", "user-agent", "connection", "transfer-encoding", "expect", "te"),
@@ -239,7 +239,7 @@ class RecoverSchema(ma.Schema):
 
 
 class RecoverySchema(ma.Schema):
-    """A recovery and how far it is. What was made after it began is no part of it."""
+    """A recovery and its progress. Notifications that are created after its start are not part of it."""
 
     id = fields.UUID()
     subscription_id = fields.UUID()

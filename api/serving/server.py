@@ -99,7 +99,7 @@ class Server:
         return bool(idle)
 
     def is_unread(self, connection: Connection, size: int) -> None:
-        """Note that an answer waits for its caller. Those that wait longest are given up for others."""
+        """Note that an answer waits for its caller. The longest waiting ones are given up first."""
         until = self.now() + b.ANSWER_SECONDS + size / b.ANSWER_RATE
         self._unread[connection] = (until, size)
         self._unread_bytes += size

@@ -35,7 +35,7 @@ def bounces(message: BinaryIO | None, watch: bool, every: int) -> None:
     """Take bounces and complaints of emails, which come to the address that `bounces` in an SMTP DSN names.
 
     Reads what is new in the mailbox of NOTIFIER_BOUNCES, or one MESSAGE, - for a pipe: a mail server can hand each mail
-    to `manage.py bounces -`. What is no report of an email of ours changes nothing.
+    to `manage.py bounces -`. A mail that reports on none of our emails changes nothing.
     """
     wires = load_wiring()
     paths = wires.return_paths

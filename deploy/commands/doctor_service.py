@@ -30,7 +30,7 @@ from notifier.vocabulary.timestamps import rfc3339
 
 #: The channels that have providers of their own; webhooks have receivers.
 CHANNELS: Final = [channel for channel in Channel if channel is not Channel.WEBHOOK]
-#: What must be free on a disk, in bytes.
+#: Bytes that must be free on a disk.
 _LEAST_FREE: Final = 2**30
 _LOGIN: Final = "see its host, port, tls and credentials, and whether this machine may reach it"
 #: Keys that end so soon are told of.

@@ -45,7 +45,7 @@ def hold(target: str | None, everything: bool, only_list: bool) -> None:
 @click.argument("target", default=ALL_CHANNELS, metavar="[CHANNEL|ROUTE]")
 @audited("target")
 def release(target: str) -> None:
-    """Lift a hold; without arguments, the one on everything. What waited goes out within seconds, oldest first."""
+    """Lift a hold; without arguments, the one on everything. Held messages go out within seconds, oldest first."""
     if not holds.release(load_wiring().engine, target):
         raise click.ClickException(f"{target} is not held.")
     say(f"Released: {target}.")

@@ -107,7 +107,7 @@ class _Options:
     #: The key from which those of hosts are derived.
     root: bytes | None
     fail_rate: float
-    #: What a failure on purpose is answered.
+    #: The answer of a deliberate failure.
     status: int
     #: Seconds before each answer.
     delay: float
@@ -128,7 +128,7 @@ class _Options:
 
 
 class _Listener:
-    """What to answer, what was seen, and the showing of it. Used by a thread for each connection."""
+    """Decides the answers, counts webhooks and prints them. Used by a thread for each connection."""
 
     def __init__(self, options: _Options) -> None:
         self._options = options
@@ -148,7 +148,7 @@ class _Listener:
             self._changed.wait_for(lambda: not self._answering, _LAST_ANSWERS)
 
     def summary(self) -> str:
-        """What came, in one line."""
+        """Return a summary of the received webhooks in one line."""
         with self._changed:
             return (
                 f"Received {self._received}, distinct ids {len(self._times)}, failed on purpose {self._failed}, "

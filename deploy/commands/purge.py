@@ -47,7 +47,7 @@ def purge(dry_run: bool) -> None:
 
 
 def _survey() -> None:
-    """What would be dropped, and what keeps the rest."""
+    """Print what would be dropped, and what keeps the rest."""
     days = list(retention.survey(load_wiring().engine, load_wiring().retention))
     for name, count in retention.count_expired(load_wiring().engine, load_wiring().retention).items():
         if count:

@@ -55,7 +55,7 @@ _NEEDED_SECRETS: Final[Mapping[str, frozenset[str]]] = {
     "flower": _BROKER_ALONE | {"FLOWER_BASIC_AUTH"},
 }
 
-#: What a first look needs, where the user set nothing: it binds to this machine only, and sends nothing out.
+#: Defaults for a first try: it binds to this machine only, and sends nothing out.
 _DEFAULTS: Final = {
     "NOTIFIER_AUTH": "off",
     "NOTIFIER_EMAIL": "outbox:",

@@ -1,4 +1,4 @@
-"""What failed for good, and why? From each row to its story."""
+"""Dashboard of dead letters: what failed for good, and why, with a link to each story."""
 
 from typing import Final
 

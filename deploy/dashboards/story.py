@@ -1,4 +1,4 @@
-"""What became of one notification? From Postgres: ids are no labels of metrics.
+"""Dashboard of one notification's story, from Postgres: ids are no labels of metrics.
 
 Asked as a role that sees neither addresses nor contents (notifier/storage/dashboard_role.py).
 """
@@ -14,7 +14,7 @@ LINK: Final = f"/d/{UID}?var-notification_id=${{__value.raw}}"
 
 VARIABLES: Final = (text_box("notification_id", "Notification's id"),)
 
-# What is no id finds nothing, rather than being an error in each panel.
+# A text that is no id finds nothing, rather than causing an error in each panel.
 _CHOSEN: Final = """
 WITH chosen AS (
     SELECT CASE WHEN typed ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN CAST(typed AS uuid) END AS id
