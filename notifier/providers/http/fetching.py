@@ -8,11 +8,12 @@ from uuid import UUID
 
 from notifier.providers.http.address_guard import Network
 from notifier.providers.http.exchanges import Exchanges
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import READ_AT_MOST, Request
 
 #: Seconds for all of it: a request of a vendor waits for it.
 _TIMEOUT: Final = 5.0
-_HEADERS: Final = ("user-agent: Notifier/0.1.0",)
+_HEADERS: Final = (USER_AGENT,)
 _NO_ID: Final = UUID(int=0)
 
 

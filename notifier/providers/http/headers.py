@@ -1,10 +1,15 @@
-"""Headers as the attempt log shows them: enough for debugging, without secrets."""
+"""Headers that we send, and headers as the attempt log shows them: enough for debugging, without secrets."""
 
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Final
+
+#: The header line by which servers know us.
+USER_AGENT: Final = "user-agent: Notifier/0.1.0"
+#: The header lines of a request to a JSON API. `expect:` has libcurl leave out `Expect: 100-continue`.
+JSON_HEADERS: Final = ("content-type: application/json", "accept: application/json", USER_AGENT, "expect:")
 
 #: The text in place of a hidden value.
 MASK: Final = "***"

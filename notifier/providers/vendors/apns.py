@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http.api import Answer, HttpApi, Verdict, by_status, shortened
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 
@@ -159,7 +160,7 @@ class Apns(HttpApi):
             f"apns-id: {message.id}",
             f"apns-collapse-id: {message.id}",
             "content-type: application/json",
-            "user-agent: Notifier/0.1.0",
+            USER_AGENT,
             "expect:",
         ]
         payload = {"aps": {"alert": alert, "sound": "default"}, "notification_id": str(message.id)}

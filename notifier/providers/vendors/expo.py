@@ -23,6 +23,7 @@ import orjson
 
 from notifier.providers.dsn import VISIBLE, Context, Dsn
 from notifier.providers.http.api import Answer, HttpApi, Verdict, accepted_as, by_status, shortened
+from notifier.providers.http.headers import JSON_HEADERS
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 
@@ -57,10 +58,7 @@ class Expo(HttpApi):
         authorization = [f"authorization: Bearer {token}"] if token else []
         self._headers = (
             *authorization,
-            "content-type: application/json",
-            "accept: application/json",
-            "user-agent: Notifier/0.1.0",
-            "expect:",
+            *JSON_HEADERS,
         )
 
     def takes(self, recipient: str) -> bool:

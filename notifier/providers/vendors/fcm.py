@@ -38,6 +38,7 @@ from google.oauth2.service_account import Credentials
 
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http.api import Answer, HttpApi, NotNow, Verdict, accepted_as, by_status, shortened
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome, Result
 
@@ -222,7 +223,7 @@ class Fcm(HttpApi):
         lines = [
             f"authorization: Bearer {self._token.get(_SLICE / 2)}",
             "content-type: application/json",
-            "user-agent: Notifier/0.1.0",
+            USER_AGENT,
             "expect:",
         ]
         return Request(message.id, self._url, lines, orjson.dumps(document))

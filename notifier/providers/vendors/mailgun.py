@@ -25,6 +25,7 @@ from notifier.providers.dsn import Context, Dsn
 from notifier.providers.formats.email_api import EmailApi, default_sender
 from notifier.providers.formats.mailboxes import Mailbox
 from notifier.providers.http.api import Answer, Verdict, accepted_as, by_status
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 
@@ -50,7 +51,7 @@ class Mailgun(EmailApi):
         self._headers = (
             f"authorization: Basic {b64encode(f'api:{key}'.encode()).decode()}",
             "accept: application/json",
-            "user-agent: Notifier/0.1.0",
+            USER_AGENT,
             "expect:",
         )
 

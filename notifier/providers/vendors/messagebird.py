@@ -23,6 +23,7 @@ import orjson
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.formats.sms_segments import checked, sender_of
 from notifier.providers.http.api import Answer, HttpApi, Verdict, accepted_as, by_status
+from notifier.providers.http.headers import JSON_HEADERS
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 
@@ -63,10 +64,7 @@ class MessageBird(HttpApi):
         self._sender = sender
         self._headers = (
             f"authorization: AccessKey {key}",
-            "content-type: application/json",
-            "accept: application/json",
-            "user-agent: Notifier/0.1.0",
-            "expect:",
+            *JSON_HEADERS,
         )
 
     def request(self, message: Message) -> Request:

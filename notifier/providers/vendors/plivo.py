@@ -24,6 +24,7 @@ import orjson
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.formats.sms_segments import checked, sender_of
 from notifier.providers.http.api import Answer, HttpApi, Verdict, accepted_as, by_status
+from notifier.providers.http.headers import JSON_HEADERS
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 
@@ -46,10 +47,7 @@ class Plivo(HttpApi):
         self._sender = sender
         self._headers = (
             f"authorization: Basic {b64encode(f'{auth_id}:{auth_token}'.encode()).decode()}",
-            "content-type: application/json",
-            "accept: application/json",
-            "user-agent: Notifier/0.1.0",
-            "expect:",
+            *JSON_HEADERS,
         )
 
     def request(self, message: Message) -> Request:

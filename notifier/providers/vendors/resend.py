@@ -31,6 +31,7 @@ from notifier.providers.formats.email_headers import subject_text
 from notifier.providers.formats.mailboxes import Mailbox
 from notifier.providers.formats.mime import own_fields
 from notifier.providers.http.api import Answer, Verdict, accepted_as, by_status
+from notifier.providers.http.headers import JSON_HEADERS
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 
@@ -65,10 +66,7 @@ class Resend(EmailApi):
         self._url = f"{url}/emails"
         self._headers = (
             f"authorization: Bearer {key}",
-            "content-type: application/json",
-            "accept: application/json",
-            "user-agent: Notifier/0.1.0",
-            "expect:",
+            *JSON_HEADERS,
         )
 
     def request(self, message: Message) -> Request:

@@ -30,6 +30,7 @@ from notifier.providers.formats.email_headers import subject_text
 from notifier.providers.formats.mailboxes import Mailbox
 from notifier.providers.formats.mime import own_fields
 from notifier.providers.http.api import Answer, Verdict, by_status
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 from notifier.providers.vendors.sendgrid_receipts import source
@@ -60,7 +61,7 @@ class SendGrid(EmailApi):
             f"authorization: Bearer {key}",
             "content-type: application/json",
             "accept: application/json",
-            "user-agent: Notifier/0.1.0",
+            USER_AGENT,
             "expect:",  # libcurl would ask first whether a large body is welcome, and wait a second for the answer
         ]
 

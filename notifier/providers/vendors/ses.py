@@ -39,6 +39,7 @@ from notifier.providers.dsn import VISIBLE, Context, Dsn
 from notifier.providers.formats.email_api import EmailApi, default_sender
 from notifier.providers.formats.mailboxes import Mailbox
 from notifier.providers.http.api import Answer, Verdict, accepted_as, by_status
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 from notifier.providers.vendors.ses_receipts import TAG, source
@@ -131,7 +132,7 @@ class Ses(EmailApi):
             mail["ConfigurationSetName"] = self._configuration_set
         body = orjson.dumps(mail)
         headers = [
-            "user-agent: Notifier/0.1.0",
+            USER_AGENT,
             "expect:",  # libcurl would ask first whether a large body is welcome, and wait a second for the answer
             *self._signed(body),
         ]

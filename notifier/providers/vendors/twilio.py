@@ -27,6 +27,7 @@ from notifier.providers.dsn import Context, Dsn
 from notifier.providers.formats.sms_segments import checked, sender_of
 from notifier.providers.http.api import Answer, HttpApi, Verdict, accepted_as, by_status
 from notifier.providers.http.callback_urls import callback_url
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 from notifier.providers.vendors.twilio_receipts import NOTIFICATION, REPEATS, is_key, source
@@ -130,7 +131,7 @@ class Twilio(HttpApi):
         self._headers = (
             f"authorization: Basic {b64encode(f'{user}:{token}'.encode()).decode()}",
             "content-type: application/x-www-form-urlencoded",
-            "user-agent: Notifier/0.1.0",
+            USER_AGENT,
             "expect:",
         )
 

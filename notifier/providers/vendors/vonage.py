@@ -30,6 +30,7 @@ from notifier.providers.dsn import Context, Dsn
 from notifier.providers.formats.sms_segments import checked
 from notifier.providers.http.api import Answer, HttpApi, Verdict, accepted_as, by_status
 from notifier.providers.http.callback_urls import callback_url
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Request
 from notifier.providers.protocol import Fault, Message, Outcome
 from notifier.providers.vendors.vonage_receipts import callback_query, source
@@ -40,7 +41,7 @@ _USAGE: Final = "vonage://KEY:SECRET@default?from=Acme"
 _HEADERS: Final = (
     "content-type: application/x-www-form-urlencoded",
     "accept: application/json",
-    "user-agent: Notifier/0.1.0",
+    USER_AGENT,
     "expect:",
 )
 

@@ -35,6 +35,7 @@ from py_vapid import Vapid02, VapidException  # type: ignore[import-untyped]  # 
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.http.address_guard import Network
 from notifier.providers.http.api import Answer, CannotSend, HttpApi, Verdict, by_status, shortened
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Exchange, Request
 from notifier.providers.protocol import Fault, Message, Outcome
 from notifier.vocabulary.uris import ascii_uri
@@ -138,7 +139,7 @@ class WebPush(HttpApi):
             f"ttl: {_TTL}",
             "urgency: normal",
             f"topic: {base64.urlsafe_b64encode(message.id.bytes).decode().rstrip('=')}",
-            "user-agent: Notifier/0.1.0",
+            USER_AGENT,
             "expect:",
         ]
         return Request(message.id, browser.endpoint, lines, body)

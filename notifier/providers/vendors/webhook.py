@@ -24,6 +24,7 @@ from uuid import UUID
 from notifier.providers.http import headers
 from notifier.providers.http.address_guard import Network
 from notifier.providers.http.exchanges import Exchanges
+from notifier.providers.http.headers import USER_AGENT
 from notifier.providers.http.transfers import Exchange, Failure, Request
 from notifier.providers.protocol import Message, Outcome, Result
 from notifier.security import webhook_signatures
@@ -35,7 +36,7 @@ _PERMANENT_FAILURES: Final = frozenset({Failure.URL, Failure.ADDRESS})
 
 _HEADERS: Final = (
     "content-type: application/json",
-    "user-agent: Notifier/0.1.0",
+    USER_AGENT,
     "expect:",  # libcurl would ask first whether a large body is welcome, and wait a second for the answer
 )
 
