@@ -78,7 +78,7 @@ class Delivery:
         due: datetime | None = None,
         traceparent: str | None = None,
     ) -> None:
-        """Deliver those of `ids` that are queued with `failures` failed attempts; the others are somebody else's.
+        """Deliver those of `ids` that are queued with `failures` failed attempts; other workers have the others.
 
         `from_slow_queue`: the message came by a queue for what is slow. What keeps the batch waiting alone in the end
         is given to `detach`, which must see to what fails of it. `due`: when what the clock handed over became due,
@@ -113,7 +113,7 @@ class Delivery:
         return Window(start_until, start_until + self._providers.timeout + MARGIN)
 
     def _leave(self, parts: Sequence[Sequence[UUID]], failures: int) -> None:
-        """Leave the rest of a batch to other messages: high notifications must not wait for so large a one."""
+        """Leave the rest of a batch to other messages, so that high priority does not wait behind a large batch."""
         with self._engine.connect() as connection:
             make_due(connection, [row_id for part in parts for row_id in part], failures)
 
@@ -137,7 +137,7 @@ class Delivery:
     def _send(
         self, passed: Passed, facts: Facts, failures: int, detach: Detach, meter: Meter, window: Window
     ) -> list[FailedRow]:
-        """Send what has passed the gate; returns what failed until only stragglers were left."""
+        """Send the rows that passed the gate; return those that failed before only stragglers were left."""
         rows = passed.rows
         composition = self._composer.begin(rows, facts.targets)
         relay = self._relay(passed, facts, failures, window)

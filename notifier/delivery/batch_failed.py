@@ -1,4 +1,4 @@
-"""What failed of a batch, as it is told to whoever reschedules or dead-letters it."""
+"""BatchFailed: the rows of a batch that failed, for the task that retries or dead-letters them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class FailedRow:
 
 
 class BatchFailed(NotifierError):
-    """Something in a batch failed. All state is in `args`, so that it survives pickling."""
+    """Some rows of a batch failed. All state is in `args`, so that it survives pickling."""
 
     def __init__(self, rows: Sequence[FailedRow]) -> None:
         super().__init__(tuple(rows))

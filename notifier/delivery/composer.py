@@ -1,4 +1,4 @@
-"""From claimed notifications to messages: what each is about, its template, and the link to unsubscribe."""
+"""Composer: makes messages of claimed notifications, from their content, template and unsubscribe link."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ class _Template:
 
 
 class CannotCompose(NotifierError):
-    """There is no message to be made of a notification; its text says why, without its data."""
+    """A notification of which no message can be made; the text says why, without its data."""
 
 
 class Composer:
@@ -82,7 +82,7 @@ class Composer:
         self._templates: dict[UUID, _Template] = {}
 
     def begin(self, rows: Sequence[Claimed], known: Mapping[UUID, WebhookTarget]) -> "Composition":
-        """Read what a batch is about, in a constant number of queries. `known`: its receivers, by subscription."""
+        """Read the content of a batch in a constant number of queries. `known`: its targets, by subscription."""
         templated = [row for row in rows if row.template_id is not None]
         with self._engine.connect() as connection:
             templates = self._read_templates(connection, {row.template_id for row in templated if row.template_id})
@@ -124,7 +124,7 @@ class Composer:
 def _seen_by_templates(
     connection: Connection, rows: Sequence[Claimed]
 ) -> tuple[dict[UUID, dict[str, Any] | Broken], dict[str, Person]]:
-    """The events (as templates see them, where they can be) and users of some rows."""
+    """Return the events (as templates see them, where they can be read) and the users of some rows."""
     event_ids = [row.event_id for row in rows if row.event_id]
     found = connection.execute(_EVENTS, {"ids": event_ids}).mappings().all() if event_ids else ()
     seals = seals_of(connection)
@@ -140,7 +140,7 @@ def _view_of(seals: AddressSeals, event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _contents(connection: Connection, rows: Sequence[Claimed]) -> dict[UUID, Content]:
-    """What each row is about; those whose event is gone are missing."""
+    """Return the content of each row; rows whose event is gone are missing."""
     event_ids = [row.event_id for row in rows if row.event_id]
     events = {row.id: row for row in connection.execute(_PAYLOADS, {"ids": event_ids})} if event_ids else {}
     contents = {}
@@ -194,7 +194,7 @@ class Composition:
     _receivers: Mapping[UUID, WebhookTarget]
 
     def fitting(self, rows: Sequence[Claimed], room: int) -> Sequence[Claimed]:
-        """The first of some rows, at least one: as many as have no more than `room` bytes of attachments in all."""
+        """Return the first rows, at least one, with no more than `room` bytes of attachments in all."""
         for place, row in enumerate(rows if self._sizes else ()):
             room -= sum(self._sizes.get(each, 0) for each in self._named(row))
             if room < 0 and place > 0:
@@ -206,7 +206,7 @@ class Composition:
         return row.id in self._contents
 
     def messages(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
-        """The messages of some rows, or why there is none: an answer a row, in order. A row that breaks fails alone.
+        """Return, in order, the message of each row or the reason why there is none. A row that breaks fails alone.
 
         Reads their attachments, where they have any; raises what the database raises.
         """
@@ -232,7 +232,7 @@ class Composition:
     def _enveloped(
         self, row: Claimed, message: Message | CannotCompose, files: Mapping[UUID, Attachment]
     ) -> Message | CannotCompose:
-        """A message with what was given for its envelope, which goes before its template's."""
+        """Return a message with the given envelope, which overrides the template's."""
         envelope = self._envelopes.get(row.id)
         if isinstance(message, CannotCompose):
             return message
@@ -254,7 +254,7 @@ class Composition:
         return message
 
     def _bare(self, rows: Sequence[Claimed]) -> list[Message | CannotCompose]:
-        """The messages as their templates and texts make them."""
+        """Render the messages from their templates and texts."""
         answers: dict[UUID, Message | CannotCompose] = {}
         templated: list[tuple[Claimed, tuple[Source, Mapping[str, Any]]]] = []
         for row in rows:

@@ -1,4 +1,4 @@
-"""Putting a claimed row off by a rule: that costs no attempt, but cannot go on for ever."""
+"""Deferral: a rule puts a claimed row off. That spends no attempt, but ends after `max_age`."""
 
 from datetime import datetime, timedelta
 
@@ -10,7 +10,7 @@ from notifier.vocabulary.timestamps import rfc3339
 
 
 def of_use_until(deadline: datetime) -> str:
-    """Why a row is expired."""
+    """Return the explanation of an expired row."""
     return f"It was of use only until {rfc3339(deadline)}."
 
 
@@ -22,7 +22,7 @@ def defer(
     max_age: timedelta,
     waits_for: tuple[str, ...] | None = None,
 ) -> Aside | DeadLetterRequest:
-    """Put a row off: scheduled until then, expired where that is too late, dead where it has been put off for too long.
+    """Defer a row: scheduled until then, expired where that is too late, dead where it was deferred for too long.
 
     `words` say why, to people; `reason` does to programs. `waits_for`: what may release it before `until`.
     """

@@ -1,4 +1,4 @@
-"""The gate's part for webhooks: is the receiver there, is it well, and how much does it take a second?
+"""The endpoint gate: rules and reservations for webhook endpoints. Enabled? Circuit closed? Within its rate?
 
 People's preferences do not concern a subscription. Decided on what was read with the claim; what has changed since is
 made good by the clock (notifier.webhooks.release_waiting).
@@ -34,13 +34,13 @@ Targets = Mapping[UUID, WebhookTarget]
 
 
 class Suspects:
-    """Receivers that have kept somebody waiting, remembered for half a minute. Used by several threads at once."""
+    """Endpoints that kept a batch waiting, remembered for half a minute. Used by several threads at once."""
 
     def __init__(self) -> None:
         self._until: dict[UUID, float] = {}
 
     def update(self, targets: Iterable[UUID]) -> None:
-        """Suspect some receivers."""
+        """Remember that endpoints kept a batch waiting."""
         self._until.update(dict.fromkeys(targets, time.monotonic() + _SUSPECTED))
 
     def __contains__(self, target: UUID) -> bool:
@@ -53,7 +53,7 @@ class Suspects:
 
 @dataclass(frozen=True, slots=True)
 class EndpointGate:
-    """Judges claimed rows that are for subscriptions; of other webhooks only whether they keep callers waiting."""
+    """Judges claimed rows for subscriptions; of other webhooks, whether their endpoint is slow."""
 
     #: How long rules may put a notification off before it is a dead letter.
     max_age: timedelta
@@ -61,7 +61,7 @@ class EndpointGate:
     suspects: Suspects = field(default_factory=Suspects)
 
     def judge(self, row: Claimed, target: WebhookTarget | None) -> Aside | DeadLetterRequest | None:
-        """What becomes of a subscription's row; None where it may be sent, as far as is known without a lock."""
+        """Return the verdict on a subscription's row; None where it may be sent, as far as is known without a lock."""
         if target is None:
             words = "The subscription was deleted."
             return Aside(row.id, row.claims, Status.SKIPPED, Reason.SUBSCRIPTION_DELETED, words)
@@ -74,7 +74,7 @@ class EndpointGate:
         return None
 
     def divert(self, row: Claimed, slow: Collection[UUID]) -> Aside | None:
-        """Where a row is for an endpoint that keeps callers waiting: to the slow lane, that what is fresh need not.
+        """Move a row for a slow endpoint to the slow queue, so that rows for other endpoints need not wait behind it.
 
         `slow`: those that are known to.
         """
@@ -86,7 +86,7 @@ class EndpointGate:
     def pace(
         self, connection: Connection, limited: Mapping[UUID, Sequence[Claimed]], targets: Targets
     ) -> list[Aside | DeadLetterRequest]:
-        """Those of some rows, by receiver (see `limited`), that must wait: for their slot, or for a probe."""
+        """Return the verdicts on rows, by endpoint (see `limited`), that must wait for a slot or for a probe."""
         half_open = [each for each in limited if targets[each].open_until is not None]
         put = self._wait_for_probes(
             endpoint_slots.take_probes(connection, half_open), {each: limited[each] for each in half_open}
@@ -127,7 +127,7 @@ class EndpointGate:
 
 
 def limited(rows: Sequence[Claimed], targets: Targets) -> dict[UUID, list[Claimed]]:
-    """By receiver, the rows for those that want only so many a second, or are half-open."""
+    """Return, by endpoint, the rows for endpoints with a rate limit or a half-open circuit."""
     by_receiver: dict[UUID, list[Claimed]] = {}
     for row in rows:
         target = targets.get(row.subscription_id) if row.subscription_id else None
@@ -142,7 +142,7 @@ def _demand(rows: Sequence[Claimed], target: WebhookTarget) -> endpoint_slots.De
 
 
 def put_aside_for(put: Sequence[Aside | DeadLetterRequest], rows: Sequence[Claimed], *reasons: str) -> dict[UUID, UUID]:
-    """Because of which receiver each row is put aside for some reasons: receiver by row."""
+    """Return the endpoint of each row that is put aside for one of `reasons`."""
     ids = {verdict.id for verdict in put if isinstance(verdict, Aside) and verdict.reason in reasons}
     return {row.id: row.subscription_id for row in rows if row.id in ids and row.subscription_id} if ids else {}
 
@@ -150,7 +150,7 @@ def put_aside_for(put: Sequence[Aside | DeadLetterRequest], rows: Sequence[Claim
 def spare_enabled(
     connection: Connection, put: Sequence[Aside | DeadLetterRequest], rows: Sequence[Claimed]
 ) -> list[Aside | DeadLetterRequest]:
-    """What is put aside; what would be skipped for a subscription that was enabled meanwhile is queued.
+    """Return the verdicts, with rows queued that would be skipped for a subscription that was enabled meanwhile.
 
     It stays disabled or enabled until the transaction ends: whoever enables and recovers it later finds these rows.
     """

@@ -1,5 +1,5 @@
-"""What the gate must know of a batch: one query whatever its size, and one more each where it has
-reminders with a key, or subscriptions.
+"""Gate inputs: all that the gate must know about a batch, read in one query whatever its size, and in one more each
+where it has reminders with a key, or subscriptions.
 
 Read from Postgres at the moment of sending. A cache in Redis would be read faster, but what that saves is a small part
 of a batch (benchmarks/caching.py), and it would have to be invalidated by every change, also while Redis is away.
@@ -43,7 +43,7 @@ _FACTS: Final = text(f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of the recipients of one batch on one channel, and of holds."""
+    """Facts about the recipients of one batch on one channel, about their endpoints and providers, and holds."""
 
     channel: Channel
     #: user_id → (time zone, preferences document as JSON text: what is wrong with it concerns that user's rows alone).
@@ -68,7 +68,7 @@ class Facts:
     without_route: Mapping[UUID, frozenset[str]]
 
     def held(self, row: Claimed) -> str | None:
-        """The hold that means a row: `all`, its channel or its route."""
+        """Return the hold that stops a row: `all`, its channel or its route; None where there is none."""
         return next((target for target in (ALL_CHANNELS, self.channel, row.route) if target in self.holds), None)
 
 

@@ -1,4 +1,4 @@
-"""Loads: how many rows of a batch are read at once, by their bytes.
+"""Load sizes: how many rows of a batch are read at once, by their bytes.
 
 A message names up to 500 rows, and each may have as much as NOTIFIER_MAX_EVENT_BYTES. A worker that read all of them,
 in each of its threads, would need gigabytes: so a batch whose rows are large is worked off in parts.

@@ -1,4 +1,4 @@
-"""What the logs tell of a notification: a line for each call to a provider, and for each time it is put aside.
+"""Log lines of a notification: one for each call to a provider, and one each time it is put aside.
 
 (That it is dead, notifier.notifications.dead_letters tells.)
 
@@ -24,7 +24,7 @@ PUT_ASIDE: Final = "put_aside"
 
 
 def _harmless(message_id: str | None) -> str | None:
-    """A vendor's id for a message, where it looks like one: it is the vendor's, or a browser's, choice."""
+    """Return a vendor's id for a message where it looks like one: vendors and browsers choose it."""
     return message_id if message_id and _MESSAGE_ID.fullmatch(message_id) else None
 
 
@@ -44,7 +44,7 @@ def _of(row: Claimed) -> dict[str, Any]:
 
 
 def log_attempt(channel: Channel, row: Claimed, record: Record) -> None:
-    """Tell of a call to a provider that is recorded."""
+    """Log a call to a provider that is recorded."""
     result = record.result
     fields = {
         "channel": channel.value,
@@ -64,7 +64,7 @@ def log_attempt(channel: Channel, row: Claimed, record: Record) -> None:
 
 
 def log_put_aside(channel: Channel, row: Claimed, verdict: Aside) -> None:
-    """Tell why a notification is not sent, or not now."""
+    """Log why a notification is not sent, or not now."""
     more = {"reason": verdict.reason, "until": verdict.due_at.isoformat() if verdict.due_at else None}
     fields = {name: value for name, value in more.items() if value is not None}
     log.info(PUT_ASIDE, **_of(row), channel=channel.value, status=verdict.status.value, **fields)

@@ -1,4 +1,4 @@
-"""The gate's part for providers: is there one that is well, how much does it take a second, and a recipient at all?
+"""The provider gate: is a provider's circuit closed, is it within its rate, and is the recipient within theirs?
 
 What must wait is put off without spending an attempt.
 """
@@ -86,7 +86,7 @@ class ProviderGate:
     def _wait_for_one(
         self, row: Claimed, order: Sequence[int], health: Mapping[str, Circuit]
     ) -> Aside | DeadLetterRequest:
-        """Put a row off until one of its providers may be tried again: not all of them at one moment."""
+        """Defer a row until one of its providers may be tried again, spread over time."""
         known = [health.get(self.providers.choices[place].name, _WELL) for place in order]
         first = min(known, key=lambda each: each.probe_in or 0.0)
         seconds = max(first.probe_in or 0.0, _SOONEST) + random.uniform(0, first.open_for)  # noqa: S311 -- no secret
@@ -98,7 +98,7 @@ class ProviderGate:
         return defer(row, until, words, Reason.BREAKER_OPEN, self.max_age, deferrals.providers(names))
 
     def remember_waiting(self, connection: Connection, put: Put, health: Mapping[str, Circuit]) -> None:
-        """See to it that the clock lets rows go once a provider is well again."""
+        """Mark providers that rows wait for, so that the clock releases the rows once a provider recovers."""
         if any(isinstance(each, Aside) and each.reason == Reason.BREAKER_OPEN for each in put):
             choices = list(enumerate(self.providers.choices))
             # Not those that are well: the clock would let rows go at once that only others can send, again and again.
@@ -110,7 +110,7 @@ class ProviderGate:
 
     @property
     def is_paced(self) -> bool:
-        """Whether any provider takes only so many a second."""
+        """Whether any provider has a rate limit."""
         return any(choice.rate is not None for choice in self.providers.choices)
 
     def pace(
@@ -149,7 +149,7 @@ class ProviderGate:
         return put
 
     def limit(self, rows: Sequence[Claimed]) -> Put:
-        """Those rows whose recipients have had enough for now. What is critical goes, and so does what was counted."""
+        """Return the verdicts on rows whose recipients have reached their limit. Critical rows and retries go."""
         put = Put()
         if not self.limits.are_there:
             return put

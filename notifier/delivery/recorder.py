@@ -1,4 +1,4 @@
-"""Recording: what a batch has to write goes to Postgres beside its sends, and is held until it is there.
+"""Recorder: writes the results of a batch to Postgres beside its sends, and holds them until they are committed.
 
 A Postgres that hangs, or a lock that somebody else holds, must neither keep answers from being read nor cost rows their
 leases: what was sent, and could not be recorded, would be sent once more. So a batch's results are written from another
@@ -68,7 +68,7 @@ class Writer(Protocol):
 
 
 class Recorder:
-    """Writes what one batch has come to. Used by the batch's thread alone."""
+    """Writes the results of one batch. Used by the batch's thread alone."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -97,7 +97,7 @@ class Recorder:
 
     @property
     def is_behind(self) -> bool:
-        """Whether Postgres does not take what there is, so that nothing more is to be sent."""
+        """Whether Postgres does not take the results there are, so that nothing more is to be sent."""
         return self._failed or (self._future is not None and time.monotonic() - self._tried_at > _SLOW)
 
     def held(self) -> list[tuple[UUID, int]]:
@@ -108,7 +108,7 @@ class Recorder:
         return [(each.result.id, each.claims) for each in records]
 
     def go_on(self) -> None:
-        """See to the writing without waiting for it. Raises what it raises, but where Postgres is away."""
+        """Begin or end a write without waiting for it. Raises the error of a write, unless Postgres is away."""
         if self._future is not None:
             if not self._future.done():
                 return
@@ -125,7 +125,7 @@ class Recorder:
                 self._write_here(self._job)
 
     def finish(self) -> None:
-        """Write all that there is, however long that takes. Raises what it raises, but where Postgres is away.
+        """Write everything, however long that takes. Raises the error of a write, unless Postgres is away.
 
         In this thread: there are no answers to be read meanwhile.
         """
@@ -141,7 +141,7 @@ class Recorder:
                 time.sleep(_PAUSE)
 
     def _write_here(self, job: Results) -> bool:
-        """Write in this thread; returns whether that is committed."""
+        """Write in this thread; return whether the write is committed."""
         self._tried_at = time.monotonic()
         try:
             self._writer.write(job)

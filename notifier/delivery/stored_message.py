@@ -1,4 +1,4 @@
-"""The message of a notification, composed again from the stored data.
+"""Stored message: the message of a notification, composed again from the stored data.
 
 No copy of a message is kept. Its content, its event and the version of its template are kept until their retention ends
 or its recipient is erased; the code that composes messages for sending composes this one too. A template gets the
@@ -27,7 +27,7 @@ _FIELDS: Final = frozenset(each.name for each in dataclasses.fields(Claimed)) - 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """There is no content (any more): why, for people."""
+    """The content is missing or was deleted; the text says why, for people."""
 
     why: str
 
@@ -40,7 +40,7 @@ def content_of(
     senders: SenderRules,
     notification: Notification,
 ) -> Message | Gone | CannotCompose:
-    """The message of a notification, without its link to unsubscribe, which is a key; or why there is none.
+    """Return the message of a notification, or the reason why there is none. The unsubscribe link, a key, is left out.
 
     Gone: it is not kept. CannotCompose: it is, but no message can be made of it, and so none was sent.
     """

@@ -1,4 +1,4 @@
-"""What is measured, logged and traced of one batch on its way through delivery."""
+"""Telemetry of one batch on its way through delivery: metrics, log lines and spans."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ RECORD: Final = "record"
 
 
 def eligible_at(row: Claimed, handed_over_for: datetime | None) -> datetime | None:
-    """From when on a row may go, as far as that is known: what it waited after that is latency of ours.
+    """Return the time from which a row could have been sent, where it is known: later waiting is our latency.
 
     What was never tried nor put off, and is no reminder: since it was made, or from its `send_at` on, so that a message
     that Redis lost counts. All else: since it became due, as the message says that the clock handed over
@@ -39,7 +39,7 @@ def eligible_at(row: Claimed, handed_over_for: datetime | None) -> datetime | No
 
 
 class Meter:
-    """Measures one batch of a channel, and tells of it: in a line and a span of its own, and in those of its rows.
+    """Measures one batch of a channel: its metrics, its log line and span, and those of its rows.
 
     Others' threads may go on with what keeps a batch waiting, after it has ended.
     """
@@ -62,7 +62,7 @@ class Meter:
         self._counts: dict[str, int] = {}
 
     def returned(self, row: Claimed) -> None:
-        """No provider could begin it."""
+        """End the span of a row that no provider could begin."""
         self._trace.end(row.id, "given back", {})
 
     def step(self, name: str) -> AbstractContextManager[None]:
@@ -70,13 +70,13 @@ class Meter:
         return metrics.timed(metrics.STEP_SECONDS.labels(self._channel, name))
 
     def claimed(self, rows: Sequence[Claimed]) -> None:
-        """Observe what the batch has in hand."""
+        """Observe the rows that the batch has claimed."""
         self._rows = {row.id: row for row in rows}
         self._trace.link(row.traceparent for row in rows)
         metrics.BATCH_SIZE.labels(self._channel).observe(len(rows))
 
     def batch(self, *, passed: int, failed: int) -> None:
-        """Tell of the batch, which holds its thread no longer: so many have passed the gate, and failed until now."""
+        """Log the batch as it leaves its thread: how many rows passed the gate, and how many have failed so far."""
         seconds = time.monotonic() - self._began
         metrics.BATCH_SECONDS.labels(self._channel).observe(seconds)
         counts = {"claimed": len(self._rows), "put_aside": len(self._rows) - passed, "failed": failed}
@@ -84,11 +84,11 @@ class Meter:
         self._counts = {f"notifier.{name}": count for name, count in counts.items()}
 
     def close(self, error: BaseException | None = None) -> None:
-        """It is over in this thread; stragglers may go on in others. `error`: what ended it."""
+        """Close the batch's span in this thread; stragglers may go on in others. `error`: the error that ended it."""
         self._trace.close(type(error).__name__ if error else None, self._counts)
 
     def begin(self, row: Claimed, message: Message) -> Message:
-        """A message that is to be sent now, with its place in its trace."""
+        """Return a message that is to be sent now, with its place in its trace."""
         attributes = {"notifier.notification_id": str(row.id), "notifier.channel": self._channel}
         if row.event_id is not None:
             attributes["notifier.event_id"] = str(row.event_id)
@@ -98,13 +98,13 @@ class Meter:
         return message if traceparent is None else replace(message, traceparent=traceparent)
 
     def end(self, row: Claimed, result: Result, number: int) -> None:
-        """The last word on a message in this batch."""
+        """End the span of a message: no other provider takes over in this batch."""
         attributes = {"notifier.provider": result.provider, "notifier.outcome": result.outcome.value}
         error = None if result.outcome is Outcome.ACCEPTED else (result.error or "").partition(":")[0][:64]
         self._trace.end(row.id, error, {**attributes, "notifier.attempt": number})
 
     def accepted(self, row: Claimed, result: Result) -> None:
-        """Observe how long an accepted notification waited, where that is known."""
+        """Observe how long an accepted notification waited, where it is known."""
         since = eligible_at(row, self._due)
         if since is not None:
             self._latency.observe(max(0.0, (result.ended_at - since).total_seconds()))

@@ -61,14 +61,14 @@ class Claimed:
 
     @property
     def endpoint_id(self) -> UUID | None:
-        """Whom a webhook is for: a subscription, or the URL that it was addressed to directly; else None."""
+        """The endpoint of a webhook: a subscription, or the URL that it was addressed to directly; else None."""
         if self.subscription_id is None and self.recipient and self.queue.startswith(Channel.WEBHOOK):
             return endpoint_of(self.recipient)
         return self.subscription_id
 
     @property
     def dedup_claim(self) -> "DedupClaim | None":
-        """The key that it must have to be sent, where it has a `dedup_key` and somebody to be sent to."""
+        """The deduplication key that it needs to be sent, where it has a `dedup_key` and a recipient."""
         if self.dedup_key is None or self.recipient is None or self.channel is None:
             return None
         scope = EVERYONE if self.dedup_scope == DedupScope.EVERYONE else self.source
@@ -76,7 +76,7 @@ class Claimed:
 
     @property
     def deadline(self) -> datetime | None:
-        """From when on it is of no use."""
+        """The time after which it is not sent any more."""
         return deadline_of(self.expires_at, self.target_date, self.lead_time)
 
 
@@ -150,7 +150,7 @@ def claim(
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A rule of the recipient's that was judged, on the clock that was theirs then."""
+    """A rule of the recipient that was judged, with the recipient's local time."""
 
     #: One of notifier.people.preferences.Rule.
     rule: str | None
@@ -249,7 +249,7 @@ _MAKE_DUE: Final = text(f"""
 
 
 def make_due(connection: Connection, ids: Sequence[UUID], failures: int) -> None:
-    """Have the clock hand over now what a message named and nobody claimed for it."""
+    """Make rows due now that a message named and did not claim."""
     if ids:
         connection.execute(_MAKE_DUE, {"ids": list(ids), "tries": failures})
 

@@ -1,4 +1,4 @@
-"""Rows ready to be written: what a validated request, or a fan-out, makes of events and notifications.
+"""Drafts: the rows of events and notifications that a validated request or a fan-out makes, ready to be written.
 
 Rows are plain dictionaries of column values that go to Postgres as one JSON document a group
 (`json_to_recordset`): a statement has three parameters however many rows it writes, and payloads travel as
@@ -44,7 +44,7 @@ def _insert(model: type[Base], parameter: str, condition: str, expressions: Mapp
 
 
 def insert_events(condition: str = "") -> str:
-    """SQL that inserts the rows in `:events` (see `as_document`), those that meet a WHERE clause over `row`.
+    """Return SQL that inserts the rows in `:events` (see `as_document`) that meet a WHERE clause over `row`.
 
     An event that is processed already, since nobody was known to listen, is fanned out all the same where somebody
     may have begun to: where `:version` is not the version of the listeners.
@@ -56,7 +56,7 @@ def insert_events(condition: str = "") -> str:
 
 
 def insert_notifications(condition: str = "") -> str:
-    """SQL that inserts the rows in `:notifications`, those that meet a WHERE clause over `row`."""
+    """Return SQL that inserts the rows in `:notifications` that meet a WHERE clause over `row`."""
     due_at = (
         f"CASE status WHEN '{Status.QUEUED}' THEN now() + lease * interval '1 second'"
         f" WHEN '{Status.SCHEDULED}' THEN row.due_at END"
@@ -65,13 +65,13 @@ def insert_notifications(condition: str = "") -> str:
 
 
 def as_document(rows: Sequence[Row]) -> str:
-    """Rows as the JSON document that the INSERT statements read."""
+    """Return rows as the JSON document that the INSERT statements read."""
     return orjson.dumps(rows).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What one request makes: an event, its notifications, or notifications alone, and its idempotency key."""
+    """The rows of one request: an event and its notifications, or notifications alone, and its idempotency key."""
 
     source: str
     event: Row | None
@@ -84,23 +84,23 @@ class Draft:
 
     @property
     def ids(self) -> list[UUID]:
-        """What the caller is told: the event's id, or those of the notifications."""
+        """The ids in the answer: the event's, or those of the notifications."""
         return [self.event["id"]] if self.event else [row["id"] for row in self.notifications]
 
     @property
     def created_at(self) -> datetime:
-        """When it was accepted."""
+        """The time at which it was accepted."""
         return time_of(self.ids[0])
 
     @property
     def cause(self) -> RequestContext:
-        """The request that brought it."""
+        """The request that made it."""
         row = self.event or self.notifications[0]
         return RequestContext(row.get("request_id"), row.get("traceparent"))
 
     @property
     def hints(self) -> list[tuple[str, UUID]]:
-        """(queue, id) of what is due now."""
+        """(queue, id) of each row that is due now."""
         due = [(row["queue"], row["id"]) for row in self.notifications if row["status"] == Status.QUEUED]
         if self.event and self.event["status"] == EventStatus.ACCEPTED:
             due.append((FAN_OUT, self.event["id"]))
