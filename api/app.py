@@ -77,7 +77,7 @@ _REQUEST: Final = 7.0
 def _in_time(serve: Callable[..., Any]) -> Callable[..., Any]:
     """Give each request its deadline. A streamed answer is read after it, with a deadline for each statement."""
 
-    def serve_in_time(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 - WSGI's
+    def serve_in_time(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401 -- WSGI's
         waited = time.monotonic() - environ.get(ARRIVED, time.monotonic())  # for a thread
         with within(_REQUEST - waited):
             return serve(environ, start_response)

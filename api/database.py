@@ -60,7 +60,7 @@ def giving_back(view: View) -> View:
     """Return a view that gives its session's connection back when it returns or raises."""
 
     @wraps(view)
-    def serve(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the view's
+    def serve(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- the view's
         try:
             return view(*args, **kwargs)
         finally:

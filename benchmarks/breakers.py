@@ -1,4 +1,4 @@
-"""What do breakers of providers cost? python -m benchmarks.breakers.
+"""The cost of breakers of providers: python -m benchmarks.breakers.
 
 Ours are read with what the gate must know of a batch anyway, and written where something fails. Measured here: that
 query with and without them, and what the same batch would cost with pybreaker, whose storage in Redis is asked at every

@@ -114,14 +114,14 @@ def dsns(value: str) -> tuple[str, ...]:
 
 def imap(value: str) -> Address:
     """Parse the URL of a mailbox on an IMAP server. Raises ValueError."""
-    from notifier.providers.vendors import imap_mailbox  # noqa: PLC0415 - see above
+    from notifier.providers.vendors import imap_mailbox  # noqa: PLC0415 -- see above
 
     return imap_mailbox.parse(value)
 
 
 def limits(value: str) -> tuple[RateLimitItem, ...]:
     """Limits as the limits library writes them: `5/minute; 50/day`."""
-    from limits import parse_many  # noqa: PLC0415 - see above
+    from limits import parse_many  # noqa: PLC0415 -- see above
 
     try:
         return tuple(parse_many(value))

@@ -77,7 +77,7 @@ def _webhooks(settings: Settings) -> Webhooks:
 def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
     """Make the limits of a channel's recipients."""
     # Here, since it imports redis, and commands that only look at providers do without.
-    from config.broker import limits_storage  # noqa: PLC0415 - see above
+    from config.broker import limits_storage  # noqa: PLC0415 -- see above
 
     limits = settings.of(channel).recipient_limits
     return RecipientLimits(channel, limits, limits_storage(settings, _REDIS_TIMEOUT) if limits else None)
@@ -85,6 +85,6 @@ def make_limits(settings: Settings, channel: Channel) -> RecipientLimits:
 
 def make_key_limits(settings: Settings) -> KeyLimits:
     """Make the rate limits of API keys, counted by all API processes together."""
-    from config.broker import limits_storage  # noqa: PLC0415 - as above
+    from config.broker import limits_storage  # noqa: PLC0415 -- as above
 
     return KeyLimits(limits_storage(settings, _REDIS_TIMEOUT))

@@ -251,7 +251,7 @@ class Settings:
     worker_stuck_after: timedelta = _setting("NOTIFIER_WORKER_STUCK_AFTER", parsers.duration(1), timedelta(minutes=2))
     #: Where each worker process serves its metrics: `host:port`. Unset: nowhere.
     metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", parsers.address, None)
-    #: What a scrape must bring as its bearer token. Unset: to workers and the exporter nothing, to the API a key.
+    #: The bearer token that a scrape must bring. Unset: workers and the exporter want none, the API wants a key.
     metrics_token: str | None = _setting("NOTIFIER_METRICS_TOKEN", parsers.text, None)
     #: The password that `manage.py reader` gives to the database role of dashboards. Unset: there is no such role.
     reader_password: str | None = _setting("NOTIFIER_READER_PASSWORD", parsers.text, None)

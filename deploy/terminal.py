@@ -96,7 +96,7 @@ def say_json(document: object) -> None:
 
 def console() -> Console:
     """Return the terminal for what rich draws: no markup, no emoji codes, and in a pipe as wide as needed."""
-    from rich.console import Console  # noqa: PLC0415 - see above
+    from rich.console import Console  # noqa: PLC0415 -- see above
 
     width = None if sys.stdout.isatty() else _UNLIMITED
     return Console(width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
@@ -110,8 +110,8 @@ def show_table(
     No word is ever cut, so ids can be copied; in a pipe each row is one line. `right`: headers of columns that are
     aligned to the right.
     """
-    from rich.table import Table  # noqa: PLC0415 - see above
-    from rich.text import Text  # noqa: PLC0415 - see above
+    from rich.table import Table  # noqa: PLC0415 -- see above
+    from rich.text import Text  # noqa: PLC0415 -- see above
 
     cells = [[printable(cell) for cell in row] for row in rows]
     out = console()
@@ -142,7 +142,7 @@ def show_fields(fields: Mapping[str, object]) -> None:
 
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
     """Return the width of each column, computed from its cells; None if words would have to be cut."""
-    from rich.cells import cell_len  # noqa: PLC0415 - see above
+    from rich.cells import cell_len  # noqa: PLC0415 -- see above
 
     full = [max(map(cell_len, cells)) for cells in columns]
     left = room - 3 * len(columns) - 1  # a line and a blank on both sides of each
@@ -178,7 +178,7 @@ def progress(description: str, total: int) -> Iterator[Bar]:
     if not total or not (out := console()).is_terminal:
         yield Bar(None, total)
         return
-    from rich.progress import (  # noqa: PLC0415 - see above
+    from rich.progress import (  # noqa: PLC0415 -- see above
         BarColumn,
         MofNCompleteColumn,
         Progress,

@@ -20,16 +20,16 @@ log = structlog.get_logger()
 
 @setup_logging.connect
 def _configure_logs(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
-    from config.logs import configure_logs  # noqa: PLC0415 - see above
-    from config.wiring import wiring  # noqa: PLC0415 - see above
+    from config.logs import configure_logs  # noqa: PLC0415 -- see above
+    from config.wiring import wiring  # noqa: PLC0415 -- see above
 
     configure_logs(wiring().settings)
 
 
 @worker_init.connect
 def _start_tracing(sender: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
-    from config.tracing import start_tracing  # noqa: PLC0415 - see above
-    from config.wiring import wiring  # noqa: PLC0415 - see above
+    from config.tracing import start_tracing  # noqa: PLC0415 -- see above
+    from config.wiring import wiring  # noqa: PLC0415 -- see above
 
     start_tracing(wiring().settings, str(sender.hostname))
 
@@ -48,9 +48,9 @@ def _name_the_task(task: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal's a
 
 @worker_init.connect
 def _serve_metrics(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
-    from config.metrics_server import MetricsServer  # noqa: PLC0415 - see above
-    from config.wiring import wiring  # noqa: PLC0415 - see above
-    from notifier.observability.metrics import REGISTRY  # noqa: PLC0415 - see above
+    from config.metrics_server import MetricsServer  # noqa: PLC0415 -- see above
+    from config.wiring import wiring  # noqa: PLC0415 -- see above
+    from notifier.observability.metrics import REGISTRY  # noqa: PLC0415 -- see above
 
     settings = wiring().settings
     if settings.metrics_address is None:

@@ -1,4 +1,4 @@
-"""What tests stand on: a real Postgres and Valkey for the whole run, a database of its own for each test."""
+"""The ground of all tests: a real Postgres and Valkey for the whole run, a database of its own for each test."""
 
 import contextlib
 import itertools

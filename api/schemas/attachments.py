@@ -107,5 +107,5 @@ class AttachmentSchema(ma.Schema):
 
 def _guess(name: str) -> str:
     kind, encoding = mimetypes.guess_type(name)
-    # What is compressed besides is not of that type as it is.
+    # A file that is compressed as well is not of that type as it stands.
     return kind if kind and encoding is None and _CONTENT_TYPE.fullmatch(kind) else _UNKNOWN

@@ -144,9 +144,9 @@ class _Requeueing:
     def requeue(self, ids: list[UUID]) -> int:
         """Requeue a batch; return the number of requeued letters."""
         # Here, since they bring Celery and the rules of delivery, and the other commands of the group do without.
-        from notifier.resending import resend  # noqa: PLC0415 - see above
-        from tasks import app  # noqa: PLC0415 - see above
-        from tasks.hints import LEASE, publish_hints  # noqa: PLC0415 - see above
+        from notifier.resending import resend  # noqa: PLC0415 -- see above
+        from tasks import app  # noqa: PLC0415 -- see above
+        from tasks.hints import LEASE, publish_hints  # noqa: PLC0415 -- see above
 
         here = load_wiring()
         by = f"shell:{user()}"

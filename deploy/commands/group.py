@@ -62,10 +62,10 @@ def _one_line() -> Iterator[None]:
 def _line_of(error: Exception) -> str | None:
     """Return the line that a foreseeable error ends in; None for any other."""
     # Here, since `--help` and commands without settings or a database have no such errors.
-    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - see above
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 -- see above
 
-    from config.settings import SettingsError  # noqa: PLC0415 - see above
-    from notifier.runtime.isolation import MIGRATE, is_away, is_unmigrated, why_away  # noqa: PLC0415 - see above
+    from config.settings import SettingsError  # noqa: PLC0415 -- see above
+    from notifier.runtime.isolation import MIGRATE, is_away, is_unmigrated, why_away  # noqa: PLC0415 -- see above
 
     if isinstance(error, SettingsError):
         # It never repeats a value; the forms that it shows are no credentials, and of no use with a mask.

@@ -38,7 +38,7 @@ _PAYLOADS: Final = text("""
     SELECT id, CAST(payload AS text) AS payload, coalesce(occurred_at, created_at) AS moment
     FROM events WHERE id = ANY(:ids)
 """)
-# What templates see besides: only where there are any.
+# All that templates see of an event: read only for rows that have a template.
 _EVENTS: Final = text("""
     SELECT id, event_type, source, user_id, category, critical, priority, recipient, channel, cancellation_key,
         timezone, CAST(payload AS text) AS payload, occurred_at, created_at

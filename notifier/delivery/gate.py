@@ -28,7 +28,7 @@ Verdict = Aside | DeadLetterRequest
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What may be sent now, and the places of the providers to which one message each is the probe."""
+    """The rows that may be sent now, and the places of the providers that one message each probes."""
 
     rows: list[Claimed]
     probes: set[int]

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class Outcomes:
-    """What one batch came to. Taken in by the batch's thread; written by any."""
+    """The outcomes of one batch. Taken in by the batch's thread; written by any."""
 
     def __init__(
         self, engine: Engine, *, relay: Relay, watch: Watch, meter: Meter, failures: int, finished: Status, emits: bool

@@ -24,7 +24,7 @@ from notifier.security.redaction import secrets_of
 
 log = structlog.get_logger()
 
-#: What a lease keeps over the longest send, in seconds: time enough to record it.
+#: Seconds by which a lease outlasts the longest send: time enough to record it.
 MARGIN: Final = 5.0
 #: The most messages that are made at once, and from how many seconds on that is too slow for as many.
 _MOST_AT_ONCE: Final = 16
@@ -140,7 +140,7 @@ class Sender:
         """Yield what the provider may begin now; end early where time, Postgres or room for attachments runs out."""
         self._carried = 0  # it is asked anew only when nothing is in flight
         while self._waiting and self._may_begin() and self._carried < _MOST_CARRIED:
-            # What was made is sent, so that every claim gets on however slow its templates are.
+            # Messages that are made are sent, so that every claim gets on however slow its templates are.
             yield from self._made()
 
     def _made(self) -> Iterator[Message]:

@@ -1,4 +1,4 @@
-"""What migrations need to make an index without stopping writers.
+"""Online migrations: make an index without stopping writers.
 
 CREATE INDEX CONCURRENTLY cannot run in a transaction, nor on a partitioned table at all. So it runs on a connection of
 its own, and a revision that uses it does nothing else: its statements are repeated where it was interrupted.
@@ -74,5 +74,5 @@ def _build(connection: Connection, name: str, table: str, definition: str) -> No
 
 def _quickly(connection: Connection, statement: str) -> None:
     """Run a statement whose lock holds others up, within LOCK_TIMEOUT: the runner tries the revision again."""
-    # What is sent as one is one transaction.
+    # Statements that are sent as one text are one transaction.
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {statement}")

@@ -136,7 +136,7 @@ class Notification(Base):
 
     @property
     def explanation(self) -> str | None:
-        """What deferred or skipped it, in words. Where the release before inserted it, it stands in `rule` alone."""
+        """The rule that deferred or skipped it, in words. Rows of the release before have it in `rule` alone."""
         return self.rule if self._explanation is None else self._explanation
 
     @explanation.setter

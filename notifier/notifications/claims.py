@@ -178,7 +178,7 @@ class Aside:
     #: Another queue that it waits for from now on.
     queue: str | None = None
     judged: Judged | None = None
-    #: What it waits for, in words of notifier.vocabulary.deferrals.
+    #: The causes that it waits for, in the words of notifier.vocabulary.deferrals.
     waits_for: tuple[str, ...] | None = None
 
 

@@ -24,7 +24,7 @@ from notifier.vocabulary.states import Channel
 
 #: The time for which a provider without a route to a notification's recipient is not tried for it again.
 ROUTE_PAUSE: Final = timedelta(hours=6)
-#: What a probe may take beyond the provider's own time, in seconds, before another worker sends one.
+#: Seconds that a probe may take beyond the provider's own timeout, before another worker sends one.
 _PROBE_MARGIN: Final = 5.0
 WELL: Final = Circuit()
 
@@ -34,7 +34,7 @@ class Choice:
     """A provider among those of its channel."""
 
     provider: Provider
-    #: What attempts and breakers call it: unlike every other one's of the channel.
+    #: Its name in attempts and breakers, unique within the channel.
     name: str
     #: Its share of the traffic. Where any have one, the others only take over from those.
     weight: int | None = None

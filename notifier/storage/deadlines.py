@@ -64,12 +64,12 @@ def with_deadlines(engine: Engine) -> Engine:
         allow(lent, _deadlines_of(lent).answer)
 
     @event.listens_for(engine, "checkin")
-    def _returned(driver: Any, _: Any) -> None:  # noqa: ANN401 - psycopg2's connection
+    def _returned(driver: Any, _: Any) -> None:  # noqa: ANN401 -- psycopg2's connection
         if isinstance(driver, BoundConnection):  # raising here would cost the pool a place
             driver.answers_within = IDLE
 
     @event.listens_for(engine, "before_cursor_execute", retval=True)
-    def _first(lent: Connection, _: Any, sql: str, values: Any, *__: Any) -> tuple[str, Any]:  # noqa: ANN401 - SQLAlchemy's
+    def _first(lent: Connection, _: Any, sql: str, values: Any, *__: Any) -> tuple[str, Any]:  # noqa: ANN401 -- SQLAlchemy's
         driver: Any = lent.connection.driver_connection
         # With autocommit too, statements that are sent as one are one transaction.
         is_first = driver.status == STATUS_READY and not _is_patient()
@@ -129,7 +129,7 @@ def _is_patient() -> bool:
     return getattr(_thread, "is_patient", False)
 
 
-def _seconds(waiting: Any) -> float:  # noqa: ANN401 - psycopg2's connection
+def _seconds(waiting: Any) -> float:  # noqa: ANN401 -- psycopg2's connection
     """Return how long a connection that begins to wait may do so."""
     if waiting.status == STATUS_SETUP:
         most = CONNECTING
@@ -141,7 +141,7 @@ def _seconds(waiting: Any) -> float:  # noqa: ANN401 - psycopg2's connection
     return most if mine is None else min(most, mine)
 
 
-def _wait(waiting: Any) -> None:  # noqa: ANN401 - psycopg2's connection
+def _wait(waiting: Any) -> None:  # noqa: ANN401 -- psycopg2's connection
     """Wait until a connection has finished its work. An exception raised here closes it."""
     until = time.monotonic() + _seconds(waiting)
     while (state := waiting.poll()) != POLL_OK:

@@ -48,7 +48,7 @@ from notifier.vocabulary.ids import first_id_of
 _ORDER: Final = ("notifications", "attempts", "events", "attachments")
 #: The longest wait for an old partition's lock, and then its table's: others may queue behind it for so long.
 _LOCK_TIMEOUT: Final = "200ms"
-#: So often does a purge find no lock before it leaves the rest for the next time; and the seconds it rests after each.
+#: Tries for a lock before a purge leaves the rest for the next time, and the seconds between two of them.
 _TRIES: Final = 5
 _AFTER_NO_LOCK: Final = 1.0
 #: Seconds between two steps at the least; and never less than the step took, so that half the time is others'.

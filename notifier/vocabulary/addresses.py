@@ -41,7 +41,7 @@ def _check_characters(address: str) -> None:
 
 
 def _email(address: str) -> str:
-    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 - see above
+    from email_validator import EmailNotValidError, validate_email  # noqa: PLC0415 -- see above
 
     # No address may contain one, and some software decodes it all the same.
     if "?=" in address.partition("=?")[2]:
@@ -59,7 +59,7 @@ def _email(address: str) -> str:
 
 
 def _phone(address: str) -> str:
-    import phonenumbers  # noqa: PLC0415 - see above
+    import phonenumbers  # noqa: PLC0415 -- see above
 
     try:
         # Letters would be taken for the digits on their keys, and "l" for "1" would reach somebody else.

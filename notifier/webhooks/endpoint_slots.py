@@ -27,7 +27,7 @@ _LOCK: Final = text("""
     INSERT INTO endpoints (id) SELECT id FROM unnest(CAST(:ids AS uuid[])) AS wanted(id) ORDER BY id
     ON CONFLICT (id) DO UPDATE SET id = excluded.id
 """)
-#: What circuit_of needs of an endpoint's row, for a SELECT from `endpoints e`.
+#: The columns that circuit_of needs, for a SELECT from `endpoints e`.
 CIRCUIT: Final = f"""
     e.failures, {bounded_seconds("e.open_for")} AS open_for, {seconds_until("e.open_until")} AS open_left, e.probing
 """

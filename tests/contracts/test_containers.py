@@ -44,7 +44,7 @@ from tests.support.containers import (
 from tests.support.paths import ROOT
 from tests.support.running import wait_for
 
-#: What runs to its end: its exit code is waited for, and there is no time in which to ask for its health.
+#: Services that run to their end: the exit code is waited for, and there is no time in which to ask for its health.
 ONCE = {"roles", "migrate", "reader", "bounces"}
 PUBLISHED = {"proxy", "flower", "grafana"}
 CHECKED = sorted(SERVICES.keys() - ONCE)

@@ -26,7 +26,7 @@ PANELS: dict[str, dict[str, Any]] = {
 }
 
 
-#: Those that one screen shows without scrolling, in rows of the grid.
+#: Panels that one screen shows without scrolling, in rows of the grid.
 ONE_SCREEN = 26
 GRAFANA = ROOT / "deploy" / "grafana" / "provisioning"
 #: Metrics of Prometheus itself, and what each of our processes has from its library.

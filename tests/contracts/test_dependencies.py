@@ -39,7 +39,7 @@ ALLOWED = {
     "PSF-2.0",
     "Unlicense",
 }
-#: What the older way of naming a licence, by a classifier, calls those.
+#: The names of the same licences in classifiers, the older way of naming one.
 CLASSIFIERS = {
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
@@ -77,7 +77,7 @@ def pins(lock: Path) -> dict[str, Version]:
 
 
 def required(listed: Path) -> list[Requirement]:
-    """What a file of requirements names, with what those name that it includes."""
+    """Return what a file of requirements names, with what those name that it includes."""
     found = []
     for line in listed.read_text().splitlines():
         if line.startswith("-r "):

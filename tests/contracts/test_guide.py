@@ -115,7 +115,7 @@ class Reader:
         return self.system.http.request(method, self.system.url + path, json=decoded, timeout=20)
 
     def made_of(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """What became of an event that was posted."""
+        """Return what became of an event that was posted."""
         path = f"/api/v1/events/{event['id']}"
         wait_for(lambda: self.system.get(path).json()["status"] == "processed")
         return self.system.notifications(event["id"])
@@ -151,7 +151,7 @@ def test_a_password_expires(reader: Reader) -> None:
         "sms": "password-expiring-sms",
     }
     berlin = ZoneInfo("Europe/Berlin")
-    # What was cancelled has no due_at any more; what was planned is what the same event plans again.
+    # A cancelled notification has no due_at any more; what was planned is what the same event plans again.
     again = reader.system.event(
         event_type="password.expiring", payload={"user_id": "u_ada", "expires_at": "2035-03-30T09:00:00+02:00"}
     )

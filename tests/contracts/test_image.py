@@ -33,7 +33,7 @@ from tests.support.paths import ROOT
 
 
 def copied(stage: list[Instruction]) -> Iterator[tuple[list[str], str]]:
-    """What a stage copies from the repository: sources and their target."""
+    """Return what a stage copies from the repository: sources and their target."""
     for each in stage:
         if each.name in {"COPY", "ADD"} and "--from" not in each.rest:
             *sources, target = [word for word in shlex.split(each.rest) if not word.startswith("--")]

@@ -28,13 +28,13 @@ NOT_OURS = (
     # It has a connection of its own: notifier.migrations.online.
     "ban-concurrent-index-creation-in-transaction",
 )
-#: What `-- contract: release X.Y`, on the line above, allows: things that the release before no longer uses.
+#: Allowed by `-- contract: release X.Y` on the line above: things that the release before no longer uses.
 CONTRACT = "ban-drop-column, ban-drop-table, ban-drop-not-null"
-#: What `-- validated: CONSTRAINT` allows: SET NOT NULL reads no table where a validated CHECK says as much.
+#: Allowed by `-- validated: CONSTRAINT`: SET NOT NULL reads no table where a validated CHECK says as much.
 VALIDATED = "adding-not-nullable-field"
 #: On partitioned tables an index is first made on the parent alone (notifier.migrations.online).
 ON_PARENT = re.compile(r"CREATE (UNIQUE )?INDEX (IF NOT EXISTS )?\w+ ON ONLY ", re.IGNORECASE)
-#: What squawk lets pass.
+#: Statements that squawk lets pass.
 OURS = {
     "lock-table": re.compile(r"^LOCK\b", re.IGNORECASE),
     "truncate": re.compile(r"^TRUNCATE\b", re.IGNORECASE),
@@ -82,7 +82,7 @@ def refused(sql: str) -> set[str]:
 
 
 def sql_of(revision: str, down_revision: str) -> str:
-    """What Alembic would run."""
+    """Return what Alembic would run."""
     config = _config()
     config.output_buffer = io.StringIO()
     command.upgrade(config, f"{down_revision}:{revision}", sql=True)

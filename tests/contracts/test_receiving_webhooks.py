@@ -65,7 +65,7 @@ class Process:
 
     @property
     def output(self) -> str:
-        """What it has written so far."""
+        """Return what it has written so far."""
         return self.log.read_text()
 
     def url(self, path: str = "/hook") -> str:
@@ -211,7 +211,7 @@ def test_the_pages_receiver_in_python_works_what_an_earlier_run_left(start: Star
     second.shows("event left.event")
 
 
-# What the page says
+# The page
 
 
 def test_what_arrives_is_what_the_page_shows(system: Running, http: HttpReceiver) -> None:

@@ -30,7 +30,7 @@ from tests.support.paths import ROOT
 from tests.support.receivers import SmtpReceiver
 from tests.support.running import Running, ahead, made, reaches, wait_for
 
-#: What keeps running until it is ended.
+#: Commands that keep running until they are ended.
 FOR_EVER = ("The log, all the time", 1), ("Start it, held", 3)
 
 
@@ -88,7 +88,7 @@ class Operator:
             )
 
     def said(self) -> str:
-        """What the last one that was kept running has said."""
+        """Return what the last one that was kept running has said."""
         return self._log(len(self.running) - 1).read_text()
 
     def _log(self, number: int) -> Path:
@@ -220,7 +220,7 @@ def test_a_moment_is_brought_back_and_sends_nothing_until_it_is_released(
 
     operator.variables["RESTORE_TO"] = str(system.sql("SELECT clock_timestamp()")[0][0])
 
-    # What happens afterwards is forgotten by the database, and by nobody else.
+    # Everything afterwards is forgotten by the database, and by nobody else.
     system.sql("UPDATE notifications SET due_at = now() WHERE id = :id", id=later["one"])
     reaches(system, later["one"], "sent")
     after = _post(system, "late")
@@ -236,7 +236,7 @@ def test_a_moment_is_brought_back_and_sends_nothing_until_it_is_released(
     url = own_postgres.url("notifier").replace(f":{own_postgres.port}/", f":{operator.variables['PORT']}/")
     operator.variables["RESTORED_URL"] = url
     assert operator.type("Recover to that time").rstrip().endswith("f")
-    # What either way has kept is the same; the log before the base backup was cleaned up.
+    # Both ways have kept the same; the log before the base backup was cleaned up.
     archive, wal = (_segments(operator.folder / "backups" / name) for name in ("archive", "wal"))
     archive = {name: content for name, content in archive.items() if name >= min(wal)}
     assert archive

@@ -39,7 +39,7 @@ def test_each_has_its_reason_on_its_line() -> None:
     ("comment", "good"),
     [
         ("# noqa: S603 -- our own command", True),
-        ("# noqa: ANN401, N805 - Jinja's", True),
+        ("# noqa: ANN401, N805 -- Jinja's", True),
         ("# type: ignore[arg-type, unused-ignore]  # decoded", True),
         ("# noqa is a word of Ruff's", False),
         ("# a plain comment", True),

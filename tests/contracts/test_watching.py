@@ -1,4 +1,4 @@
-"""What Prometheus scrapes and when it alerts: held against the services, the metrics and the runbook that there are.
+"""Scrapes and alerts of Prometheus: held against the services, the metrics and the runbook that there are.
 
 `make test-services` has Prometheus itself read, test and run it.
 """
@@ -24,7 +24,7 @@ CASES = [
 
 
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
-#: What Prometheus itself adds to samples, or to the buckets of a histogram.
+#: Labels that Prometheus itself adds to samples, or to the buckets of a histogram.
 OWN_LABELS = {"job", "le"}
 
 
@@ -77,7 +77,7 @@ def test_prometheus_does_not_grow_without_end() -> None:
     [script] = SERVICES["prometheus"]["command"]
     assert re.search(r"--storage\.tsdb\.retention\.time=\d+d --storage\.tsdb\.retention\.size=\d+GB", script)
     assert "--storage.tsdb.path=/prometheus " in script
-    # Whoever reaches it may ask; nobody may stop it, or delete what it knows.
+    # Anybody who reaches it may ask; nobody may stop it, or delete what it knows.
     assert "--web." not in script
 
 

@@ -40,7 +40,7 @@ def message_for(vendor: Vendor, port: int, text: str = "Your order has shipped."
 
 
 def sent(provider: Provider, *messages: Message) -> dict[UUID, Result]:
-    """What became of some messages: one result each."""
+    """Return what became of some messages: one result each."""
     results = list(itertools.chain.from_iterable(provider.send(iter(messages))))
     assert sorted(result.id for result in results) == sorted(message.id for message in messages)
     assert {result.provider for result in results} <= {provider.name}
@@ -48,7 +48,7 @@ def sent(provider: Provider, *messages: Message) -> dict[UUID, Result]:
 
 
 def one(vendor: Vendor, port: int, text: str = "Your order has shipped.", timeout: float = 5.0) -> Result:
-    """What becomes of one message."""
+    """Return what becomes of one message."""
     message = message_for(vendor, port, text)
     with closing(made(vendor, port, timeout)) as provider:
         return sent(provider, message)[message.id]

@@ -159,7 +159,7 @@ def drip(connection: socket.socket, data: bytes, pause: float = 0.05) -> None:
 class MailServer:
     """An SMTP server that says what it is told to say, and what it heard."""
 
-    #: What to say at a stage instead of "all is well": `banner`, `message` (the whole of it is there), or a command's
+    #: The answer at a stage instead of "all is well": `banner`, `message` (the whole of it is there), or a command's
     #: verb. Bytes are sent, None says nothing ever, b"" closes; a function does as it likes with the connection.
     replies: Mapping[str, bytes | Talk | None] = field(default_factory=dict)
     #: The command lines heard, over all connections.

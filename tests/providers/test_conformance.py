@@ -24,7 +24,7 @@ def vendor(request: pytest.FixtureRequest) -> Vendor:
 
 
 def lost(talk: receivers.Talk, vendor: Vendor, timeout: float = 0.4) -> Result:
-    """What becomes of a message to a server that misbehaves."""
+    """Return what becomes of a message to a server that misbehaves."""
     with receivers.listening(talk) as listener:
         return one(vendor, listener.port, timeout=timeout)
 

@@ -306,7 +306,7 @@ def test_ses_dots_are_as_they_were(post: Post) -> None:
 
 
 def signature(received: Received, url: str, region: str, secret: str, token: str | None) -> str:
-    """What botocore would sign a received request with."""
+    """Return what botocore would sign a received request with."""
     signed = received.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
     headers = {name: received.headers[name] for name in signed}
     request = AWSRequest(method="POST", url=url, data=received.body, headers=headers)

@@ -32,7 +32,7 @@ class Wire:
     channel: Channel
     dsn: Callable[[int], str]
     recipient: Callable[[int], str]
-    #: What a server does, and what that must come to. Every wire has all of them.
+    #: Acts of a server, and the outcome of each. Every wire has all of them.
     cases: dict[str, tuple[Talk, Outcome, Fault | None]] = field(default_factory=dict)
     #: Where nobody listens.
     nobody: tuple[Outcome, Fault | None] = (UNSENT, Fault.PROVIDER)

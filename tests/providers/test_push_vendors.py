@@ -1,4 +1,4 @@
-"""What is particular to the push services."""
+"""Particulars of the push services."""
 
 from contextlib import closing
 from dataclasses import replace

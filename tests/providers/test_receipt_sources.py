@@ -1,4 +1,4 @@
-"""What vendors' callbacks say, and that nobody else can say it."""
+"""Callbacks of vendors: their meaning, and that nobody else can send them."""
 
 import re
 from base64 import b64decode, b64encode

@@ -40,14 +40,14 @@ def simulated(name: str) -> Message:
 
 
 def sent(provider: Provider, *messages: Message) -> list[Result]:
-    """What became of some messages, in their order: one result each."""
+    """Return what became of some messages, in their order: one result each."""
     results = {each.id: each for each in itertools.chain.from_iterable(provider.send(iter(messages)))}
     assert set(results) == {message.id for message in messages}
     return [results[message.id] for message in messages]
 
 
 def steps_of(steps: Iterator[Sequence[Result]]) -> Generator[Sequence[Result], None, None]:
-    """What `send` gives, which the protocol allows to be closed."""
+    """Return what `send` gives, which the protocol allows to be closed."""
     assert isinstance(steps, Generator)
     return steps
 

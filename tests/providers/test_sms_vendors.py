@@ -30,7 +30,7 @@ def context() -> Context:
 
 
 def sent(vendor: Vendor, text: str, *, dsn: str = "", answer: bytes = b"") -> tuple[Result, dict[str, list[str]]]:
-    """What becomes of a text, and the fields that went out. `dsn` names the port {port}."""
+    """Return what becomes of a text, and the fields that went out. `dsn` names the port {port}."""
     message = Message(id=new_id(), recipient=vendor.recipient, subject=None, text=text)
     with receivers.http(answer or vendor.success) as (server, received):
         named = dsn.format(port=server.port) if dsn else vendor.dsn(server.port)

@@ -17,7 +17,7 @@ def make() -> Iterator[Make]:
         yield make
 
 
-# What is written
+# The message
 
 
 def test_an_email_says_who_what_and_when(make: Make) -> None:
@@ -65,7 +65,7 @@ def test_text_of_any_kind_arrives_as_it_is(make: Make) -> None:
 FILES = (
     Attachment("Größe 你好 💌.pdf", "application/pdf", bytes(range(256)) * 9 + b"\r\n.\r\n"),
     Attachment("n" * 255, "text/plain", b".\n..\nno line end, \xfc"),
-    # What would be a part of the letter itself is a file like any other.
+    # A file that looks like a part of the letter itself is a file like any other.
     Attachment("letter.eml", "message/rfc822", b"Subject: x\n\nHello"),
     Attachment("parts", "Multipart/mixed", b"--x--"),
     Attachment("empty", "application/octet-stream", b""),

@@ -1,4 +1,4 @@
-"""What the attempt log says of a webhook: the headers of both sides, secrets masked, and the times of its phases."""
+"""The attempt log of a webhook: the headers of both sides, secrets masked, and the times of its phases."""
 
 import itertools
 import socket
@@ -80,7 +80,7 @@ def reached(result: Result) -> list[str]:
     return [name for name, value in result.timing.items() if value is not None]
 
 
-# What was sent
+# The request
 
 
 def test_the_headers_that_we_set_are_shown_and_the_signature_is_not(make: Make) -> None:
@@ -126,7 +126,7 @@ def test_the_value_of_a_header_that_is_not_ours_is_masked() -> None:
     }
 
 
-# What came back
+# The answer
 
 
 def test_the_headers_of_an_answer_are_shown_by_lower_case_names(make: Make) -> None:
@@ -361,7 +361,7 @@ def test_a_body_that_hangs_has_a_first_byte_and_headers(make: Make) -> None:
     assert result.response_headers == {"x-a": "b"}
 
 
-# What is kept
+# The row
 
 _NOTIFICATION = """
     INSERT INTO notifications (id, source, recipient, channel, critical, priority, content, queue, status, claims,

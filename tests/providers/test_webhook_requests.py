@@ -26,7 +26,7 @@ def make() -> Iterator[Make]:
         yield made
 
 
-# What is sent
+# The request
 
 
 def test_a_webhook_is_a_signed_post_of_the_text(make: Make) -> None:

@@ -61,7 +61,7 @@ class Prometheus:
         return answer["data"]
 
     def query(self, expression: str) -> list[Sample]:
-        """What an expression gives now: no sample or several. Fails where it is not one of PromQL."""
+        """Return what an expression gives now: no sample or several. Fails where it is not one of PromQL."""
         data = self.get("query", query=expression, time=str(time.time()))
         if data["resultType"] == "scalar":
             return [Sample({}, float(data["result"][1]))]

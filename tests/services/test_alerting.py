@@ -121,7 +121,7 @@ def test_what_happens_is_told_and_told_to_be_over(watched: Watched, http: HttpRe
     wait_for(lambda: len(prometheus.query("notifier_workers_alive == 1")) == 3, 30, "the workers' signs of life")
     assert prometheus.alerts() == []
 
-    # Those who refuse, a provider that is down, and a worker that is gone.
+    # Receivers that refuse, a provider that is down, and a worker that is gone.
     http.answer("/refused", 410)
     system.retry.stop()
     # At once, so that Prometheus sees nothing between none and all.
@@ -160,7 +160,7 @@ def test_what_happens_is_told_and_told_to_be_over(watched: Watched, http: HttpRe
         assert "<no value>" not in str(each["annotations"])
         assert "%!" not in str(each["annotations"])
 
-    # What is mended is told of no longer; what was given up is, for a while.
+    # Mended faults are told of no longer; dead letters are, for a while.
     watched.sms.is_well = True
     system.start(only=[system.retry])
     system.sql("UPDATE providers SET open_until = now() WHERE name = 'twilio'")  # in less than a minute it would be

@@ -199,7 +199,7 @@ def test_alerts_that_fire_are_counted(watched: Watched) -> None:
 
 
 def value(watched: Watched, name: str, **labels: str) -> float:
-    """What a panel shows, added up over the series that have these labels."""
+    """Return what a panel shows, added up over the series that have these labels."""
     samples = watched.prometheus.query(asked(OF_PROMETHEUS[name]))
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
@@ -252,7 +252,7 @@ def test_variables_have_something_to_choose_from(watched: Watched) -> None:
 
 
 def rows(watched: Watched, name: str, typed: str = "") -> list[dict[str, Any]]:
-    """What the reader gets for a panel."""
+    """Return what the reader gets for a panel."""
     with watched.reader.connect() as connection:
         result = connection.exec_driver_sql(sql_of(OF_POSTGRES[name], typed).replace("%", "%%"))
         return [dict(row) for row in result.mappings()]

@@ -21,7 +21,7 @@ TOKEN = "to be brought to all that is scraped"
 
 
 def promtool(*arguments: str | Path) -> str:
-    """What promtool prints, which must end well."""
+    """Return what promtool prints, which must end well."""
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

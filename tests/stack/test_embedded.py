@@ -23,7 +23,7 @@ from deploy.unprivileged import User
 from tests.support.paths import ROOT
 
 FAST = {"fsync": "off"}
-#: What concerns root alone: for anybody else tests.conftest leaves these out, and the others say it all.
+#: Tests that concern root alone: for anybody else tests.conftest leaves these out, and the others say it all.
 as_root = pytest.mark.root
 
 Make = Callable[..., Any]

@@ -97,7 +97,7 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
 
 
 def read_until(process: subprocess.Popen[str], line: str) -> list[str]:
-    """What the supervisor says, up to a line."""
+    """Return what the supervisor says, up to a line."""
     assert process.stdout is not None
     lines: list[str] = []
     for each in process.stdout:

@@ -42,7 +42,7 @@ class Up:
             )
 
     def said(self) -> str:
-        """What it printed so far."""
+        """Return what it printed so far."""
         return self.output.read_text()
 
     def wait_until_it_says(self, text: str, timeout: float = 60) -> None:

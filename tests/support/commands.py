@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 
 
 class Ended(NamedTuple):
-    """What a command wrote, and its exit code."""
+    """The output of a command, and its exit code."""
 
     output: str
     code: int

@@ -11,7 +11,7 @@ import yaml
 from deploy.commands.cli import cli
 from tests.support.paths import ROOT
 
-#: What an operator must fill in, with values that would do.
+#: Settings that an operator must fill in, with values that would do.
 NEEDED = {
     "POSTGRES_PASSWORD": "aaaabbbbccccdddd",
     "POSTGRES_OWNER_PASSWORD": "bbbbccccddddeeee",
@@ -71,7 +71,7 @@ class Parsed(NamedTuple):
 
 
 def parsed(arguments: list[str]) -> Parsed:
-    """What click makes of `manage.py ARGUMENTS`, without running it. Raises click.UsageError."""
+    """Return what click makes of `manage.py ARGUMENTS`, without running it. Raises click.UsageError."""
     context = click.Context(cli, info_name="manage.py")
     name, command, rest = cli.resolve_command(context, arguments)
     assert name
@@ -120,7 +120,7 @@ FINAL = STAGES[-1]
 
 
 def the_one(name: str, stage: list[Instruction] = FINAL) -> str:
-    """What a stage's only instruction of this name says."""
+    """Return what a stage's only instruction of this name says."""
     [rest] = [each.rest for each in stage if each.name == name]
     return rest
 

@@ -20,7 +20,7 @@ SETTINGS = {
 
 
 class File(BufferedReader):
-    """What one connection says, read on by one answer after the other."""
+    """The answers on one connection, read one after the other."""
 
     def close(self) -> None:
         """Stay open: HTTPResponse closes what it has read from."""

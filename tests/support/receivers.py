@@ -38,7 +38,7 @@ class Received:
         return json.loads(self.body)
 
 
-#: What to answer: a status code, and headers; or a function of the request that gives them.
+#: The answer: a status code, and headers; or a function of the request that gives them.
 Answer = tuple[int, dict[str, str]]
 
 

@@ -25,7 +25,7 @@ FINISHED = {"sent", "delivered", "failed", "cancelled", "expired", "skipped"}
 
 
 def wait_for(look: Callable[[], Found | None], timeout: float = 20.0, what: str = "it") -> Found:
-    """What `look` finds once it finds something. Fails where it finds nothing in `timeout` seconds."""
+    """Return what `look` finds once it finds something. Fails where it finds nothing in `timeout` seconds."""
     until = time.monotonic() + timeout
     while True:
         found = look()
@@ -50,7 +50,7 @@ def made(system: "Running", **fields: Any) -> str:
 
 
 def made_of(system: "Running", event_type: str, payload: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
-    """What an event's fan-out made."""
+    """Return what an event's fan-out made."""
     event_id = system.event(event_type=event_type, payload=payload, **fields)
     wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed")
     return system.notifications(event_id)

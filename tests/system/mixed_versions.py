@@ -26,7 +26,7 @@ VERSIONS = "notifier/migrations/versions"
 
 
 def _git(*arguments: str) -> bytes | None:
-    """What git prints; None where it fails."""
+    """Return what git prints; None where it fails."""
     ran = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
     return ran.stdout if ran.returncode == 0 else None
 

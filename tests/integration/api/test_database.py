@@ -37,7 +37,7 @@ DOORS = {
 
 @pytest.fixture
 def wires(database_url: str) -> Iterator[Wiring]:
-    """What an API within this process is built of."""
+    """Return what an API within this process is built of."""
     wires = Wiring(read_settings({**QUICK, "DATABASE_URL": database_url}))
     yield wires
     wires.template_process.close()

@@ -1,4 +1,4 @@
-"""What answers show: addresses to who may read, and credentials to nobody who does not ask for them."""
+"""Visibility in answers: addresses to who may read, and credentials to nobody who does not ask for them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +44,7 @@ def planted(database_url: str) -> Iterator[Planted]:
 
 #: They hand out all of a person's data: that is what they are for.
 HANDING_OUT: Final = {"exportUser", "exportPerson"}
-#: What ends what others need.
+#: Operations that end what other tests need.
 LAST: Final = ("deleteDeadLetter", "deleteSubscription", "deleteUser", "deleteRoute", "liftSuppressionById")
 
 
@@ -242,7 +242,7 @@ def test_no_command_shows_a_credential_unless_it_is_asked_to(
     assert {each.outcome for each in recorded} == {"done"}
     assert ADDRESS not in str(recorded)
     assert SECRET not in str(recorded)
-    # What was exported with a mask in it is not loaded: the route would reach nobody.
+    # A file that was exported with a mask in it is not loaded: the route would reach nobody.
     file = tmp_path / "routes.yaml"
     file.write_text(CliRunner().invoke(cli, ["routes", "export"]).output)
     loaded = CliRunner().invoke(cli, ["routes", "load", str(file)])

@@ -42,7 +42,7 @@ _PLANNER = Planner(lambda _: 5.0, frozenset(Channel))
 
 class _NoHints:
     def hint(self, hints: Sequence[tuple[str, UUID]]) -> None:
-        """Whoever is told, nothing depends on it."""
+        """Do nothing: no test depends on the hint."""
 
 
 def _draft(key: str | None) -> Draft:

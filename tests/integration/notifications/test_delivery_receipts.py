@@ -263,7 +263,7 @@ def test_a_receipt_that_the_clock_holds_is_taken_again(engine: Engine) -> None:
     assert len(waiting(engine)) == len(ids)
 
 
-# What it costs.
+# Cost.
 
 
 def test_a_callback_costs_the_same_statements_however_much_it_says(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""What the exporter reads, and what the clock and the breakers count, against rows of our own."""
+"""Gauges that the exporter reads, and counts of the clock and the breakers, against rows of our own."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

@@ -87,7 +87,7 @@ ANSWERS = {
 
 
 def answer(request: Received) -> bytes:
-    """What FCM says of a token: what it is called, and else yes."""
+    """Return what FCM says of a token: what it is called, and else yes."""
     return ANSWERS.get(orjson.loads(request.body)["message"]["token"], fcm.VENDOR.success)
 
 

@@ -350,7 +350,7 @@ def test_where_all_are_shut_nothing_is_begun_that_is_in_hand(engine: Engine, mad
     given = messages(200)
     results = sent(relay, given)
     assert relay.all_open
-    # What was taken is told of one way or the other, once; the rest was not taken.
+    # Each message that was taken has one result; the rest was not taken.
     unbegun = relay.take_unbegun()
     assert len(unbegun) == len(set(unbegun))
     assert not any(results[each] for each in unbegun)

@@ -277,7 +277,7 @@ def test_a_table_that_a_migration_makes_is_granted_as_it_comes(engine: Engine, o
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO made_later DEFAULT VALUES"))
         connection.execute(text("DELETE FROM made_later"))
-    # What somebody took away, or gave, is brought back by the next migration.
+    # A grant that somebody took away, or gave, is brought back by the next migration.
     with owner_engine.begin() as connection:
         connection.execute(text(f"REVOKE ALL ON made_later FROM {APP.name}; GRANT TRUNCATE ON users TO {APP.name}"))
         connection.execute(text("GRANT EXECUTE ON FUNCTION notifier_drop_day TO PUBLIC"))
@@ -448,7 +448,7 @@ def test_the_commands_from_an_empty_database(roles: Roles, postgres: EmbeddedPos
     assert manage("roles", environment={**clean_environment(), **apps}).returncode == 1
     assert "is not set" in manage("roles", environment={**clean_environment(), **apps}).stderr
     said += succeed("roles", environment={**clean_environment(), **urls})
-    # Whoever forgets whose the tables are is told.
+    # An operator who forgets whose the tables are is told.
     migrations.downgrade(roles.of(roles.owner), "0017")
     forgot = manage("migrate", environment={**clean_environment(), **apps})
     assert (forgot.returncode, "Traceback" in forgot.stderr) == (1, False)

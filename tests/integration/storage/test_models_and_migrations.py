@@ -77,7 +77,7 @@ def test_a_migration_lets_others_go_on_while_it_waits(new_empty: Engine) -> None
         with ThreadPoolExecutor(1) as pool:
             migration = pool.submit(migrations.upgrade, new_empty)
             wait_for(lambda: _waits_for_a_lock(new_empty), what="a migration that waits")
-            # Whoever comes now waits behind it, until it makes way.
+            # A caller that comes now waits behind it, until it makes way.
             assert _rows_in(new_empty, "events") == 0
             assert not migration.done()
             reader.rollback()

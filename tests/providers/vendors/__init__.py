@@ -1,4 +1,4 @@
-"""What each vendor's wire looks like: real shapes and codes, from their references; one vendor a file."""
+"""Each vendor's wire: real shapes and codes, from their references; one vendor a file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -76,7 +76,7 @@ def error(status: int, general: str, fcm: str | None = None, field: str | None =
 
 
 def _not_a_token() -> bytes:
-    """What FCM says of most tokens that are not valid; no field is named."""
+    """Return what FCM says of most tokens that are not valid; no field is named."""
     details = [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "INVALID_ARGUMENT"}]
     message = "The registration token is not a valid FCM registration token"
     body = {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT", "details": details}}

@@ -47,14 +47,14 @@ def subscribed(endpoint: str) -> str:
 
 
 def decrypted(request: Received) -> Any:
-    """What the browser gets of a request."""
+    """Return what the browser gets of a request."""
     plain = http_ece.decrypt(request.body, private_key=_BROWSER, auth_secret=_AUTH, version="aes128gcm")
     assert len(plain) <= 3000
     return orjson.loads(plain)
 
 
 def claims(request: Received) -> Any:
-    """What the sender claims of itself; its signature is checked."""
+    """Return what the sender claims of itself; its signature is checked."""
     authorization = request.headers["authorization"]
     assert Vapid02.verify(authorization)
     payload = authorization.partition("t=")[2].split(".")[1]

@@ -135,7 +135,7 @@ def test_a_key_s_limit_is_answered_before_the_body_comes(api: Running) -> None:
                 statuses.append(raw.answer()[0])
     # The others wait for their bodies.
     assert set(statuses) == {429}
-    # What was let through by its head is not counted again with its body.
+    # A request that was let through by its head is not counted again with its body.
     wait_for(lambda: _posted_in_two(api, key) == 202, 10)
 
 

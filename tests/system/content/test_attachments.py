@@ -358,7 +358,7 @@ def test_a_key_stands_for_the_files_too(system: Running, smtp: SmtpReceiver) -> 
     assert again.headers["Idempotency-Replayed"] == "true"
     assert "idempotency_key" in errors_of(post(system, **fields, attachments=[file(b"two", one)]))
     assert "idempotency_key" in errors_of(post(system, **fields, attachments=[file(b"one", other)]))
-    # What was written for nothing is gone again, and nothing else is.
+    # A file that was written for nothing is gone again, and nothing else is.
     assert len(system.sql("SELECT FROM attachments WHERE name = :name", name=one)) == 1
     assert kept(system, other) == set()
     assert files_of(arrived(smtp, to)) == [(one, "application/octet-stream", b"one")]

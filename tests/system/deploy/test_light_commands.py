@@ -1,4 +1,4 @@
-"""What a command imports: health checks and people's looks start often, so they load only what they use."""
+"""Imports of commands: health checks and people's looks start often, so they load only what they use."""
 
 import subprocess
 import sys

@@ -18,7 +18,7 @@ def env(system: Running) -> dict[str, str]:
 
 
 def test_why_an_sms_did_not_go_out(start_system: Callable[..., Running], env: dict[str, str]) -> None:
-    """What an operator sees, step by step, of a system whose provider is down."""
+    """An operator looks, step by step, at a system whose provider is down."""
     port = free_port()
     sms = f"twilio://AC1:s3cret@127.0.0.1:{port}?from=%2B15550100&tls=none"
     system = start_system(NOTIFIER_SMS=sms, NOTIFIER_SMS_RETRY_BACKOFF="1")

@@ -109,7 +109,7 @@ def test_a_filter_means_yes_and_no_as_jmespath_does(system: Running, http: HttpR
     events = [{"event_type": "filter.truth", "payload": {"v": value}} for value in [*yes, *no]]
     ids = batch(system, *events, {"event_type": "filter.truth"})
     assert [hearers(system, event_id) for event_id in ids] == [[made]] * len(yes) + [[]] * (len(no) + 1)
-    # What nobody wants is kept all the same.
+    # An event that nobody wants is kept all the same.
     assert system.get(f"/api/v1/events/{ids[len(yes)]}").json()["payload"] == {"v": False}
 
 
@@ -144,7 +144,7 @@ def test_filters_that_break_on_an_events_data_stop_nobody_else(system: Running, 
     assert http.received("/breaking") == []
 
 
-# What they hear
+# Patterns and filters
 
 
 def test_what_arrives_and_what_is_on_record(system: Running, http: HttpReceiver) -> None:
@@ -220,7 +220,7 @@ def test_a_reminder_for_somebody_is_an_event_for_subscriptions_now(system: Runni
     wait_for(lambda: len(http.received("/reminded")) == 2)
 
 
-# Those that come, change and go
+# Subscriptions that come, change and go
 
 
 @pytest.mark.parametrize("how", ["made", "patched"])

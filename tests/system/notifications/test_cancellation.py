@@ -237,7 +237,7 @@ def _of(system: Running, event_id: str, status: str) -> dict[str, Any]:
 
 
 def _truth(system: Running, http: HttpReceiver, path: str, answers: dict[str, int]) -> None:
-    """What was said of each notification is what became of it."""
+    """Hold each answer to what became of its notification."""
     too_late = [each for each, code in answers.items() if code == 409]
     wait_for(lambda: all(system.notification(each)["status"] in FINISHED for each in too_late), 40)
     after = made(system, recipient=http.url(f"{path}-after"), channel="webhook")

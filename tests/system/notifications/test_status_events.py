@@ -41,7 +41,7 @@ Subscribe = Callable[..., dict[str, Any]]
 
 
 def told(http: HttpReceiver, path: str, notification_id: str) -> list[Received]:
-    """What came to a path about a notification, in order."""
+    """Return what came to a path about a notification, in order."""
     return [each for each in http.received(path) if each.json["data"].get("notification_id") == notification_id]
 
 

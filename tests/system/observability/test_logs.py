@@ -205,7 +205,7 @@ def test_one_trace_from_the_post_to_the_provider(logged: Running, http: HttpRece
     assert batch.parent == request.id
     assert send.links == {(trace, batch.id)}
     assert batch.links == {(trace, request.id)}
-    # What went out stands below the span of its sending.
+    # Each request that went out stands below the span of its sending.
     [received] = http.received("/traced")
     assert received.headers["traceparent"] == f"00-{trace}-{send.id}-01"
     [attempt] = notification["attempt_log"]
@@ -329,7 +329,7 @@ def test_postgres_logs_no_statement_that_fails(logged: Running, postgres: Embedd
 
 
 def test_what_was_asked_of_postgres_does_not_stand_in_its_exceptions(database_url: str) -> None:
-    """Whoever prints them, as a server does where an answer breaks off, prints what they say."""
+    """A server that prints them, as it does where an answer breaks off, prints what they say."""
     engine = make_engine(read_settings({"DATABASE_URL": database_url}))
     with engine.connect() as connection, pytest.raises(DBAPIError) as refused:
         connection.execute(text("SELECT 1 / 0, CAST(:address AS text)"), {"address": SECRET})

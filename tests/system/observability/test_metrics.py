@@ -48,7 +48,7 @@ class Measured:
         return {name: f"http://127.0.0.1:{port}/metrics" for name, port in self.system.metrics_ports.items()}
 
     def texts(self) -> dict[str, str]:
-        """What each process serves."""
+        """Return what each process serves."""
         served = {"api": self.system.get("/metrics").text}
         for name, url in {**self.workers, "exporter": self.exporter}.items():
             answer = requests.get(url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
@@ -162,7 +162,7 @@ def test_what_becomes_of_notifications_is_counted_exactly(measured: Measured) ->
     # On a slow machine one is handed over twice.
     assert measured.total("notifier_handovers_total", queue="chat.retry") >= 1
     assert measured.total("notifier_tick_seconds_count") > 0
-    # What the exporter sees of it, as soon as it looks again.
+    # The exporter sees it, as soon as it looks again.
     wait_for(lambda: measured.total("notifier_dead_letters", channel="chat") == 3)
     assert measured.total("notifier_live_notifications", channel="chat", status="scheduled") == 1
     assert measured.total("notifier_workers_alive") == 3

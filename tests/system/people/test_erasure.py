@@ -86,7 +86,7 @@ def test_an_address_is_erased_from_every_text_that_a_caller_can_give(
     later = {"send_at": "2100-01-01T00:00:00Z", "cancellation_key": USER, "user_id": USER}
     assert system.post("/api/v1/events", {"event_type": "erasing.later", **later}).status_code == 202
 
-    # What is addressed to others and mentions them.
+    # Rows that are addressed to others and mention them.
     other = {"recipient": "other@example.com", "channel": "email"}
     about = system.event(event_type="erasing.about", payload={"of": f"mailto:{USER.upper()}", "n": 1}, **other)
     link = f"https://x.example/?to={USER.replace('@', '%40')}"
@@ -104,7 +104,7 @@ def test_an_address_is_erased_from_every_text_that_a_caller_can_give(
 
     answer = system.http.delete(f"{system.url}/api/v1/users/{USER}", timeout=20, headers={"X-Request-Id": USER})
     assert answer.status_code == 204, answer.text
-    # What names them is gone with the answer; what mentions them follows.
+    # Rows that name them are gone with the answer; rows that mention them follow.
     values = {"like": f"%{NEEDLE}%"}
     for table in ("users", "outbox", "dedup_keys", "idempotency_keys"):
         assert not system.sql(f"SELECT 1 FROM {table} t WHERE CAST(t AS text) ILIKE :like", **values), table
@@ -293,7 +293,7 @@ def test_where_somebody_was_sent_to_before_is_theirs(engine: Engine) -> None:
 
 
 def test_what_came_afterwards_is_not_touched(engine: Engine) -> None:
-    """Whoever comes back while the erasure goes on is a new person."""
+    """A person who comes back while the erasure goes on is a new one."""
     users.put(engine, "ada", ADA, b"{}")
     erasure_id = erasure.erase_user(engine, VAULT, "ada")
     users.put(engine, "ada", ADA, b'{"again": "ada@example.com"}')
@@ -302,7 +302,7 @@ def test_what_came_afterwards_is_not_touched(engine: Engine) -> None:
            created_at=datetime.now(UTC), expires_at=datetime.now(UTC) + timedelta(days=1))  # fmt: skip
     finish(engine, erasure_id)
     assert set(still_in(engine, "ada@example.com")) >= {"users", "notifications", "idempotency_keys"}
-    # What is of before and came late goes: ids are of the time of what they were made for.
+    # A row of before that came late goes: ids are of the time of what they were made for.
     late = derived_id(int(datetime.now(UTC).timestamp() * 1000) - 60_000, "late")
     erasure_id = erasure.erase_user(engine, VAULT, "ada")
     notification(engine, "ada", id=late, recipient="ada@example.com")

@@ -1,4 +1,4 @@
-"""What is known of a person: handed out whole, and erased whole."""
+"""Export of a person: handed out whole, and erased whole."""
 
 import json
 import subprocess

@@ -381,7 +381,7 @@ def test_quiet_hours_without_an_end_are_a_dead_letter_one_day(tokyo: Running) ->
     letters = tokyo.get("/api/v1/dead-letters", params={"reason": "too_old"}).json()["items"]
     [letter] = [letter for letter in letters if letter["notification_id"] == notification["id"]]
     assert letter["error"]
-    # Whoever requeues it gives it as much time again.
+    # A requeue gives it as much time again.
     assert tokyo.post(f"/api/v1/dead-letters/{letter['id']}/requeue").status_code == 202
     wait_for(lambda: tokyo.notification(notification["id"])["reason"] == "quiet_hours")
     wishes(tokyo, user_id)

@@ -44,7 +44,7 @@ def put_user(system: Running, user_id: str, **fields: Any) -> None:
 
 
 def ask(system: Running, user_id: str, channel: str = "email", **fields: Any) -> tuple[bool, str | None]:
-    """What the preferences would say: whether it may go, and by which rule."""
+    """Return what the preferences would say: whether it may go, and by which rule."""
     answer = system.post("/api/v1/preferences/check", {"user_id": user_id, "channel": channel, **fields})
     assert answer.status_code == 200, answer.text
     return answer.json()["allowed"], answer.json()["rule"]
@@ -321,7 +321,7 @@ def test_an_address_that_has_opted_out_is_asked_about_as_well(system: Running) -
     assert ended(system, event_id) == {"was-bare@example.com": "sent"}
 
 
-# What it costs to ask.
+# The cost of asking.
 
 
 def _queue(engine: Engine, template: UUID, count: int) -> list[UUID]:

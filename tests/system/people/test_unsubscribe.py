@@ -56,7 +56,7 @@ def click(system: Running, path: str, **form: str) -> requests.Response:
     return system.http.post(system.url + path, data=form or ONE_CLICK, timeout=20)
 
 
-# What the mail says.
+# The mail.
 
 
 @pytest.mark.parametrize("template", [None, "unsub-text", "unsub-both"])
@@ -95,7 +95,7 @@ def test_other_channels_have_no_link(system: Running) -> None:
     assert row.text == "[]"
 
 
-# What the link does.
+# The link.
 
 
 def test_looking_changes_nothing(system: Running, smtp: SmtpReceiver) -> None:
@@ -238,7 +238,7 @@ def test_links_start_with_the_public_url_and_want_no_key(
 
 
 class Page(HTMLParser):
-    """What a page holds: its tags, what they refer to, its text."""
+    """The content of a page: its tags, what they refer to, its text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -322,7 +322,7 @@ def test_an_erased_person_is_nowhere_and_the_counts_stay(
     assert (event["payload"], event["user_id"], event["recipient"]) == ({}, None, None)
     letters = [n for n in system.get("/api/v1/dead-letters").json()["items"] if n["event_id"] == event_id]
     assert {letter["channel"] for letter in letters} == {"email", "webhook"}
-    # What waited is cancelled, and stays so when its hour comes.
+    # A notification that waited is cancelled, and stays so when its hour comes.
     for notification_id in (system.notifications(waits)[0]["id"], direct):
         notification = system.notification(notification_id)
         assert (notification["status"], notification["reason"]) == ("cancelled", "user_deleted")

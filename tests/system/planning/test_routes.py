@@ -388,7 +388,7 @@ def test_routes_from_a_file_are_those_of_the_api(system: Running, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def verdicts(new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, str, str]]:
-    """What is said of each wrong file; and at the end, of what there is after all of them."""
+    """Return what is said of each wrong file; and at the end, of what there is after all of them."""
     folder = tmp_path_factory.mktemp("wrong")
     for number, (content, _) in enumerate(WRONG):
         (folder / str(number)).write_bytes(content.encode() if isinstance(content, str) else content)

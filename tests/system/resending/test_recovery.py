@@ -1,4 +1,4 @@
-"""What a subscription missed, sent again: recover, replay, resend, enable. And an event to try it out with."""
+"""Recovery of what a subscription missed: recover, replay, resend, enable. And an event to try it out with."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -446,7 +446,7 @@ def test_what_is_skipped_while_it_is_enabled_is_recovered(system: Running, http:
 
     with system.engine.connect() as blocker, ThreadPoolExecutor(1) as pool:
         with blocker.begin() as held:
-            # What has this id must wait until it is known whether it is there.
+            # The row of this id must wait until it is known whether it is there.
             blocker.execute(its_notification, {"id": its_id, "like": skipped["id"]})
             system.sql(another_event, id=event_id, like=skipped["event_id"])
             wait_for(lambda: is_waiting("%INSERT INTO notifications%"))

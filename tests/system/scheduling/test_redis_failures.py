@@ -1,4 +1,4 @@
-"""What breaks: Redis. It costs seconds and no events, and the receiver judges."""
+"""Failures of Redis: they cost seconds and no events, and the receiver judges."""
 
 import re
 import time

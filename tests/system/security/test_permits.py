@@ -1,4 +1,4 @@
-"""What a key may say: the scope `critical`, and the channels and event types of keys that are limited."""
+"""Permits of keys: the scope `critical`, and the channels and event types of keys that are limited."""
 
 from typing import Any
 
@@ -84,7 +84,7 @@ def test_only_the_channels_of_a_key_are_used(callers: Callers) -> None:
             answer = limited.post(path, {**body, **fields})
             answered(answer, status, "key-restricted" if status == 403 else None)
             assert status == 202 or "push, sms" in answer.json()["detail"]
-    # Whoever names no channel means all that the user has.
+    # A request that names no channel means all that the user has.
     answered(limited.post(EVENT, {"event_type": "x", "user_id": "u"}), 403, "key-restricted")
     answered(limited.post(NOTIFICATION, {"body": "x", "user_id": "u"}), 403, "key-restricted")
     for channels, status in ((["push", "sms"], 202), (["push", "email"], 403)):

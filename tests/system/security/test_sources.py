@@ -185,7 +185,7 @@ def test_across_sources_both_must_ask_for_it(callers: Callers, system: Running) 
     [of_event] = wait_for(lambda: system.notifications(event))
     assert end(system, of_event["id"]) == DUPLICATE
     assert system.get(f"/api/v1/events/{event}").json()["dedup_scope"] == "everyone"
-    # What one keeps for itself is not everyone's.
+    # A key that one source keeps for itself is not everyone's.
     assert end(system, dedup(one, "d-mine")) == ("sent", None)
     assert end(system, dedup(other, "d-mine", **EVERYONE)) == ("sent", None)
 

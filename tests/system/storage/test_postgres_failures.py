@@ -1,4 +1,4 @@
-"""What breaks: Postgres. Nothing is half written, and the receiver judges."""
+"""Failures of Postgres: nothing is half written, and the receiver judges."""
 
 import concurrent.futures
 import os

@@ -1,4 +1,4 @@
-"""What breaks: workers, beats, messages. Nothing is lost, and the receiver judges."""
+"""Failures of workers, beats and messages: nothing is lost, and the receiver judges."""
 
 import time
 

@@ -187,7 +187,7 @@ def test_what_hangs_is_retried_and_dead_lettered_like_everything_else(system: Ru
 
 
 def _told(http: HttpReceiver, path: str) -> list[tuple[str, Any]]:
-    """What a watcher was told: type and data, in order; each event once."""
+    """Return what a watcher was told: type and data, in order; each event once."""
     return [(each["type"], each["data"]) for each in {each.id: each.json for each in http.received(path)}.values()]
 
 

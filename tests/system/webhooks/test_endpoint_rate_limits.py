@@ -1,4 +1,4 @@
-"""What a receiver takes a second is kept by all workers together, costs no attempt, and concerns nobody else."""
+"""Rate limits of endpoints: kept by all workers together, at no cost in attempts, and nobody else waits."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -60,7 +60,7 @@ def test_all_workers_share_one_limit(wide: Running, http: HttpReceiver) -> None:
     for _ in range(15):  # each in a message of its own, for whichever worker is free
         wide.event(event_type="rate.five")
     _delivered(wide, free, 30)
-    # What waits says so, and has not cost anything.
+    # A notification that waits says so, and has spent no attempt.
     waiting = wait_for(lambda: _rows(wide, limited, "scheduled"))
     assert {(row["reason"], row["attempts"]) for row in waiting} == {("throttled", 0)}
     assert all(row["due_at"] for row in waiting)

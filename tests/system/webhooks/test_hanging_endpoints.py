@@ -147,7 +147,7 @@ def test_doubled_and_stale_messages_claim_nothing(patient: Running, http: HttpRe
             sender.send_task(
                 "tasks.deliver.webhook", args=([notification["id"]],), queue="webhook", retries=failed_attempts
             )
-    # What comes behind them in the queue says when they are through.
+    # A message behind them in the queue says when they are through.
     for _ in range(5):
         system.finished(system.event(recipient=http.url("/ep/behind"), channel="webhook"))
     release()

@@ -1,4 +1,4 @@
-"""What waits for a receiver goes as soon as nothing keeps it, whatever was known when it was put off."""
+"""Release of rows that wait for an endpoint: as soon as nothing keeps them, whatever was known before."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

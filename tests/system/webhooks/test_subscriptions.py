@@ -51,7 +51,7 @@ def verifies(secret: str, received: Received) -> bool:
     return True
 
 
-# What can be said
+# Fields
 
 
 def test_from_its_creation_to_its_end(system: Running) -> None:

@@ -1,4 +1,4 @@
-"""What a process grants: addresses behind proxies, connections of one address, memory for bodies."""
+"""Bounds of a process: addresses behind proxies, connections of one address, memory for bodies."""
 
 from ipaddress import ip_network
 

@@ -1,4 +1,4 @@
-"""What templates make: text, escaped HTML, and no object of Python."""
+"""Rendered templates: text, escaped HTML, and no object of Python."""
 
 from collections.abc import Iterator
 from uuid import uuid4

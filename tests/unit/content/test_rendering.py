@@ -1,4 +1,4 @@
-"""What recipients read."""
+"""Rendering: the text that recipients read."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -136,7 +136,7 @@ def test_data_that_were_given_are_the_payload() -> None:
         ({"payload": {"n": 1}}, {"n": 1, "payload": {"n": 1}, "data": {"n": 1}}),
         ({"payload": {"n": 1, "user": 2}, "user": {"email": "x"}}, {"n": 1, "user": {"email": "x"}}),
         ({"event": {"event_type": "t"}, "n": 1}, {"n": 1, "event": {"event_type": "t"}}),
-        # What is no mapping cannot be meant as one of them.
+        # A value that is no mapping cannot be meant as one of them.
         ({"payload": 5, "user": "u"}, {"payload": {"payload": 5, "user": "u"}, "user": {}}),
         ({"unsubscribe_url": "x"}, {"unsubscribe_url": ""}),
     ],

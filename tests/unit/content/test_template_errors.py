@@ -1,4 +1,4 @@
-"""What is wrong with a template, and what none may do."""
+"""Errors of templates, and things that no template may do."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -190,7 +190,7 @@ def test_output_is_counted_in_bytes_and_by_part() -> None:
 
 
 def test_memory_is_each_jobs_own(process: TemplateProcess) -> None:
-    """What earlier jobs leave, constants that were compiled or cycles, is not counted against a later one."""
+    """Leftovers of earlier jobs, constants that were compiled or cycles, is not counted against a later one."""
     cycle = source("{% set n = namespace() %}{% set n.me = n %}{% set n.a = 'x'|center(width) %}{{ width }}")
     assert process.render([(cycle, {"width": 9_000_000})] * 30) == [Rendered(None, "9000000", None)] * 30
     child = pid_of(process)

@@ -1,4 +1,4 @@
-"""What preferences decide: the whole order of rules as a table, every combination of it."""
+"""Decisions of preferences: the whole order of rules as a table, every combination of it."""
 
 import itertools
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 AFTERNOON = datetime(2026, 11, 21, 14, 30, tzinfo=UTC)
 QUIET_NOW = {"start": "11:00", "end": "14:30"}
 
-# What can be the case, and what each makes of an email in the category `news` at noon, on its own.
+# Each circumstance, and its effect on an email in the category `news` at noon, on its own.
 SUPPRESSED = {None: True, "hard_bounce": False, "": False}
 CHANNELS: list[tuple[dict[str, bool] | None, bool]] = [
     (None, True),
@@ -92,7 +92,7 @@ def test_the_order_of_rules(
             categories=categories,
             quiet_hours=quiet_hours,
         )
-        # Whoever speaks first decides.
+        # The first rule that speaks decides.
         speakers = [
             (not free, Rule.SUPPRESSION, None),
             (critical, Rule.CRITICAL, NOON),

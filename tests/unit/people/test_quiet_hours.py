@@ -70,7 +70,7 @@ def clock_changes() -> Iterator[tuple[datetime, ZoneInfo]]:
                 continue
             minutes = (before + MINUTE * number for number in range((after - before) // MINUTE + 1))
             change = next(minute for minute in minutes if minute.astimezone(zone).utcoffset() == new)
-            # What the module stands on, and what makes one zone speak for all that change so: no other change is near.
+            # The module stands on this, and it makes one zone speak for all that change so: no other change is near.
             assert previous is None or change - previous > 4 * DAY
             previous = change
             if (change, old, new) not in seen:

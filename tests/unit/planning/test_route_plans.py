@@ -1,4 +1,4 @@
-"""What a route makes of an event: for whom, when, and why not."""
+"""Plans that a route makes of an event: for whom, when, and why not."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""What of an address, and of headers, may be shown."""
+"""Masking: the parts of addresses and headers that may be shown."""
 
 import base64
 

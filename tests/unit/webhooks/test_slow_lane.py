@@ -1,4 +1,4 @@
-"""What keeps callers waiting: moved out of the way, and forgotten once it is over."""
+"""Slow endpoints: moved out of the way, and forgotten once it is over."""
 
 from datetime import UTC, datetime, timedelta
 
