@@ -28,7 +28,12 @@ from notifier.resending.resend import Refused, Requeued, counted
 from notifier.security.api_keys import Scope
 from notifier.vocabulary.errors import Conflict
 
-blp = Resource("dead letters", __name__, url_prefix="/api/v1/dead-letters", description="What failed for good.")
+blp = Resource(
+    "dead letters",
+    __name__,
+    url_prefix="/api/v1/dead-letters",
+    description="Events and notifications that failed for good.",
+)
 
 _MISSING: Final = "There is no such dead letter."
 
@@ -113,8 +118,8 @@ def requeue_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
     """Requeue all that match and still stand; for all of them say `"all": true`.
 
     A key without the scope `admin` requeues those of its own source alone; one that is limited to some channels or
-    event types, those of the `channel` and `event_type` that it names. What a rule forbids to send is left as it is,
-    and counted as `refused`.
+    event types, those of the `channel` and `event_type` that it names. A notification that a rule forbids to
+    send is left as it is, and counted as `refused`.
     """
     check_use([asked["channel"]] if asked["channel"] else [], asked["event_type"])
     if (bounds := caller().bounds) is not None:

@@ -21,7 +21,7 @@ Document = dict[str, Any]
 #: The `servers` of every description: the server that serves it.
 SERVERS: Final = [{"url": "/", "description": "Where this description comes from."}]
 INFO: Final = {
-    "contact": {"name": "Those who run this server"},
+    "contact": {"name": "The operators of this server"},
     "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
 }
 

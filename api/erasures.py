@@ -32,7 +32,7 @@ def _find(erasure_id: UUID) -> Erasure:
 def erase_person(person: dict[str, Any]) -> tuple[Erasure, int, dict[str, str]]:
     """Erase a person by an address, known as a user or not, or by an id.
 
-    What names them is erased with the answer; then every table is gone through for what mentions them, as the erasure
+    Rows that name them are erased with the answer; then every table is read for mentions of them, as the erasure
     says. A user who has the address is deleted.
     """
     put_on_record("POST /api/v1/erasures", about(person, services().wiring.audit.fingerprint))

@@ -151,7 +151,7 @@ _SOME_LINES: Final = r"^[\s\S]*[^ \t\n\v\f\r][\s\S]*$"
         },
     }
 )
-@blp.response(202, BatchAnswerSchema, description="What was accepted is committed to Postgres.")
+@blp.response(202, BatchAnswerSchema, description="Accepted events are committed to Postgres.")
 def post_batch() -> Response:
     """Accept up to 1,000 events.
 

@@ -14,7 +14,7 @@ from api.streaming import document
 from notifier.people.export import export, export_address
 from notifier.security.api_keys import Scope
 
-blp = Resource("exports", __name__, url_prefix="/api/v1/exports", description="What is known of a person.")
+blp = Resource("exports", __name__, url_prefix="/api/v1/exports", description="All that is known of a person.")
 
 
 @blp.route("", methods=["POST"])

@@ -15,7 +15,11 @@ from notifier.notifications import holds
 from notifier.security.api_keys import Scope
 
 blp = Resource(
-    "holds", __name__, url_prefix="/api/v1/holds", description="What an operator holds back.", shows_credentials=False
+    "holds",
+    __name__,
+    url_prefix="/api/v1/holds",
+    description="Channels and routes that an operator holds.",
+    shows_credentials=False,
 )
 
 _MISSING: Final = "It is not held."

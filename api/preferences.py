@@ -18,7 +18,7 @@ blp = Resource(
     "preferences",
     __name__,
     url_prefix="/api/v1/preferences",
-    description="What preferences decide.",
+    description="Decisions of preferences.",
     shows_credentials=False,
 )
 

@@ -16,7 +16,9 @@ from notifier.models import Route
 from notifier.planning import routes
 from notifier.security.api_keys import Scope
 
-blp = Resource("routes", __name__, url_prefix="/api/v1/routes", description="What an event type means for people.")
+blp = Resource(
+    "routes", __name__, url_prefix="/api/v1/routes", description="The notifications that an event type brings about."
+)
 
 _MISSING: Final = "There is no such route."
 

@@ -176,8 +176,9 @@ def recover_subscription(asked: dict[str, Any], subscription_id: UUID) -> Recove
     """Send all again that failed since then, or was skipped while it was disabled.
 
     The first some hundreds at once, so that most recoveries are finished with the answer; the rest batch by batch, as
-    the recovery says. What a rule forbids to send (it has expired, or the subscription is disabled) is left as it is,
-    and counted as `refused`. A key without the scope `admin` recovers the notifications of its own source alone.
+    the recovery says. A notification that a rule forbids to send (it has expired, or the subscription is disabled)
+    is left as it is, and counted as `refused`. A key without the scope `admin` recovers the notifications of its own
+    source alone.
     """
     _find(subscription_id)
     check_use([Channel.WEBHOOK], None)

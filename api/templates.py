@@ -32,7 +32,7 @@ from notifier.providers.formats import sms_segments
 from notifier.security.api_keys import Scope
 from notifier.vocabulary.states import Channel
 
-blp = Resource("templates", __name__, url_prefix="/api/v1/templates", description="What notifications say.")
+blp = Resource("templates", __name__, url_prefix="/api/v1/templates", description="The texts of notifications.")
 
 _MISSING: Final = "There is no such template."
 

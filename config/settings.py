@@ -198,7 +198,7 @@ class Settings:
     chat_timeout: timedelta = _setting("NOTIFIER_CHAT_TIMEOUT", parsers.duration(0.1), timedelta(seconds=15))
     #: Seconds that one webhook may take in all.
     webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", parsers.duration(0.1), timedelta(seconds=30))
-    #: How many emails one recipient gets in a time: `5/minute; 50/day`. What is critical is not counted.
+    #: How many emails one recipient gets in a time: `5/minute; 50/day`. Critical notifications are not counted.
     #: Unset: no limit.
     email_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_EMAIL_RECIPIENT_LIMIT", parsers.limits, ())
     #: How many SMS one recipient gets in a time.

@@ -20,7 +20,7 @@ class AuditLineSchema(ma.Schema):
     outcome = fields.String(metadata={"description": "An HTTP status; of a command `done`, `aborted` or `failed: …`."})
     request_id = fields.String(allow_none=True)
     peer = fields.String(allow_none=True, metadata={"description": "The address that the request came from."})
-    times = fields.Integer(metadata={"description": "What is refused is counted: so often alike."})
+    times = fields.Integer(metadata={"description": "Refusals that are alike share a line: how many they were."})
     number = fields.Integer(
         allow_none=True, metadata={"description": "Its place in the chain; null for a line outside of it."}
     )

@@ -58,7 +58,7 @@ class FilterFields(ma.Schema):
     dedup_key = name(load_default=None)
     idempotency_key = name(load_default=None, metadata={"description": "For as long as it is kept."})
     provider = name(load_default=None, metadata={"description": "One that was called for it."})
-    message_id = name(1024, load_default=None, metadata={"description": "What the provider calls the message."})
+    message_id = name(1024, load_default=None, metadata={"description": "The provider's id of the message."})
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)
 

@@ -138,7 +138,7 @@ class EventOutSchema(RestrictedSchema):
 class EventWithNotificationsSchema(EventOutSchema):
     """An event and its notifications."""
 
-    explanation = fields.String(metadata={"description": "What became of it, in words."})
+    explanation = fields.String(metadata={"description": "Its outcome, in words."})
     notifications = fields.List(fields.Nested(NotificationSchema))
 
 
@@ -160,7 +160,7 @@ class EventQuery(PageQuery):
     subscription_id = fields.UUID(load_default=None, metadata={"description": "One that heard of it."})
     reason = name(load_default=None, metadata={"description": "Of a notification that it made."})
     provider = name(load_default=None, metadata={"description": "One that was called for what it made."})
-    message_id = name(1024, load_default=None, metadata={"description": "What the provider calls its message."})
+    message_id = name(1024, load_default=None, metadata={"description": "The provider's id of its message."})
     request_id = name(load_default=None, metadata={"description": "`X-Request-Id` of the request that brought it."})
     user_id = name(load_default=None)
     category = name(load_default=None)

@@ -93,7 +93,7 @@ class DirectNotificationSchema(SchedulingFields):
         load_default=Strategy.ALL,
         metadata={"description": "`first`: the next channel only where the one before cannot be used or is dead."},
     )
-    data = fields.Dict(load_default=None, allow_none=True, metadata={"description": "What the template sees."})
+    data = fields.Dict(load_default=None, allow_none=True, metadata={"description": "Values for the template."})
     subject = name(998, load_default=None, allow_none=True)
     body = fields.String(load_default=None, allow_none=True, validate=validate.Length(1, 200_000))
     sender = Mailbox(
@@ -197,7 +197,7 @@ class AttemptSchema(RestrictedSchema):
     status_code = fields.Integer(allow_none=True)
     message_id = fields.String(
         allow_none=True,
-        metadata=for_readers("What the provider calls the message, where it says so: its support knows it by that."),
+        metadata=for_readers("The provider's id of the message, where it gives one: its support knows it by that."),
     )
     error = fields.String(allow_none=True, metadata=for_readers())
     response_excerpt = fields.String(allow_none=True, metadata=for_readers("The beginning of the answer's body."))
@@ -299,7 +299,7 @@ class ReceiptSchema(RestrictedSchema):
     happened_at = Timestamp(metadata={"description": "By the provider's clock, where it says when."})
     taken_at = Timestamp(metadata={"description": "When we were told, the first time."})
     error = fields.String(allow_none=True, metadata=for_readers("Of a bounce: why."))
-    message_id = fields.String(allow_none=True, metadata=for_readers("What the provider calls the message."))
+    message_id = fields.String(allow_none=True, metadata=for_readers("The provider's id of the message."))
     applied = fields.Boolean(
         metadata={"description": "Whether it counted; not where it came too late, too early or said what was known."}
     )
@@ -327,7 +327,7 @@ class NotificationWithAttemptsSchema(NotificationSchema):
     )
     receipts = fields.List(
         fields.Nested(ReceiptSchema),
-        metadata={"description": "What its providers have said of it, in order; only of those called for it."},
+        metadata={"description": "Reports of its providers, in order; only of those that were called for it."},
     )
     earlier_sends = fields.List(
         fields.Nested(EarlierSendSchema),
@@ -414,6 +414,6 @@ class NotificationQuery(PageQuery):
     dedup_key = name(load_default=None)
     idempotency_key = name(load_default=None, metadata={"description": "For as long as it is kept."})
     provider = name(load_default=None, metadata={"description": "One that was called for it."})
-    message_id = name(1024, load_default=None, metadata={"description": "What the provider calls the message."})
+    message_id = name(1024, load_default=None, metadata={"description": "The provider's id of the message."})
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)

@@ -21,7 +21,7 @@ class NotifySchema(ma.Schema):
     user_id = user_id(data_key="userId", required=True)
     type = fields.String(required=True, validate=validate.OneOf(_TYPES))
     template = fields.String(required=True, validate=TEMPLATE_NAME)
-    data = fields.Dict(allow_none=True, metadata={"description": "What the template sees."})
+    data = fields.Dict(allow_none=True, metadata={"description": "Values for the template."})
     idempotency_key = name(
         data_key="idempotencyKey",
         allow_none=True,

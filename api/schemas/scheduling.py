@@ -96,7 +96,7 @@ class SchedulingFields(Ruled):
         load_default=None,
         allow_none=True,
         validate=CATEGORY,
-        metadata={"description": "What kind of message it is, for people's preferences."},
+        metadata={"description": "The kind of message, for people's preferences."},
     )
     critical = StrictBoolean(load_default=False, metadata={"description": "Implies priority high."})
     priority = fields.Enum(Priority, by_value=True, load_default=Priority.NORMAL)
@@ -105,7 +105,7 @@ class SchedulingFields(Ruled):
     target_date = Timestamp(
         load_default=None,
         allow_none=True,
-        metadata={"description": "What reminders come before; past it they are expired."},
+        metadata={"description": "The moment that reminders come before; past it they are expired."},
     )
     lead_time = LeadTimes(
         load_default=None,

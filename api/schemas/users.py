@@ -115,9 +115,9 @@ class UserExportSchema(ma.Schema):
     suppressions = _rows("Of their addresses.")
     opt_outs = _rows("Of their addresses.")
     notifications = _rows("Each with its `attempt_log`, `dead_letters` and `attachments` (without their contents).")
-    events = _rows("Those that name them, or their address as recipient.")
+    events = _rows("Events that name them, or their address as recipient.")
     outbox = _rows("Messages in the local outbox.")
-    dedup_keys = _rows("What was sent to them, and until when nothing more of its kind is.")
+    dedup_keys = _rows("Deduplication keys of messages to them, each with its end.")
 
 
 _SWITCHES: Final = {channel.value: {"type": "boolean"} for channel in Channel}

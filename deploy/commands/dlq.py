@@ -171,8 +171,8 @@ def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **fil
     """Send dead letters once more, each with its full number of attempts.
 
     Name them by id, by filters, or with --all. The notification and its id stay the same, so a receiver that did
-    get an earlier attempt recognises it. What a rule forbids to send (its recipient has opted out or is suppressed, it
-    has expired, its subscription is disabled) is left as it is.
+    get an earlier attempt recognises it. A notification that a rule forbids to send (its recipient has
+    opted out or is suppressed, it has expired, its subscription is disabled) is left as it is.
     """
     count, batches = _chosen(letter_ids, everything, filters, requeued=False)
     requeueing = _Requeueing(dry_run=dry_run)

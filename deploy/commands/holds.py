@@ -20,7 +20,7 @@ from notifier.vocabulary.timestamps import rfc3339
 def hold(target: str | None, everything: bool, only_list: bool) -> None:
     """Send nothing more: of a channel, of a route, or with --all nothing at all. Without arguments, show what is held.
 
-    Nothing is lost: events are accepted, and what would be sent waits and says that it is held. What a worker has
+    Nothing is lost: events are accepted, and notifications wait and say that they are held. A message that a worker has
     begun goes out still.
     """
     if everything and target not in {None, ALL_CHANNELS}:

@@ -59,7 +59,7 @@ def _keys(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 @click.option(
     "--status",
     type=click.IntRange(300, 599),
-    help="What those are answered; without --fail-rate all are.  [default: 500]",
+    help="The status that those are answered with; without --fail-rate all are.  [default: 500]",
 )
 @click.option("--delay", type=click.FloatRange(0, 3600), default=0.0, help="Seconds before each answer.")
 @click.option("--once", is_flag=True, help="Stop after the first webhook.")
@@ -68,7 +68,7 @@ def listen(
 ) -> None:
     """Receive webhooks on any path, verify them and show them, until Ctrl-C.
 
-    What is verified is answered 204, what is not 401, what is over 1 MiB 413. Without a secret nothing is verified,
+    A verified webhook is answered 204, any other 401, one over 1 MiB 413. Without a secret nothing is verified,
     and everything answered 204. For trying things out: nothing is kept.
     """
     root = None

@@ -74,7 +74,7 @@ def _server(dsn: Dsn) -> str:
 @on_a_stack
 @click.argument("channel", type=_NAMES)
 @click.argument("recipient")
-@click.option("--text", default=_TEXT, help="What to say.")
+@click.option("--text", default=_TEXT, help="The text to send.")
 @click.option("--provider", "name", help="By which provider, where there are several; else by the first one.")
 def test(channel: str, recipient: str, text: str, name: str | None) -> None:
     """Send one message to RECIPIENT now, past queues, preferences and retries, and say what became of it."""

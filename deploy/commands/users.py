@@ -111,7 +111,7 @@ def export(user_id: str | None, address: str | None, channel: str | None, output
 def erase(**named: Any) -> None:  # noqa: ANN401 -- as click parsed them
     """Erase a person: by their id, also where there is no such user any more, or by an address.
 
-    What waits for them is cancelled. What names them is erased at once; then every table is gone through, twice, for
+    Waiting notifications are cancelled. Rows that name them are erased at once; then every table is read, twice, for
     what else mentions them. A worker of the clock does that, or this command with --wait.
     """
     user_id, address = named["user_id"], named["address"]
@@ -123,7 +123,7 @@ def erase(**named: Any) -> None:  # noqa: ANN401 -- as click parsed them
         erasure_id = erasure.erase_id(wires.engine, wires.vault, user_id, by)
     else:
         erasure_id = erasure.erase_address(wires.engine, wires.vault, *found, by)
-    say(f"Erased what names them. What mentions them elsewhere follows: erasure {erasure_id}.")
+    say(f"Erased the rows that name them. Mentions of them elsewhere follow: erasure {erasure_id}.")
     if named["wait"]:
         _wait(erasure_id)
 

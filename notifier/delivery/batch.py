@@ -6,7 +6,7 @@
                          │ the gate ──> expired, skipped, cancelled, scheduled once more
                          └ not begun in time ──> queued again
 
-What is true throughout: only the worker whose `claims` a row carries may change it, no transaction is open
+These hold throughout: only the worker whose `claims` a row carries may change it, no transaction is open
 while a provider is called, and every call leaves an attempt row whose id follows from the claim.
 """
 
@@ -80,8 +80,8 @@ class Delivery:
     ) -> None:
         """Deliver those of `ids` that are queued with `failures` failed attempts; other workers have the others.
 
-        `from_slow_queue`: the message came by a queue for what is slow. What keeps the batch waiting alone in the end
-        is given to `detach`, which must see to what fails of it. `due`: when what the clock handed over became due,
+        `from_slow_queue`: the message came by a slow queue. The calls that keep the batch waiting alone in the end
+        are given to `detach`, which must see to what fails of them. `due`: when what the clock handed over became due,
         for what is measured. `traceparent`: the message's. Raises BatchFailed where any failed until then.
         Whatever else is raised leaves rows to their lease.
 

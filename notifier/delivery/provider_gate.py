@@ -1,6 +1,6 @@
 """The provider gate: is a provider's circuit closed, is it within its rate, and is the recipient within theirs?
 
-What must wait is put off without spending an attempt.
+A row that must wait is deferred without spending an attempt.
 """
 
 import random

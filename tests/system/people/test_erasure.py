@@ -147,7 +147,7 @@ def test_somebody_without_a_user_is_exported_and_erased_by_an_address(system: Ru
 
     system.event(recipient=address, channel="email", payload=payload)
     said = succeed("users", "erase", "--address", address, "--yes", environment=system.environment)
-    assert "Erased what names them." in said
+    assert "Erased the rows that name them." in said
     assert everywhere(system, address) == []
 
 
