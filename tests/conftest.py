@@ -314,15 +314,10 @@ def breakable(_breakable: Running) -> Running:
 UNIT: Final = ROOT / "tests/unit"
 #: The files that take longest. Begun first, none of them is what all other processes of pytest wait for in the end.
 LONGEST = (
-    *(
-        "test_commands",
-        "test_worker_failures",
-        "test_endpoint_health",
-        "test_hanging_endpoints",
-        "test_runbook",
-        "test_up",
-    ),
-    *("test_redis_failures", "test_postgres_failures", "test_metrics", "test_status_events", "test_cancellation"),
+    *("test_runbook", "test_up", "test_before_migrate", "test_why", "test_commands", "test_worker_failures"),
+    *("test_fan_out_to_subscriptions", "test_sentinel", "test_endpoint_health", "test_hanging_endpoints"),
+    *("test_stuck_workers", "test_cancellation", "test_redis_failures", "test_postgres_failures", "test_metrics"),
+    *("test_status_events", "test_holds", "test_audit_log", "test_endpoint_rate_limits", "test_state_machine"),
 )
 
 

@@ -1,5 +1,6 @@
 """Templates: what notifications say, in which version and language, and what becomes of those that fail."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -367,7 +368,10 @@ def test_slow_templates_arrive_all_the_same(system: Running, smtp: SmtpReceiver)
 def test_a_hostile_preview_is_a_422(system: Running) -> None:
     save(system, "hostile-preview", text=ENDLESS)
     errors = errors_of(system.post("/api/v1/templates/hostile-preview/preview", {}))
-    assert errors == {"data": ["hostile-preview v1, text, line 1: took over 2 s"]}
+    # The child names the line, unless the machine is so busy that the parent ends it first.
+    assert errors.keys() == {"data"}
+    [error] = errors["data"]
+    assert re.fullmatch(r"hostile-preview v1(, text, line 1)?: took over 2 s", error)
 
 
 @pytest.mark.parametrize(
