@@ -2,8 +2,7 @@
 
 The first third warms the system up. For its first half processes are killed too, afterwards no more, so that each has
 its age; then the faults come under which a process needs the most threads, connections and memory. From then on nothing
-may grow: memory, descriptors and connections of the second half are held against those of the first. Halves, since the
-connections that a worker keeps to receivers follow the faults: a few minutes say more of those than of time.
+may grow: memory, descriptors and connections of the last quarter are held against those of the first.
 """
 
 import argparse
@@ -75,12 +74,12 @@ def _faults(rng: random.Random) -> Callable[[float], Fault]:
 
 
 def _grown(samples: Sequence[tuple[float, str, float, int, int]], since: float, end: float) -> list[str]:
-    """Return the values that have grown from the first half of the time after `since` to the second."""
-    middle = (since + end) / 2
+    """Return the values that have grown from the quarter after `since` to the last one."""
+    quarter = (end - since) / 4
     values: dict[str, list[list[float]]] = defaultdict(lambda: [[], []])
     for at, name, memory, descriptors, connections in samples:
-        part = 0 if at < middle else 1
-        if at >= since:
+        part = 0 if at < since + quarter else 1 if at > end - quarter else None
+        if at >= since and part is not None:
             values[f"{name}: MiB"][part].append(memory)
             values[f"{name}: descriptors"][part].append(descriptors)
             values["connections to Postgres"][part].append(connections)
