@@ -189,8 +189,11 @@ def _recover(subscription_id: UUID, since: datetime) -> Recovery:
     here = services()
     wires, publisher = here.wiring, here.publisher
     db.session.remove()
-    recovery_id = recovery.begin(wires.engine, subscription_id, since, caller().name, caller().bounds)
-    publisher.hint(recovery.go_on(wires.engine, publisher.lease, recovery_id, wires.standards) or [])
+    by, source = caller().name, caller().bounds
+    recovery_id, hints = recovery.begin(
+        wires.engine, subscription_id, since, publisher.lease, by=by, source=source, standards=wires.standards
+    )
+    publisher.hint(hints)
     return db.get_or_404(Recovery, recovery_id, description=_MISSING)
 
 

@@ -29,7 +29,7 @@ _LOOK_AGAIN: Final = 0.1
 def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
     """Send all again that failed for a subscription, or was skipped while it was disabled.
 
-    The notifications and their ids stay the same, so a receiver that did get an attempt recognises it. Where this stops
+    The notifications and their ids stay the same, so a receiver that did get an attempt recognises it. If this stops
     in between, the clock goes on.
     """
     engine = load_wiring().engine
@@ -39,19 +39,29 @@ def recover(subscription_id: UUID, since: datetime, dry_run: bool) -> None:
         total = recovery.count_missed(engine, subscription_id, since)
         say(f"Would have recovered {total} notification{'s' * (total != 1)}.")
         return
-    recovery_id = recovery.begin(engine, subscription_id, since, f"shell:{user()}")
+    standards = load_wiring().standards
+    recovery_id, hints = recovery.begin(
+        engine, subscription_id, since, _lease, by=f"shell:{user()}", standards=standards
+    )
+    publish_hints(app, hints)
     done = 0
     found = recovery.find(engine, recovery_id)
     with progress("Recovered", found.total if found else 0) as bar:
-        while found and found.finished_at is None:
-            hints = recovery.go_on(engine, lambda _: LEASE, recovery_id, load_wiring().standards)
-            if hints is None:  # the clock has it in its hands
-                time.sleep(_LOOK_AGAIN)
-            publish_hints(app, hints or [])
-            found = recovery.find(engine, recovery_id)
-            now = found.recovered + found.refused if found else done
+        while found:
+            now = found.recovered + found.refused
             bar.advance(now - done)
             done = now
+            if found.finished_at is not None:
+                break
+            more = recovery.go_on(engine, _lease, recovery_id, standards)
+            if more is None:  # the clock has it in its hands
+                time.sleep(_LOOK_AGAIN)
+            publish_hints(app, more or [])
+            found = recovery.find(engine, recovery_id)
     recovered = found.recovered if found else 0
     say(f"Recovered {recovered} notification{'s' * (recovered != 1)}.")
     say_refused((found.refused_reasons if found else None) or {})
+
+
+def _lease(_: str) -> float:
+    return LEASE

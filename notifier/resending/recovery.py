@@ -1,6 +1,7 @@
 """Recovery: resend the notifications that a subscription missed, and send a test event.
 
-A recovery is a row with its progress. The process that starts one does its first batch, the clock does the others.
+A recovery is a row with its progress. The first batch is done in the transaction that starts it, so that the answer
+to a small one is its result; the clock does the others.
 """
 
 from collections import Counter
@@ -9,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from notifier.models import Notification, Recovery, Subscription
@@ -63,12 +64,21 @@ _KEEP_PLACE: Final = text("""
 """)
 
 
-def begin(engine: Engine, subscription_id: UUID, since: datetime, by: str = NOBODY, source: str | None = None) -> UUID:
+def begin(
+    engine: Engine,
+    subscription_id: UUID,
+    since: datetime,
+    lease: Lease,
+    *,
+    by: str = NOBODY,
+    source: str | None = None,
+    standards: Standards = DEFAULT,
+) -> tuple[UUID, Hints]:
     """Start to resend a subscription's notifications that failed since then, or were skipped while it was disabled.
 
     `by`: a key's name, or `shell:USER`. `source`: the source of the notifications; None: all sources.
 
-    Returns the recovery's id; `go_on` does the work.
+    Returns the recovery's id, and the (queue, id) of the rows of its first batch; `go_on` does the others.
     """
     recovery_id = new_id()
     place = first_id_of(since)
@@ -76,7 +86,7 @@ def begin(engine: Engine, subscription_id: UUID, since: datetime, by: str = NOBO
     with engine.begin() as connection:
         total = connection.scalar(_COUNT, values)
         connection.execute(_BEGIN, {**values, "total": total, "by": by})
-    return recovery_id
+        return recovery_id, _next_batch(connection, recovery_id, lease, standards) or []
 
 
 def count_missed(engine: Engine, subscription_id: UUID, since: datetime) -> int:
@@ -102,30 +112,34 @@ def go_on(
     all or nothing of a batch.
     """
     with engine.begin() as connection:
-        found = connection.execute(_UNFINISHED, {"id": recovery_id}).mappings().one_or_none()
-        if found is None:
-            return None
-        values = {name: found[name] for name in ("id", "subscription_id", "place", "source")}
-        ids = list(connection.scalars(_MISSED, values))
-        lock_letters_of(connection, ids)
-        rows = locked(connection, ids)
-        # In a snapshot behind the locks: notifications that were sent again meanwhile are not part of it any more.
-        missed = [rows[each] for each in connection.scalars(_STILL_MISSED, {**values, "ids": ids})]
-        refused = refusals(connection, missed, standards)
-        going = [row["id"] for row in missed if row["id"] not in refused]
-        take_letters_of(connection, going)
-        asked = Asked(How.RECOVER, found["asked_by"] or NOBODY)
-        hints = revive(connection, going, asked, lease(Channel.WEBHOOK))
-        reasons = Counter(found["refused_reasons"] or {}) + Counter(counted(refused.values()))
-        progress = {
-            "id": found["id"],
-            "place": ids[-1] if ids else found["place"],
-            "count": len(hints),
-            "refused": len(refused),
-            "reasons": to_json(reasons),
-            "is_last": len(ids) < BATCH,
-        }
-        connection.execute(_KEEP_PLACE, progress)
+        return _next_batch(connection, recovery_id, lease, standards)
+
+
+def _next_batch(connection: Connection, recovery_id: UUID | None, lease: Lease, standards: Standards) -> Hints | None:
+    found = connection.execute(_UNFINISHED, {"id": recovery_id}).mappings().one_or_none()
+    if found is None:
+        return None
+    values = {name: found[name] for name in ("id", "subscription_id", "place", "source")}
+    ids = list(connection.scalars(_MISSED, values))
+    lock_letters_of(connection, ids)
+    rows = locked(connection, ids)
+    # In a snapshot behind the locks: notifications that were sent again meanwhile are not part of it any more.
+    missed = [rows[each] for each in connection.scalars(_STILL_MISSED, {**values, "ids": ids})]
+    refused = refusals(connection, missed, standards)
+    going = [row["id"] for row in missed if row["id"] not in refused]
+    take_letters_of(connection, going)
+    asked = Asked(How.RECOVER, found["asked_by"] or NOBODY)
+    hints = revive(connection, going, asked, lease(Channel.WEBHOOK))
+    reasons = Counter(found["refused_reasons"] or {}) + Counter(counted(refused.values()))
+    progress = {
+        "id": found["id"],
+        "place": ids[-1] if ids else found["place"],
+        "count": len(hints),
+        "refused": len(refused),
+        "reasons": to_json(reasons),
+        "is_last": len(ids) < BATCH,
+    }
+    connection.execute(_KEEP_PLACE, progress)
     return hints
 
 
