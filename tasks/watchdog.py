@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.queues import own_queue
 from notifier.observability import heartbeats
-from notifier.providers.http.exchanges import close_unused
+from notifier.providers.unused_connections import close_unused
 from notifier.runtime import progress
 from notifier.runtime.isolation import kind_of
 from notifier.runtime.threads import end_process, start_lasting

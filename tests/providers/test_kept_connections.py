@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from notifier.providers.http import transfers
-from notifier.providers.http.exchanges import close_unused
 from notifier.providers.protocol import Message, Outcome, Result
+from notifier.providers.unused_connections import close_unused
 from tests.providers import receivers
 from tests.providers.receivers import response
 from tests.providers.webhook_calls import Make, making, message_to, post, send, url_of
@@ -266,10 +266,10 @@ def test_connections_that_nobody_uses_any_more_are_closed(make: Make) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        close_unused(idle_for=60)
+        close_unused()
         # Of eight threads: an epoll, what libcurl wakes itself with, a connection, and the server's end of that.
         wait_for(lambda: before + 8 <= process.num_fds() <= before + 8 * 6, what="connections to be kept")
-        close_unused(idle_for=0)
+        close_unused(time.monotonic() + 11)
         wait_for(lambda: process.num_fds() <= before, what="connections to be closed")
         assert post(provider, url_of(server)).outcome is Outcome.ACCEPTED
 

@@ -3,15 +3,19 @@
 import itertools
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from notifier.providers.protocol import Message, Outcome, Result
+from notifier.providers.unused_connections import close_unused
 from notifier.providers.vendors import smtp
 from tests.providers import receivers
 from tests.providers.receivers import MailServer, in_turn
 from tests.providers.smtp_calls import Make, making, message_to, parsed, post, send
+from tests.support.running import wait_for
 
 
 @pytest.fixture
@@ -82,6 +86,22 @@ def test_a_connection_left_idle_is_not_trusted(make: Make, monkeypatch: pytest.M
     with receivers.listening(MailServer().talk) as server:
         provider = make(server.port, connections=1)
         assert {post(provider).outcome for _ in range(2)} == {Outcome.ACCEPTED}
+        assert server.connections == 2
+
+
+def test_a_connection_that_nobody_uses_any_more_is_closed(make: Make) -> None:
+    mail = MailServer()
+    with receivers.listening(mail.talk) as server:
+        provider = make(server.port, connections=1)
+        before = psutil.Process().num_fds()
+        assert post(provider).outcome is Outcome.ACCEPTED
+        close_unused()
+        assert post(provider).outcome is Outcome.ACCEPTED
+        assert server.connections == 1
+        close_unused(time.monotonic() + 31)
+        wait_for(lambda: psutil.Process().num_fds() <= before, what="the connection to be closed")
+        wait_for(lambda: mail.heard[-1] == "QUIT", what="a goodbye")
+        assert post(provider).outcome is Outcome.ACCEPTED
         assert server.connections == 2
 
 

@@ -4,7 +4,6 @@ import math
 import select
 import ssl
 import time
-import weakref
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -12,6 +11,7 @@ from typing import Final
 
 import pycurl
 
+from notifier.providers import unused_connections
 from notifier.providers.http.address_guard import Network
 from notifier.providers.http.kept_connections import IdleSockets, LossyOrigins
 from notifier.providers.http.transfers import Exchange, Request, Transfer, TransferLimits
@@ -22,18 +22,9 @@ _CONNECT_TIMEOUT: Final = 10.0
 _MOST_IDLE: Final = 8
 #: The longest time for which `send` does not yield, in seconds.
 _SLICE: Final = 0.1
-
-
-_all: Final[weakref.WeakSet["Exchanges"]] = weakref.WeakSet()
-
-
-def close_unused(idle_for: float = 60.0) -> None:
-    """Close the connections of this process over which nothing was sent for so many seconds.
-
-    They are not used again after a few seconds; but libcurl closes them only when it is asked for another one.
-    """
-    for exchanges in list(_all):
-        exchanges.close_unused(idle_for)
+#: The connections of a thread that has sent nothing for so many seconds are closed. libcurl uses none of them after
+#: 4 seconds, but closes them only when it is asked for another one.
+_UNUSED: Final = 10.0
 
 
 class Exchanges:
@@ -66,7 +57,7 @@ class Exchanges:
         self._concurrency = concurrency
         self._lossy = LossyOrigins()
         self._idle: list[_Multi] = []
-        _all.add(self)
+        unused_connections.register(self)
 
     def send(self, requests: Iterator[Request]) -> Generator[Sequence[Exchange], None, None]:
         """Send the requests, each as soon as there is room for it, and yield finished ones.
@@ -94,9 +85,9 @@ class Exchanges:
             while True:
                 self._idle.pop().close()
 
-    def close_unused(self, idle_for: float) -> None:
-        """Close the connections of threads that have sent nothing for so many seconds."""
-        since = time.monotonic() - idle_for
+    def close_unused(self, now: float) -> None:
+        """See Keeper."""
+        since = now - _UNUSED
         for _ in range(len(self._idle)):
             try:
                 multi = self._idle.pop(0)

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from notifier.providers import unused_connections
 from notifier.providers.dsn import Context, Dsn
 from notifier.providers.formats.mailboxes import NotAMailbox, mailbox
 from notifier.providers.formats.mime import Letter, write
@@ -76,6 +77,7 @@ class Smtp:
         self._connections = connections
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
+        unused_connections.register(self)
 
     def takes(self, recipient: str) -> bool:
         """See Provider."""
@@ -121,6 +123,15 @@ class Smtp:
         for connection in idle:
             connection.leave()
 
+    def close_unused(self, now: float) -> None:
+        """See Keeper."""
+        oldest = now - _IDLE
+        with self._lock:
+            stale = [connection for connection in self._idle if connection.used_at < oldest]
+            self._idle = [connection for connection in self._idle if connection.used_at >= oldest]
+        for connection in stale:
+            connection.leave()
+
     def _run(self, attempt: "_Attempt") -> None:
         try:
             letter = write(attempt.message, self._sender)
@@ -154,14 +165,9 @@ class Smtp:
 
     def _take_kept(self) -> Connection | None:
         """Return a connection that was used recently; close the others."""
-        oldest = time.monotonic() - _IDLE
+        self.close_unused(time.monotonic())
         with self._lock:
-            stale = [connection for connection in self._idle if connection.used_at < oldest]
-            self._idle = [connection for connection in self._idle if connection.used_at >= oldest]
-            kept = self._idle.pop() if self._idle else None
-        for connection in stale:
-            connection.leave()
-        return kept
+            return self._idle.pop() if self._idle else None
 
     def _keep(self, connection: Connection) -> None:
         if not connection.is_usable:
