@@ -115,9 +115,9 @@ ABOUT: Final = {
     ProblemType.INVALID_ID: _About(
         404,
         "Invalid id",
-        "What stands in the path in the place of an id is no UUID, so that there can be no such record.",
+        "The id in the path is no UUID, so there can be no such record.",
         "Use an `id` as an answer gave it, such as `01a1fc47-52fc-7015-a681-4dd01035c71e`.",
-        "What stands in the path as an id is no UUID, so that there is no such record.",
+        "The id in the path is no UUID, so there is no such record.",
     ),
     ProblemType.METHOD_NOT_ALLOWED: _About(
         405,

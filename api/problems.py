@@ -41,13 +41,13 @@ class ProblemSchema(ma.Schema):
         required=True,
         validate=ma.validate.OneOf([kind.path for kind in ProblemType]),
         metadata={
-            "description": "What is wrong, for programs: a path at this server, with a page that says what to do.",
+            "description": "The kind of problem, for programs: a path at this server, whose page says what to do.",
             "x-enum-varnames": [kind.name for kind in ProblemType],  # as generated clients are to call them
         },
     )
     title = ma.fields.String(required=True, metadata={"description": "The same for each of its type."})
     status = ma.fields.Integer(required=True, metadata={"description": "That of the answer."})
-    detail = ma.fields.String(required=True, metadata={"description": "What is wrong with this request, in words."})
+    detail = ma.fields.String(required=True, metadata={"description": "Says in words why this request failed."})
     errors = ma.fields.Dict(
         keys=ma.fields.String(),
         values=ma.fields.List(ma.fields.String()),
@@ -131,7 +131,7 @@ def _missing() -> Response:
     """Return 404 for a path that matches no route; the problem names the id if a UUID in its place would match."""
     segments = request.path.split("/")
     if len(segments) <= _MOST_SEGMENTS and _matches_with_ids(segments):
-        words = "What stands in the path as an id is no UUID, so that there is no such record."
+        words = "The id in the path is no UUID, so there is no such record."
         return problem(404, words, kind=ProblemType.INVALID_ID)
     return problem(404, "There is nothing at this path.")
 

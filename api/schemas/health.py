@@ -14,7 +14,7 @@ class CheckSchema(ma.Schema):
     """The state of one part."""
 
     status = fields.String(validate=validate.OneOf(["ok", "failed"]))
-    detail = fields.String(metadata={"description": "What is wrong."})
+    detail = fields.String(metadata={"description": "The fault that was found."})
 
 
 class ReadySchema(ma.Schema):

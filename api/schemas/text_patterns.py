@@ -1,7 +1,8 @@
 """Forms of texts, as patterns of ECMA-262 for the API's description.
 
-What a pattern matches is accepted by the check of its field; tests hold them to that. Some checks cannot be written as
-a pattern in full (international domains, nested expressions): they accept a little more than their pattern says.
+A text that a pattern matches is accepted by the check of its field; tests hold them to that. Some checks cannot be
+written as a pattern in full (international domains, nested expressions): such a check accepts a little more than its
+pattern says.
 """
 
 import functools

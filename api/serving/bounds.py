@@ -67,7 +67,7 @@ class Bounds:
 
 
 class Addresses:
-    """Who a connection comes from, and how many have come from there."""
+    """The address that a connection comes from, and how many have come from there."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._most, self._trusted = bounds.connections_per_address, bounds.trusted_proxies

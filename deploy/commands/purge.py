@@ -19,8 +19,8 @@ from notifier.storage.partitions import partitions_before
 def purge(dry_run: bool) -> None:
     """Drop days that are older than NOTIFIER_RETENTION, and delete what else has had its time.
 
-    The clock does it every hour. It blocks nobody, and may be stopped at any moment: the next one goes on. What is
-    live or has a dead letter that stands is kept, with all that it needs.
+    The clock does it every hour. It blocks nobody, and may be stopped at any moment: the next one goes on. Rows that
+    are live, or have a dead letter that stands, are kept with all that they need.
     """
     if dry_run:
         _survey()

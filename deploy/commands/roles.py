@@ -16,9 +16,9 @@ from notifier.storage.database_roles import Login, set_up
 def roles() -> None:
     """Make, or bring up to date, the database roles that own the tables, and that work with their rows alone.
 
-    Their names and passwords are those in NOTIFIER_MIGRATION_DATABASE_URL and DATABASE_URL. What is another's is made
-    the owner's. It works as the superuser of NOTIFIER_ADMIN_DATABASE_URL; without that, as the owner, where that one
-    may make roles. Running it again does no harm.
+    Their names and passwords are those in NOTIFIER_MIGRATION_DATABASE_URL and DATABASE_URL. Objects of other roles are
+    made the owner's. It works as the superuser of NOTIFIER_ADMIN_DATABASE_URL; without that, as the owner, if that role
+    may make others. Running it again does no harm.
     """
     wires = load_wiring()
     engine = wires.admin_engine

@@ -52,7 +52,7 @@ def status() -> None:
     messages = _messages()
     if queues := _queues(messages):
         numbers = ("rows", "oldest due", "messages")
-        show_table(("queue", "status", *numbers), queues, title="What waits", right=numbers)
+        show_table(("queue", "status", *numbers), queues, title="Waiting", right=numbers)
     else:
         say("Nothing waits.")
     held = [each.target for each in holds.listed(load_wiring().engine)]

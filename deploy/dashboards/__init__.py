@@ -32,7 +32,7 @@ def _made() -> list[Json]:
         dashboard(
             overview_uid,
             "Notifier: overview",
-            "Is all well? What comes in, what becomes of it, and what waits.",
+            "Is all well? Events that come in, outcomes of notifications, and those that wait.",
             overview.ROWS,
             others=_others(overview_uid),
         ),
@@ -54,7 +54,7 @@ def _made() -> list[Json]:
         dashboard(
             letters_uid,
             "Notifier: dead letters",
-            "What failed for good, and why?",
+            "Which notifications failed for good, and why?",
             dead_letters.ROWS,
             others=_others(letters_uid),
             since="now-24h",
@@ -63,7 +63,7 @@ def _made() -> list[Json]:
         dashboard(
             story.UID,
             "Notifier: a notification's story",
-            "What became of one notification?",
+            "The story of one notification, from event to receipt.",
             story.ROWS,
             others=_others(story.UID),
             variables=story.VARIABLES,

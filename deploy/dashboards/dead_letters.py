@@ -71,8 +71,8 @@ GROUP BY 1, 2, 3 ORDER BY letters DESC, 1, 2, 3 LIMIT 50
 
 _WHICH: Final = table(
     "Standing, the newest 200",
-    "Normal is none. A click on a notification tells its story. What the provider said may quote an address and is"
-    " not here: `manage.py dlq show ID`. `manage.py dlq requeue ID` sends it once more. Letters of events have no"
+    "Normal is none. A click on a notification tells its story. The provider's words may quote an address and"
+    " are not here: `manage.py dlq show ID`. `manage.py dlq requeue ID` sends it once more. Letters of events have no"
     " notification.",
     """
 SELECT created_at AS "written", channel, reason, coalesce(event_type, '') AS "event type", attempts,

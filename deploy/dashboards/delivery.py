@@ -64,7 +64,7 @@ _ENDS: Final = (
         },
     ),
     series(
-        "What was not sent, and why",
+        "Not sent, and why",
         "Notifications that failed, expired, were skipped, or were put off by a rule (scheduled), with the reason."
         " Preferences and quiet hours are people's wish, and normal; retries_exhausted and permanent_error are not.",
         "mps",

@@ -74,7 +74,7 @@ _NOW: Final = (
 
 _FLOW: Final = (
     series(
-        "What comes in",
+        "Events that come in",
         "Accepted, repeated and refused events and requests. Repeated ones are callers who retry, and normal. Refused"
         " ones are callers who do it wrong: 401 and 403 keys, 422 contents, 429 limits, 503 a Postgres that is away.",
         "cps",
@@ -89,8 +89,8 @@ _FLOW: Final = (
         },
     ),
     series(
-        "What becomes of it",
-        "Notifications as they come to their end, or are put off by a rule. What is sent may be counted as delivered"
+        "Notifications by outcome",
+        "Notifications as they come to their end, or are put off by a rule. A sent one may be counted as delivered"
         " later too. Skipped and scheduled ones are people's wish, and normal; failed ones are dead letters.",
         "mps",
         {"{{status}}": "sum by (status) (rate(notifier_notifications_total[$__rate_interval]))"},
@@ -113,7 +113,7 @@ _FLOW: Final = (
 
 _STATE: Final = (
     series(
-        "What waits",
+        "Waiting notifications",
         "Notifications that are not finished, and events that wait for their fan-out. Scheduled ones may be many,"
         " which is normal; queued ones come to nearly nothing again after each burst; retrying ones grow while a"
         " provider is away.",

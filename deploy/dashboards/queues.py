@@ -38,7 +38,7 @@ _NOW: Final = (
     ),
     number(
         "Holds",
-        "What an operator holds back: channels, routes or all. Normal is 0; `manage.py hold` says which.",
+        "Held back by an operator: channels, routes or all. Normal is 0; `manage.py hold` says which.",
         "short",
         "max(notifier_holds)",
         ((None, "green"), (1, "orange")),

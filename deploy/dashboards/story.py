@@ -55,8 +55,8 @@ FROM notifications n JOIN chosen ON n.id = chosen.id
 
 _EVENT: Final = table(
     "Its event",
-    "What a service told us. Processed is normal: its notifications are made. Accepted for more than seconds means that"
-    " fan-out does not keep up.",
+    "The event as a service sent it. Processed is normal: its notifications are made. Accepted for more than"
+    " seconds means that fan-out does not keep up.",
     _CHOSEN
     + f"""
 SELECT e.status, e.event_type AS "type", e.source, coalesce(e.category, '') AS "category", e.priority{_request("e")},
@@ -69,7 +69,7 @@ FROM chosen JOIN notifications n ON n.id = chosen.id JOIN events e ON e.id = n.e
 )
 
 _TIMELINE: Final = table(
-    "What happened, in order",
+    "Its story, in order",
     "Everything that left a time. Between two lines it waited: a second or two is normal, and more before a retry."
     " What comes next has a time ahead.",
     _CHOSEN
@@ -118,7 +118,7 @@ FROM attempts a JOIN chosen ON a.notification_id = chosen.id ORDER BY a.number
 
 _RECEIPTS: Final = table(
     "Receipts",
-    "What the provider said afterwards; none, or delivered, is normal. Those that were applied show what came of"
+    "Later messages of the provider; none, or delivered, is normal. Those that were applied show what came of"
     " them; one that waits came before our own commit, or while the notification is being sent again.",
     _CHOSEN
     + """

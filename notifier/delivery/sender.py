@@ -87,7 +87,7 @@ class Sender:
                 self._give_back()
                 self._recorder.finish()
                 raise
-            # Postgres may have gone meanwhile. What went out is recorded before anything more does.
+            # Postgres may have gone meanwhile. Results are recorded before anything more does.
             self._recorder.finish()
         self._give_back()
         self._recorder.finish()

@@ -76,7 +76,7 @@ def _called(entry: EntryPoint, view: Mapping[str, Any]) -> list[Plan]:
 def _addressed(plan: Plan) -> Plan:
     """Normalise the address of a plan, in the form in which addresses are stored; refuse a plan without a recipient."""
     if plan.user_id is not None and not USER_ID.fullmatch(str(plan.user_id)):
-        words = "What a handler gives is no user_id."
+        words = "The value that a handler gives is no user_id."
         return replace(plan, user_id=None, recipient=None, refused=(Reason.INVALID_ADDRESS, words))
     if plan.recipient is None or not plan.channels:
         return plan
@@ -84,5 +84,7 @@ def _addressed(plan: Plan) -> Plan:
         return replace(plan, recipient=normalised(plan.channels[0], plan.recipient))
     except ValueError as error:
         return replace(
-            plan, recipient=None, refused=(Reason.INVALID_ADDRESS, f"What a handler gives is no recipient: {error}")
+            plan,
+            recipient=None,
+            refused=(Reason.INVALID_ADDRESS, f"The value that a handler gives is no recipient: {error}"),
         )

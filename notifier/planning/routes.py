@@ -165,4 +165,4 @@ def _addressed(plan: Plan, kind: str, value: object) -> Plan:
             return replace(plan, recipient=normalised(plan.channels[0], text))
     except ValueError:
         pass
-    return replace(plan, refused=(Reason.INVALID_ADDRESS, f"What the route {plan.route} finds is no {kind}."))
+    return replace(plan, refused=(Reason.INVALID_ADDRESS, f"The route {plan.route} finds a value that is no {kind}."))

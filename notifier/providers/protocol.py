@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 
 
 class Fault(StrEnum):
-    """Who is at fault when a message is not accepted, if that is known."""
+    """The party at fault when a message is not accepted, if that is known."""
 
     #: The provider's own, or of how we use it: it is down, or refuses our credentials. Another one may do better.
     PROVIDER = "provider"

@@ -266,7 +266,7 @@ def test_every_query_of_postgres_gives_rows(watched: Watched, name: str) -> None
 
 
 def test_the_story_is_told_in_order(watched: Watched) -> None:
-    told = [row["what"] for row in rows(watched, "story: What happened, in order A", watched.bounced)]
+    told = [row["what"] for row in rows(watched, "story: Its story, in order A", watched.bounced)]
     assert told == [
         "the event was accepted",
         "the notification was made",
@@ -281,7 +281,7 @@ def test_the_story_says_what_is_waited_for(watched: Watched) -> None:
     [state] = rows(watched, "story: The notification A", f"  {watched.waiting.upper()} ")
     assert (state["status"], state["waits for"]) == ("scheduled", "its time")
     assert state["until"] > datetime.now(UTC) + timedelta(minutes=50)
-    assert rows(watched, "story: What happened, in order A", watched.waiting)[-1]["what"] == "ahead: it goes"
+    assert rows(watched, "story: Its story, in order A", watched.waiting)[-1]["what"] == "ahead: it goes"
     early = Receipt("fcm", UUID(watched.waiting), Kind.DELIVERED, datetime.now(UTC))
     delivery_receipts.take(watched.system.engine, Report((early,)))
     [receipt] = rows(watched, "story: Receipts A", watched.waiting)
