@@ -34,13 +34,14 @@ from api.auth import is_open, require_keys
 from api.browser_security import guard_browsers
 from api.database import use_database
 from api.description import INFO, SERVERS, completed
+from api.express import Express
 from api.masking import mask_answers
 from api.problems import ProblemApi, register_problems
 from api.request_heads import check_heads
 from api.request_log import track
 from api.request_metrics import measure
 from api.resources import NameConverter, check_queries
-from api.services import Services, keep
+from api.services import keep
 from api.serving.workers import ARRIVED
 from config.logs import configure_logs
 from config.tracing import start_tracing
@@ -121,7 +122,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     )
     bound(wires.engine, _ANSWER, statement=_STATEMENT, lock=_LOCK)
     app.wsgi_app = _in_time(app.wsgi_app)  # type: ignore[method-assign]  # as Flask's documentation has it
-    keep(app, Services(wires, wires.intake(publisher()), publisher()))
+    keep(app, wires, publisher())
     use_database(app)
     api = ProblemApi(app)
     for module in _RESOURCES:
@@ -135,11 +136,12 @@ def create_app(wires: Wiring | None = None) -> Flask:
     app.view_functions = {
         name: is_open(view) if name.startswith("api-docs.") else view for name, view in app.view_functions.items()
     }
-    guard_browsers(app, wires.settings)
+    guard = guard_browsers(app, wires.settings)
     gate = require_keys(app, wires)
     check_queries(app)
     mask_answers(app)
-    check_heads(app, gate, wires.settings)
+    heads = check_heads(app, gate, wires.settings)
     record_acts(app, wires)
+    app.extensions["express"] = Express(app, gate, guard, heads, patience=_REQUEST)
     wires.check_providers()
     return app

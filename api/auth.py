@@ -112,11 +112,15 @@ class Gate:
     def lets_in(self, authorization: str, view: Callable[..., Any]) -> bool:
         """Return whether a request to a view is sure to pass, by this process's cache alone. Counts nothing."""
         scope = scope_of(view)
-        if not self._required or scope is None:
-            return True
+        return scope is None or self.known_caller(authorization, scope) is not None
+
+    def known_caller(self, authorization: str, scope: Scope) -> Caller | None:
+        """Return the caller of a request that is sure to pass, by this process's cache alone. Counts nothing."""
+        if not self._required:
+            return ANONYMOUS
         kind, _, key = authorization.partition(" ")
         caller = self._known.remembered(hash_of(key.strip())) if kind.lower() == "bearer" else None
-        return caller is not None and caller.rate is None and caller.may(scope)
+        return caller if caller is not None and caller.rate is None and caller.may(scope) else None
 
 
 def caller() -> Caller:

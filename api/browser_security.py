@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +20,14 @@ from config.settings import Settings
 #: Our own files.
 STATIC: Final = Path(__file__).parent / "static"
 _HTML: Final = "text/html"
+#: The header of every answer that keeps browsers from guessing what it is.
+NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 _POLICY: Final = "Content-Security-Policy"
 _NOTHING_ELSE: Final = "base-uri 'none'; frame-ancestors 'none'"
 #: Paths below it have a token in them, with which anybody may act for its owner.
 _TOKENS: Final = "/u/"
+#: Hosts and peers whose judgement is remembered.
+_REMEMBERED: Final = 1024
 _STYLE: Final = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
@@ -50,7 +55,7 @@ class Page:
 
 def _add_headers(response: Response) -> Response:
     headers = response.headers
-    headers["X-Content-Type-Options"] = "nosniff"
+    headers[NO_SNIFFING[0]] = NO_SNIFFING[1]
     if response.mimetype == _HTML:
         headers.setdefault(_POLICY, policy())
         headers["X-Frame-Options"] = "DENY"  # to browsers that do not know frame-ancestors
@@ -61,20 +66,30 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-class _Guard:
+class Guard:
     """Refuses requests from pages of other sites, where no key is needed (see config.allowed_hosts)."""
 
     def __init__(self, settings: Settings) -> None:
         self._known = AllowedHosts(settings.public_url, settings.allowed_hosts)
+        self._serves = lru_cache(_REMEMBERED)(self._known.serves)
+        self._is_here = lru_cache(_REMEMBERED)(_is_here)
+
+    def lets_in(self, environ: dict[str, Any]) -> bool:
+        """Return whether a request is sure to pass: one to us, from this machine, that no page of a browser sent."""
+        return (
+            "HTTP_ORIGIN" not in environ
+            and "HTTP_SEC_FETCH_SITE" not in environ
+            and self._serves(environ.get("HTTP_HOST"))
+            and self._is_here(environ.get("REMOTE_ADDR") or "")
+        )
 
     def check(self) -> Response | None:
         """Let the request pass, or answer it."""
         host = request.environ.get("HTTP_HOST")
-        if not self._known.serves(host):
+        if not self._serves(host):
             words = "This server does not go by the name in Host; NOTIFIER_ALLOWED_HOSTS can add it."
             return problem(HTTPStatus.MISDIRECTED_REQUEST, words, kind=ProblemType.MISDIRECTED_REQUEST)
-        peer = address_of(request.remote_addr or "")  # none with a Unix socket
-        if peer is not None and not peer.is_loopback:
+        if not self._is_here(request.remote_addr or ""):
             words = "With NOTIFIER_AUTH=off only this machine itself is served."
             return problem(HTTPStatus.MISDIRECTED_REQUEST, words, kind=ProblemType.MISDIRECTED_REQUEST)
         view = current_app.view_functions.get(request.endpoint or "")
@@ -87,8 +102,16 @@ class _Guard:
         return None
 
 
-def guard_browsers(app: Flask, settings: Settings) -> None:
-    """Add the headers to every answer and, where no key is asked for, guard every route."""
+def _is_here(peer: str) -> bool:
+    address = address_of(peer)  # none with a Unix socket
+    return address is None or address.is_loopback
+
+
+def guard_browsers(app: Flask, settings: Settings) -> Guard | None:
+    """Add the headers to every answer and, where no key is asked for, guard every route; returns that guard."""
     app.after_request(_add_headers)
-    if settings.auth == "off":
-        app.before_request(_Guard(settings).check)
+    if settings.auth != "off":
+        return None
+    guard = Guard(settings)
+    app.before_request(guard.check)
+    return guard

@@ -12,17 +12,8 @@ from sqlalchemy import ColumnElement, select
 
 from api.auth import caller, requires
 from api.database import db
-from api.intake import (
-    KEY_HEADER_DOC,
-    accept,
-    accept_one,
-    accepted,
-    check_template,
-    load,
-    planner,
-    templates_of,
-    with_key_header,
-)
+from api.event_intake import answer_to, draft_of, load_event, location_of
+from api.intake import KEY_HEADER_DOC, accept, accept_one, accepted, key_header, templates_of, with_key_header
 from api.pagination import filtered, page
 from api.permits import check_event
 from api.problems import kind_of
@@ -42,21 +33,18 @@ from api.schemas.events import (
     TypedEventSchema,
 )
 from api.services import services
-from notifier.content.templates import Catalogue
 from notifier.diagnostics.explanations import explain_event
 from notifier.events import fan_out
 from notifier.events.intake import Accepted, Answer
 from notifier.models import Event, Notification
 from notifier.notifications.filters import is_called_by_provider, was_tried_by
 from notifier.observability import metrics
-from notifier.planning.drafts import Draft, draft_event
+from notifier.planning.drafts import Draft
 from notifier.security.api_keys import Scope
 from notifier.vocabulary.errors import Forbidden, Invalid, NotifierError, Unavailable
-from notifier.vocabulary.timestamps import rfc3339
 
 blp = Resource("events", __name__, url_prefix="/api/v1/events", description="Something happened.")
 
-_event = EventSchema()
 #: How large an event may be.
 EVENT_LIMIT: Final = attrgetter("max_event_bytes")
 #: An event names its type by either word.
@@ -64,36 +52,6 @@ EVENT_BODY_DOC: Final[dict[str, Any]] = {
     "required": True,
     "content": {"application/json": {"schema": {"anyOf": [EventSchema, TypedEventSchema]}}},
 }
-
-
-def _load(body: Body) -> tuple[Body, dict[str, Any]]:
-    """Return a body with its `event_type`, and the event's fields. Raises Invalid, with the caller's field names."""
-    event = body.as_event()
-    try:
-        return event, load(_event, event)
-    except Invalid as error:
-        if "event_type" in error.errors and "event_type" not in body.document and "type" in body.document:
-            raise Invalid(
-                {"type" if name == "event_type" else name: each for name, each in error.errors.items()}
-            ) from None
-        raise
-
-
-def _draft(fields: Mapping[str, Any], body: Body, templates: Catalogue) -> Draft:
-    """Draft an event. Raises Invalid or Forbidden."""
-    check_event(fields)
-    check_template(fields, templates)
-    payload = body.raw_member("payload") or b"{}"
-    columns = {name: value for name, value in fields.items() if name != "payload"}
-    wires = services().wiring
-    index = wires.subscribers.recent(wires.engine)
-    return draft_event(
-        caller().source, columns, payload, body.fingerprint("event"), planner(), templates, index, cause()
-    )
-
-
-def _location(event_id: UUID) -> str:
-    return f"/api/v1/events/{event_id}"
 
 
 @blp.route("", methods=["POST"])
@@ -115,22 +73,14 @@ def post_event() -> Response:
 
 def take_event() -> Response:
     """Accept the event that is the request's body. Raises Invalid, Forbidden or Unavailable."""
-    body, fields = _load(read_json(services().wiring.settings.max_event_bytes))
-    fields = with_key_header(fields)
-    answer = accept_one(_draft(fields, body, templates_of([fields])))
+    here = services()
+    body, fields = load_event(read_json(here.wiring.settings.max_event_bytes), here.wiring.channels)
+    fields = with_key_header(fields, key_header())
+    answer = accept_one(draft_of(here, caller(), fields, body, templates_of([fields]), cause()))
     [event_id] = answer.ids
     note(event_id=str(event_id), event_type=fields["event_type"], duplicate=answer.duplicate)
-    return accepted(
-        {
-            "id": event_id,
-            "event_type": fields["event_type"],
-            "status": "accepted",
-            "duplicate": answer.duplicate,
-            "created_at": rfc3339(answer.created_at),
-        },
-        duplicate=answer.duplicate,
-        location=_location(event_id),
-    )
+    body_out = answer_to(fields["event_type"], answer)
+    return accepted(body_out, duplicate=answer.duplicate, location=location_of(event_id))
 
 
 #: A text with a line that is not empty.
@@ -168,7 +118,7 @@ def post_batch() -> Response:
         try:
             if isinstance(item, Invalid):
                 raise item
-            loaded.append(_load(item))
+            loaded.append(load_event(item, services().wiring.channels))
             outcomes.append(None)
         except Invalid as error:
             outcomes.append(error)
@@ -195,10 +145,11 @@ def post_batch() -> Response:
 def _accept_all(loaded: Sequence[tuple[Body, dict[str, Any]]]) -> list[Answer]:
     """Draft and write the valid items of a batch: an answer each."""
     templates = templates_of([fields for _, fields in loaded])
+    here, who, context = services(), caller(), cause()
     drafts: list[Draft | NotifierError] = []
     for body, fields in loaded:
         try:
-            drafts.append(_draft(fields, body, templates))
+            drafts.append(draft_of(here, who, fields, body, templates, context))
         except (Invalid, Forbidden) as error:
             drafts.append(error)
     answers = iter(accept([draft for draft in drafts if isinstance(draft, Draft)]))
@@ -273,8 +224,8 @@ def replay_event(event_id: UUID) -> Event:
     here = services()
     event = db.get_or_404(Event, event_id, description=_MISSING)
     db.session.remove()
-    check_event(vars(event))
+    check_event(vars(event), caller())
     known = vars(event) | asdict(cause())
-    hints = fan_out.replay(here.wiring.engine, known, planner(), here.wiring.subscribers)
+    hints = fan_out.replay(here.wiring.engine, known, here.planner, here.wiring.subscribers)
     here.publisher.hint(hints, [cause()] * len(hints))
     return event

@@ -1,6 +1,6 @@
 """Intake over HTTP, shared by the routes that accept events or notifications: from a body to a draft to an answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Final
 
 import marshmallow as ma
@@ -13,9 +13,9 @@ from api.services import services
 from notifier.content.templates import EMPTY, Catalogue, catalogue
 from notifier.events.intake import Accepted, Answer
 from notifier.planning.drafts import Draft
-from notifier.planning.plans import Planner
 from notifier.storage import deadlines
 from notifier.vocabulary.errors import Invalid
+from notifier.vocabulary.states import Channel
 
 #: The header that may carry the idempotency key in place of the body.
 KEY_HEADER: Final = "Idempotency-Key"
@@ -27,18 +27,22 @@ KEY_HEADER_DOC: Final = {
 }
 
 
-def load(schema: ma.Schema, body: Body) -> dict[str, Any]:
+def loaded(schema: ma.Schema, body: Body) -> dict[str, Any]:
     """Validate a body and return its fields. Raises Invalid."""
     try:
         fields: dict[str, Any] = schema.load(body.document)
     except ma.ValidationError as error:
         raise Invalid(flattened(error.messages)) from None
+    return fields
+
+
+def check_channels(fields: Mapping[str, Any], usable: Container[Channel]) -> None:
+    """Raise Invalid where a request names a channel that has no provider."""
     asked = {"channel": [fields["channel"]], "channels": fields.get("channels") or []}
     for name, channels in asked.items():
         for channel in channels:
-            if channel is not None and channel not in services().wiring.channels:
+            if channel is not None and channel not in usable:
                 raise Invalid({name: [f"No provider is configured for {channel}: see NOTIFIER_{channel.upper()}."]})
-    return fields
 
 
 def templates_of(fields: Sequence[Mapping[str, Any]]) -> Catalogue:
@@ -61,9 +65,8 @@ def check_template(fields: Mapping[str, Any], templates: Catalogue) -> None:
         raise Invalid({"template": [f"The template has no version for {channel}."]})
 
 
-def with_key_header(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields, with the idempotency key from the header if it has one. Raises Invalid."""
-    header = request.headers.get(KEY_HEADER)
+def with_key_header(fields: dict[str, Any], header: str | None) -> dict[str, Any]:
+    """Return the fields, with the idempotency key from its header if there is one. Raises Invalid."""
     if header is None:
         return fields
     if not 1 <= len(header) <= 255:
@@ -99,6 +102,6 @@ def accepted(body: object, *, duplicate: bool, location: str | None = None) -> R
     return response
 
 
-def planner() -> Planner:
-    """Return this process's planner, which turns requests into rows."""
-    return services().wiring.planner(services().publisher.lease)
+def key_header() -> str | None:
+    """Return the request's Idempotency-Key header."""
+    return request.headers.get(KEY_HEADER)

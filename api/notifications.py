@@ -15,9 +15,10 @@ from api.intake import (
     KEY_HEADER_DOC,
     accept_one,
     accepted,
+    check_channels,
     check_template,
-    load,
-    planner,
+    key_header,
+    loaded,
     templates_of,
     with_key_header,
 )
@@ -114,7 +115,9 @@ def read_notification() -> Body:
 def take_notification(body: Body) -> Response:
     """Accept a notification without an event. Raises Invalid, Forbidden or Unavailable."""
     settings = services().wiring.settings
-    fields = with_key_header(load(_direct, body))
+    fields = loaded(_direct, body)
+    check_channels(fields, services().wiring.channels)
+    fields = with_key_header(fields, key_header())
     check_notification(fields)
     check_sender(fields["sender"])
     remember_given({"recipient": fields["recipient"], "key": fields["cancellation_key"]})
@@ -130,7 +133,7 @@ def take_notification(body: Body) -> Response:
         _plan(fields, body, files),
         fields["idempotency_key"],
         body.fingerprint("notification"),
-        planner(),
+        services().planner,
         person,
         templates,
         cause(),

@@ -16,6 +16,7 @@ from api.problems import problem
 from api.serving.workers import Reader, send
 from config.settings import Settings
 from notifier.storage.deadlines import within
+from notifier.vocabulary.errors import NotifierError
 
 View = TypeVar("View", bound=Callable[..., Any])
 Environ = dict[str, Any]
@@ -109,11 +110,19 @@ class HeadChecks:
     def refuse(self, environ: Environ, status: int, detail: str, reader: Reader) -> None:
         """Answer a request whose body was not read."""
         headers = {"Retry-After": "1"} if status == 503 else {}
+        self._answer(environ, reader, lambda: problem(status, detail, headers=headers))
+
+    def fail(self, environ: Environ, error: NotifierError, reader: Reader) -> None:
+        """Answer a request with an error that was met outside of Flask."""
+        self._answer(environ, reader, lambda: self._app.handle_user_exception(error))
+
+    def _answer(self, environ: Environ, reader: Reader, make: Callable[[], Any]) -> None:
+        """Answer a request with what `make` returns, unless a check of its head answers it."""
         with within(_SECONDS), self._app.request_context(environ):
             try:
                 answer = self._app.preprocess_request()
                 if answer is None:
-                    answer = problem(status, detail, headers=headers)
+                    answer = make()
             except Exception as error:
                 answer = self._app.handle_user_exception(error)
             response = self._app.finalize_request(answer)
@@ -141,8 +150,9 @@ def _check_type(body: BodyRule) -> None:
     abort(415, f"Send JSON, with 'Content-Type: {_JSON}'{others}.")
 
 
-def check_heads(app: Flask, gate: Gate, settings: Settings) -> None:
+def check_heads(app: Flask, gate: Gate, settings: Settings) -> HeadChecks:
     """Check every request's body against its route's limit. Call it after all other checks."""
     heads = HeadChecks(app, gate, settings)
     app.before_request(heads.check_body)
     app.extensions["heads"] = heads
+    return heads

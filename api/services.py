@@ -6,6 +6,7 @@ from flask import Flask, current_app
 
 from config.wiring import Wiring
 from notifier.events.intake import Intake
+from notifier.planning.plans import Planner
 from tasks.hints import HintPublisher
 
 
@@ -16,11 +17,13 @@ class Services:
     wiring: Wiring
     intake: Intake
     publisher: HintPublisher
+    #: It turns requests into rows.
+    planner: Planner
 
 
-def keep(app: Flask, services: Services) -> None:
-    """Keep the services with their app."""
-    app.extensions["notifier"] = services
+def keep(app: Flask, wires: Wiring, publisher: HintPublisher) -> None:
+    """Make the services of an app, and keep them with it."""
+    app.extensions["notifier"] = Services(wires, wires.intake(publisher), publisher, wires.planner(publisher.lease))
 
 
 def services_of(app: Flask) -> Services:

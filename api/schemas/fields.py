@@ -242,14 +242,14 @@ def _each_once(values: list[str]) -> None:
 #: A list of channels names none of them twice.
 EACH_ONCE: Final = _each_once
 
-_USER_ID: Final = Matches(
+USER_ID_FORM: Final = Matches(
     USER_ID, error="Not a user id: 1 to 255 characters, no slash or control character, and neither '.' nor '..'."
 )
 
 
 def user_id(**kwargs: Any) -> fields.String:
     """Return a field for the id of a user, which may also stand in a path."""
-    return fields.String(validate=_USER_ID, **kwargs)
+    return fields.String(validate=USER_ID_FORM, **kwargs)
 
 
 def name(longest: int = 255, **kwargs: Any) -> fields.String:

@@ -44,7 +44,8 @@ def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) 
     with app.app_context():
         settings = services().wiring.settings
     bounds = Bounds.of(settings, _most_descriptors())
-    server = Server(app.wsgi_app, app.extensions["heads"], bounds, threads=threads)
+    express = app.extensions["express"]
+    server = Server(app.wsgi_app, app.extensions["heads"], bounds, threads=threads, express=express)
     uvloop.run(server.run(listener, parent=parent))
 
 

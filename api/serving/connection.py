@@ -6,8 +6,9 @@ import asyncio
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
 
@@ -405,10 +406,11 @@ class Connection(asyncio.Protocol):
     def _serve(self, request: Incoming) -> None:
         self.state = State.SERVED
         self._request = request
-        body = request.body
-        give_body(request.environ, body[0] if len(body) == 1 else b"".join(body))
-        body.clear()
-        self._server.serve(request.environ, self)
+        pieces = request.body
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        give_body(request.environ, body)
+        pieces.clear()
+        self._server.serve(request.environ, body, self)
 
     def _refuse_by(self, reading: Incoming, status: int, detail: str) -> None:
         """Have the application refuse a request whose body comes no further: it is logged and counted as all are."""
@@ -459,7 +461,7 @@ class Connection(asyncio.Protocol):
     def begin(self, status: int, headers: list[tuple[str, str]], body: bytes, *, is_whole: bool) -> None:
         """Send an answer, or its beginning."""
         if is_whole:
-            self._server.call(self._answer, status, headers, body)
+            self.call(self.answer, status, headers, body)
         else:
             self._drained = threading.Event()
             self._server.call(self._begin_answer, status, headers, body)
@@ -482,7 +484,16 @@ class Connection(asyncio.Protocol):
         """Break an answer off, so that nobody takes it for whole."""
         self._server.call(self._transport.abort)
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    def call(self, callback: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401 -- the callback's own
+        """Have the loop call something, from any thread."""
+        self._server.call(callback, *arguments)
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Have a thread do a job, once one is free."""
+        self._server.threads.run(job)
+
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Send a whole answer, from the loop."""
         request = cast(Incoming, self._request)
         self._release(request)
         if self.state is State.CLOSED:

@@ -49,11 +49,30 @@ class Admission(Protocol):
         """Answer that the body was not taken."""
 
 
+class Express(Protocol):
+    """Serves some requests on the loop, without a thread."""
+
+    def take(self, environ: Environ, body: bytes, connection: Connection) -> bool:
+        """Begin to serve a request. False where a thread is to serve it."""
+
+    def sweep(self, now: float) -> None:
+        """End what has taken too long."""
+
+
 class Server:
     """The parts that the connections of one process share."""
 
-    def __init__(self, app: WSGIApplication, admission: Admission, bounds: Bounds, *, threads: int) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        admission: Admission,
+        bounds: Bounds,
+        *,
+        threads: int,
+        express: Express | None = None,
+    ) -> None:
         self.app, self.admission, self.bounds = app, admission, bounds
+        self._express = express
         self.addresses, self.budget = Addresses(bounds), BodyBudget(bounds.body_bytes)
         self.threads = Threads(threads)
         #: For those who ask how it is: they hear it also while all other threads wait for Postgres.
@@ -119,9 +138,11 @@ class Server:
 
     # --- threads
 
-    def serve(self, environ: Environ, connection: Connection) -> None:
-        """Have a thread serve a request."""
+    def serve(self, environ: Environ, body: bytes, connection: Connection) -> None:
+        """Serve a request: at once where it is a plain one, else by a thread."""
         environ[ARRIVED] = self.now()
+        if self._express is not None and self._express.take(environ, body, connection):
+            return
         threads = self._watched_by if environ["PATH_INFO"] in _WATCHED_AT else self.threads
         threads.run(lambda: send(self.app, environ, connection))
 
@@ -169,3 +190,5 @@ class Server:
             now = self.now()
             for connection in list(self._connections):
                 connection.sweep(now)
+            if self._express is not None:
+                self._express.sweep(now)

@@ -95,6 +95,15 @@ _READ_KEYS = text("""
 """)
 
 
+def withdrawn(answers: "Future[list[Answer]]") -> Unavailable:
+    """Withdraw drafts that were submitted and not answered in time, if that is still possible; returns the error."""
+    if answers.cancel():
+        return Unavailable("Postgres did not answer in time; nothing was written.")
+    return Unavailable(
+        "Postgres did not answer in time; it may have been written. Repeat it with the same idempotency key."
+    )
+
+
 class Intake:
     """The writer of one API process. Its thread starts with the first request, in the process that serves it."""
 
@@ -117,6 +126,20 @@ class Intake:
         """
         return self._ask(drafts, timeout)
 
+    def submit(self, drafts: Sequence[Draft]) -> "Future[list[Answer]]":
+        """Have drafts written as `accept` does, without waiting.
+
+        The writer's thread calls the future's callbacks, which must be short. Drafts are withdrawn by cancelling it,
+        which fails once the writer has taken them.
+        """
+        if self._writer is None:
+            with self._starting:
+                if self._writer is None:
+                    self._writer = start_lasting("intake", self._write_for_ever)
+        request = _Request(drafts, Future())
+        self._waiting.put(request)
+        return request.answers
+
     def check(self, timeout: float) -> None:
         """Go the way of `accept` with nothing to write. Raises Unavailable where that would be."""
         for answer in self._ask((), timeout):
@@ -125,20 +148,11 @@ class Intake:
 
     def _ask(self, drafts: Sequence[Draft], timeout: float) -> list[Answer]:
         """Have the writer write drafts; none: have it try, and answer Unavailable where it could not."""
-        if self._writer is None:
-            with self._starting:
-                if self._writer is None:
-                    self._writer = start_lasting("intake", self._write_for_ever)
-        request = _Request(drafts, Future())
-        self._waiting.put(request)
+        answers = self.submit(drafts)
         try:
-            return request.answers.result(timeout)
+            return answers.result(timeout)
         except FutureTimeout:
-            if request.answers.cancel():
-                raise Unavailable("Postgres did not answer in time; nothing was written.") from None
-            raise Unavailable(
-                "Postgres did not answer in time; it may have been written. Repeat it with the same idempotency key."
-            ) from None
+            raise withdrawn(answers) from None
 
     def _write_for_ever(self) -> None:
         while True:

@@ -185,6 +185,14 @@ def _first_usable(
         follows = rows[0]["id"]
 
 
+#: Columns that most rows have not: absent ones are null, and cost nothing on the way to Postgres.
+_SELDOM: Final = (
+    *("explanation", "route", "content", "send_at", "expires_at", "target_date", "lead_time", "timezone", "due_at"),
+    *("cancellation_key", "dedup_key", "dedup_window", "dedup_scope", "on_ambiguous"),
+    *("template", "template_id", "template_version", "next_channels", "follows", "request_id", "traceparent"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Maker:
     """Makes the rows of one plan."""
@@ -235,31 +243,14 @@ class _Maker:
             "created_at": created_at,
             "lease": self.planner.lease(queue),
         }
-        # Most rows have few of these: absent fields are null, and cost nothing on the way.
-        more = {
-            "explanation": explanation,
-            "route": plan.route,
-            "content": plan.content,
-            "send_at": plan.send_at,
-            "expires_at": plan.expires_at,
-            "target_date": plan.target_date,
-            "lead_time": moment.lead_time,
-            "timezone": plan.timezone if plan.target_date else None,
-            "due_at": timing.due_at,
-            "cancellation_key": plan.cancellation_key,
-            "dedup_key": plan.dedup_key,
-            "dedup_window": plan.dedup_window,
-            "dedup_scope": plan.dedup_scope,
-            "on_ambiguous": plan.on_ambiguous,
-            "template": plan.template,
-            "template_id": template.id if template else None,
-            "template_version": template.version if template else None,
-            "next_channels": list(next_channels) or None,
-            "follows": follows,
-            "request_id": origin.cause.request_id,
-            "traceparent": origin.cause.traceparent,
-        }
-        return row | {name: value for name, value in more.items() if value is not None}
+        more = (
+            *(explanation, plan.route, plan.content, plan.send_at, plan.expires_at, plan.target_date),
+            *(moment.lead_time, plan.timezone if plan.target_date else None, timing.due_at, plan.cancellation_key),
+            *(plan.dedup_key, plan.dedup_window, plan.dedup_scope, plan.on_ambiguous, plan.template),
+            *(template.id if template else None, template.version if template else None),
+            *(list(next_channels) or None, follows, origin.cause.request_id, origin.cause.traceparent),
+        )
+        return row | {name: value for name, value in zip(_SELDOM, more, strict=True) if value is not None}
 
     def _template(self, target: _Target) -> TemplateVersion | None:
         if self.plan.template is None or target.channel is None:

@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 
 _VERSION = 0x7 << 76
 _VARIANT = 0b10 << 62
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def new_id() -> UUID:
@@ -25,7 +26,7 @@ def millisecond_of(value: UUID) -> int:
 
 def time_of(value: UUID) -> datetime:
     """Return the time that a UUIDv7 holds, in UTC, exact to the millisecond."""
-    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=millisecond_of(value))
+    return _EPOCH + timedelta(milliseconds=millisecond_of(value))
 
 
 def derived_id(millisecond: int, *parts: object) -> UUID:
@@ -34,7 +35,7 @@ def derived_id(millisecond: int, *parts: object) -> UUID:
     Equal parts give equal ids. Parts are joined by NUL, which none of them may contain; None is written as an empty
     part.
     """
-    text = "\0".join("" if part is None else str(part) for part in parts)
+    text = "\0".join(["" if part is None else str(part) for part in parts])
     random = int.from_bytes(hashlib.sha256(text.encode()).digest()[:10], "big") >> 6  # 74 bits
     return UUID(int=millisecond << 80 | _VERSION | (random >> 62) << 64 | _VARIANT | random & (1 << 62) - 1)
 
@@ -43,5 +44,5 @@ def first_id_of(moment: datetime | date) -> UUID:
     """Return the smallest UUID of a moment (or of a day's first moment, UTC): a lower bound for a range of ids."""
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
-    milliseconds = (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+    milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
     return UUID(int=milliseconds << 80)
