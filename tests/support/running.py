@@ -106,8 +106,8 @@ class Running:
         self.children.append(child)
         return child
 
-    def add_api(self, port: int, **settings: str) -> Child:
-        """A further API process, not started; `settings` are its own."""
+    def add_api(self, port: int, *options: str, **settings: str) -> Child:
+        """A further API process, not started; `options` of its command and `settings` are its own."""
         url = f"http://127.0.0.1:{port}/health"
 
         def answers() -> bool:
@@ -116,7 +116,7 @@ class Running:
             except requests.RequestException:
                 return False
 
-        return self.add(f"api-{port}", "api", "--port", str(port), ready=answers, settings=settings)
+        return self.add(f"api-{port}", "api", "--port", str(port), *options, ready=answers, settings=settings)
 
     def add_worker(self, role: str, name: str | None = None) -> Child:
         """A further worker, not started."""

@@ -26,20 +26,10 @@ PADDING: Final = 20_000
 def one_thread(new_system: Callable[..., Running]) -> Iterator[Running]:
     """An API with a single thread for all that goes to Flask."""
     system = new_system(**SETTINGS)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/health"
-    system.port = port
-    only = system.add("api-one", "api", "--port", str(port), "--threads", "1", ready=lambda: _answers(url))
-    system.start(only=[only])
+    system.port = free_port()
+    system.start(only=[system.add_api(system.port, "--threads", "1")])
     yield system
     system.stop()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=2).ok
-    except requests.RequestException:
-        return False
 
 
 def _posted(api: Running, body: str | bytes, key: str, *, path: str = PATH, **headers: str) -> requests.Response:
