@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.queues import own_queue
 from notifier.observability import heartbeats
 from notifier.providers.unused_connections import close_unused
-from notifier.runtime import progress
+from notifier.runtime import memory, progress
 from notifier.runtime.isolation import kind_of
 from notifier.runtime.threads import end_process, start_lasting
 from tasks.hints import depth
@@ -35,6 +35,8 @@ own: "Watchdog | None" = None
 
 #: Seconds between two looks at the most. Each touches the sign file.
 _INTERVAL: Final = 5.0
+#: How often freed memory is returned to the kernel, in seconds.
+_GIVES_BACK: Final = 30.0
 #: After a sign of life, Postgres is taken to answer for so many seconds.
 _ANSWERS_FOR: Final = 2 * heartbeats.INTERVAL
 #: Seconds that a stuck worker has for what its other threads are at, from SIGTERM to its end, at the most.
@@ -63,6 +65,7 @@ class Watchdog:
         self._signed_at: float | None = None
         self._looked_at = time.monotonic()
         self._missing_for = 0.0
+        self._gave_back_at = time.monotonic()
         self._steps = progress.count()
         self._is_stopping = False
         self.is_stuck = False
@@ -97,6 +100,9 @@ class Watchdog:
             if self.is_stuck:
                 self._end()
             close_unused()
+            if time.monotonic() - self._gave_back_at >= _GIVES_BACK:
+                memory.give_back()
+                self._gave_back_at = time.monotonic()
             time.sleep(self._interval)
 
     def look(self) -> None:
