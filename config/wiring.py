@@ -18,6 +18,7 @@ from notifier.security.audit_log import AuditLog
 from notifier.security.secret_box import Vault
 from notifier.storage.deadlines import CONNECTING, BoundConnection, with_deadlines
 from notifier.storage.engines import with_autocommit
+from notifier.storage.lent_connections import with_checks
 from notifier.storage.stored_values import read_without_fail
 from notifier.vocabulary.states import Channel
 
@@ -49,7 +50,7 @@ def make_engine(settings: Settings) -> Engine:
 
 
 def _engine_of(url: str | None, *, pool_size: int = 5, max_overflow: int = 10, **more: Any) -> Engine:  # noqa: ANN401 -- create_engine's
-    """Make an engine with a small pool. It tests connections before use, and so survives a restart of Postgres."""
+    """Make an engine with a small pool. It checks connections before use, and so survives a restart of Postgres."""
     if url is None:
         raise no_database()
     engine = create_engine(
@@ -57,7 +58,6 @@ def _engine_of(url: str | None, *, pool_size: int = 5, max_overflow: int = 10, *
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=3,
-        pool_pre_ping=True,
         hide_parameters=True,  # in what exceptions say: they are people's addresses, and go to whoever prints them
         connect_args={
             "connection_factory": BoundConnection,
@@ -70,7 +70,7 @@ def _engine_of(url: str | None, *, pool_size: int = 5, max_overflow: int = 10, *
         },
         **more,
     )
-    return with_deadlines(read_without_fail(engine))
+    return with_checks(with_deadlines(read_without_fail(engine)))
 
 
 class Wiring:

@@ -24,6 +24,7 @@ from notifier.providers.protocol import Attachment, Message
 from notifier.runtime.isolation import Broken, attempt
 from notifier.security.address_seals import AddressSeals, seals_of
 from notifier.security.secret_box import CannotDecrypt, Vault
+from notifier.storage.engines import autocommit_of
 from notifier.vocabulary.errors import NotifierError
 from notifier.vocabulary.states import Channel
 from notifier.webhooks.targets import WebhookTarget
@@ -72,7 +73,8 @@ class Composer:
         vault: Vault,
         senders: SenderRules,
     ) -> None:
-        self._engine = engine
+        #: Each statement is a transaction of its own: a third of the round trips.
+        self._engine = autocommit_of(engine)
         self._seals = seals_of(engine)
         self._channel = channel
         self._template_process = template_process
