@@ -13,62 +13,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from benchmarks.client import post
+from benchmarks.filled_days import FILLED, fill_day
 from benchmarks.stack import ROOT, granian, stack
 from config.settings import running_stack
 from deploy.child_process import wait_until
-from notifier.storage.partitions import TABLES, make_day, partition_of
-from notifier.vocabulary.ids import first_id_of, millisecond_of
 
 #: Seconds for which posts are watched before the purge, and seconds of a load.
 BEFORE = 20.0
 WINDOW = 1.0
 #: Of so many notifications of every other day one is live.
 LIVE = 1000
-
-# A UUIDv7 of the nth part of a day; the same for an event, its notification and its attempt.
-_ID = """
-    CAST(lpad(to_hex(:first + CAST(n AS bigint) * 86400000 / :rows), 12, '0') || '7' || left(md5(CAST(n AS text)), 3)
-        || '8' || right(md5(CAST(n AS text)), 15) AS uuid)
-"""
-_FILL = {
-    "events": f"""
-        INSERT INTO {{part}} (id, event_type, source, status, payload, recipient, channel, critical, priority,
-            created_at)
-        SELECT {_ID}, 'USER_SIGNUP', 'bench', 'processed', '{{{{"n": 1, "order_id": "A123", "amount": 12.5}}}}',
-            'http://127.0.0.1:9/hook', 'webhook', false, 'normal', now() FROM generate_series(0, :rows - 1) n
-    """,
-    "notifications": f"""
-        INSERT INTO {{part}} (id, event_id, origin_id, event_type, source, recipient, channel, critical, priority,
-            queue, status, due_at, send_at, claims, attempts, created_at, sent_at)
-        SELECT id, id, id, 'USER_SIGNUP', 'bench', 'http://127.0.0.1:9/hook', 'webhook', false, 'normal', 'webhook',
-            CASE WHEN live THEN 'scheduled' ELSE 'sent' END, CASE WHEN live THEN now() + interval '1 year' END,
-            CASE WHEN live THEN now() + interval '1 year' END, 1, 1, now(), CASE WHEN NOT live THEN now() END
-        FROM (SELECT {_ID} AS id, n % :live = :live - 1 AS live FROM generate_series(0, :rows - 1) n) rows
-    """,
-    "attempts": f"""
-        INSERT INTO {{part}} (id, notification_id, number, provider, outcome, status_code, response_excerpt,
-            duration_ms, started_at)
-        SELECT {_ID}, {_ID}, 1, 'webhook', 'accepted', 204, '', 12.5, now() FROM generate_series(0, :rows - 1) n
-    """,
-}
-
-
-def _fill_day(connection: Connection, day: date, rows: int, live: int) -> None:
-    for table in TABLES:
-        make_day(connection, table, day)
-    for table, statement in _FILL.items():
-        query = text(statement.format(part=partition_of(table, day)))
-        connection.execute(query, {"rows": rows, "first": millisecond_of(first_id_of(day)), "live": live})
 
 
 def _fill(engine: Engine, days: int, rows: int) -> float:
@@ -77,8 +41,8 @@ def _fill(engine: Engine, days: int, rows: int) -> float:
     last = datetime.now(UTC).date() - timedelta(days=32)
     for place in range(days):
         with engine.begin() as connection:
-            _fill_day(
-                connection, last - timedelta(days=place), rows // days // len(_FILL), LIVE if place % 2 == 0 else 2**60
+            fill_day(
+                connection, last - timedelta(days=place), rows // days // len(FILLED), LIVE if place % 2 == 0 else 2**60
             )
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))  # as autovacuum has long done with days that old
@@ -92,7 +56,7 @@ def _size(engine: Engine) -> int:
 
 def _rows(engine: Engine) -> int:
     with engine.connect() as connection:
-        return sum(int(connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0) for table in _FILL)
+        return sum(int(connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0) for table in FILLED)
 
 
 def _watch(url: str, receiver: str, rate: float, going: Callable[[], bool]) -> dict[str, float]:

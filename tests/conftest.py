@@ -35,13 +35,13 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @contextlib.contextmanager
-def new_postgres(database: str) -> Iterator[EmbeddedPostgres]:
-    """A Postgres with a migrated database.
+def new_postgres(database: str, **settings: str) -> Iterator[EmbeddedPostgres]:
+    """A Postgres with a migrated database, and with some settings.
 
     Not below pytest's own folder: the next run of pytest closes that to others, and under root Postgres is another.
     """
     with tempfile.TemporaryDirectory(prefix="notifier-") as folder:
-        server = EmbeddedPostgres(Path(folder), settings={"fsync": "off"})
+        server = EmbeddedPostgres(Path(folder), settings={"fsync": "off", **settings})
         server.start()
         try:
             server.create_database(database)
