@@ -34,7 +34,7 @@ from api.auth import is_open, require_keys
 from api.browser_security import guard_browsers
 from api.database import use_database
 from api.description import INFO, SERVERS, completed
-from api.express import Express
+from api.fast_path import FastPath
 from api.masking import mask_answers
 from api.problems import ProblemApi, register_problems
 from api.request_heads import check_heads
@@ -142,6 +142,6 @@ def create_app(wires: Wiring | None = None) -> Flask:
     mask_answers(app)
     heads = check_heads(app, gate, wires.settings)
     record_acts(app, wires)
-    app.extensions["express"] = Express(app, gate, guard, heads, patience=_REQUEST)
+    app.extensions["fast_path"] = FastPath(app, gate, guard, heads, timeout=_REQUEST)
     wires.check_providers()
     return app

@@ -1,7 +1,7 @@
 """Plain events: those that have only the members that most events have, read without a schema.
 
-marshmallow takes 50 µs for an event, more than all else together that is done with a plain one. It reads all others,
-and says what is wrong with one that is refused.
+marshmallow takes 50 µs for an event, a third of all that is done with it. It reads all others, and says what is wrong
+with one that is refused.
 """
 
 from typing import Any, Final
@@ -22,7 +22,7 @@ _CHANNELS: Final[dict[str | None, Channel | None]] = {None: None, **{each.value:
 _PRIORITIES: Final = {each.value: each for each in Priority}
 #: The fields of an event without any of its optional members.
 _DEFAULTS: Final[dict[str, Any]] = {
-    name: None if field.load_default is None else field.load_default
+    name: field.load_default
     for name, field in EventSchema().load_fields.items()
     if name not in {"event_type", "payload", "lead_time_days"}
 }

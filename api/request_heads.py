@@ -112,8 +112,8 @@ class HeadChecks:
         headers = {"Retry-After": "1"} if status == 503 else {}
         self._answer(environ, reader, lambda: problem(status, detail, headers=headers))
 
-    def fail(self, environ: Environ, error: NotifierError, reader: Reader) -> None:
-        """Answer a request with an error that was met outside of Flask."""
+    def answer_error(self, environ: Environ, error: NotifierError, reader: Reader) -> None:
+        """Answer a request with an error that was met outside Flask."""
         self._answer(environ, reader, lambda: self._app.handle_user_exception(error))
 
     def _answer(self, environ: Environ, reader: Reader, make: Callable[[], Any]) -> None:

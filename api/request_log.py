@@ -21,6 +21,8 @@ from notifier.vocabulary.ids import new_id
 log = structlog.get_logger()
 
 REQUEST_ID: Final = "X-Request-Id"
+#: Where an environ has when serving its request began, by perf_counter, where that was before Flask.
+BEGAN: Final = "notifier.began"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Endpoints that are polled: their successful requests are logged at debug.
 _ASKED_OFTEN: Final = frozenset({"operating.get_health", "operating.get_readiness", "operating.read_metrics"})
@@ -49,7 +51,7 @@ def method() -> str:
 
 def _begin() -> None:
     g.told = {}
-    g.began = perf_counter()
+    g.began = request.environ.get(BEGAN) or perf_counter()
     given = as_traceparent(request.headers.get("traceparent"))
     g.span = None
     if tracing.is_on() and request.endpoint not in _ASKED_OFTEN:

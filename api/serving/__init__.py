@@ -2,7 +2,7 @@
 
 One event loop in each process has all connections. It parses heads, has them judged before any of the body is taken in
 (api.request_heads), reads bodies under a limit, a deadline and a least rate, and only then gives a whole request to one
-of the threads that run the Flask application; plain events it serves itself (api.express). So a caller that is slow
+of the threads that run the Flask application; plain events it serves itself (api.fast_path). So a caller that is slow
 costs a socket and what it has sent, and no thread. The loop has the answers too: a caller that does not read them keeps
 no thread from the next request.
 

@@ -44,8 +44,8 @@ def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) 
     with app.app_context():
         settings = services().wiring.settings
     bounds = Bounds.of(settings, _most_descriptors())
-    express = app.extensions["express"]
-    server = Server(app.wsgi_app, app.extensions["heads"], bounds, threads=threads, express=express)
+    fast_path = app.extensions["fast_path"]
+    server = Server(app.wsgi_app, app.extensions["heads"], bounds, threads=threads, fast_path=fast_path)
     uvloop.run(server.run(listener, parent=parent))
 
 

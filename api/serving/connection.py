@@ -461,7 +461,7 @@ class Connection(asyncio.Protocol):
     def begin(self, status: int, headers: list[tuple[str, str]], body: bytes, *, is_whole: bool) -> None:
         """Send an answer, or its beginning."""
         if is_whole:
-            self.call(self.answer, status, headers, body)
+            self.call_on_loop(self.answer, status, headers, body)
         else:
             self._drained = threading.Event()
             self._server.call(self._begin_answer, status, headers, body)
@@ -482,15 +482,20 @@ class Connection(asyncio.Protocol):
 
     def break_off(self) -> None:
         """Break an answer off, so that nobody takes it for whole."""
-        self._server.call(self._transport.abort)
+        self._server.call(self._abort)
 
-    def call(self, callback: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401 -- the callback's own
+    def _abort(self) -> None:
+        if self._request is not None:  # nobody needs its body any more
+            self._release(self._request)
+        self._transport.abort()
+
+    def call_on_loop(self, callback: Callable[..., object], *arguments: Any) -> None:  # noqa: ANN401 -- the callback's own
         """Have the loop call something, from any thread."""
         self._server.call(callback, *arguments)
 
-    def run(self, job: Callable[[], None]) -> None:
-        """Have a thread do a job, once one is free."""
-        self._server.threads.run(job)
+    def run_in_thread(self, job: Callable[[], None]) -> None:
+        """Have a thread do a short job, whatever the threads that serve requests wait for."""
+        self._server.short_jobs.run(job)
 
     def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Send a whole answer, from the loop."""

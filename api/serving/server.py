@@ -31,6 +31,8 @@ _SHED: Final = 16
 #: The paths by which others see whether this process is well, and the threads that are kept for them.
 _WATCHED_AT: Final = frozenset({"/health", "/ready"})
 _WATCHED: Final = 4
+#: Threads for short jobs.
+_SHORT_JOBS: Final = 2
 
 _TOO_MANY: Final = canned(429, "Too many connections from this address.", retry_after=2)
 _FULL: Final = canned(503, "Too many connections.", retry_after=2)
@@ -49,7 +51,7 @@ class Admission(Protocol):
         """Answer that the body was not taken."""
 
 
-class Express(Protocol):
+class FastPath(Protocol):
     """Serves some requests on the loop, without a thread."""
 
     def take(self, environ: Environ, body: bytes, connection: Connection) -> bool:
@@ -69,12 +71,14 @@ class Server:
         bounds: Bounds,
         *,
         threads: int,
-        express: Express | None = None,
+        fast_path: FastPath | None = None,
     ) -> None:
         self.app, self.admission, self.bounds = app, admission, bounds
-        self._express = express
+        self._fast_path = fast_path
         self.addresses, self.budget = Addresses(bounds), BodyBudget(bounds.body_bytes)
         self.threads = Threads(threads)
+        #: For what takes no time: it is done also while all other threads wait for Postgres.
+        self.short_jobs = Threads(_SHORT_JOBS)
         #: For those who ask how it is: they hear it also while all other threads wait for Postgres.
         self._watched_by = Threads(_WATCHED)
         self.base: Environ = {}
@@ -141,7 +145,7 @@ class Server:
     def serve(self, environ: Environ, body: bytes, connection: Connection) -> None:
         """Serve a request: at once where it is a plain one, else by a thread."""
         environ[ARRIVED] = self.now()
-        if self._express is not None and self._express.take(environ, body, connection):
+        if self._fast_path is not None and self._fast_path.take(environ, body, connection):
             return
         threads = self._watched_by if environ["PATH_INFO"] in _WATCHED_AT else self.threads
         threads.run(lambda: send(self.app, environ, connection))
@@ -183,6 +187,7 @@ class Server:
             connection.shed()
         self.threads.stop()
         self._watched_by.stop()
+        self.short_jobs.stop()
 
     async def _keep_time(self) -> None:
         while True:
@@ -190,5 +195,5 @@ class Server:
             now = self.now()
             for connection in list(self._connections):
                 connection.sweep(now)
-            if self._express is not None:
-                self._express.sweep(now)
+            if self._fast_path is not None:
+                self._fast_path.sweep(now)

@@ -95,7 +95,7 @@ _READ_KEYS = text("""
 """)
 
 
-def withdrawn(answers: "Future[list[Answer]]") -> Unavailable:
+def withdraw(answers: "Future[list[Answer]]") -> Unavailable:
     """Withdraw drafts that were submitted and not answered in time, if that is still possible; returns the error."""
     if answers.cancel():
         return Unavailable("Postgres did not answer in time; nothing was written.")
@@ -152,7 +152,7 @@ class Intake:
         try:
             return answers.result(timeout)
         except FutureTimeout:
-            raise withdrawn(answers) from None
+            raise withdraw(answers) from None
 
     def _write_for_ever(self) -> None:
         while True:

@@ -131,7 +131,7 @@ def draft_event(
     if event["recipient"] is not None:
         event["recipient"] = planner.seals.kept(event["channel"], event["recipient"])
     needs_fan_out = event["recipient"] is None or _must_know_more(event)
-    if needs_fan_out or index.of(event["event_type"]):
+    if needs_fan_out or index.is_heard(event["event_type"]):
         event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}
     else:
         event["status"] = EventStatus.PROCESSED
@@ -141,7 +141,7 @@ def draft_event(
     origin = Origin(event_id, source, event_id, event["event_type"], cause=cause)
     rows = planner.rows(plan, origin, None, catalogue) if plan else []
     ended = {Status(row["status"]) for row in rows} & FINISHED
-    if any(index.of(status_event_type(status)) for status in ended):
+    if any(index.is_heard(status_event_type(status)) for status in ended):
         event |= {"status": EventStatus.ACCEPTED, "lease": planner.lease(FAN_OUT)}  # which tells of it
     return Draft(source, event, tuple(row | {"key": key} for row in rows), key, fingerprint, index.version)
 

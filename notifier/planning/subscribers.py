@@ -86,6 +86,14 @@ class SubscriberIndex:
             self._by_type[event_type] = found
         return found
 
+    def is_heard(self, event_type: str) -> bool:
+        """Return whether a type has subscribers, however many."""
+        found = self._by_type.get(event_type)
+        if found is not None:
+            return bool(found)
+        beginnings = (event_type[:length] for length in range(len(event_type) + 1))
+        return event_type in self._exact or any(each in self._beginning for each in beginnings)
+
     def _look_up(self, event_type: str) -> tuple[Subscriber, ...]:
         """Look a type up in at most 130 steps, however many patterns exist (see vocabulary.event_types.matches)."""
         places = set(self._exact.get(event_type, ()))

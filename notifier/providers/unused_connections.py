@@ -1,7 +1,7 @@
 """Closes the connections that were kept after a call, and will not be used again.
 
-A connection is used again for some seconds only, and its owner looks at it when it needs one. Without this, those of
-a busy moment stay open until the next one: descriptors of ours, and of the receivers.
+A connection is used again for some seconds only, and its owner discards stale ones only at the next call. Without
+this, connections opened at peak load stay open until the next peak: descriptors of ours, and of the receivers.
 """
 
 import time

@@ -1,8 +1,8 @@
 """Checks of a connection before it is lent: a pooled one may have died since it was used last.
 
-A round trip finds every dead connection, and a batch of one row would spend three of its ten on that. So a connection
-that was used within the last second is only looked at: one that the server has closed (a restart, an administrator's
-command) says so by itself. A server that hangs says nothing; then the statement's own deadline ends the wait.
+A round trip finds every dead connection; a batch of one row would make three of them, and five others. So of a
+connection that was used within the last second only the socket is polled: a close by the server (a restart, an
+administrator's command) shows there. A server that hangs shows nothing; then the statement's deadline ends the wait.
 """
 
 import select
@@ -12,10 +12,10 @@ from typing import Any, Final
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
-#: A connection that was returned so many seconds ago, or less, is only looked at.
+#: Of a connection that was returned so many seconds ago, or less, only the socket is polled.
 _RECENT: Final = 1.0
 _RETURNED_AT: Final = "returned_at"
-_CLOSED_OR_SPOKE: Final = select.POLLIN | select.POLLRDHUP  # POLLHUP and POLLERR are implied
+_CLOSED_OR_READABLE: Final = select.POLLIN | select.POLLRDHUP  # POLLHUP and POLLERR are implied
 
 
 def with_checks(engine: Engine) -> Engine:
@@ -34,7 +34,7 @@ def with_checks(engine: Engine) -> Engine:
         if time.monotonic() - returned_at <= _RECENT and _is_silent(driver):
             return
         if not _answers(engine, driver):
-            raise InvalidatePoolError  # all that are as old, too
+            raise InvalidatePoolError  # the pool also replaces connections of the same age
 
     return engine
 
@@ -44,7 +44,7 @@ def _is_silent(driver: Any) -> bool:  # noqa: ANN401 -- psycopg2's connection
     if driver.closed:
         return False
     poll = select.poll()
-    poll.register(driver.fileno(), _CLOSED_OR_SPOKE)
+    poll.register(driver.fileno(), _CLOSED_OR_READABLE)
     return not poll.poll(0)
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 #: The deepest nesting of a document's members.
@@ -178,10 +179,10 @@ def names_twice(raw: bytes) -> bool:
 def _doubled_names(text: str) -> dict[str, list[str]]:
     """Return the paths of the first names that occur twice in one object. Up to there, the text parses."""
     try:
-        found = list(_paths(_PAIRS.decode(text), ""))
+        found = list(islice(_paths(_PAIRS.decode(text), ""), _MOST_NAMED))
     except (ValueError, RecursionError) as error:
         raise _refusal(error, "payload") from None
-    return {path: [TWICE] for path in found[:_MOST_NAMED]}
+    return {path: [TWICE] for path in found}
 
 
 #: The most members that an error names, and the longest name that it shows.

@@ -31,4 +31,7 @@ _PATTERNS = st.builds(lambda name, star: name + star, _NAMES, st.sampled_from(["
 def test_those_are_found_whose_patterns_match(patterns: list[list[str]], event_type: str) -> None:
     everybody = [Subscriber(new_id(), "https://example.com", tuple(each), None, True) for each in patterns]
     expected = tuple(each for each in everybody if any(matches(pattern, event_type) for pattern in each.event_types))
-    assert SubscriberIndex(1, everybody).of(event_type) == expected
+    index = SubscriberIndex(1, everybody)
+    assert index.is_heard(event_type) is bool(expected)
+    assert index.of(event_type) == expected
+    assert index.is_heard(event_type) is bool(expected)

@@ -1,6 +1,7 @@
-"""The express way of an event: without a thread and Flask, and with the same answers as theirs."""
+"""The fast path of an event: without a thread and Flask, and with the same answers as theirs."""
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -39,7 +40,7 @@ def _posted(api: Running, body: str | bytes, key: str, *, path: str = PATH, **he
 
 
 def _event(**more: Any) -> dict[str, Any]:
-    return {"event_type": "express.tried", "recipient": "https://example.org/x", "channel": "webhook", **more}
+    return {"event_type": "fast.tried", "recipient": "https://example.org/x", "channel": "webhook", **more}
 
 
 def _shape(answer: requests.Response) -> tuple[Any, ...]:
@@ -57,9 +58,9 @@ def _shape(answer: requests.Response) -> tuple[Any, ...]:
 
 REQUESTS: Final[dict[str, tuple[Any, dict[str, str]]]] = {
     "plain": (_event(payload={"n": 1}), {}),
-    "for a user": ({"event_type": "express.user", "user_id": "u1", "channel": "email"}, {}),
-    "of its type alone": ({"event_type": "express.type"}, {}),
-    "with another word for its type": ({"type": "express.type", "payload": {}}, {}),
+    "for a user": ({"event_type": "fast.user", "user_id": "u1", "channel": "email"}, {}),
+    "of its type alone": ({"event_type": "fast.type"}, {}),
+    "with another word for its type": ({"type": "fast.type", "payload": {}}, {}),
     "key in the body": (_event(idempotency_key="KEY"), {}),
     "key in a header": (_event(), {"Idempotency-Key": "KEY"}),
     "key in both": (_event(idempotency_key="KEY"), {"Idempotency-Key": "KEY"}),
@@ -173,7 +174,7 @@ def test_a_plain_event_needs_no_thread(one_thread: Running) -> None:
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        wait_for(lambda: one_thread.engine.connect().scalar(text(waiting)), what="the thread to wait")
+        wait_for(lambda: one_thread.sql(waiting)[0][0], what="the thread to wait")
         for _ in range(20):
             assert _posted(one_thread, json.dumps(_event()), key).status_code == 202
         assert held.is_alive()
@@ -229,6 +230,38 @@ def test_an_event_whose_caller_left_is_accepted_all_the_same(api: Running, key: 
             waiting = (
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             )
-            wait_for(lambda: api.engine.connect().scalar(text(waiting)), what="the writer to wait")
+            wait_for(lambda: api.sql(waiting)[0][0], what="the writer to wait")
         connection.rollback()
     wait_for(lambda: _posted(api, json.dumps(_event(idempotency_key=own)), key).json()["duplicate"])
+
+
+@pytest.mark.parametrize(
+    "host", ["a..b", "a" * 64 + ".example", "localhost:99999999", "localhost", "[::1]:80", "127.0.0.1:8000"]
+)
+def test_a_host_is_judged_alike(api: Running, key: str, host: str) -> None:
+    body = json.dumps(_event())
+    answers = [_posted(api, raw, key, Host=host) for raw in (body, body + " " * PADDING)]
+    assert answers[0].status_code == answers[1].status_code
+
+
+def test_a_refusal_is_logged_with_the_whole_wait(api: Running, key: str) -> None:
+    with api.engine.connect() as connection:
+        connection.execute(text("LOCK TABLE idempotency_keys IN ACCESS EXCLUSIVE MODE"))
+        request_id = uuid.uuid4().hex
+        began = time.monotonic()
+        body = json.dumps(_event(idempotency_key=request_id))
+        assert _posted(api, body, key, **{"X-Request-Id": request_id}).status_code == 503
+        waited = time.monotonic() - began
+        connection.rollback()
+    found = wait_for(
+        lambda: re.search(rf"request .*ms=([0-9.]+).*{request_id}|{request_id}.*ms=([0-9.]+)", api.api.output())
+    )
+    assert float(found[1] or found[2]) / 1000 > waited - 0.5
+
+
+def test_names_that_stand_twice_a_thousand_times_hold_nobody_up(api: Running, key: str) -> None:
+    doubled = '{"":0,"":0},' * 400
+    body = '{"event_type": "a", "payload": {"a": ' + "[" * 900 + doubled + "0" + "]" * 900 + "}}"
+    began = time.monotonic()
+    assert {_posted(api, body, key).status_code for _ in range(20)} == {422}
+    assert time.monotonic() - began < 10
