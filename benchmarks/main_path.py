@@ -20,7 +20,7 @@ from deploy.child_process import wait_until
 DRAIN = 120.0
 
 
-def _measure(url: str, receiver: str, **how: Any) -> dict[str, Any]:
+def measure_load(url: str, receiver: str, **how: Any) -> dict[str, Any]:
     """Post a load, wait until all of it arrived, and say how it went."""
     requests.get(f"{receiver}/reset", timeout=10)
     start = time.time()
@@ -32,6 +32,7 @@ def _measure(url: str, receiver: str, **how: Any) -> dict[str, Any]:
     return {
         "ingest": load.rate,
         "end_to_end": len(arrived) / (max(arrived.values()) - start),
+        "arrived": len(arrived),
         "lost": load.accepted - len(arrived),
         "duplicates": came["requests"] - len(arrived),
         "refused": sum(count for code, count in load.codes.items() if code != 202),
@@ -50,13 +51,13 @@ def measure(seconds: float, connections: int) -> dict[str, Any]:
                 calm = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections, rate=100)
             with stack(folder) as url:
                 events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
-                _measure(events, receiver, seconds=2, connections=connections)
+                measure_load(events, receiver, seconds=2, connections=connections)
                 return {
                     "ceiling": most,
                     "ceiling_ms": statistics.median(calm.took) * 1000,
-                    "single": _measure(events, receiver, seconds=seconds, connections=connections),
-                    "at_100": _measure(events, receiver, seconds=seconds, connections=connections, rate=100),
-                    "batch": _measure(batches, receiver, seconds=60, connections=4, batch=500, most=40_000),
+                    "single": measure_load(events, receiver, seconds=seconds, connections=connections),
+                    "at_100": measure_load(events, receiver, seconds=seconds, connections=connections, rate=100),
+                    "batch": measure_load(batches, receiver, seconds=60, connections=4, batch=500, most=40_000),
                 }
 
 

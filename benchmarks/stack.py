@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 THREADS = "64"
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a server answers at an address, if only that there is nothing."""
     try:
         return requests.get(url, timeout=2).status_code < 500
     except requests.RequestException:
@@ -53,7 +54,7 @@ def _running(folder: Path, name: str, command: list[str], **environment: str) ->
         log=folder / f"{name}.log",
         environment={**os.environ, **environment},
         cwd=ROOT,
-        ready=lambda: _answers(f"{url}/x"),
+        ready=lambda: answers(f"{url}/x"),
     )
     child.start()
     try:
@@ -81,7 +82,7 @@ def stack(folder: Path, **settings: str) -> Iterator[str]:
         environment = {**os.environ, **settings}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        if not wait_until(lambda: _answers(f"{url}/ready"), 60):
+        if not wait_until(lambda: answers(f"{url}/ready"), 60):
             raise SystemExit((folder / "up.log").read_text())
         yield url
     finally:

@@ -1,0 +1,12 @@
+"""Peers: small programs of other shapes that do the same job, so that our speed has something to stand beside.
+
+- `textbook`: Flask, a SQLAlchemy session, one commit and one `.delay()` an event; a Celery task and one
+  `requests.post` a notification. It is how most first versions are written.
+- `bullmq`: Fastify, node-postgres and BullMQ, as a Node team writes it. It needs node and npm. Its webhooks are not
+  signed, and an event whose process dies between the commit and the queue is lost.
+
+Both accept our event, keep it and its idempotency key in Postgres, and deliver it to its recipient. Neither has users,
+preferences, templates, retries in Postgres, dead letters, breakers or limits.
+
+    python -m benchmarks.peers [--seconds 8] [NAME…]
+"""
