@@ -8,7 +8,6 @@ from typing import Any, Final, NoReturn
 
 import structlog
 from celery.exceptions import Retry
-from celery.utils.time import get_exponential_backoff_interval
 
 from config.wiring import wiring
 from notifier.delivery.batch_failed import BatchFailed, FailedRow
@@ -115,14 +114,9 @@ class DeliverTask(GuardedTask):
             log.warning("dead_letter_failed", error=kind_of(error), rows=len(exc.rows))
 
     def _seconds(self, row: FailedRow, failures: int, countdown: float | None, *, draw: bool) -> float:
-        """Return the seconds that a row waits: Celery's countdown with its own jitter, and at least its Retry-After."""
+        """Return the seconds that a row waits: by its channel's policy, and at least its Retry-After."""
         if draw or countdown is not None:
-            countdown = get_exponential_backoff_interval(
-                factor=self.policy.backoff,
-                retries=failures,
-                maximum=self.policy.backoff_max,
-                full_jitter=self.policy.jitter,
-            )
+            countdown = self.policy.seconds(failures)
         # A plugin's provider may ask for more than an interval can hold.
         asked = min(row.retry_after or 0.0, _LONGEST_WAIT)
         return max(countdown or 0, asked if math.isfinite(asked) else 0.0)

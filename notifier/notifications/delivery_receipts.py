@@ -11,7 +11,6 @@ the same budget, so that retries end. A receipt counts only if its provider sent
 a bounce says of the address. Other statements about an address count in any state.
 """
 
-import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -247,9 +246,7 @@ def _bounce(connection: Connection, bounced: Sequence[Receipt], found: _Found) -
         if policy is None or row.tries >= policy.max_retries or not _may_arrive(receipt, row, found):
             requests.append(DeadLetterRequest(row.id, row.claims, Reason.BOUNCED, receipt.error))
         else:
-            seconds = min(policy.backoff_max, policy.backoff * 2**row.tries)
-            seconds *= random.random() if policy.jitter else 1  # noqa: S311 -- it spreads load
-            again.append((receipt, row, seconds))
+            again.append((receipt, row, policy.seconds(row.tries)))
     dead_letter(connection, requests, found=_APPLICABLE)
     if again:
         given = [

@@ -1,5 +1,6 @@
 """Retries: how often a channel retries, how long it waits in between, and the wait itself (`due_at`)."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +28,11 @@ class RetryPolicy:
     max_retries: int
     #: Draw each wait between 0 and the full backoff, so that messages that failed together do not return together.
     jitter: bool = True
+
+    def seconds(self, failures: int) -> float:
+        """Return the seconds until the retry after so many failed attempts, the first of them not counted."""
+        longest = float(min(self.backoff_max, self.backoff * 2**failures))
+        return longest * random.random() if self.jitter else longest  # noqa: S311 -- it spreads load
 
 
 @dataclass(frozen=True, slots=True)
