@@ -6,17 +6,15 @@ second while a crowd of events is worked off, and how long they take at a steady
 """
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import requests
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.output import show
 from benchmarks.stack import granian, stack
 from deploy.child_process import wait_until
 from notifier.security.secret_box import new_key
@@ -153,10 +151,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
     figures = measure(options.endpoints, options.events, options.seconds, options.rate, addressed=options.addressed)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
+    show(figures, _table, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ until it is used again.
 """
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -15,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.output import show
 from benchmarks.stack import granian, stack
 from deploy.child_process import wait_until
 
@@ -149,10 +147,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
     figures = measure(options.messages, options.rate, hang=options.hang)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
+    show(figures, _table, as_json=options.json)
 
 
 if __name__ == "__main__":

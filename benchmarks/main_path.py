@@ -1,19 +1,17 @@
 """The main path, measured: python -m benchmarks.main_path [--seconds 8] [--connections 64] [--json]."""
 
 import argparse
-import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import requests
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.client import Load, post
+from benchmarks.output import show
 from benchmarks.stack import ceiling, granian, stack
 from deploy.child_process import wait_until
 
@@ -105,10 +103,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
     figures = measure(options.seconds, options.connections)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
+    show(figures, _table, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.main_path import measure_load
+from benchmarks.output import show
 from benchmarks.stack import ROOT, answers, granian, stack
 from deploy.child_process import Child
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -155,10 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     names = options.name or [each for each in _PEERS if each != "bullmq" or shutil.which("npm")]
     figures = {name: measure(name, options.seconds, options.connections) for name in names}
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        Console(width=None if sys.stdout.isatty() else 140).print(_table(figures))
+    show(figures, _table, as_json=options.json)
 
 
 if __name__ == "__main__":
