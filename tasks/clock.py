@@ -22,6 +22,7 @@ from notifier.observability import heartbeats, metrics
 from notifier.people import erasure
 from notifier.providers import breakers, rate_limits
 from notifier.resending import recovery
+from notifier.runtime import memory
 from notifier.runtime.isolation import contained, is_away, kind_of
 from notifier.runtime.threads import start_lasting
 from notifier.scheduling import next_channel
@@ -248,6 +249,7 @@ def _start_heartbeat(sender: Any, **_: Any) -> None:  # noqa: ANN401 -- a signal
     start_lasting("heartbeat", partial(_sign_for_ever, sender.hostname, queues))
     if watchdog.own is not None:
         watchdog.own.start()
+    memory.settle()
 
 
 @worker_shutting_down.connect

@@ -35,6 +35,7 @@ def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) 
     from api.serving.bounds import Bounds  # noqa: PLC0415 -- the process that watches does without
     from api.serving.server import Server  # noqa: PLC0415 -- the process that watches does without
     from config.settings import SettingsError  # noqa: PLC0415 -- the process that watches does without
+    from notifier.runtime import memory  # noqa: PLC0415 -- the process that watches does without
 
     try:
         app = create_app()
@@ -46,6 +47,7 @@ def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) 
     bounds = Bounds.of(settings, _most_descriptors())
     fast_path = app.extensions["fast_path"]
     server = Server(app.wsgi_app, app.extensions["heads"], bounds, threads=threads, fast_path=fast_path)
+    memory.settle()
     uvloop.run(server.run(listener, parent=parent))
 
 

@@ -1,4 +1,7 @@
-"""Freed memory goes back to the kernel."""
+"""Freed memory goes back to the kernel, and what stays is no work for the garbage collector."""
+
+import subprocess
+import sys
 
 import psutil
 
@@ -19,3 +22,22 @@ def test_freed_memory_goes_back() -> None:
     give_back()
     assert before - process.memory_info().rss > 50 * MIB
     assert len(kept) == 1000
+
+
+_SETTLED = """
+import gc, weakref
+from notifier.runtime.memory import settle
+class Node: pass
+stays = [Node() for _ in range(1000)]
+settle()
+frozen = gc.get_freeze_count()
+settle()
+assert gc.get_freeze_count() == frozen > 1000
+cycle = Node(); cycle.itself = cycle; gone = weakref.ref(cycle); del cycle
+gc.collect()
+assert gone() is None
+"""
+
+
+def test_what_stays_is_passed_over_and_garbage_is_still_found() -> None:
+    subprocess.run([sys.executable, "-c", _SETTLED], check=True, timeout=60)
