@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import requests
 from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from deploy.child_process import Child
 from deploy.ports import free_port
@@ -20,6 +21,10 @@ from notifier.security.secret_box import Vault
 from tests.support.paths import ROOT
 
 Found = TypeVar("Found")
+
+#: Postgres' code of a deadlock, and how often a statement of a test's hand is tried.
+_DEADLOCK = "40P01"
+_TRIES = 5
 
 FINISHED = {"sent", "delivered", "failed", "cancelled", "expired", "skipped"}
 
@@ -227,7 +232,16 @@ class Running:
         return wait_for(look, 20, f"a dead letter of event {event_id}")
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
-        """Rows of a statement, run in a transaction of its own."""
-        with self.engine.begin() as connection:
-            result = connection.execute(text(statement), values)
-            return list(result) if result.returns_rows else []
+        """Rows of a statement, run in a transaction of its own; again where it was chosen as a deadlock's victim.
+
+        A test's hand takes locks in any order, and the processes under test have theirs.
+        """
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                with self.engine.begin() as connection:
+                    result = connection.execute(text(statement), values)
+                    return list(result) if result.returns_rows else []
+            except OperationalError as error:
+                if not tries_left or getattr(error.orig, "pgcode", None) != _DEADLOCK:
+                    raise
+        raise AssertionError("no try is left")

@@ -43,6 +43,7 @@ def queue_webhooks(system: Running, url: str, count: int, size: int) -> None:
 
 def test_large_rows_do_not_fill_a_workers_memory(breakable: Running, http: HttpReceiver) -> None:
     worker = process_of(breakable.fresh)
+    breakable.finished(breakable.event(channel="webhook", recipient=http.url("/first")))  # it has started by then
     before = worker.memory_info().rss
     queue_webhooks(breakable, http.url("/large"), ROWS, LARGE)
     most = before
