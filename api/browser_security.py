@@ -26,6 +26,8 @@ _POLICY: Final = "Content-Security-Policy"
 _NOTHING_ELSE: Final = "base-uri 'none'; frame-ancestors 'none'"
 #: Paths below it have a token in them, with which anybody may act for its owner.
 _TOKENS: Final = "/u/"
+#: The longest name of a host, and its port.
+LONGEST_HOST: Final = 253 + len(":65535")
 #: Hosts and peers whose judgement is remembered.
 _REMEMBERED: Final = 1024
 _STYLE: Final = re.compile(r"<style>(.*?)</style>", re.DOTALL)
@@ -71,7 +73,7 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         self._known = AllowedHosts(settings.public_url, settings.allowed_hosts)
-        self._serves = lru_cache(_REMEMBERED)(self._known.serves)
+        self._remembered = lru_cache(_REMEMBERED)(self._known.serves)
         self._is_here = lru_cache(_REMEMBERED)(_is_here)
 
     def lets_in(self, environ: dict[str, Any]) -> bool:
@@ -82,6 +84,10 @@ class Guard:
             and self._serves(environ.get("HTTP_HOST"))
             and self._is_here(environ.get("REMOTE_ADDR") or "")
         )
+
+    def _serves(self, host: str | None) -> bool:
+        # A caller may send long ones, and any number of them: they are not remembered.
+        return self._known.serves(host) if host is not None and len(host) > LONGEST_HOST else self._remembered(host)
 
     def check(self) -> Response | None:
         """Let the request pass, or answer it."""

@@ -23,7 +23,7 @@ import structlog
 from flask import Flask
 
 from api.auth import ADMITTED, Gate
-from api.browser_security import NO_SNIFFING, Guard
+from api.browser_security import LONGEST_HOST, NO_SNIFFING, Guard
 from api.event_intake import answer_to, draft_of, location_of
 from api.intake import check_channels, with_key_header
 from api.plain_events import plain_fields
@@ -133,7 +133,10 @@ class FastPath:
         """Return the caller of a request that is sure to be let in."""
         if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != _JSON:
             return None
-        if not _is_usual(environ.get("HTTP_HOST")) or (self._guard is not None and not self._guard.lets_in(environ)):
+        host = environ.get("HTTP_HOST", "")
+        if len(host) > LONGEST_HOST or not _is_usual(host):
+            return None
+        if self._guard is not None and not self._guard.lets_in(environ):
             return None
         if ADMITTED in environ:  # its head was checked and counted before
             admitted: Caller | None = environ[ADMITTED]
@@ -215,9 +218,9 @@ class FastPath:
 
 
 @lru_cache(_REMEMBERED)
-def _is_usual(host: str | None) -> bool:
+def _is_usual(host: str) -> bool:
     """Return whether a Host header is one that Flask takes."""
-    return host is not None and _HOST.fullmatch(host) is not None
+    return _HOST.fullmatch(host) is not None
 
 
 def _context(cause: RequestContext) -> dict[str, Any]:
