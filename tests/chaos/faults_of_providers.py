@@ -7,9 +7,9 @@ from tests.chaos.receivers import GARBAGE, HANG_UP
 _BREAKERS = 40.0
 
 
-@fault("providers-down", seconds=15, short=5, resumes=_BREAKERS)
+@fault("providers-down", seconds=15, short=5, doubles=True, resumes=_BREAKERS)
 def down(spell: Spell) -> None:
-    """Receivers and the mail server refuse connections."""
+    """Receivers and the mail server hang up, also on answers that are on their way, and refuse connections."""
     for proxy in (spell.system.to_sink, spell.system.to_mail):
         proxy.refusing = True
         proxy.drop()
