@@ -52,7 +52,7 @@ class Notification(Base):
 
 
 class EventSchema(Schema):
-    """What callers post."""
+    """The event that callers post."""
 
     event_type = fields.String(required=True, validate=validate.Length(1, 128))
     channel = fields.String(required=True, validate=validate.OneOf(["webhook"]))

@@ -139,7 +139,7 @@ def _look(system: Running, event: str, later: str, recipient: str) -> None:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What Postgres counted: rows read in sequence before and after the work, and the statements of its second turn."""
+    """Postgres' counts: rows read in sequence before and after the work, and the statements of its second turn."""
 
     before: dict[str, int]
     after: dict[str, int]
