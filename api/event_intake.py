@@ -1,4 +1,4 @@
-"""From the body of an event to its draft, and from a commit to the answer: for whoever serves the request."""
+"""From the body of an event to its draft, and from a commit to the answer: shared by Flask and the fast path."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -91,8 +91,9 @@ class SubscriberIndex:
         found = self._by_type.get(event_type)
         if found is not None:
             return bool(found)
-        beginnings = (event_type[:length] for length in range(len(event_type) + 1))
-        return event_type in self._exact or any(each in self._beginning for each in beginnings)
+        if event_type in self._exact or not self._beginning:
+            return event_type in self._exact
+        return any(event_type[:length] in self._beginning for length in range(len(event_type) + 1))
 
     def _look_up(self, event_type: str) -> tuple[Subscriber, ...]:
         """Look a type up in at most 130 steps, however many patterns exist (see vocabulary.event_types.matches)."""
