@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.judging import Promise
+from tests.chaos.judging import Causes, Promise
 from tests.chaos.system import System
 
 
@@ -20,14 +20,25 @@ class Spell:
     rng: random.Random
     #: How long it lasts.
     seconds: float
-    #: Unix times at which a process was killed or stopped: what it was sending then may come twice.
-    kills: list[float] = field(default_factory=list)
+    #: The moments at which it did what may make a message come twice.
+    causes: Causes = field(default_factory=Causes)
     #: Unix time at which it was over, where that is before its function returns.
     ended: float | None = None
 
     def wait(self, seconds: float | None = None) -> None:
         """Let it last."""
         time.sleep(self.seconds if seconds is None else seconds)
+
+    def note_kill(self) -> None:
+        """Note that a process is killed or stopped now."""
+        self.causes.kills.append(time.time())
+
+    @contextlib.contextmanager
+    def loses_answers(self) -> Iterator[None]:
+        """Note that receivers' answers are lost while this lasts."""
+        began = time.time()
+        yield
+        self.causes.lost_answers.append((began, time.time()))
 
     def every(self, interval: float) -> Iterator[None]:
         """Do something again and again for as long as it lasts."""
@@ -70,6 +81,20 @@ class Fault:
     disk: str | None = None
     #: Whether a mix may contain it.
     mixes: bool = True
+
+    @property
+    def family(self) -> str:
+        """The server or the processes that it befalls."""
+        return self.name.partition("-")[0]
+
+    def happen(self, spell: Spell) -> None:
+        """Bring it about, let it last, and end it. Raises NotHere where it cannot be had here."""
+        began = time.time()
+        try:
+            self.bring_about(spell)
+        finally:
+            if self.family == "postgres":
+                spell.causes.unrecordable.append((began, time.time()))
 
 
 FAULTS: Final[dict[str, Fault]] = {}

@@ -25,7 +25,7 @@ _INTAKE: Final = b"INSERT INTO idempotency_keys"
 def _kill(spell: Spell, name: str) -> None:
     """Kill one of the supervisor's children, and wait until it was started again."""
     pid = spell.system.pid(name)
-    spell.kills.append(time.time())
+    spell.note_kill()
     signal_group(pid, signal.SIGKILL)
     _back(spell, name, pid)
 
@@ -57,7 +57,7 @@ def kill_worker_sending(spell: Spell) -> None:
 
     def then(_: Arrival) -> None:
         if not done.is_set():
-            spell.kills.append(time.time())
+            spell.note_kill()
             signal_group(pid, signal.SIGKILL)
             done.set()
 
@@ -96,7 +96,7 @@ def _kill_when_sent(spell: Spell, name: str, statement: bytes) -> None:
     done = threading.Event()
 
     def act() -> None:
-        spell.kills.append(time.time())
+        spell.note_kill()
         signal_group(pid, signal.SIGKILL)
         done.set()
 
@@ -121,7 +121,7 @@ def kill_beats(spell: Spell) -> None:
 def kill_supervisor(spell: Spell) -> None:
     """SIGKILL of the supervisor alone, which is started again some seconds later."""
     # The next one ends what this one left, as a SIGTERM does and, after some seconds, a SIGKILL.
-    spell.kills.append(time.time())
+    spell.note_kill()
     os.kill(spell.system.up.pid or 0, signal.SIGKILL)
     wait_for(lambda: not spell.system.up.alive(), 10, "a dead supervisor")
     spell.wait()
@@ -133,7 +133,7 @@ def kill_supervisor(spell: Spell) -> None:
 def kill_everything(spell: Spell) -> None:
     """SIGKILL of the supervisor and all that it started, as a host does that goes down."""
     processes = spell.system.processes()
-    spell.kills.append(time.time())
+    spell.note_kill()
     os.kill(spell.system.up.pid or 0, signal.SIGKILL)
     for name, process in processes.items():
         if name not in {"postgres", "valkey"}:
@@ -164,7 +164,7 @@ def stop_api(spell: Spell) -> None:
 
 def _stopped(spell: Spell, name: str) -> None:
     pid = spell.system.pid(name)
-    spell.kills.append(time.time())
+    spell.note_kill()
     signal_group(pid, signal.SIGSTOP)
     spell.wait()
     signal_group(pid, signal.SIGCONT)
@@ -174,7 +174,7 @@ def _stopped(spell: Spell, name: str) -> None:
 def workers_away(spell: Spell) -> None:
     """No worker at all for ten minutes, as in a deploy that hangs: nobody starts them again."""
     up = spell.system.up.pid or 0
-    spell.kills.append(time.time())
+    spell.note_kill()
     os.kill(up, signal.SIGSTOP)
     for name in ("worker-fresh", "worker-retry"):
         signal_group(spell.system.pid(name), signal.SIGKILL)
@@ -197,7 +197,7 @@ def disk_full(spell: Spell) -> None:
     """The disk that the supervisor and all processes write their logs to is full, and a worker is killed meanwhile."""
     with full(spell.system.data):
         pid = spell.system.pid("worker-fresh")
-        spell.kills.append(time.time())
+        spell.note_kill()
         signal_group(pid, signal.SIGKILL)
         spell.wait()
     _back(spell, "worker-fresh", pid)

@@ -10,12 +10,13 @@ _BREAKERS = 40.0
 @fault("providers-down", seconds=15, short=5, doubles=True, resumes=_BREAKERS)
 def down(spell: Spell) -> None:
     """Receivers and the mail server hang up, also on answers that are on their way, and refuse connections."""
-    for proxy in (spell.system.to_sink, spell.system.to_mail):
-        proxy.refusing = True
-        proxy.drop()
-    spell.wait()
-    for proxy in (spell.system.to_sink, spell.system.to_mail):
-        proxy.behave()
+    with spell.loses_answers():
+        for proxy in (spell.system.to_sink, spell.system.to_mail):
+            proxy.refusing = True
+            proxy.drop()
+        spell.wait()
+        for proxy in (spell.system.to_sink, spell.system.to_mail):
+            proxy.behave()
 
 
 @fault("providers-fail", seconds=15, resumes=_BREAKERS)
@@ -49,23 +50,25 @@ def lie(spell: Spell) -> None:
 @fault("providers-silent", seconds=15, doubles=True, resumes=_BREAKERS)
 def silent(spell: Spell) -> None:
     """Connections to receivers and to the mail server go quiet, and so do new ones."""
-    for proxy in (spell.system.to_sink, spell.system.to_mail):
-        proxy.mute = True
-        proxy.silence()
-    spell.wait()
-    for proxy in (spell.system.to_sink, spell.system.to_mail):
-        proxy.behave()
-        proxy.forget_silent()
+    with spell.loses_answers():
+        for proxy in (spell.system.to_sink, spell.system.to_mail):
+            proxy.mute = True
+            proxy.silence()
+        spell.wait()
+        for proxy in (spell.system.to_sink, spell.system.to_mail):
+            proxy.behave()
+            proxy.forget_silent()
 
 
 @fault("answers-cut", seconds=15, short=5, doubles=True, resumes=_BREAKERS)
 def answers_cut(spell: Spell) -> None:
     """One message or answer in ten is cut in its middle, on its way to or from receivers and the mail server."""
-    for proxy in (spell.system.to_sink, spell.system.to_mail):
-        proxy.cut_share = 0.1
-    spell.wait()
-    for proxy in (spell.system.to_sink, spell.system.to_mail):
-        proxy.behave()
+    with spell.loses_answers():
+        for proxy in (spell.system.to_sink, spell.system.to_mail):
+            proxy.cut_share = 0.1
+        spell.wait()
+        for proxy in (spell.system.to_sink, spell.system.to_mail):
+            proxy.behave()
 
 
 def _last(spell: Spell) -> None:

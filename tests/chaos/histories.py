@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
-from tests.chaos.judging import Outcome, doubled
 from tests.chaos.load import Posted
 from tests.chaos.receivers import Arrival
 from tests.chaos.system import System
@@ -77,12 +76,10 @@ def of_dead(system: System, since: float, most: int) -> list[str]:
     ]
 
 
-def of_doubled(system: System, arrivals: Sequence[Arrival], outcome: Outcome, most: int) -> list[str]:
-    """Write the histories of what came twice, where that is among what is wrong."""
-    if not any(" twice " in text for text in outcome.wrong):
-        return []
+def of_doubled(system: System, doubles: Sequence[Sequence[Arrival]]) -> list[str]:
+    """Write the histories of what came twice, each given by all its arrivals."""
     histories = []
-    for came in list(doubled(arrivals).values())[:most]:
+    for came in doubles:
         ids = sorted({each.notification for each in came})
         events = system.sql("SELECT event_id FROM notifications WHERE CAST(id AS text) = ANY(:ids)", ids=ids)
         lines = [f"came {len(came)} times: {', '.join(ids)}"]

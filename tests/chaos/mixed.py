@@ -23,21 +23,21 @@ def mix(spell: Spell) -> None:
         for pause in pauses:
             with lock:
                 # Two at the same server would end one another.
-                family = next((n for n in names if n.partition("-")[0] not in doing), None)
-                if family is None:
+                name = next((n for n in names if FAULTS[n].family not in doing), None)
+                if name is None:
                     return
-                names.remove(family)
-                doing.add(family.partition("-")[0])
-            each = FAULTS[family]
-            inner = Spell(spell.system, spell.rng, min(each.seconds, _LONGEST), kills=spell.kills)
+                names.remove(name)
+                each = FAULTS[name]
+                doing.add(each.family)
+            inner = Spell(spell.system, spell.rng, min(each.seconds, _LONGEST), causes=spell.causes)
             try:
-                each.bring_about(inner)
+                each.happen(inner)
             except NotHere:
                 pass
             except BaseException as error:
                 errors.append(error)
             with lock:
-                doing.remove(family.partition("-")[0])
+                doing.remove(each.family)
             spell.wait(pause)
 
     count = max(1, int(spell.seconds / (_LONGEST + 2)))

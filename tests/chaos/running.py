@@ -95,7 +95,7 @@ class Runner:
                 load.burst(BACKLOG)
             time.sleep(_BEFORE + rng.random())
             try:
-                fault.bring_about(spell)
+                fault.happen(spell)
             finally:
                 ended = time.time()
                 system.behave()
@@ -111,10 +111,10 @@ class Runner:
         outcome.dead = histories.dead_letters_since(system, started)
         lost = lost_events(load.posted, arrivals)
         promise = fault.promise
-        judge(outcome, promise, load.posted, arrivals, histories.ambiguous_since(system, started), lost, spell.kills)
+        judge(outcome, promise, load.posted, arrivals, histories.ambiguous_since(system, started), lost, spell.causes)
         outcome.histories = [histories.of(system, each) for each in lost[:_HISTORIES]]
         outcome.histories += histories.of_dead(system, started, _HISTORIES)
-        outcome.histories += histories.of_doubled(system, arrivals, outcome, _HISTORIES)
+        outcome.histories += histories.of_doubled(system, outcome.uncaused[:_HISTORIES])
 
     def _keep_logs(self, outcome: Outcome) -> None:
         if self._system is None:

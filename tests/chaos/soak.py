@@ -53,7 +53,7 @@ def _peak(system: System, rng: random.Random) -> float:
 def _break(system: System, rng: random.Random, fault: Fault, broken: list[str]) -> None:
     spell = Spell(system, rng, min(fault.seconds, _LONGEST_FAULT))
     try:
-        fault.bring_about(spell)
+        fault.happen(spell)
     finally:
         system.behave()
     broken.append(fault.name)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.judging import Outcome, Promise, judge, lost_events
+from tests.chaos.judging import Causes, Outcome, Promise, judge, lost_events
 from tests.chaos.load import Posted
 from tests.chaos.receivers import HANG_UP, Arrival
 
@@ -26,13 +26,13 @@ def wrong(
     posted: list[Posted] | None = None,
     promise: Promise = WELL,
     ambiguous: frozenset[str] = frozenset(),
-    kills: tuple[float, ...] = (),
+    causes: Causes | None = None,
     **facts: float | None,
 ) -> list[str]:
     """The judge's verdict on two events that were accepted."""
     posted = posted or [accepted(0), accepted(1)]
     outcome = replace(Outcome("x", "steady", 1, resumed=0.5, drained=1.0), **facts)
-    return judge(outcome, promise, posted, arrivals, ambiguous, lost_events(posted, arrivals), kills).wrong
+    return judge(outcome, promise, posted, arrivals, ambiguous, lost_events(posted, arrivals), causes or Causes()).wrong
 
 
 def test_once_each_is_right() -> None:
@@ -63,22 +63,47 @@ def test_a_double_without_a_cause_is_wrong() -> None:
     assert wrong([came(0), came(1), came(1)], promise=MAY_DOUBLE) != [], "its attempt does not say so"
 
 
-def test_a_double_of_a_lost_answer_is_right() -> None:
-    assert wrong([came(0), came(1), came(1)], promise=MAY_DOUBLE, ambiguous=frozenset({"n-1"})) == []
+def allowed(causes: Causes, *, first: float = 1.0) -> bool:
+    """Whether the judge allows that one came again which came first at a moment, and that says so."""
+    arrivals = [came(0), came(1, at=first), came(1, at=99.0)]
+    return wrong(arrivals, promise=MAY_DOUBLE, ambiguous=frozenset({"n-1"}), causes=causes) == []
+
+
+def test_a_double_that_says_so_needs_a_cause_besides() -> None:
+    assert not allowed(Causes())
+
+
+@pytest.mark.parametrize(("first", "is_right"), [(9.0, True), (12.0, True), (6.0, False), (17.0, False)])
+def test_a_double_of_a_lost_answer_came_when_answers_were_lost(first: float, is_right: bool) -> None:
+    assert allowed(Causes(lost_answers=[(10.0, 15.0)]), first=first) == is_right
 
 
 @pytest.mark.parametrize(("killed", "is_right"), [(1.5, True), (0.5, True), (20.0, False), (-20.0, False)])
 def test_a_double_of_a_kill_was_in_flight_then(killed: float, is_right: bool) -> None:
-    found = wrong(
-        [came(0), came(1), came(1, at=9.0)], promise=MAY_DOUBLE, ambiguous=frozenset({"n-1"}), kills=(killed,)
-    )
-    assert (found == []) == is_right
+    assert allowed(Causes(kills=[killed])) == is_right
+
+
+@pytest.mark.parametrize(
+    ("spells", "is_right"),
+    [
+        ([(2.0, 9.0)], True),
+        ([(0.0, 12.0)], True),
+        ([(2.0, 5.0), (4.0, 9.0)], True),
+        ([(2.0, 5.0), (3.0, 5.0)], False),
+        ([(11.0, 20.0)], False),
+        ([(0.0, 1.0)], False),
+    ],
+)
+def test_time_in_which_nothing_could_be_recorded_does_not_count(
+    spells: list[tuple[float, float]], is_right: bool
+) -> None:
+    assert allowed(Causes(kills=[10.0], unrecordable=spells)) == is_right
 
 
 def test_a_double_under_another_id_is_wrong() -> None:
-    found = wrong(
-        [came(0), came(1), came(1, notification="n-2")], promise=MAY_DOUBLE, ambiguous=frozenset({"n-1", "n-2"})
-    )
+    arrivals = [came(0), came(1), came(1, notification="n-2")]
+    marked = frozenset({"n-1", "n-2"})
+    found = wrong(arrivals, promise=MAY_DOUBLE, ambiguous=marked, causes=Causes(kills=[1.5]))
     assert found == ["1 twice under different ids"]
 
 
