@@ -8,6 +8,7 @@ import sys
 import uvloop
 
 from api.serving.processes import CANNOT_START, serve_with
+from notifier.runtime import memory
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -35,7 +36,6 @@ def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) 
     from api.serving.bounds import Bounds  # noqa: PLC0415 -- the process that watches does without
     from api.serving.server import Server  # noqa: PLC0415 -- the process that watches does without
     from config.settings import SettingsError  # noqa: PLC0415 -- the process that watches does without
-    from notifier.runtime import memory  # noqa: PLC0415 -- the process that watches does without
 
     try:
         app = create_app()
@@ -53,6 +53,7 @@ def _serve(listener: socket.socket, threads: int, *, parent: int | None = None) 
 
 def main() -> None:
     """Serve as the arguments say."""
+    memory.expect_imports()
     parser = argparse.ArgumentParser(prog="python -m api.serving", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)

@@ -12,6 +12,7 @@ import click
 from deploy.commands.group import OneLineErrors
 from deploy.terminal import fit_encoding, say
 from notifier import VERSION
+from notifier.runtime import memory
 
 #: Where each command is, in the order in which they are listed.
 _COMMANDS: Final = {
@@ -52,6 +53,7 @@ class _Commands(OneLineErrors):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 -- click's signature
         """Run the command line; output whose encoding lacks a character is no reason to fail."""
+        memory.expect_imports()
         fit_encoding()
         try:
             return super().main(*args, **kwargs)

@@ -4,20 +4,21 @@ Each revision is a transaction of its own. A change of a table waits for whoever
 behind it: so it waits for LOCK_TIMEOUT only, lets the others through and tries again.
 """
 
-import time
-from pathlib import Path
-from typing import Final
+from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+import time
+from typing import TYPE_CHECKING, Final
+
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
+from notifier.migrations.revisions import FOLDER, missing
 from notifier.storage.database_roles import grant
 from notifier.storage.partitions import make_partitions
 from notifier.vocabulary.errors import Unavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATING: Final = 5_141_980_125  # the advisory lock of whoever migrates
 #: How long a migration may hold everybody up while it waits for a lock.
@@ -31,8 +32,10 @@ _NOT_NOW: Final = {"55P03", "40P01"}
 
 
 def _config(connection: Connection | None = None) -> Config:
+    from alembic.config import Config  # noqa: PLC0415 -- see notifier.migrations.revisions
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("script_location", str(FOLDER))
     config.attributes["connection"] = connection
     return config
 
@@ -66,7 +69,7 @@ def upgrade(engine: Engine, revision: str = "head", *, patience: float = PATIENC
 
 def _is_at(engine: Engine, revision: str) -> bool:
     with engine.connect() as connection:
-        return not _steps(connection, revision)
+        return not missing(connection, revision)
 
 
 def _migrate_next(engine: Engine, revision: str) -> bool:
@@ -77,24 +80,18 @@ def _migrate_next(engine: Engine, revision: str) -> bool:
         if not connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _MIGRATING}):
             return False
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        steps = _steps(connection, revision)
-        if steps:
-            command.upgrade(_config(connection), steps[0])
+        revisions = missing(connection, revision)
+        if revisions:
+            from alembic import command  # noqa: PLC0415 -- see `_config`
+
+            command.upgrade(_config(connection), revisions[0])
     return True
-
-
-def _steps(connection: Connection, revision: str) -> list[str]:
-    """The revisions that are still to be done, in order; none where a later release has migrated further."""
-    script = ScriptDirectory.from_config(_config())
-    current = MigrationContext.configure(connection).get_current_revision() or "base"
-    known = [each.revision for each in script.walk_revisions("base", revision)][::-1]
-    if current == "base":
-        return known
-    return known[known.index(current) + 1 :] if current in known else []
 
 
 def downgrade(engine: Engine, revision: str) -> None:
     """Migrate down to `revision`; `base` removes every table and all data."""
+    from alembic import command  # noqa: PLC0415 -- see `_config`
+
     with engine.begin() as connection:
         command.downgrade(_config(connection), revision)
 
@@ -105,4 +102,4 @@ def pending(engine: Engine) -> str | None:
     A database that a later release has migrated is good for this one too: migrations only add.
     """
     with engine.connect() as connection:
-        return next(reversed(_steps(connection, "head")), None)
+        return next(reversed(missing(connection)), None)

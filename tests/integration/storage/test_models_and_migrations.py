@@ -1,5 +1,7 @@
 """Models, migrations and partitions agree, from empty to full and back."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from sqlalchemy import Engine, inspect, text
 from deploy.embedded import EmbeddedPostgres
 from notifier import migrations
 from notifier.migrations import _config, online
+from notifier.migrations.revisions import all_revisions
 from notifier.models import Attempt, Base, attempt_id
 from notifier.storage.partitions import DAYS_AHEAD, TABLES, make_partitions, partition_of
 from notifier.vocabulary.errors import Unavailable
@@ -156,8 +159,15 @@ def _waits_for_a_lock(engine: Engine) -> bool:
         )
 
 
-def test_there_is_one_head() -> None:
-    assert len(ScriptDirectory.from_config(_config()).get_heads()) == 1
+def test_the_revisions_are_those_of_alembic_in_its_order() -> None:
+    script = ScriptDirectory.from_config(_config())
+    assert len(script.get_heads()) == 1
+    assert all_revisions() == [each.revision for each in script.walk_revisions()][::-1]
+
+
+def test_processes_that_do_not_migrate_load_no_alembic() -> None:
+    looks = "import sys, api.app, tasks.clock, deploy.commands.status; sys.exit('alembic' in sys.modules)"
+    subprocess.run([sys.executable, "-c", looks], check=True, cwd=ROOT, timeout=60)
 
 
 def test_the_migrations_make_what_the_models_say(engine: Engine) -> None:

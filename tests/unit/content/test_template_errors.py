@@ -167,7 +167,7 @@ LOOP = "{% for i in range(100000) %}"
             "{% set n = namespace(a=[1]) %}{% for i in range(50) %}\n{% set n.a = n.a + n.a %}{% endfor %}",
             ", line 2: needed too much memory",
         ),
-        (LOOP + "\n{{ range(100000)|list|join }}{% endfor %}", ", line 2: made over 1 MiB"),
+        (LOOP + "\n{{ ['x' * 100000, i]|join }}{% endfor %}", ", line 2: made over 1 MiB"),
         (LOOP + "{{ i }}{{ 'é' * 9 }}{% endfor %}", ", line 1: made over 1 MiB"),
         (LOOP + "\n" + LOOP + "{% endfor %}{% endfor %}", ", line 2: took over 0.2 s"),
         (LOOP + LOOP + "{{ '' }}{% endfor %}{% endfor %}", ", line 1: took over 0.2 s"),

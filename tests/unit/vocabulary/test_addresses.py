@@ -1,13 +1,14 @@
 """Addresses, channel by channel."""
 
 import contextlib
+import re
 from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from notifier.providers.formats.mailboxes import bare_mailbox
+from notifier.providers.formats.mailboxes import ATEXT, NotAMailbox, bare_mailbox
 from notifier.vocabulary.addresses import endpoint_of, folded, normalised, sought
 from notifier.vocabulary.states import Channel
 
@@ -179,6 +180,13 @@ PIECES = st.lists(
 
 #: Most pieces make no address, by design; and a machine that is busy is no failure.
 FILTERED = settings(suppress_health_check=[HealthCheck.filter_too_much], deadline=None)
+
+
+@pytest.mark.parametrize("character", [chr(each) for each in range(0x80)])
+def test_an_atom_has_the_ascii_characters_of_its_standard(character: str) -> None:
+    is_one = re.fullmatch(f"[{ATEXT}]", character) is not None
+    with contextlib.nullcontext() if is_one else pytest.raises(NotAMailbox):
+        bare_mailbox(f"{character}@example.com")
 
 
 @FILTERED
