@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from rich.table import Table
 
 from benchmarks.main_path import measure_load
 from benchmarks.output import show
+from benchmarks.processor_time import descendants, seconds_of_descendants
 from benchmarks.stack import ROOT, answers, granian, stack
 from deploy.child_process import Child
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
@@ -85,32 +85,21 @@ _PEERS: Final[dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]
 }
 
 
-def _cpu(besides: set[int]) -> float:
-    """Return the seconds of CPU that this process' descendants have used, but for some."""
-    seconds = 0.0
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if child.pid not in besides:
-                used = child.cpu_times()
-                seconds += used.user + used.system
-    return seconds
-
-
 def measure(name: str, seconds: float, connections: int) -> dict[str, Any]:
     """Every figure of one peer."""
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as made:
         folder = Path(made)
         folder.chmod(0o711)
         with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
-            besides = {child.pid for child in psutil.Process().children(recursive=True)}
+            besides = descendants()
             with _PEERS[name](folder) as url:
                 events = f"{url}/api/v1/events"
                 measure_load(events, receiver, seconds=_WARM_SECONDS, connections=connections)
-                before = _cpu(besides)
+                before = seconds_of_descendants(besides)
                 full = measure_load(events, receiver, seconds=seconds, connections=connections)
-                between = _cpu(besides)
+                between = seconds_of_descendants(besides)
                 calm = measure_load(events, receiver, seconds=seconds, connections=connections, rate=_RATE)
-                after = _cpu(besides)
+                after = seconds_of_descendants(besides)
     return {
         "full": {**full, "cpu_ms": (between - before) / full["arrived"] * 1000},
         "calm": {**calm, "cpu_ms": (after - between) / calm["arrived"] * 1000},
