@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pycurl
@@ -28,21 +28,26 @@ class Load:
         return self.accepted / self.seconds
 
 
-def _event(number: int, recipient: str, run: str) -> dict[str, object]:
-    return {
-        "event_type": "USER_SIGNUP",
-        "recipient": recipient,
-        "channel": "webhook",
-        "payload": {"n": number, "order_id": "A123", "amount": 12.5},
-        "idempotency_key": f"{run}-{number}",
-    }
+#: Gives the members that address the event of a number, and those that are to replace the usual ones.
+Members = Callable[[int], Mapping[str, object]]
 
 
-def _bodies(recipient: str, batch: int) -> Iterator[tuple[range, bytes]]:
+def payload_of(number: int) -> dict[str, object]:
+    """Return the payload of an event, by whose `n` the receiver knows it."""
+    return {"n": number, "order_id": "A123", "amount": 12.5}
+
+
+def _event(number: int, run: str, members: Members) -> dict[str, object]:
+    key = f"{run}-{number}"
+    usual = {"event_type": "USER_SIGNUP", "payload": payload_of(number), "idempotency_key": key}
+    return {**usual, **members(number)}
+
+
+def _bodies(batch: int, members: Members) -> Iterator[tuple[range, bytes]]:
     run, number = uuid.uuid4().hex, 0
     while True:
         numbers = range(number, number + batch)
-        events = [_event(each, recipient, run) for each in numbers]
+        events = [_event(each, run, members) for each in numbers]
         body = events[0] if batch == 1 else {"events": events}
         yield numbers, json.dumps(body, separators=(",", ":")).encode()
         number += batch
@@ -60,10 +65,21 @@ def _handle(url: str) -> pycurl.Curl:
 
 
 def post(
-    url: str, recipient: str, *, seconds: float, connections: int, batch: int = 1, rate: float = 0, most: int = 0
+    url: str,
+    recipient: str,
+    *,
+    seconds: float,
+    connections: int,
+    batch: int = 1,
+    rate: float = 0,
+    most: int = 0,
+    members: Members | None = None,
 ) -> Load:
-    """POST events for `seconds`, as fast as they are answered or at `rate` a second, at most `most` of them."""
-    load, bodies = Load(), _bodies(recipient, batch)
+    """POST events for `seconds`, as fast as they are answered or at `rate` a second, at most `most` of them.
+
+    They go to the webhook `recipient`, unless `members` say otherwise.
+    """
+    load, bodies = Load(), _bodies(batch, members or (lambda _: {"recipient": recipient, "channel": "webhook"}))
     multi, free = pycurl.CurlMulti(), [_handle(url) for _ in range(connections)]
     start, number, flying = time.time(), 0, 0
     due_at: dict[pycurl.Curl, float] = {}
