@@ -1,0 +1,76 @@
+"""How it scales: python -m benchmarks.curves [CURVE …] [--seconds 8] [--events 40000] [--rows 1000000] [--json].
+
+Each curve changes one thing, on a stack of its own: the events a POST (`batch_size`, over 4 connections), the
+connections that post single events (`connections`), the processes `worker fresh` (`workers`, 100 events a POST), or the
+events, notifications and attempts that are there already (`rows_behind`, single events over 64 connections).
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from rich.table import Table
+
+from benchmarks.curve_points import CURVES, USUAL, Bench, Point
+from benchmarks.main_path import measure_load
+from benchmarks.output import show
+from benchmarks.stack import granian, stack
+
+_WARM_SECONDS: Final = 2.0
+#: The rates of a point.
+_RATES: Final = ("accepted", "delivered")
+
+
+def _curve(name: str, seconds: float, events: int, rows: int) -> dict[str, Point]:
+    """Return one curve, on a stack of its own, with each point's rates as multiples of those of the first."""
+    points: dict[str, Point] = {}
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as made:
+        folder = Path(made)
+        folder.chmod(0o711)
+        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder) as url:
+            measure_load(f"{url}/api/v1/events", receiver, seconds=_WARM_SECONDS, connections=USUAL)
+            bench = Bench(folder=folder, url=url, receiver=receiver, seconds=seconds, events=events, rows=rows)
+            for value, point in CURVES[name](bench):
+                first = next(iter(points.values()), point)
+                points[str(value)] = point | {f"{rate}_ratio": point[rate] / first[rate] for rate in _RATES}
+                print(f"{name} {value:,}: {point['delivered']:,.0f} delivered/s", file=sys.stderr)
+    return points
+
+
+def measure(names: list[str], seconds: float, events: int, rows: int) -> dict[str, Any]:
+    """Every figure of some curves."""
+    return {name: _curve(name, seconds, events, rows) for name in names}
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    table = Table("curve", title="Each curve changes one thing; × is to its first point", title_justify="left")
+    for column in ("", "accepted/s", "×", "delivered/s", "×", "p50 ms", "p99 ms", "lost", "refused"):
+        table.add_column(column, justify="right")
+    for name, points in figures.items():
+        for value, point in points.items():
+            rates = (cell for rate in _RATES for cell in (f"{point[rate]:,.0f}", f"{point[f'{rate}_ratio']:.2f}"))
+            late = (f"{point[key]:,.1f}" for key in ("p50", "p99"))
+            table.add_row(name, f"{int(value):,}", *rates, *late, *(f"{point[key]:g}" for key in ("lost", "refused")))
+        table.add_section()
+    return table
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__)
+    parser.add_argument("curve", nargs="*", choices=[[], *CURVES], help="which [all]")
+    parser.add_argument("--seconds", type=float, default=8, help="of posting, for each point")
+    parser.add_argument("--events", type=int, default=40_000, help="the most that are posted for one point")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="events behind, each with a notification and an attempt"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    options = parser.parse_args()
+    figures = measure(options.curve or list(CURVES), options.seconds, options.events, options.rows)
+    show(figures, _table, as_json=options.json)
+
+
+if __name__ == "__main__":
+    main()
