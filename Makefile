@@ -25,7 +25,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench-quick lint types imports pytest dashboards locks audit format clean
+.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick lint types imports pytest dashboards locks audit format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,9 @@ test-chaos: $(VENV)/.installed-dev ## Break the system in a few ways, within fiv
 
 chaos: $(VENV)/.installed-dev ## Break the system in every way; ARGS="--fault kill-worker --seed 7" picks one, --list lists them
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: $(VENV)/.installed-dev ## Measure everything, for an hour and a half; ARGS="--only peers" picks a part, ARGS=--short is quicker
+	$(BIN)/python -m benchmarks.full $(ARGS)
 
 bench-quick: $(VENV)/.installed-dev ## Measure the main path, and compare it with the last release; on a machine that does nothing else
 	$(BIN)/python -m benchmarks.quick $(ARGS)

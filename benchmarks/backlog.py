@@ -1,4 +1,4 @@
-"""Behind a backlog: python -m benchmarks.backlog [--rows 100000] [--answer-ms 0].
+"""Behind a backlog: python -m benchmarks.backlog [--rows 100000] [--rate 200] [--answer-ms 0] [--json].
 
 Two questions. How soon does one high notification leave that comes behind 100,000 low ones of its channel? And when
 100,000 reminders fall due in the same second: do all go out once, in the order of their due_at, and what becomes of
@@ -6,7 +6,6 @@ events that arrive meanwhile?
 """
 
 import argparse
-import sys
 import tempfile
 import threading
 import time
@@ -15,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.output import show
 from benchmarks.stack import granian, stack
 from deploy.child_process import wait_until
 
 BATCH = 1000
-#: Fresh events a second, while reminders go out.
-RATE = 20
 #: Numbers of fresh and of high events begin here, so that the receiver tells them apart.
 FRESH = 10_000_000
 
@@ -67,8 +64,8 @@ def priority(url: str, receiver: str, rows: int) -> dict[str, float]:
     return {"low gone before": gone, "high after s": took, "low left, drained in s": time.time() - started}
 
 
-def reminders(url: str, receiver: str, rows: int) -> dict[str, float]:
-    """Reminders that fall due in one second, and fresh events meanwhile."""
+def reminders(url: str, receiver: str, rows: int, rate: float) -> dict[str, float]:
+    """Reminders that fall due in one second, and so many fresh events a second meanwhile."""
     hook = f"{receiver}/hook"
     requests.get(f"{receiver}/reset", timeout=10)
     lead = timedelta(hours=1)
@@ -84,12 +81,13 @@ def reminders(url: str, receiver: str, rows: int) -> dict[str, float]:
     done = threading.Event()
 
     def trickle() -> None:
+        began = time.time()
         with requests.Session() as session:
             while not done.is_set():
                 number = FRESH + len(posted)
                 posted[number] = time.time()
                 session.post(f"{url}/api/v1/events", json=_event(hook, number), timeout=30).raise_for_status()
-                time.sleep(1 / RATE)
+                time.sleep(max(0.0, began + len(posted) / rate - time.time()))
 
     thread = threading.Thread(target=trickle)
     thread.start()
@@ -100,8 +98,10 @@ def reminders(url: str, receiver: str, rows: int) -> dict[str, float]:
     came, total = _arrived(receiver), requests.get(receiver, timeout=60).json()["requests"]
     order = sorted((number for number in came if number < FRESH), key=lambda number: came[number])
     behind = sorted(came[number] - at for number, at in posted.items() if at > due.timestamp())
+    drained = max(came[number] for number in order) - due.timestamp()
     return {
-        "drained in s": max(came[number] for number in order) - due.timestamp(),
+        "drained in s": drained,
+        "a second": rows / drained,
         "lost": rows - len(order),
         "twice": total - len(came),
         "places out of order, p99": sorted(abs(place - number) for place, number in enumerate(order))[rows * 99 // 100],
@@ -110,22 +110,36 @@ def reminders(url: str, receiver: str, rows: int) -> dict[str, float]:
     }
 
 
+def measure(rows: int, rate: float, answer_ms: int) -> dict[str, dict[str, float]]:
+    """Every figure of one run."""
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        answers = {"ANSWER_MS": str(answer_ms)}
+        with granian(folder, "rsgi", "benchmarks.receiver:app", **answers) as receiver, stack(folder) as url:
+            return {
+                "priority": priority(url, receiver, rows),
+                "reminders": reminders(url, receiver, rows, rate),
+            }
+
+
+def _table(figures: dict[str, dict[str, float]]) -> Table:
+    table = Table("", "")
+    for title, found in figures.items():
+        for figure, value in found.items():
+            table.add_row(f"{title}: {figure}", f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
+    return table
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rate", type=float, default=200, help="fresh events a second, while reminders go out")
     parser.add_argument("--answer-ms", type=int, default=0, help="how long the receiver takes to answer")
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
-    table = Table("", "", title=f"{options.rows:,} notifications, answers after {options.answer_ms} ms")
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        answers = {"ANSWER_MS": str(options.answer_ms)}
-        with granian(folder, "rsgi", "benchmarks.receiver:app", **answers) as receiver, stack(folder) as url:
-            for title, measure in (("priority", priority), ("reminders", reminders)):
-                for figure, value in measure(url, receiver, options.rows).items():
-                    table.add_row(f"{title}: {figure}", f"{value:,.2f}" if isinstance(value, float) else f"{value:,}")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    show(measure(options.rows, options.rate, options.answer_ms), _table, as_json=options.json)
 
 
 if __name__ == "__main__":

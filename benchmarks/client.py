@@ -43,8 +43,8 @@ def _event(number: int, run: str, members: Members) -> dict[str, object]:
     return {**usual, **members(number)}
 
 
-def _bodies(batch: int, members: Members) -> Iterator[tuple[range, bytes]]:
-    run, number = uuid.uuid4().hex, 0
+def _bodies(batch: int, members: Members, number: int) -> Iterator[tuple[range, bytes]]:
+    run = uuid.uuid4().hex
     while True:
         numbers = range(number, number + batch)
         events = [_event(each, run, members) for each in numbers]
@@ -73,13 +73,15 @@ def post(
     batch: int = 1,
     rate: float = 0,
     most: int = 0,
+    first: int = 0,
     members: Members | None = None,
 ) -> Load:
     """POST events for `seconds`, as fast as they are answered or at `rate` a second, at most `most` of them.
 
-    They go to the webhook `recipient`, unless `members` say otherwise.
+    Their numbers begin with `first`. They go to the webhook `recipient`, unless `members` say otherwise.
     """
-    load, bodies = Load(), _bodies(batch, members or (lambda _: {"recipient": recipient, "channel": "webhook"}))
+    load = Load()
+    bodies = _bodies(batch, members or (lambda _: {"recipient": recipient, "channel": "webhook"}), first)
     multi, free = pycurl.CurlMulti(), [_handle(url) for _ in range(connections)]
     start, number, flying = time.time(), 0, 0
     due_at: dict[pycurl.Curl, float] = {}

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from deploy.ports import free_port
 _NODE: Final = Path(__file__).parent / "bullmq"
 _RATE: Final = 100
 _WARM_SECONDS: Final = 2.0
+#: Events in batches of 500, and those of the bare limit.
+_BATCHED: Final = 40_000
 
 
 @contextlib.contextmanager
@@ -83,27 +86,44 @@ _PEERS: Final[dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]
     "bullmq": _bullmq,
     "textbook": _textbook,
 }
+#: The peer that is no service.
+_LIMIT: Final = "limit"
 
 
 def measure(name: str, seconds: float, connections: int) -> dict[str, Any]:
-    """Every figure of one peer."""
+    """Every figure of one peer, by the kinds of load that it takes: `full`, `calm` and `batch`."""
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as made:
         folder = Path(made)
         folder.chmod(0o711)
         with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
+            if name == _LIMIT:
+                return {"batch": _measure_limit(folder, receiver)}
             besides = descendants()
             with _PEERS[name](folder) as url:
                 events = f"{url}/api/v1/events"
+                loads: dict[str, tuple[str, dict[str, Any]]] = {
+                    "full": (events, {"seconds": seconds, "connections": connections}),
+                    "calm": (events, {"seconds": seconds, "connections": connections, "rate": _RATE}),
+                }
+                if name == "ours":
+                    whole = {"seconds": 60, "connections": 4, "batch": 500, "most": _BATCHED}
+                    loads["batch"] = (f"{events}/batch", whole)
                 measure_load(events, receiver, seconds=_WARM_SECONDS, connections=connections)
-                before = seconds_of_descendants(besides)
-                full = measure_load(events, receiver, seconds=seconds, connections=connections)
-                between = seconds_of_descendants(besides)
-                calm = measure_load(events, receiver, seconds=seconds, connections=connections, rate=_RATE)
-                after = seconds_of_descendants(besides)
-    return {
-        "full": {**full, "cpu_ms": (between - before) / full["arrived"] * 1000},
-        "calm": {**calm, "cpu_ms": (after - between) / calm["arrived"] * 1000},
-    }
+                return {kind: _measured(besides, target, receiver, how) for kind, (target, how) in loads.items()}
+
+
+def _measured(besides: set[int], url: str, receiver: str, how: dict[str, Any]) -> dict[str, Any]:
+    before = seconds_of_descendants(besides)
+    figures = measure_load(url, receiver, **how)
+    return {**figures, "cpu_ms": (seconds_of_descendants(besides) - before) / figures["arrived"] * 1000}
+
+
+def _measure_limit(folder: Path, receiver: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.peers.limit", f"{receiver}/hook", str(_BATCHED)]
+    with _servers(folder) as environment:
+        done = subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    printed = json.loads(done.stdout)
+    return {"ingest": printed["accepted"], "end_to_end": printed["delivered"]}
 
 
 def _table(figures: dict[str, dict[str, Any]]) -> Table:
@@ -117,31 +137,37 @@ def _table(figures: dict[str, dict[str, Any]]) -> Table:
         "at 100/s: p50 ms",
         "p99 ms",
         "CPU ms each",
+        "lost",
     )
-    for column in (*columns, "lost"):
+    for column in columns:
         table.add_column(column, justify="right")
-    ours = figures.get("ours", {}).get("full", {}).get("end_to_end")
     for name, each in figures.items():
-        full, calm = each["full"], each["calm"]
-        table.add_row(
-            name,
-            *(f"{full['ingest']:,.0f}", f"{full['end_to_end']:,.0f}"),
-            f"{ours / full['end_to_end']:.2f}" if ours else "",
-            *(f"{full['cpu_ms']:.2f}", f"{full['p99']:,.0f}"),
-            *(f"{calm['p50']:.1f}", f"{calm['p99']:.1f}", f"{calm['cpu_ms']:.2f}", str(full["lost"] + calm["lost"])),
-        )
+        if "full" in each:
+            calm = each["calm"]
+            at_100 = (f"{calm['p50']:.1f}", f"{calm['p99']:.1f}", f"{calm['cpu_ms']:.2f}", str(calm["lost"]))
+            table.add_row(name, *_rates(figures, name, "full"), *at_100)
+        if "batch" in each:
+            table.add_row(f"{name}, 500 at once", *_rates(figures, name, "batch"))
     return table
+
+
+def _rates(figures: dict[str, dict[str, Any]], name: str, kind: str) -> Iterator[str]:
+    load = figures[name][kind]
+    ours = figures.get("ours", {}).get(kind, {}).get("end_to_end")
+    yield from (f"{load['ingest']:,.0f}", f"{load['end_to_end']:,.0f}")
+    yield f"{ours / load['end_to_end']:.2f}" if ours else ""
+    yield from (f"{load[key]:,.{digits}f}" if key in load else "" for key, digits in (("cpu_ms", 2), ("p99", 0)))
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[[], *_PEERS], help="which [all that can run here]")
+    parser.add_argument("name", nargs="*", choices=[[], *_PEERS, _LIMIT], help="which [all that can run here]")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
-    names = options.name or [each for each in _PEERS if each != "bullmq" or shutil.which("npm")]
+    names = options.name or [each for each in (*_PEERS, _LIMIT) if each != "bullmq" or shutil.which("npm")]
     figures = {name: measure(name, options.seconds, options.connections) for name in names}
     show(figures, _table, as_json=options.json)
 
