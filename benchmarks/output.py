@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 
@@ -15,3 +16,8 @@ def show(figures: Any, table: Callable[[Any], Table], *, as_json: bool) -> None:
         print(json.dumps(figures))
     else:
         Console(width=None if sys.stdout.isatty() else 140).print(table(figures))
+
+
+def progress() -> Progress:
+    """Return a place for progress bars on stderr, which leave nothing behind."""
+    return Progress(console=Console(stderr=True), transient=True)

@@ -13,6 +13,8 @@ from typing import Any
 #: Seconds before it answers.
 DELAY = int(os.environ.get("ANSWER_MS") or 0) / 1000
 NUMBER = re.compile(rb'"n": ?(\d+)')
+#: A path with a number, which counts instead of the body's: one event may go to many paths.
+PATH = re.compile(r"/at/(\d+)")
 arrived: dict[int, float] = {}
 requests = 0
 
@@ -21,7 +23,8 @@ async def app(scope: Any, protocol: Any) -> None:
     """POST takes a webhook; GET gives (and with /reset forgets) what came: {"requests", "arrived": {n: unix time}}."""
     global requests
     if scope.method == "POST":
-        found = NUMBER.search(await protocol())
+        body = await protocol()
+        found = PATH.fullmatch(scope.path) or NUMBER.search(body)
         if found:
             requests += 1
             arrived.setdefault(int(found[1]), time.time())
@@ -29,8 +32,9 @@ async def app(scope: Any, protocol: Any) -> None:
             await asyncio.sleep(DELAY)
         protocol.response_empty(204, [])
         return
-    body = json.dumps({"requests": requests, "count": len(arrived), "arrived": arrived if scope.path == "/all" else {}})
+    all_of_them = arrived if scope.path == "/all" else {}
+    answer = json.dumps({"requests": requests, "count": len(arrived), "arrived": all_of_them})
     if scope.path == "/reset":
         arrived.clear()
         requests = 0
-    protocol.response_str(200, [("content-type", "application/json")], body)
+    protocol.response_str(200, [("content-type", "application/json")], answer)
