@@ -1,6 +1,8 @@
 """The headers of emails for people, subjects and files of any text, as a strict reader of our own finds them."""
 
 import re
+from email import policy
+from email.message import EmailMessage
 from typing import Any
 from uuid import uuid4
 
@@ -255,3 +257,20 @@ def test_only_a_local_part_beyond_ascii_makes_a_letter_international(field: str)
     assert letter.international
     name = {"recipient": "to", "sender": "from", "reply_to": "reply-to"}[field]
     assert strict_email.mailbox(found[name]) == ("", "jörg@xn--bcher-kva.example")
+
+
+LINES = st.text(st.characters(max_codepoint=127), max_size=90) | st.sampled_from(["From me", ".", "a" * 78, "a" * 79])
+ENDS = st.sampled_from(["\n", "\r\n", "\r", "\n\n", ""])
+
+
+@given(st.lists(st.tuples(LINES, ENDS), max_size=6).map(lambda parts: "".join(line + end for line, end in parts)))
+@example("")
+@example("a" * 78)
+@example("a" * 79)
+@example("ü")
+def test_a_plain_text_is_what_the_email_package_writes(text: str) -> None:
+    letter = mime.draft(message_with(text=text), SENDER)
+    mail = EmailMessage(policy=policy.SMTP.clone(cte_type="7bit"))
+    mail.set_content(text)
+    del mail["MIME-Version"]
+    assert letter.data.endswith(b"\r\nMIME-Version: 1.0\r\n" + mail.as_bytes())

@@ -31,6 +31,9 @@ _POLICY: Final = policy.SMTP.clone(cte_type="7bit")
 _STRUCTURES: Final = frozenset({"multipart", "message"})
 #: Octets of a value on one line: 998 may stand on it with the field's name (RFC 5322, section 2.1.1).
 _LONGEST_VALUE: Final = 900
+#: The longest line that the email package leaves as it is, and the fields that it writes for a text of such lines.
+_LONGEST_LINE: Final = 78
+_PLAIN_HEAD: Final = b'Content-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n\r\n'
 _LINKS: Final = frozenset({"List-Unsubscribe"})
 #: The fields after our own: they describe the content alone.
 _CONTENT_FIELDS: Final = (("Content-Type",), ("Content-Type", "Content-Transfer-Encoding"))
@@ -142,14 +145,31 @@ def _check_head(head: bytes, subject: str | None, mailboxes: dict[str, Mailbox],
         raise Unwritable("a field does not say what was meant")
 
 
+def _plain(text: str) -> bytes | None:
+    """Write a text of seven bits and short lines as the email package does, in a hundredth of its time, or return None.
+
+    The tests hold it to the package: `test_a_plain_text_is_what_the_email_package_writes`.
+    """
+    lines = text.encode(errors="surrogatepass").splitlines()
+    if not text.isascii() or any(len(line) > _LONGEST_LINE for line in lines):
+        return None
+    return _PLAIN_HEAD + EOL.encode().join(lines) + EOL.encode()
+
+
+def _written(text: str, html: str | None) -> bytes:
+    """Have the email package write a text, and its other form."""
+    mail = EmailMessage(policy=_POLICY)
+    mail.set_content(text)
+    if html is not None:
+        mail.add_alternative(html, subtype="html")
+    del mail["MIME-Version"]
+    return mail.as_bytes()
+
+
 def _body(message: Message) -> bytes:
     """Return the fields of the content, and the content, without a Mime-Version."""
-    mail = EmailMessage(policy=_POLICY)
-    mail.set_content(message.text)
-    if message.html is not None:
-        mail.add_alternative(message.html, subtype="html")
-    del mail["MIME-Version"]
-    text = mail.as_bytes()
+    plain = _plain(message.text) if message.html is None else None
+    text = _written(message.text, message.html) if plain is None else plain
     if not message.attachments:
         return text
     boundary = f"=_{uuid4().hex}"  # nobody who writes a message can know it
