@@ -45,7 +45,10 @@ _SMTP: Final = frozenset({"smtp", "smtps"})
 def make_engine(settings: Settings) -> Engine:
     """Make the engine of the role that all processes use. Raises SettingsError without a DATABASE_URL."""
     engine = _engine_of(settings.database_url)
-    beside = _engine_of(settings.database_url, pool_size=2, max_overflow=8, isolation_level="AUTOCOMMIT")
+    # One for each thread that delivers, and for one beside them: a connection more than are kept is made and ended
+    # each time, which costs Postgres a process and both sides a handshake of some milliseconds.
+    kept = settings.worker_concurrency + 1
+    beside = _engine_of(settings.database_url, pool_size=kept, max_overflow=5, isolation_level="AUTOCOMMIT")
     return with_autocommit(engine, beside)
 
 
