@@ -23,15 +23,17 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection, Engine, text
 
+from api.plain_events import plain_fields
 from benchmarks.stack import servers
 from notifier.content.templates import EMPTY
 from notifier.delivery.gate_inputs import read
 from notifier.events.intake import Intake
 from notifier.notifications.claims import claim
+from notifier.observability.request_context import RequestContext
 from notifier.planning.drafts import Draft, draft_event
 from notifier.planning.plans import Planner
 from notifier.planning.subscribers import SubscriberIndex
-from notifier.vocabulary.states import Channel, Priority
+from notifier.vocabulary.states import Channel
 
 PREFERENCES = {
     "channels": {"sms": False},
@@ -39,15 +41,6 @@ PREFERENCES = {
     "quiet_hours": [{"channels": ["push"], "start": "22:00", "end": "07:00", "timezone": None}],
 }
 ROUNDS = 60
-#: An event's columns, as a request leaves them that asks for nothing special.
-_FIELDS: dict[str, Any] = {
-    **dict.fromkeys(
-        ("user_id", "category", "send_at", "expires_at", "target_date", "lead_time", "timezone", "template")
-    ),
-    **dict.fromkeys(("timezone", "cancellation_key", "dedup_key", "dedup_window", "occurred_at", "on_ambiguous")),
-    **{"event_type": "bench", "critical": False, "priority": Priority.NORMAL},
-}
-
 _USERS = text("""
     INSERT INTO users (id, user_id, email, push_tokens, timezone, attributes, preferences, created_at, updated_at)
     SELECT gen_random_uuid(), 'u_' || n, 'u' || n || '@example.com', '{}', 'Europe/Berlin', '{}',
@@ -109,12 +102,14 @@ def _facts_table(engine: Engine, client: redis.Redis, users: int) -> Table:
 
 
 class _NoHints:
-    def hint(self, hints: Sequence[tuple[UUID, str]]) -> None:
+    def hint(self, hints: Sequence[tuple[str, UUID]], causes: Sequence[RequestContext]) -> None:
         """Nobody is told: only the writing is measured."""
 
 
 def _drafts(size: int, *, keyed: bool) -> list[Draft]:
-    fields = {**_FIELDS, "recipient": "+4915112345678", "channel": Channel.SMS}
+    fields = plain_fields({"event_type": "bench", "recipient": "+4915112345678", "channel": "sms"})
+    assert fields is not None
+    del fields["payload"]
     planner = Planner(lambda _: 5.0, frozenset(Channel))
     keys = [uuid4().hex if keyed else None for _ in range(size)]
     return [

@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pycurl
@@ -64,8 +64,12 @@ def _handle(url: str) -> pycurl.Curl:
     return handle
 
 
+def _handles(urls: Sequence[str], connections: int) -> list[pycurl.Curl]:
+    return [_handle(urls[place % len(urls)]) for place in range(connections)]
+
+
 def post(
-    url: str,
+    url: str | Sequence[str],
     recipient: str,
     *,
     seconds: float,
@@ -78,11 +82,12 @@ def post(
 ) -> Load:
     """POST events for `seconds`, as fast as they are answered or at `rate` a second, at most `most` of them.
 
-    Their numbers begin with `first`. They go to the webhook `recipient`, unless `members` say otherwise.
+    `url`: several share the connections evenly. The events' numbers begin with `first`. They go to the webhook
+    `recipient`, unless `members` say otherwise.
     """
     load = Load()
     bodies = _bodies(batch, members or (lambda _: {"recipient": recipient, "channel": "webhook"}), first)
-    multi, free = pycurl.CurlMulti(), [_handle(url) for _ in range(connections)]
+    multi, free = pycurl.CurlMulti(), _handles([url] if isinstance(url, str) else url, connections)
     start, number, flying = time.time(), 0, 0
     due_at: dict[pycurl.Curl, float] = {}
     while True:

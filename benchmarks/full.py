@@ -33,7 +33,7 @@ _PARTS: Final[dict[str, tuple[list[str], list[str]]]] = {
     "backlog": ([], ["--rows", "20000"]),
     "preferences": ([], ["--users", "5000", "--events", "3000", "--rounds", "1"]),
     "curves": ([], ["--rows", "20000", "--events", "1500", "--seconds", "3"]),
-    "growth": ([], []),
+    "growth": ([], ["--processes", "1", "2", "--seconds", "3", "--waiting", "1000", "--workers", "0"]),
     "pooler": ([], ["--rounds", "1"]),
     "day": ([], ["--minutes", "1", "--bursts", "0"]),
 }

@@ -18,11 +18,16 @@ def descendants() -> frozenset[int]:
     return frozenset(child.pid for child in psutil.Process().children(recursive=True))
 
 
-def seconds_of_descendants(besides: Collection[int] = ()) -> float:
-    """Return the seconds of CPU of this process' descendants, but for some."""
-    seconds = 0.0
+def seconds_by_program(besides: Collection[int] = ()) -> dict[str, float]:
+    """Return the seconds of CPU of this process' descendants, but for some, by their programs."""
+    seconds: dict[str, float] = {}
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if child.pid not in besides:
-                seconds += seconds_of(child)
+                seconds[child.name()] = seconds.get(child.name(), 0.0) + seconds_of(child)
     return seconds
+
+
+def seconds_of_descendants(besides: Collection[int] = ()) -> float:
+    """Return the seconds of CPU of this process' descendants, but for some."""
+    return sum(seconds_by_program(besides).values())

@@ -66,7 +66,9 @@ def main() -> None:
     options = parser.parse_args()
     figures = measure(_SECONDS, _CONNECTIONS)
     now = ratios(figures)
-    stored = json.loads(_STORED.read_text()) if _STORED.exists() else {"version": "none", "ratios": {}}
+    stored: dict[str, Any] = {"version": "none", "ratios": {}}
+    if _STORED.exists():
+        stored = json.loads(_STORED.read_text())
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(f"Ceiling: {figures['ceiling']:,.0f} requests/s of a bare view. Last release: {stored['version']}.")
     console.print(compared(now, stored["ratios"]))

@@ -1,6 +1,7 @@
 """The embedded stack that benchmarks run against, and servers beside it."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import redis
 import requests
 from sqlalchemy import Engine, create_engine, make_url
 
+from config.settings import running_stack
 from deploy.child_process import Child, wait_until
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from deploy.ports import free_port
@@ -64,8 +66,8 @@ def _running(folder: Path, name: str, command: list[str], **environment: str) ->
 
 
 @contextlib.contextmanager
-def stack(folder: Path, **settings: str) -> Iterator[str]:
-    """The embedded stack, with settings of its own; gives the API's address."""
+def stack(folder: Path, *options: str, **settings: str) -> Iterator[str]:
+    """The embedded stack, with further options of `up` and settings of its own; gives the API's address."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
@@ -77,6 +79,7 @@ def stack(folder: Path, **settings: str) -> Iterator[str]:
         str(port),
         "--data-dir",
         str(folder / "data"),
+        *options,
     ]
     with (folder / "up.log").open("wb") as log:
         environment = {**os.environ, **settings}
@@ -88,6 +91,16 @@ def stack(folder: Path, **settings: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def settings_of(folder: Path) -> dict[str, str]:
+    """Return the settings of a running stack, by which further processes join it."""
+    return running_stack({"NOTIFIER_DATA_DIR": str(folder / "data")})
+
+
+def pids_of(folder: Path) -> dict[str, int]:
+    """Return the processes of a running stack by their names: `api`, `worker-fresh`, `worker-fresh-2` and so on."""
+    return {child["name"]: child["pid"] for child in json.loads((folder / "data" / "children.json").read_text())}
 
 
 @contextlib.contextmanager

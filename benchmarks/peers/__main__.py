@@ -112,7 +112,7 @@ def measure(name: str, seconds: float, connections: int) -> dict[str, Any]:
                 return {kind: _measured(besides, target, receiver, how) for kind, (target, how) in loads.items()}
 
 
-def _measured(besides: set[int], url: str, receiver: str, how: dict[str, Any]) -> dict[str, Any]:
+def _measured(besides: frozenset[int], url: str, receiver: str, how: dict[str, Any]) -> dict[str, Any]:
     before = seconds_of_descendants(besides)
     figures = measure_load(url, receiver, **how)
     return {**figures, "cpu_ms": (seconds_of_descendants(besides) - before) / figures["arrived"] * 1000}
