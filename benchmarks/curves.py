@@ -29,7 +29,9 @@ def _curve(name: str, seconds: float, events: int, rows: int) -> dict[str, Point
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as made:
         folder = Path(made)
         folder.chmod(0o711)
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder) as url:
+        # The curve of workers adds its own to one.
+        options = ("--workers", "1") if name == "workers" else ()
+        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder, *options) as url:
             measure_load(f"{url}/api/v1/events", receiver, seconds=_WARM_SECONDS, connections=USUAL)
             bench = Bench(folder=folder, url=url, receiver=receiver, seconds=seconds, events=events, rows=rows)
             for value, point in CURVES[name](bench):

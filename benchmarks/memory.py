@@ -2,7 +2,7 @@
 
 Takes the proportional set size (PSS: what is shared counts in parts) of each process of the stack, with its children,
 in MB of 1,000,000 bytes: once it is up and idle, after every minute of single POSTs to webhooks at a steady rate, and
-when it has settled. The sum is that of the API, the three workers and beat; Postgres, Valkey and the exporter stand
+when it has settled. The sum is that of the API, the workers and beat; Postgres, Valkey and the exporter stand
 beside it. Another stack on the same machine shares pages with this one, and makes it look smaller. Where PSS may not be
 read, which is so on other systems than Linux and in some containers, a figure is null, and the sum too.
 """
@@ -73,11 +73,13 @@ class _Stack:
         self._supervisor = next(each for each in children if str(data) in each.cmdline())
 
     def sizes(self) -> Sizes:
-        """Return the PSS of each of its processes."""
+        """Return the PSS of each of its processes; of two workers `fresh` together."""
         found: Sizes = {}
         for child in self._supervisor.children():
             command = child.cmdline()
-            found |= {name: _pss(child) for name, words in (_OURS | _BESIDE).items() if _is(words, command)}
+            for name in (name for name, words in (_OURS | _BESIDE).items() if _is(words, command)):
+                size, before = _pss(child), found.get(name, 0.0)
+                found[name] = None if size is None or before is None else before + size
         missing = (_OURS | _BESIDE).keys() - found.keys()
         if missing:
             raise SystemExit(f"These processes of the stack were not found: {', '.join(sorted(missing))}.")

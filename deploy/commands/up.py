@@ -99,9 +99,8 @@ class Options:
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Processes that deliver fresh notifications; one a core is plenty.",
+    default=min(2, os.cpu_count() or 1),
+    help="Processes that deliver fresh notifications; one a core is plenty.  [default: 2, or 1 on a single core]",
 )
 @click.option("--demo", is_flag=True, help="Once up, send two sample events and show what became of them.")
 def up(data_dir: Path, port: int | None, flower_port: int | None, flower: bool, workers: int, demo: bool) -> None:

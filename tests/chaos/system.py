@@ -121,7 +121,9 @@ class System:
         }
 
     def _up(self) -> Child:
-        command = ("up", "--no-flower", "--port", str(self.port), "--data-dir", str(self.data))
+        # One fresh worker: a fault of it leaves nobody who delivers.
+        options = ("--no-flower", "--workers", "1")
+        command = ("up", *options, "--port", str(self.port), "--data-dir", str(self.data))
         return Child(
             "up",
             [sys.executable, ROOT / "manage.py", *command],
