@@ -65,7 +65,7 @@ test-chaos: $(VENV)/.installed-dev ## Break the system in a few ways, within fiv
 chaos: $(VENV)/.installed-dev ## Break the system in every way; ARGS="--fault kill-worker --seed 7" picks one, --list lists them
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/.installed-dev ## Measure everything, for an hour and a half; ARGS="--only peers" picks a part, ARGS=--short is quicker
+bench: $(VENV)/.installed-dev ## Measure everything, in a bit more than an hour; ARGS="--only peers" picks a part, ARGS=--short is quicker
 	$(BIN)/python -m benchmarks.full $(ARGS)
 
 bench-quick: $(VENV)/.installed-dev ## Measure the main path, and compare it with the last release; on a machine that does nothing else

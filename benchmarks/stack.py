@@ -34,7 +34,8 @@ def answers(url: str) -> bool:
 @contextlib.contextmanager
 def granian(folder: Path, interface: str, target: str, **environment: str) -> Iterator[str]:
     """An application on a fast HTTP server; gives its address."""
-    command = ["granian", "--interface", interface, "--no-ws", target]
+    # As many connections are served at once; further ones wait for others to close.
+    command = ["granian", "--interface", interface, "--no-ws", "--backlog", "8192", target]
     with _running(folder, target, command, **environment) as url:
         yield url
 
