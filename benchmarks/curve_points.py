@@ -15,9 +15,8 @@ from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.filled_days import fill_day
 from benchmarks.main_path import measure_load
-from benchmarks.stack import ROOT
-from config.settings import running_stack
-from deploy.child_process import Child, wait_until
+from benchmarks.stack import ROOT, settings_of
+from deploy.child_process import Child
 
 _BATCH_SIZES: Final = (1, 5, 20, 100, 500)
 _CONNECTIONS: Final = (1, 4, 16, 64, 256)
@@ -55,9 +54,7 @@ class Bench:
 
     def environment(self) -> dict[str, str]:
         """Return the environment that the processes of the stack have."""
-        where = {"NOTIFIER_DATA_DIR": str(self.folder / "data")}
-        wait_until(lambda: bool(running_stack(where)), 60)
-        return {**os.environ, **running_stack(where)}
+        return {**os.environ, **settings_of(self.folder)}
 
 
 def _batch_sizes(bench: Bench) -> Iterator[tuple[int, Point]]:

@@ -72,7 +72,7 @@ def further_apis(folder: Path, number: int) -> Iterator[list[tuple[str, int]]]:
 
 
 def count(receiver: str) -> int:
-    """How many different events have come."""
+    """Return how many different events have come."""
     return int(requests.get(receiver, timeout=60).json()["count"])
 
 

@@ -27,10 +27,9 @@ from benchmarks.main_path import measure_load
 from benchmarks.output import show
 from benchmarks.people import CATEGORY, add_users, user_of
 from benchmarks.processor_time import descendants, seconds_of_descendants
-from benchmarks.stack import granian, stack
-from config.settings import read_settings, running_stack
+from benchmarks.stack import granian, settings_of, stack
+from config.settings import read_settings
 from config.wiring import Wiring
-from deploy.child_process import wait_until
 
 _TARGET: Final = 1.25
 _BATCH: Final = 500
@@ -66,9 +65,7 @@ def _members(hook: str, users: int) -> dict[str, Members]:
 
 def _prepare(folder: Path, url: str, hook: str, users: int) -> None:
     """Write the users and the route."""
-    where = {"NOTIFIER_DATA_DIR": str(folder / "data")}
-    wait_until(lambda: bool(running_stack(where)), 60)
-    engine = Wiring(read_settings({**os.environ, **running_stack(where)})).engine
+    engine = Wiring(read_settings({**os.environ, **settings_of(folder)})).engine
     add_users(engine, users, hook)
     engine.dispose()
     route = {"event_type": _ROUTED, "to": {"user_id": "payload.user_id"}, "channels": ["webhook"]}

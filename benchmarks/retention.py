@@ -24,9 +24,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from benchmarks.client import post
 from benchmarks.filled_days import FILLED, fill_day
-from benchmarks.stack import ROOT, granian, stack
-from config.settings import running_stack
-from deploy.child_process import wait_until
+from benchmarks.stack import ROOT, granian, settings_of, stack
 
 #: Seconds for which posts are watched before the purge, and seconds of a load.
 BEFORE = 20.0
@@ -78,10 +76,10 @@ def measure(rows: int, days: int, rate: float) -> dict[str, Any]:
         folder = Path(name)
         folder.chmod(0o711)
         with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder) as url:
-            where = {"NOTIFIER_DATA_DIR": str(folder / "data")}
-            wait_until(lambda: bool(running_stack(where)), 60)
-            environment = running_stack(where)
-            engine = create_engine(make_url(environment["DATABASE_URL"]).set(drivername="postgresql+psycopg2"))
+            environment = settings_of(folder)
+            # Vacuuming is the owner's, or a superuser's.
+            admin = make_url(environment["NOTIFIER_ADMIN_DATABASE_URL"])
+            engine = create_engine(admin.set(drivername="postgresql+psycopg2"))
             filled = _fill(engine, days, rows)
             size, full = _size(engine), _rows(engine)
             until = time.time() + BEFORE

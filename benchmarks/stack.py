@@ -95,8 +95,10 @@ def stack(folder: Path, *options: str, **settings: str) -> Iterator[str]:
 
 
 def settings_of(folder: Path) -> dict[str, str]:
-    """Return the settings of a running stack, by which further processes join it."""
-    return running_stack({"NOTIFIER_DATA_DIR": str(folder / "data")})
+    """Return the settings of a running stack, by which further processes join it: it writes them down last of all."""
+    where = {"NOTIFIER_DATA_DIR": str(folder / "data")}
+    wait_until(lambda: bool(running_stack(where)), 60)
+    return running_stack(where)
 
 
 def pids_of(folder: Path) -> dict[str, int]:
