@@ -6,18 +6,16 @@ events that arrive meanwhile?
 """
 
 import argparse
-import tempfile
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import requests
 from rich.table import Table
 
 from benchmarks.output import show
-from benchmarks.stack import granian, stack
+from benchmarks.stack import bench_folder, granian, stack
 from deploy.child_process import wait_until
 
 BATCH = 1000
@@ -112,9 +110,7 @@ def reminders(url: str, receiver: str, rows: int, rate: float) -> dict[str, floa
 
 def measure(rows: int, rate: float, answer_ms: int) -> dict[str, dict[str, float]]:
     """Every figure of one run."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
+    with bench_folder() as folder:
         answers = {"ANSWER_MS": str(answer_ms)}
         with granian(folder, "rsgi", "benchmarks.receiver:app", **answers) as receiver, stack(folder) as url:
             return {

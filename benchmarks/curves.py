@@ -7,43 +7,30 @@ events, notifications and attempts that are there already (`rows_behind`, single
 
 import argparse
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table
 
-from benchmarks.curve_points import CURVES, USUAL, Bench, Point
-from benchmarks.main_path import measure_load
+from benchmarks.curve_points import CURVES, Point, Sizes
 from benchmarks.output import show
-from benchmarks.stack import granian, stack
 
-_WARM_SECONDS: Final = 2.0
 #: The rates of a point.
 _RATES: Final = ("accepted", "delivered")
 
 
-def _curve(name: str, seconds: float, events: int, rows: int) -> dict[str, Point]:
-    """Return one curve, on a stack of its own, with each point's rates as multiples of those of the first."""
+def _curve(name: str, sizes: Sizes) -> dict[str, Point]:
+    """Return one curve, with each point's rates as multiples of those of the first."""
     points: dict[str, Point] = {}
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as made:
-        folder = Path(made)
-        folder.chmod(0o711)
-        # The curve of workers adds its own to one.
-        options = ("--workers", "1") if name == "workers" else ()
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder, *options) as url:
-            measure_load(f"{url}/api/v1/events", receiver, seconds=_WARM_SECONDS, connections=USUAL)
-            bench = Bench(folder=folder, url=url, receiver=receiver, seconds=seconds, events=events, rows=rows)
-            for value, point in CURVES[name](bench):
-                first = next(iter(points.values()), point)
-                points[str(value)] = point | {f"{rate}_ratio": point[rate] / first[rate] for rate in _RATES}
-                print(f"{name} {value:,}: {point['delivered']:,.0f} delivered/s", file=sys.stderr)
+    for value, point in CURVES[name](sizes):
+        first = next(iter(points.values()), point)
+        points[str(value)] = point | {f"{rate}_ratio": point[rate] / first[rate] for rate in _RATES}
+        print(f"{name} {value:,}: {point['delivered']:,.0f} delivered/s", file=sys.stderr)
     return points
 
 
-def measure(names: list[str], seconds: float, events: int, rows: int) -> dict[str, Any]:
+def measure(names: list[str], sizes: Sizes) -> dict[str, Any]:
     """Every figure of some curves."""
-    return {name: _curve(name, seconds, events, rows) for name in names}
+    return {name: _curve(name, sizes) for name in names}
 
 
 def _table(figures: dict[str, Any]) -> Table:
@@ -70,7 +57,8 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
-    figures = measure(options.curve or list(CURVES), options.seconds, options.events, options.rows)
+    sizes = Sizes(seconds=options.seconds, events=options.events, rows=options.rows)
+    figures = measure(options.curve or list(CURVES), sizes)
     show(figures, _table, as_json=options.json)
 
 

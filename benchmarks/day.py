@@ -6,8 +6,6 @@ counts how many came, how many twice, and how long they took.
 
 import argparse
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
 import requests
@@ -15,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.client import Load, post
 from benchmarks.output import show
-from benchmarks.stack import granian, stack
+from benchmarks.stack import bench_folder, granian, stack
 from deploy.child_process import wait_until
 
 _CONNECTIONS: Final = 64
@@ -27,26 +25,27 @@ def measure(minutes: float, rate: float, bursts: int, burst: float = _BURST) -> 
     """Every figure of one run; the bursts are spread evenly over it."""
     calm = (minutes * 60 - bursts * burst) / (bursts + 1)
     loads: list[tuple[str, Load]] = []
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder) as url:
-            for part in range(2 * bursts + 1):
-                is_burst = part % 2 == 1
-                posted = sum(len(load.posted) for _, load in loads)
-                load = post(
-                    f"{url}/api/v1/events",
-                    f"{receiver}/hook",
-                    seconds=burst if is_burst else calm,
-                    connections=_CONNECTIONS,
-                    rate=0 if is_burst else rate,
-                    first=posted,
-                )
-                loads.append(("burst" if is_burst else "calm", load))
-                print(f"{part + 1} of {2 * bursts + 1}: {load.rate:,.0f} a second", file=sys.stderr, flush=True)
-            accepted = sum(load.accepted for _, load in loads)
-            wait_until(lambda: requests.get(receiver, timeout=10).json()["count"] >= accepted, _DRAIN)
-            came = requests.get(f"{receiver}/all", timeout=120).json()
+    with (
+        bench_folder() as folder,
+        granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
+        stack(folder) as url,
+    ):
+        for part in range(2 * bursts + 1):
+            is_burst = part % 2 == 1
+            posted = sum(len(load.posted) for _, load in loads)
+            load = post(
+                f"{url}/api/v1/events",
+                f"{receiver}/hook",
+                seconds=burst if is_burst else calm,
+                connections=_CONNECTIONS,
+                rate=0 if is_burst else rate,
+                first=posted,
+            )
+            loads.append(("burst" if is_burst else "calm", load))
+            print(f"{part + 1} of {2 * bursts + 1}: {load.rate:,.0f} a second", file=sys.stderr, flush=True)
+        accepted = sum(load.accepted for _, load in loads)
+        wait_until(lambda: requests.get(receiver, timeout=10).json()["count"] >= accepted, _DRAIN)
+        came = requests.get(f"{receiver}/all", timeout=120).json()
     return _figures(loads, {int(number): at for number, at in came["arrived"].items()}, came["requests"])
 
 

@@ -6,9 +6,7 @@ the same mail server. It composes, stores and asks nothing. Ours has one worker 
 """
 
 import argparse
-import tempfile
 import time
-from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table
@@ -17,7 +15,7 @@ from benchmarks.client import post
 from benchmarks.mail_counts import MailCounts, mail_server
 from benchmarks.output import progress, show
 from benchmarks.smtplib_senders import send_all
-from benchmarks.stack import stack
+from benchmarks.stack import bench_folder, stack
 from deploy.child_process import wait_until
 
 DRAIN: Final = 600.0
@@ -56,20 +54,17 @@ def _wait(server: MailCounts, emails: int) -> None:
 
 def measure(emails: int, connections: int, senders: int) -> dict[str, Any]:
     """Every figure of one run."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with mail_server(folder) as server:
-            settings = {
-                "NOTIFIER_EMAIL": f"smtp://127.0.0.1:{server.port}?tls=none",
-                "NOTIFIER_EMAIL_FROM": "notifier@mail.test",
-            }
-            with stack(folder, **settings) as url:
-                _ours(url, server, BATCH, connections)  # everything is warm
-                ours = _ours(url, server, emails, connections)
-                letter = server.sample()
-            # Beside it our own stack is down, and takes nothing of the machine.
-            plain = send_all(server, letter, emails, senders)
+    with bench_folder() as folder, mail_server(folder) as server:
+        settings = {
+            "NOTIFIER_EMAIL": f"smtp://127.0.0.1:{server.port}?tls=none",
+            "NOTIFIER_EMAIL_FROM": "notifier@mail.test",
+        }
+        with stack(folder, **settings) as url:
+            _ours(url, server, BATCH, connections)  # everything is warm
+            ours = _ours(url, server, emails, connections)
+            letter = server.sample()
+        # Beside it our own stack is down, and takes nothing of the machine.
+        plain = send_all(server, letter, emails, senders)
     return {
         "emails": emails,
         "letter_bytes": len(letter),

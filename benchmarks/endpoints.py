@@ -6,16 +6,14 @@ second while a crowd of events is worked off, and how long they take at a steady
 """
 
 import argparse
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import requests
 from rich.table import Table
 
 from benchmarks.output import show
-from benchmarks.stack import granian, stack
+from benchmarks.stack import bench_folder, granian, stack
 from deploy.child_process import wait_until
 from notifier.security.secret_box import new_key
 
@@ -106,27 +104,25 @@ class Bench:
 
 def measure(endpoints: int, events: int, seconds: float, rate: float, *, addressed: bool) -> dict[str, Any]:
     """Every figure of one run."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with (
-            granian(folder, "rsgi", "benchmarks.hanging_receiver:app") as receiver,
-            stack(folder, NOTIFIER_SECRET_KEY=new_key()) as url,
-        ):
-            bench = Bench(url, receiver, endpoints, addressed=addressed)
-            none, some, others = range(0), range(bench.hanging), range(bench.hanging, 2 * bench.hanging)
-            bench.hang(none)
-            bench.steady(3, rate)
-            figures: dict[str, Any] = {"hanging": bench.hanging}
-            # Each time they hang others begin to, that nobody has learnt yet to keep away from.
-            for what, which in (("without", none), ("with", some)):
-                bench.hang(which)
-                figures[f"crowd {what}"] = bench.crowd(events)
-            for what, which in (("without", none), ("with", others)):
-                bench.hang(which)
-                figures[f"steady {what}"] = bench.steady(seconds, rate)
-            figures["ratio"] = figures["crowd with"]["a second"] / figures["crowd without"]["a second"]
-            return figures
+    with (
+        bench_folder() as folder,
+        granian(folder, "rsgi", "benchmarks.hanging_receiver:app") as receiver,
+        stack(folder, NOTIFIER_SECRET_KEY=new_key()) as url,
+    ):
+        bench = Bench(url, receiver, endpoints, addressed=addressed)
+        none, some, others = range(0), range(bench.hanging), range(bench.hanging, 2 * bench.hanging)
+        bench.hang(none)
+        bench.steady(3, rate)
+        figures: dict[str, Any] = {"hanging": bench.hanging}
+        # Each time they hang others begin to, that nobody has learnt yet to keep away from.
+        for what, which in (("without", none), ("with", some)):
+            bench.hang(which)
+            figures[f"crowd {what}"] = bench.crowd(events)
+        for what, which in (("without", none), ("with", others)):
+            bench.hang(which)
+            figures[f"steady {what}"] = bench.steady(seconds, rate)
+        figures["ratio"] = figures["crowd with"]["a second"] / figures["crowd without"]["a second"]
+        return figures
 
 
 def _table(figures: dict[str, Any]) -> Table:

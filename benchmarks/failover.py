@@ -6,17 +6,15 @@ until it is used again.
 """
 
 import argparse
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import requests
 from rich.table import Table
 
 from benchmarks.output import show
-from benchmarks.stack import granian, stack
+from benchmarks.stack import bench_folder, granian, stack
 from deploy.child_process import wait_until
 
 DRAIN = 60.0
@@ -73,9 +71,7 @@ class Bench:
 
 def measure(messages: int, rate: float, *, hang: bool) -> dict[str, Any]:
     """Every figure of one run."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
+    with bench_folder() as folder:
         (folder / "first").mkdir()
         with (
             granian(folder / "first", "rsgi", "benchmarks.fake_twilio:app") as first,

@@ -13,11 +13,9 @@ decrypted for every delivery; direct webhooks sign with a key derived for the ho
 
 import argparse
 import statistics
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final
 
 import requests
@@ -25,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.main_path import DRAIN, measure_load
 from benchmarks.output import progress, show
-from benchmarks.stack import granian, stack
+from benchmarks.stack import bench_folder, granian, stack
 from deploy.child_process import wait_until
 
 BATCH: Final = 500
@@ -97,21 +95,22 @@ def _ratio(rounds: list[dict[str, Any]], yardstick: str) -> float:
 
 def measure(subscriptions: int, rounds: int, connections: int) -> dict[str, Any]:
     """Every figure of one run."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder) as url:
-            took = _subscribe(url, receiver, subscriptions)
-            _to_one(url, receiver, BATCH, connections)
-            _fan_out(url, receiver, _WARMING, min(WARM, subscriptions))
-            done = [
-                {
-                    "fan_out": _fan_out(url, receiver, _LISTENED, subscriptions),
-                    "one_url": _to_one(url, receiver, subscriptions, connections),
-                    "own_urls": _to_own(url, receiver, subscriptions, connections),
-                }
-                for _ in range(rounds)
-            ]
+    with (
+        bench_folder() as folder,
+        granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
+        stack(folder) as url,
+    ):
+        took = _subscribe(url, receiver, subscriptions)
+        _to_one(url, receiver, BATCH, connections)
+        _fan_out(url, receiver, _WARMING, min(WARM, subscriptions))
+        done = [
+            {
+                "fan_out": _fan_out(url, receiver, _LISTENED, subscriptions),
+                "one_url": _to_one(url, receiver, subscriptions, connections),
+                "own_urls": _to_own(url, receiver, subscriptions, connections),
+            }
+            for _ in range(rounds)
+        ]
     return {
         "subscriptions": subscriptions,
         "subscribed_a_second": subscriptions / took,

@@ -76,8 +76,10 @@ def main() -> None:
         print(f"{name} …", file=sys.stderr, flush=True)
         found = _measured(name, _PARTS[name][options.short])
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-        if found is not None:
-            figures[name] = found
+        if found is None:
+            print(f"{name} could not be measured; it said why", file=sys.stderr, flush=True)
+            continue
+        figures[name] = found
         path.write_text(json.dumps({"machine": _machine(), "figures": figures}, indent=2) + "\n")
     for plot in draw(figures.get("curves", {}), options.report):
         print(plot, file=sys.stderr)

@@ -35,7 +35,7 @@ def _grown(processes: int, options: argparse.Namespace) -> dict[str, Any]:
     ):
         hook, connections = f"{receiver}/hook", options.connections * processes
         urls = [f"{each}/api/v1/events" for each in (url, *(each for each, _ in further))]
-        # Only now, since limited ones take minutes to start; and the API once it has taken what is to wait.
+        # Limits come after the start, which takes minutes under them; the API's come after it has taken the backlog.
         for name, pid in fresh_workers(folder).items():
             limits.limit(name, pid)
         waiting = post(f"{urls[0]}/batch", hook, most=options.waiting * processes, **BATCHES).accepted

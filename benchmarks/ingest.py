@@ -9,7 +9,6 @@ import contextlib
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,12 +24,11 @@ from sqlalchemy import Engine
 from benchmarks.client import post
 from benchmarks.output import show
 from benchmarks.processor_time import seconds_of
-from benchmarks.stack import ROOT, answers, servers
+from benchmarks.stack import ROOT, answers, bench_folder, servers
 from deploy.child_process import Child
 from deploy.ports import free_port
 from notifier.security.webhook_signatures import new_secret
 
-_TARGET: Final = 0.5
 _WARM_SECONDS: Final = 2.0
 #: Nothing is sent there.
 _RECIPIENT: Final = "http://127.0.0.1:9/hook"
@@ -83,7 +81,7 @@ def _both(folder: Path) -> Iterator[dict[str, _Api]]:
     with servers() as (engine, valkey):
         ours_has = _environment(engine, valkey)
         with _api(folder, "ours", ["manage.py", "api"], ours_has) as ours:
-            # What it runs with, which `manage.py api` has added to (malloc's bounds).
+            # The environment of its process: `manage.py api` has added malloc's bounds.
             same = {**ours.process.environ(), "DATABASE_URL": _NO_DATABASE}
             with _api(folder, "no_database", ["-m", "benchmarks.no_database"], same) as bare:
                 yield {"ours": ours, "no_database": bare}
@@ -109,17 +107,14 @@ def _load(api: _Api, seconds: float, connections: int) -> dict[str, float]:
 
 def measure(rounds: int, seconds: float, connections: int) -> dict[str, Any]:
     """Every figure of one run: medians of rounds in which both take turns, and the rounds."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with _both(folder) as apis:
-            for api in apis.values():
-                _load(api, _WARM_SECONDS, connections)
-            each: list[dict[str, dict[str, float]]] = []
-            for number in range(rounds):
-                print(f"Round {number + 1} of {rounds}", file=sys.stderr)
-                order = list(apis) if number % 2 == 0 else list(reversed(apis))
-                each.append({name: _load(apis[name], seconds, connections) for name in order})
+    with bench_folder() as folder, _both(folder) as apis:
+        for api in apis.values():
+            _load(api, _WARM_SECONDS, connections)
+        each: list[dict[str, dict[str, float]]] = []
+        for number in range(rounds):
+            print(f"Round {number + 1} of {rounds}", file=sys.stderr)
+            order = list(apis) if number % 2 == 0 else list(reversed(apis))
+            each.append({name: _load(apis[name], seconds, connections) for name in order})
     middle = {
         name: {key: statistics.median(one[name][key] for one in each) for key in each[0][name]} for name in _TITLES
     }
@@ -132,7 +127,7 @@ def measure(rounds: int, seconds: float, connections: int) -> dict[str, Any]:
 
 
 def _table(figures: dict[str, Any]) -> Table:
-    title = f"Ingest: × {figures['ratio']:.2f} of the API without its database (target {_TARGET})"
+    title = f"Ingest: × {figures['ratio']:.2f} of the API without its database"
     table = Table("", title=title, title_justify="left")
     for column in ("accepted/s", "API's CPU ms each", "API's core", "client's core", "p50 ms", "p99 ms", "refused"):
         table.add_column(column, justify="right")

@@ -33,7 +33,7 @@ class MailCounts:
         self._ask("XRESET")
 
     def count(self) -> int:
-        """How many different messages came."""
+        """Return how many different messages came."""
         return int(json.loads(self._ask("XCOUNT"))["count"])
 
     def sample(self) -> bytes:
@@ -42,7 +42,7 @@ class MailCounts:
         return text.encode("latin-1")
 
     def figures(self, emails: int, begun: float) -> dict[str, Any]:
-        """How many came a second since a moment, and how many did not or came twice."""
+        """Return how many came a second since a moment, and how many did not or came twice."""
         came = json.loads(self._ask("XCOUNT"))
         seconds = came["last_at"] - begun
         return {

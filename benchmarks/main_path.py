@@ -2,9 +2,7 @@
 
 import argparse
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -12,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.client import Load, post
 from benchmarks.output import show
-from benchmarks.stack import ceiling, granian, stack
+from benchmarks.stack import bench_folder, ceiling, granian, stack
 from deploy.child_process import wait_until
 
 DRAIN = 120.0
@@ -40,23 +38,20 @@ def measure_load(url: str, receiver: str, **how: Any) -> dict[str, Any]:
 
 def measure(seconds: float, connections: int) -> dict[str, Any]:
     """Every figure of one run."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
-            with ceiling(folder) as bare:
-                most = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections).rate
-                calm = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections, rate=100)
-            with stack(folder) as url:
-                events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
-                measure_load(events, receiver, seconds=2, connections=connections)
-                return {
-                    "ceiling": most,
-                    "ceiling_ms": statistics.median(calm.took) * 1000,
-                    "single": measure_load(events, receiver, seconds=seconds, connections=connections),
-                    "at_100": measure_load(events, receiver, seconds=seconds, connections=connections, rate=100),
-                    "batch": measure_load(batches, receiver, seconds=60, connections=4, batch=500, most=40_000),
-                }
+    with bench_folder() as folder, granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
+        with ceiling(folder) as bare:
+            most = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections).rate
+            calm = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections, rate=100)
+        with stack(folder) as url:
+            events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
+            measure_load(events, receiver, seconds=2, connections=connections)
+            return {
+                "ceiling": most,
+                "ceiling_ms": statistics.median(calm.took) * 1000,
+                "single": measure_load(events, receiver, seconds=seconds, connections=connections),
+                "at_100": measure_load(events, receiver, seconds=seconds, connections=connections, rate=100),
+                "batch": measure_load(batches, receiver, seconds=60, connections=4, batch=500, most=40_000),
+            }
 
 
 def _ceiling(figures: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +14,7 @@ import psutil
 import requests
 
 from benchmarks.client import post
-from benchmarks.stack import ROOT, answers, granian, pids_of, settings_of, stack
+from benchmarks.stack import ROOT, answers, bench_folder, granian, pids_of, settings_of, stack
 from benchmarks.waits import Waits
 from config.settings import STACK_FILE
 from deploy.child_process import Child, wait_until
@@ -30,26 +29,26 @@ BATCHES: Final[dict[str, Any]] = {"seconds": 600, "connections": 4, "batch": 500
 
 
 @contextlib.contextmanager
-def stack_of(workers: int) -> Iterator[tuple[Path, str, str]]:
-    """A stack with so many fresh workers, all ready, and a receiver; gives the folder and both addresses."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with (
-            granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
-            stack(folder, "--workers", str(workers)) as url,
-        ):
-            # Each touches its sign once it takes messages. The stack writes down its settings after all else.
-            signs = [
-                folder / "data" / name for name in (*(f"{each}.alive" for each in fresh_workers(folder)), STACK_FILE)
-            ]
-            if not wait_until(lambda: all(sign.exists() for sign in signs), _START):
-                raise SystemExit((folder / "up.log").read_text())
-            yield folder, url, receiver
+def stack_of(workers: int | None = None) -> Iterator[tuple[Path, str, str]]:
+    """A stack with so many fresh workers, all ready, and a receiver; gives the folder and both addresses.
+
+    None: as many as a stack has.
+    """
+    options = () if workers is None else ("--workers", str(workers))
+    with (
+        bench_folder() as folder,
+        granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
+        stack(folder, *options) as url,
+    ):
+        # Each touches its sign once it takes messages. The stack writes down its settings after all else.
+        signs = [folder / "data" / name for name in (*(f"{each}.alive" for each in fresh_workers(folder)), STACK_FILE)]
+        if not wait_until(lambda: all(sign.exists() for sign in signs), _START):
+            raise SystemExit((folder / "up.log").read_text())
+        yield folder, url, receiver
 
 
 def fresh_workers(folder: Path) -> dict[str, int]:
-    """The process ids of a stack's fresh workers, by their names."""
+    """Return the process ids of a stack's fresh workers, by their names."""
     return {name: pid for name, pid in pids_of(folder).items() if name.startswith("worker-fresh")}
 
 

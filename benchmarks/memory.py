@@ -10,7 +10,6 @@ read, which is so on other systems than Linux and in some containers, a figure i
 import argparse
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.main_path import measure_load
 from benchmarks.output import show
-from benchmarks.stack import granian, stack
+from benchmarks.stack import bench_folder, granian, stack
 
 #: Process → words that follow one another on its command line.
 _OURS: Final[dict[str, tuple[str, ...]]] = {
@@ -111,20 +110,21 @@ def _loads(url: str, receiver: str, minutes: float, rate: float) -> Iterator[dic
 
 def measure(minutes: float, rate: float, settle: float) -> dict[str, Any]:
     """Every figure of one run."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder) as url:
-            processes = _Stack(folder / "data")
-            time.sleep(_REST)
-            start = processes.sizes()
-            during, loads = [], []
-            for load in _loads(url, receiver, minutes, rate):
-                during.append(processes.sizes())
-                loads.append(load)
-            _say(f"Settling for {settle:g} s …")
-            time.sleep(settle)
-            after = processes.sizes()
+    with (
+        bench_folder() as folder,
+        granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
+        stack(folder) as url,
+    ):
+        processes = _Stack(folder / "data")
+        time.sleep(_REST)
+        start = processes.sizes()
+        during, loads = [], []
+        for load in _loads(url, receiver, minutes, rate):
+            during.append(processes.sizes())
+            loads.append(load)
+        _say(f"Settling for {settle:g} s …")
+        time.sleep(settle)
+        after = processes.sizes()
     return {
         "start": start,
         "during": during,

@@ -1,4 +1,4 @@
-"""A stack on a Postgres of its own, and a PgBouncer in transaction mode between, as docs/production.md has it."""
+"""PgBouncer in transaction mode, as docs/production.md has it, and a stack on a Postgres behind it."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = {users}
 pool_mode = transaction
-default_pool_size = 40
+default_pool_size = {pool}
 ignore_startup_parameters = extra_float_digits
 """
 
@@ -47,17 +47,20 @@ def find_pgbouncer() -> Path:
 class PgBouncer(Child):
     """A PgBouncer on a free port of 127.0.0.1."""
 
-    def __init__(self, folder: Path, database_url: str, logins: Sequence[Login]) -> None:
-        """`database_url`: a database of the server that it stands before; `logins`: who may come by it."""
-        program, server, self._port = find_pgbouncer(), make_url(database_url), free_port()
+    def __init__(self, folder: Path, database_url: str, logins: Sequence[Login], *, pool: int = 40) -> None:
+        """`database_url`: a database of the server that it stands before; `logins`: who may come by it, one of them the
+        URL's; `pool`: connections to the server.
+        """
+        program, server, port = find_pgbouncer(), make_url(database_url), free_port()
+        #: The way to the same database through it.
+        self.url = server.set(port=port).render_as_string(hide_password=False)
         conf, users = folder / "pgbouncer.ini", folder / "users.txt"
         users.write_text("".join(f'"{each.name}" "{each.password}"\n' for each in logins))
-        conf.write_text(_CONF.format(host=server.host, port=server.port, own_port=self._port, users=users))
+        conf.write_text(_CONF.format(host=server.host, port=server.port, own_port=port, users=users, pool=pool))
         self._user: User | None = None
         if os.geteuid() == 0:  # which it refuses to be
             self._user = User.for_data(conf)
             self._user.own(folder, users, conf)
-        self._login = self.through(database_url)
         libraries = ":".join(map(str, sorted(program.parents[2].glob("usr/lib/*-linux-gnu"))))
         super().__init__(
             "pgbouncer",
@@ -67,17 +70,13 @@ class PgBouncer(Child):
             ready=self._answers,
         )
 
-    def through(self, database_url: str) -> str:
-        """Return the way to the same database through it."""
-        return make_url(database_url).set(port=self._port).render_as_string(hide_password=False)
-
     def launch(self) -> None:
         """Start it, as somebody who is not root."""
         self._spawn(**(self._user.credentials if self._user else {}))
 
     def _answers(self) -> bool:
         try:
-            psycopg2.connect(self._login, connect_timeout=2).close()
+            psycopg2.connect(self.url, connect_timeout=2).close()
         except psycopg2.Error:
             return False
         return True
@@ -114,5 +113,5 @@ def stack_on_postgres(folder: Path, *, pooled: bool) -> Iterator[str]:
             own.mkdir()
             bouncer = PgBouncer(own, url, [app])
             running.enter_context(_started(bouncer))
-            settings["DATABASE_URL"] = bouncer.through(url)
+            settings["DATABASE_URL"] = bouncer.url
         yield running.enter_context(stack(folder, **settings))

@@ -7,18 +7,15 @@ own.
 import argparse
 import statistics
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from rich.table import Table
 
 from benchmarks.main_path import measure_load
 from benchmarks.output import show
 from benchmarks.pgbouncer import find_pgbouncer, stack_on_postgres
-from benchmarks.processor_time import seconds_by_program
-from benchmarks.stack import granian
+from benchmarks.processor_time import descendants, seconds_by_program
+from benchmarks.stack import bench_folder, granian
 
 _WAYS: Final = ("direct", "pooled")
 _WARM_SECONDS: Final = 2.0
@@ -38,21 +35,18 @@ _KEYS: Final = (
 
 def _turn(options: argparse.Namespace, *, pooled: bool) -> dict[str, dict[str, Any]]:
     """One stack's figures for single events and for batches."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
-            besides = {child.pid for child in psutil.Process().children(recursive=True)}
-            with stack_on_postgres(folder, pooled=pooled) as url:
-                events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
-                single = {"seconds": options.seconds, "connections": options.connections}
-                batch = {"seconds": 600, "connections": 4, "batch": 500, "most": options.events}
-                measure_load(events, receiver, seconds=_WARM_SECONDS, connections=options.connections)
-                began = seconds_by_program(besides)
-                singles = measure_load(events, receiver, **single)
-                between = seconds_by_program(besides)
-                batched = measure_load(batches, receiver, **batch)
-                after = seconds_by_program(besides)
+    with bench_folder() as folder, granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
+        besides = descendants()
+        with stack_on_postgres(folder, pooled=pooled) as url:
+            events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
+            single = {"seconds": options.seconds, "connections": options.connections}
+            batch = {"seconds": 600, "connections": 4, "batch": 500, "most": options.events}
+            measure_load(events, receiver, seconds=_WARM_SECONDS, connections=options.connections)
+            began = seconds_by_program(besides)
+            singles = measure_load(events, receiver, **single)
+            between = seconds_by_program(besides)
+            batched = measure_load(batches, receiver, **batch)
+            after = seconds_by_program(besides)
     return {
         "single": {**singles, **_cpu_each(began, between, singles["arrived"])},
         "batch": {**batched, **_cpu_each(between, after, batched["arrived"])},

@@ -10,11 +10,9 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,7 +22,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from benchmarks.client import post
 from benchmarks.filled_days import FILLED, fill_day
-from benchmarks.stack import ROOT, granian, settings_of, stack
+from benchmarks.stack import ROOT, bench_folder, granian, settings_of, stack
 
 #: Seconds for which posts are watched before the purge, and seconds of a load.
 BEFORE = 20.0
@@ -72,32 +70,33 @@ def _watch(url: str, receiver: str, rate: float, going: Callable[[], bool]) -> d
 
 def measure(rows: int, days: int, rate: float) -> dict[str, Any]:
     """Every figure of one run."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver, stack(folder) as url:
-            environment = settings_of(folder)
-            # Vacuuming is the owner's, or a superuser's.
-            admin = make_url(environment["NOTIFIER_ADMIN_DATABASE_URL"])
-            engine = create_engine(admin.set(drivername="postgresql+psycopg2"))
-            filled = _fill(engine, days, rows)
-            size, full = _size(engine), _rows(engine)
-            until = time.time() + BEFORE
-            before = _watch(url, receiver, rate, lambda: time.time() < until)
-            began = time.time()
-            command = [sys.executable, "manage.py", "purge"]
-            purging = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE)
-            ended: list[float] = []
+    with (
+        bench_folder() as folder,
+        granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
+        stack(folder) as url,
+    ):
+        environment = settings_of(folder)
+        # Vacuuming is the owner's, or a superuser's.
+        admin = make_url(environment["NOTIFIER_ADMIN_DATABASE_URL"])
+        engine = create_engine(admin.set(drivername="postgresql+psycopg2"))
+        filled = _fill(engine, days, rows)
+        size, full = _size(engine), _rows(engine)
+        until = time.time() + BEFORE
+        before = _watch(url, receiver, rate, lambda: time.time() < until)
+        began = time.time()
+        command = [sys.executable, "manage.py", "purge"]
+        purging = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE)
+        ended: list[float] = []
 
-            def goes_on() -> bool:
-                if purging.poll() is not None and not ended:
-                    ended.append(time.time())
-                return not ended
+        def goes_on() -> bool:
+            if purging.poll() is not None and not ended:
+                ended.append(time.time())
+            return not ended
 
-            during = _watch(url, receiver, rate, goes_on)
-            said = purging.communicate()[0].decode()
-            figures = {"rows": full, "bytes": size, "bytes_after": _size(engine), "rows_after": _rows(engine)}
-            engine.dispose()
+        during = _watch(url, receiver, rate, goes_on)
+        said = purging.communicate()[0].decode()
+        figures = {"rows": full, "bytes": size, "bytes_after": _size(engine), "rows_after": _rows(engine)}
+        engine.dispose()
     seconds = (ended or [time.time()])[0] - began
     return {**figures, "filled": filled, "seconds": seconds, "before": before, "during": during, "said": said}
 

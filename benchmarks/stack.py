@@ -32,6 +32,15 @@ def answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
+def bench_folder() -> Iterator[Path]:
+    """A temporary folder, through which Postgres comes to its own, being another user than root."""
+    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+@contextlib.contextmanager
 def granian(folder: Path, interface: str, target: str, **environment: str) -> Iterator[str]:
     """An application on a fast HTTP server; gives its address."""
     # As many connections are served at once; further ones wait for others to close.
@@ -109,9 +118,8 @@ def pids_of(folder: Path) -> dict[str, int]:
 @contextlib.contextmanager
 def servers() -> Iterator[tuple[Engine, redis.Redis]]:
     """A migrated Postgres and a Valkey alone."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
-        Path(name).chmod(0o711)
-        postgres, valkey = EmbeddedPostgres(Path(name)), EmbeddedValkey(Path(name) / "valkey")
+    with bench_folder() as folder:
+        postgres, valkey = EmbeddedPostgres(folder), EmbeddedValkey(folder / "valkey")
         postgres.start()
         valkey.start()
         try:

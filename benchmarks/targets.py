@@ -18,12 +18,12 @@ class Target:
     at_most: bool = False
 
     def is_met(self, found: float) -> bool:
-        """Whether a figure is at least, or at the most, the wanted one."""
+        """Return whether a figure is at least, or at the most, the wanted one."""
         return found <= self.wanted if self.at_most else found >= self.wanted
 
 
 def _peers(peer: str, kind: str, figure: str) -> Callable[[dict[str, Any]], float]:
-    """Ours as a multiple of a peer's, of one figure under one kind of load."""
+    """Give ours as a multiple of a peer's, of one figure under one kind of load."""
 
     def ratio(figures: dict[str, Any]) -> float:
         peers = figures["peers"]

@@ -40,15 +40,19 @@ if TYPE_CHECKING:
 
 #: The schemes whose bounces come by mail.
 _SMTP: Final = frozenset({"smtp", "smtps"})
+#: Connections of a process, at the most, whose statements are transactions of their own.
+_MOST_BESIDE: Final = 10
 
 
 def make_engine(settings: Settings) -> Engine:
     """Make the engine of the role that all processes use. Raises SettingsError without a DATABASE_URL."""
     engine = _engine_of(settings.database_url)
-    # One for each thread that delivers, and for one beside them: a connection more than are kept is made and ended
-    # each time, which costs Postgres a process and both sides a handshake of some milliseconds.
-    kept = settings.worker_concurrency + 1
-    beside = _engine_of(settings.database_url, pool_size=kept, max_overflow=5, isolation_level="AUTOCOMMIT")
+    # One is kept for each thread that delivers, and for one beside them: a connection more than are kept is made and
+    # ended each time, which costs Postgres a process and both sides a handshake of some milliseconds.
+    kept = min(settings.worker_concurrency + 1, _MOST_BESIDE)
+    beside = _engine_of(
+        settings.database_url, pool_size=kept, max_overflow=_MOST_BESIDE - kept, isolation_level="AUTOCOMMIT"
+    )
     return with_autocommit(engine, beside)
 
 

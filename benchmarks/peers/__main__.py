@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from rich.table import Table
 from benchmarks.main_path import measure_load
 from benchmarks.output import show
 from benchmarks.processor_time import descendants, seconds_of_descendants
-from benchmarks.stack import ROOT, answers, granian, stack
+from benchmarks.stack import ROOT, answers, bench_folder, granian, stack
 from deploy.child_process import Child
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from deploy.ports import free_port
@@ -92,24 +91,21 @@ _LIMIT: Final = "limit"
 
 def measure(name: str, seconds: float, connections: int) -> dict[str, Any]:
     """Every figure of one peer, by the kinds of load that it takes: `full`, `calm` and `batch`."""
-    with tempfile.TemporaryDirectory(prefix="notifier-bench-") as made:
-        folder = Path(made)
-        folder.chmod(0o711)
-        with granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
-            if name == _LIMIT:
-                return {"batch": _measure_limit(folder, receiver)}
-            besides = descendants()
-            with _PEERS[name](folder) as url:
-                events = f"{url}/api/v1/events"
-                loads: dict[str, tuple[str, dict[str, Any]]] = {
-                    "full": (events, {"seconds": seconds, "connections": connections}),
-                    "calm": (events, {"seconds": seconds, "connections": connections, "rate": _RATE}),
-                }
-                if name == "ours":
-                    whole = {"seconds": 60, "connections": 4, "batch": 500, "most": _BATCHED}
-                    loads["batch"] = (f"{events}/batch", whole)
-                measure_load(events, receiver, seconds=_WARM_SECONDS, connections=connections)
-                return {kind: _measured(besides, target, receiver, how) for kind, (target, how) in loads.items()}
+    with bench_folder() as folder, granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
+        if name == _LIMIT:
+            return {"batch": _measure_limit(folder, receiver)}
+        besides = descendants()
+        with _PEERS[name](folder) as url:
+            events = f"{url}/api/v1/events"
+            loads: dict[str, tuple[str, dict[str, Any]]] = {
+                "full": (events, {"seconds": seconds, "connections": connections}),
+                "calm": (events, {"seconds": seconds, "connections": connections, "rate": _RATE}),
+            }
+            if name == "ours":
+                whole = {"seconds": 60, "connections": 4, "batch": 500, "most": _BATCHED}
+                loads["batch"] = (f"{events}/batch", whole)
+            measure_load(events, receiver, seconds=_WARM_SECONDS, connections=connections)
+            return {kind: _measured(besides, target, receiver, how) for kind, (target, how) in loads.items()}
 
 
 def _measured(besides: frozenset[int], url: str, receiver: str, how: dict[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,8 @@ def _is_at(engine: Engine, revision: str) -> bool:
 
 def _migrate_next(engine: Engine, revision: str) -> bool:
     """Do the next revision; False where somebody else migrates at this moment. Raises OperationalError."""
+    from alembic import command  # noqa: PLC0415 -- see `_config`
+
     with engine.begin() as connection:
         # Several instances may start at once. Not waited for in Postgres: the statement that waits would have a
         # snapshot, for whose end CREATE INDEX CONCURRENTLY waits in turn.
@@ -82,8 +84,6 @@ def _migrate_next(engine: Engine, revision: str) -> bool:
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         revisions = missing(connection, revision)
         if revisions:
-            from alembic import command  # noqa: PLC0415 -- see `_config`
-
             command.upgrade(_config(connection), revisions[0])
     return True
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.pgbouncer import PgBouncer
 from notifier import migrations
-from tests.conftest import APP, OWNER, as_login, engine_of, new_postgres, set_up_roles
-from tests.services.pgbouncer import PgBouncer
+from tests.conftest import APP, OWNER, as_login, engine_of, new_postgres, owner_url, set_up_roles
 from tests.support.breaking import all_delivered
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, ahead, made, reaches
@@ -20,7 +20,7 @@ def pgbouncer() -> Iterator[PgBouncer]:
     with tempfile.TemporaryDirectory(prefix="notifier-") as folder, new_postgres("template") as server:
         server.create_database("behind")
         set_up_roles(server, "behind")
-        bouncer = PgBouncer(Path(folder), server.url("behind"), [OWNER, APP])
+        bouncer = PgBouncer(Path(folder), owner_url(server, "behind"), [OWNER, APP], pool=10)
         bouncer.start()
         try:
             yield bouncer

@@ -32,7 +32,7 @@ _STRUCTURES: Final = frozenset({"multipart", "message"})
 #: Octets of a value on one line: 998 may stand on it with the field's name (RFC 5322, section 2.1.1).
 _LONGEST_VALUE: Final = 900
 #: The longest line that the email package leaves as it is, and the fields that it writes for a text of such lines.
-_LONGEST_LINE: Final = 78
+_LONGEST_LINE: Final = _POLICY.max_line_length or 0
 _PLAIN_HEAD: Final = b'Content-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n\r\n'
 _LINKS: Final = frozenset({"List-Unsubscribe"})
 #: The fields after our own: they describe the content alone.
@@ -150,8 +150,10 @@ def _plain(text: str) -> bytes | None:
 
     The tests hold it to the package: `test_a_plain_text_is_what_the_email_package_writes`.
     """
-    lines = text.encode(errors="surrogatepass").splitlines()
-    if not text.isascii() or any(len(line) > _LONGEST_LINE for line in lines):
+    if not text.isascii():
+        return None
+    lines = text.encode().splitlines()
+    if any(len(line) > _LONGEST_LINE for line in lines):
         return None
     return _PLAIN_HEAD + EOL.encode().join(lines) + EOL.encode()
 

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import psycopg2
 import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from config.settings import read_settings
@@ -79,3 +80,15 @@ def test_no_connection_is_switched_to_autocommit_when_it_is_taken() -> None:
     ]
     # A migration is a process of its own, which ends with its connection.
     assert found == ["notifier/migrations/online.py"]
+
+
+def test_a_process_of_many_threads_has_no_more_than_ten_connections_beside_its_transactions(database_url: str) -> None:
+    engine = make_engine(read_settings({"DATABASE_URL": database_url, "NOTIFIER_WORKER_CONCURRENCY": "64"}))
+    beside = autocommit_of(engine)
+    with ExitStack() as held:
+        for _ in range(10):
+            held.enter_context(beside.connect())
+        with pytest.raises(PoolTimeoutError):
+            beside.connect()
+    beside.dispose()
+    engine.dispose()

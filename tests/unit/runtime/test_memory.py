@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from notifier.runtime.memory import give_back
+from tests.support.paths import ROOT
 
 MIB = 2**20
 
@@ -41,3 +43,12 @@ assert gone() is None
 
 def test_what_stays_is_passed_over_and_garbage_is_still_found() -> None:
     subprocess.run([sys.executable, "-c", _SETTLED], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("starts", ["deploy.commands.cli import cli", "api.serving.__main__ import main"])
+def test_a_process_that_starts_does_not_search_its_modules_for_garbage(starts: str) -> None:
+    # Either ends at once with its help, having begun as it always does; then come most of the product's modules.
+    program = f"import gc, sys; sys.argv = ['x', '--help']\nfrom {starts} as start\ntry: start()\n"
+    program += "except SystemExit: pass\nbefore = gc.get_stats()[2]['collections']\n"
+    program += "import api.app, tasks.clock\nassert gc.get_stats()[2]['collections'] == before\n"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT, stdout=subprocess.DEVNULL)
