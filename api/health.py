@@ -20,7 +20,7 @@ from notifier.security.api_keys import Scope
 from notifier.storage.deadlines import within
 from notifier.vocabulary.errors import Unavailable
 from tasks import app as celery_app
-from tasks.hints import depth
+from tasks.queue_depth import depth
 
 log = structlog.get_logger()
 

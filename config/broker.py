@@ -5,17 +5,21 @@ be RabbitMQ instead (`amqp://`, `amqps://`). Certificates are always verified, u
 own default for `rediss://` is not to.
 """
 
+from __future__ import annotations
+
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
-from limits.storage import RedisStorage, Storage
 from redis.sentinel import Sentinel
 
 from config.settings import Settings
+
+if TYPE_CHECKING:
+    from limits.storage import Storage
 
 _AMQP: Final = frozenset({"amqp", "pyamqp", "amqps"})
 _SENTINEL: Final = "sentinel"
@@ -180,4 +184,6 @@ def redis_client(settings: Settings, timeout: float) -> redis.Redis:
 def limits_storage(settings: Settings, timeout: float) -> Storage:
     """Make the storage in which all processes count together. `timeout` is in seconds, for one question to Redis."""
     # By our own client: the storage for sentinels would greet them with Redis's password.
+    from limits.storage import RedisStorage  # noqa: PLC0415 -- beat limits nothing
+
     return RedisStorage("redis://", connection_pool=redis_client(settings, timeout).connection_pool)

@@ -24,7 +24,7 @@ from notifier.observability.gauges import SystemSnapshot
 from notifier.runtime.threads import start_lasting
 from notifier.vocabulary.states import LIVE, Channel
 from tasks import app, canary
-from tasks.hints import depth
+from tasks.queue_depth import depth
 
 log = structlog.get_logger()
 

@@ -21,9 +21,9 @@ log = structlog.get_logger()
 @setup_logging.connect
 def _configure_logs(**_: Any) -> None:  # noqa: ANN401 -- a signal's arguments
     from config.logs import configure_logs  # noqa: PLC0415 -- see above
-    from config.wiring import wiring  # noqa: PLC0415 -- see above
+    from config.settings import load_settings  # noqa: PLC0415 -- see above
 
-    configure_logs(wiring().settings)
+    configure_logs(load_settings(database=False))
 
 
 @worker_init.connect

@@ -7,7 +7,7 @@ import structlog
 from celery.beat import ScheduleEntry, Scheduler
 
 from config.queues import CLOCK, MAX_MESSAGES
-from tasks.hints import depth
+from tasks.queue_depth import depth
 
 log = structlog.get_logger()
 

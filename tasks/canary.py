@@ -9,7 +9,7 @@ from celery import Celery, shared_task
 from config.queues import ALL, MAX_MESSAGES
 from config.wiring import wiring
 from notifier.observability import heartbeats, metrics
-from tasks.hints import depth
+from tasks.queue_depth import depth
 
 #: Seconds between the canaries of a queue.
 INTERVAL: Final = 60.0

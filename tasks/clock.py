@@ -34,7 +34,8 @@ from notifier.vocabulary.queues import DELIVERY, FAN_OUT, channel_of, handover_q
 from notifier.vocabulary.states import ALL_CHANNELS
 from notifier.webhooks import endpoint_health, release_waiting
 from tasks import app, watchdog
-from tasks.hints import LEASE, depth, publish, room
+from tasks.hints import LEASE, publish, room
+from tasks.queue_depth import depth
 
 log = structlog.get_logger()
 

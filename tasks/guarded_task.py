@@ -5,8 +5,6 @@ from typing import Any
 import structlog
 from celery import Task
 
-from notifier.runtime.isolation import kind_of
-
 log = structlog.get_logger()
 
 
@@ -31,5 +29,8 @@ class GuardedTask(Task):
         except BaseException as error:
             if isinstance(error, Exception) and not isinstance(error, MemoryError):
                 raise
+            # Here, since beat has tasks of this class, runs none, and needs no database.
+            from notifier.runtime.isolation import kind_of  # noqa: PLC0415 -- see above
+
             log.exception("task_broken", error=kind_of(error))
             raise TaskBroken(kind_of(error)) from None

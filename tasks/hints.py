@@ -13,7 +13,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from amqp.exceptions import ChannelError
 from celery import Celery
 
 from config.queues import MAX_MESSAGES
@@ -24,6 +23,7 @@ from notifier.runtime.threads import start_lasting
 from notifier.scheduling.due import Handover
 from notifier.vocabulary.queues import BATCH, DELIVERY, FAN_OUT, channel_of
 from tasks.message_headers import DUE, REQUEST_ID, TRACEPARENT
+from tasks.queue_depth import depth
 
 log = structlog.get_logger()
 
@@ -45,14 +45,6 @@ _PAUSE_FAILED: Final = 1.0
 def task_of(queue: str) -> str:
     """Return the name of the task that a queue's messages are for."""
     return "tasks.fan_out" if queue == FAN_OUT else f"tasks.deliver.{channel_of(queue)}"
-
-
-def depth(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no types
-    """Return the number of messages in a queue. Raises the transport's error if the broker is unreachable."""
-    try:
-        return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
-    except ChannelError:
-        return 0  # Redis has no empty lists
 
 
 def room(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no types

@@ -26,7 +26,7 @@ from notifier.providers.unused_connections import close_unused
 from notifier.runtime import memory, progress
 from notifier.runtime.isolation import kind_of
 from notifier.runtime.threads import end_process, start_lasting
-from tasks.hints import depth
+from tasks.queue_depth import depth
 
 log = structlog.get_logger()
 

@@ -21,7 +21,7 @@ _COMMANDS: Final = {
     "roles": "roles",
     "api": "processes",
     "worker": "workers",
-    "beat": "workers",
+    "beat": "beat",
     "flower": "processes",
     "exporter": "exporter",
     "status": "status",

@@ -17,7 +17,7 @@ from notifier.security.address_seals import PURPOSE
 from notifier.security.secret_box import CannotDecrypt, Vault
 from notifier.storage import database_roles, partitions
 from tasks import app
-from tasks.hints import depth
+from tasks.queue_depth import depth
 
 #: The oldest that its makers still care for.
 _OLDEST_POSTGRES: Final = 15

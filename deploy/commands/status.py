@@ -14,7 +14,7 @@ from notifier.notifications import holds
 from notifier.observability import heartbeats
 from notifier.scheduling.due import live_rows
 from tasks import app
-from tasks.hints import depth
+from tasks.queue_depth import depth
 
 
 def _messages() -> dict[str, int] | None:

@@ -1,7 +1,7 @@
-"""The commands that run Celery: workers and beat.
+"""The command that runs a Celery worker.
 
-In this process, by what `celery worker` and `celery beat` call themselves: their command line would import all of
-Celery's commands and Flower's, and all of ours once more, which together is half of a start.
+In this process, by what `celery worker` calls itself: its command line would import all of Celery's commands and
+Flower's, and all of ours once more, which together is half of a start.
 """
 
 import os
@@ -12,11 +12,10 @@ from pathlib import Path
 import click
 
 from config.queues import WORKERS
-from config.settings import load_broker_settings, load_settings
+from config.settings import load_settings
 from deploy.commands.group import load_wiring, on_a_stack
 from deploy.process_limits import give_memory_back, raise_descriptors
 from tasks import app, watchdog
-from tasks.beat import TickScheduler
 
 
 @click.command()
@@ -68,20 +67,3 @@ def worker(
     )
     node.start()
     sys.exit(node.exitcode)
-
-
-@click.command()
-@on_a_stack
-@click.option(
-    "--sign-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A file that it touches each time that it has asked the broker, for 'alive'.",
-)
-def beat(sign_file: Path | None) -> None:
-    """Run Celery's beat, which keeps time. Run two, on different machines: ticks are idempotent.
-
-    It needs the broker alone, and no DATABASE_URL.
-    """
-    load_broker_settings()
-    TickScheduler.sign_file = sign_file
-    app.Beat().run()

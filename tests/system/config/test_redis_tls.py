@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from config.broker import celery_settings, limits_storage, redis_client
 from config.settings import Settings, read_settings
 from deploy.embedded import EmbeddedValkey
-from tasks.hints import depth
+from tasks.queue_depth import depth
 from tests.providers import receivers
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,6 +18,19 @@ from deploy.commands.cli import cli
 with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
     cli(sys.argv[1:], prog_name="manage.py")
 print(*sys.modules)
+"""
+#: The same for beat, once it has sent a tick.
+_RUN_BEAT: Final = """
+import os, sys, threading, time
+from pathlib import Path
+from deploy.commands.cli import cli
+def tell():
+    while not Path(sys.argv[1]).exists():
+        time.sleep(0.05)
+    print(*sys.modules, flush=True)
+    os._exit(0)
+threading.Thread(target=tell).start()
+cli(["beat", "--sign-file", sys.argv[1]], prog_name="manage.py")
 """
 #: Libraries that workers, the API and single commands need, and which take longer to import than most commands to run.
 _HEAVY: Final = {
@@ -50,6 +64,24 @@ def test_status_loads_the_broker_and_nothing_that_delivers(database_url: str, ne
     assert {"kombu", "redis"} <= loaded
     # redis-py imports OpenTelemetry wherever that is installed.
     assert not (_HEAVY - {"celery", "kombu", "limits", "opentelemetry", "redis"}) & loaded
+
+
+def test_beat_loads_the_broker_and_none_of_its_tasks(new_redis: Callable[[], str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN_BEAT, tmp_path / "sign"],
+        env={**clean_environment(), "REDIS_URL": new_redis()},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert {"celery.beat", "redis", "tasks.beat"} <= loaded
+    assert (
+        not {"tasks.clock", "tasks.deliver", "sqlalchemy", "psycopg2", "notifier.models", "prometheus_client"} & loaded
+    )
+    assert not (_HEAVY - {"celery", "kombu", "opentelemetry", "redis"}) & loaded
 
 
 def modules_of(arguments: str, environment: dict[str, str]) -> set[str]:
