@@ -4,10 +4,12 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.support.fork_server import FORK_SERVER
 from tests.support.paths import ROOT
 
 
@@ -20,15 +22,20 @@ class Ended(NamedTuple):
 
 def manage(*arguments: str, environment: dict[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run manage.py to its end."""
-    return subprocess.run(
-        [sys.executable, ROOT / "manage.py", *arguments],
-        env={**environment, "COLUMNS": "200"},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+    environment = {**environment, "COLUMNS": "200"}
+    if not FORK_SERVER.takes(command, environment):
+        return subprocess.run(
+            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        )
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        forked = FORK_SERVER.fork(arguments, environment=environment, cwd=cwd, out=out.fileno(), err=err.fileno())
+        code = forked.wait(60)
+        written = []
+        for stream in (out, err):
+            stream.seek(0)
+            written.append(stream.read().decode())
+    return subprocess.CompletedProcess(command, code, *written)
 
 
 def succeed(*arguments: str, environment: dict[str, str]) -> str:

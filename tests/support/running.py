@@ -18,6 +18,7 @@ from deploy.child_process import Child
 from deploy.ports import free_port
 from notifier.security.address_seals import AddressSeals, seals_of, with_seals
 from notifier.security.secret_box import Vault
+from tests.support.fork_server import ForkedChild
 from tests.support.paths import ROOT
 
 Found = TypeVar("Found")
@@ -99,7 +100,7 @@ class Running:
         self, name: str, *arguments: str, ready: Callable[[], bool] | None = None, settings: Mapping[str, str] = {}
     ) -> Child:
         """A further process, not started; `settings` are its own."""
-        child = Child(
+        child = ForkedChild(
             name,
             [sys.executable, self.root / "manage.py", *arguments],
             log=self.folder / f"{name}.log",

@@ -1,6 +1,5 @@
 """Retention: what is old goes, what anything alive still needs stays, and nobody waits for that."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from notifier.storage.partitions import TABLES, partition_of
 from notifier.storage.retention import Retention
 from notifier.vocabulary.ids import first_id_of, new_id
 from tests.conftest import clean_environment
+from tests.support.commands import succeed
 from tests.support.old_data import OLD, SPANS, TODAY, Data, id_of, purge
 from tests.support.paths import ROOT
 from tests.support.running import Running, wait_for
@@ -232,18 +232,8 @@ def test_what_has_a_lifetime_of_its_own_goes_by_that(data: Data) -> None:
     assert (data.count("suppressions"), data.count("opt_outs")) == (2, 2)
 
 
-def manage(database_url: str, *arguments: str, **settings: str) -> str:
-    environment = {**clean_environment(), "DATABASE_URL": database_url, "COLUMNS": "200", **settings}
-    done = subprocess.run(
-        [sys.executable, ROOT / "manage.py", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def of_database(database_url: str, *arguments: str, **settings: str) -> str:
+    return succeed(*arguments, environment={**clean_environment(), "DATABASE_URL": database_url, **settings})
 
 
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/Los_Angeles"])
@@ -255,7 +245,7 @@ def test_days_are_those_of_utc_wherever_it_runs(data: Data, database_url: str, z
     for hour in (-0.1, 0.1):
         moment = datetime.combine(before, datetime.min.time(), UTC) + timedelta(hours=hour)
         data.insert("outbox", notification_id=new_id(), channel="sms", recipient="x", text="x", created_at=moment)
-    out = manage(database_url, "purge", TZ=zone, PGTZ=zone, NOTIFIER_RETENTION="P3D")
+    out = of_database(database_url, "purge", TZ=zone, PGTZ=zone, NOTIFIER_RETENTION="P3D")
     assert "Dropped 4 of 4 old partitions." in out
     assert data.ids("notifications") == stays
     assert data.count("outbox") == 1
@@ -267,14 +257,14 @@ def test_the_dry_run_says_what_would_go_and_changes_nothing(data: Data, database
     data.notification(id_of(OLD, "n"), event_id=data.event(id_of(OLD, "e")))
     data.live(id_of(other, "n"), event_id=data.event(id_of(other, "e")))
     data.letter(TODAY - timedelta(days=91), notification_id=id_of(OLD, "n"))
-    out = manage(database_url, "purge", "--dry-run")
+    out = of_database(database_url, "purge", "--dry-run")
     lines = {line.split()[1]: line for line in out.splitlines() if "_20" in line}
     assert "kept: live" in lines[partition_of("notifications", other)]
     assert "kept: notifications" in lines[partition_of("events", other)]
     assert "Would delete 1 of dead_letters." in out
     assert (data.count("notifications"), data.count("dead_letters")) == (2, 1)
     said = {name for name, line in lines.items() if "dropped" in line}
-    real = manage(database_url, "purge")
+    real = of_database(database_url, "purge")
     assert "Deleted 1 of dead_letters." in real
     assert {table for table in TABLES if partition_of(table, OLD) not in said} == set(), said
     assert data.parts(OLD) == set()

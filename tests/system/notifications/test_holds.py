@@ -1,7 +1,6 @@
 """Holds: an operator pauses a channel, a route or everything. Nothing is lost, and held rows say so."""
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.paths import ROOT
+from tests.support.commands import manage
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, reaches, wait_for
 
@@ -200,15 +199,7 @@ def test_a_reminder_that_comes_due_under_a_hold_is_held(own: Running) -> None:
 
 
 def _manage(system: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, ROOT / "manage.py", *arguments],
-        env={**system.environment, "COLUMNS": "120"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return manage(*arguments, environment=system.environment)
 
 
 def test_from_the_shell(own: Running) -> None:

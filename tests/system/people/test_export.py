@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from notifier.vocabulary.addresses import hash_of
 from notifier.vocabulary.ids import derived_id, new_id
 from notifier.vocabulary.states import Channel
 from tests.conftest import clean_environment
-from tests.support.paths import ROOT
+from tests.support.commands import manage
 from tests.support.people import ADA, event, insert, notification
 from tests.support.running import Running
 
@@ -117,18 +116,17 @@ def test_over_http_and_from_the_shell(system: Running, tmp_path: Path) -> None:
     assert answer.json()["user"]["email"] == "exp@example.com"
     assert system.get("/api/v1/users/exp-2/export").status_code == 404
     file = tmp_path / "export.json"
-    command = [sys.executable, ROOT / "manage.py", "users", "export"]
     environment = {**clean_environment(), "DATABASE_URL": system.environment["DATABASE_URL"]}
 
-    def run(*arguments: Any) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([*command, *arguments], env=environment, capture_output=True, timeout=60, check=False)
+    def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
+        return manage("users", "export", *map(str, arguments), environment=environment)
 
     assert json.loads(run("exp-1").stdout)["user"]["user_id"] == "exp-1"
     assert run("exp-1", "--output", file).returncode == 0
     assert json.loads(file.read_bytes())["user"]["user_id"] == "exp-1"
     missing = run("exp-2", "--output", tmp_path / "none.json")
     assert missing.returncode == 1
-    assert b"There is no such user." in missing.stderr
+    assert "There is no such user." in missing.stderr
     assert not (tmp_path / "none.json").exists()
 
 
