@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from notifier import migrations
+from notifier.runtime import memory
 from notifier.security.secret_box import new_key
 from notifier.security.webhook_signatures import new_secret
 from notifier.storage import database_roles
@@ -25,6 +26,8 @@ from tests.support.running import Running
 
 _numbers = itertools.count(1)
 _TEMPLATE = "notifier_template"
+#: Nothing of it outlives the tests; and the vacuum of a hundred databases, once a minute, takes a tenth of the machine.
+_LIGHT: Final = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +44,7 @@ def new_postgres(database: str, **settings: str) -> Iterator[EmbeddedPostgres]:
     Not below pytest's own folder: the next run of pytest closes that to others, and under root Postgres is another.
     """
     with tempfile.TemporaryDirectory(prefix="notifier-") as folder:
-        # The vacuum of a hundred databases, each looked at once a minute, takes a tenth of the machine.
-        server = EmbeddedPostgres(Path(folder), settings={"fsync": "off", "autovacuum": "off", **settings})
+        server = EmbeddedPostgres(Path(folder), settings={**_LIGHT, **settings})
         server.start()
         try:
             server.create_database(database)
@@ -320,6 +322,11 @@ LONGEST = (
     *("test_stuck_workers", "test_cancellation", "test_redis_failures", "test_postgres_failures", "test_metrics"),
     *("test_status_events", "test_holds", "test_audit_log", "test_endpoint_rate_limits", "test_state_machine"),
 )
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over what is loaded by now: it searched hundreds of megabytes again and again."""
+    memory.settle()
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
