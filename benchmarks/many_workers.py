@@ -76,7 +76,8 @@ def count(receiver: str) -> int:
 
 
 @contextlib.contextmanager
-def _stopped(pids: list[int]) -> Iterator[None]:
+def stopped(pids: list[int]) -> Iterator[None]:
+    """Stop processes for the length of a context."""
     try:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -95,7 +96,7 @@ def drained(workers: int, rows: int) -> dict[str, Any]:
         wait_until(lambda: count(receiver) >= warm, _DRAIN)
         waits = Waits(settings_of(folder)["NOTIFIER_ADMIN_DATABASE_URL"])
         # Stopped for less than the minute after which their supervisor takes them for dead.
-        with _stopped(list(fresh_workers(folder).values())):
+        with stopped(list(fresh_workers(folder).values())):
             accepted = post(batches, hook, most=rows, first=_BACKLOG, **BATCHES).accepted
             psutil.cpu_percent()
         began = time.time()

@@ -45,7 +45,7 @@ _CONNECTIONS: Final = 16
 Sizes = dict[str, float | None]
 
 
-def _pss(process: psutil.Process) -> float | None:
+def pss_of(process: psutil.Process) -> float | None:
     """Return the PSS of a process with its descendants, in MB; None where it may not be read."""
     total = 0
     for each in (process, *process.children(recursive=True)):
@@ -77,7 +77,7 @@ class _Stack:
         for child in self._supervisor.children():
             command = child.cmdline()
             for name in (name for name, words in (_OURS | _BESIDE).items() if _is(words, command)):
-                size, before = _pss(child), found.get(name, 0.0)
+                size, before = pss_of(child), found.get(name, 0.0)
                 found[name] = None if size is None or before is None else before + size
         missing = (_OURS | _BESIDE).keys() - found.keys()
         if missing:

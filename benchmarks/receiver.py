@@ -1,5 +1,7 @@
 """The receiver: answers 204 to webhooks and remembers when each number came.
 
+With REFUSE_FIRST=1 it answers 503 to the first webhook of each number, and forgets that it came.
+
 granian --interface rsgi benchmarks.receiver:app
 """
 
@@ -12,6 +14,9 @@ from typing import Any
 
 #: Seconds before it answers.
 DELAY = int(os.environ.get("ANSWER_MS") or 0) / 1000
+#: Whether it refuses each number once, and the numbers that it has refused.
+REFUSES_FIRST = bool(int(os.environ.get("REFUSE_FIRST") or 0))
+refused: set[int] = set()
 NUMBER = re.compile(rb'"n": ?(\d+)')
 #: A path with a number, which counts instead of the body's: one event may go to many paths.
 PATH = re.compile(r"/at/(\d+)")
@@ -25,6 +30,10 @@ async def app(scope: Any, protocol: Any) -> None:
     if scope.method == "POST":
         body = await protocol()
         found = PATH.fullmatch(scope.path) or NUMBER.search(body)
+        if found and REFUSES_FIRST and int(found[1]) not in refused:
+            refused.add(int(found[1]))
+            protocol.response_empty(503, [])
+            return
         if found:
             requests += 1
             arrived.setdefault(int(found[1]), time.time())
@@ -36,5 +45,6 @@ async def app(scope: Any, protocol: Any) -> None:
     answer = json.dumps({"requests": requests, "count": len(arrived), "arrived": all_of_them})
     if scope.path == "/reset":
         arrived.clear()
+        refused.clear()
         requests = 0
     protocol.response_str(200, [("content-type", "application/json")], answer)
