@@ -28,6 +28,8 @@ SHARED_QUEUES: Final = 3
 POSTGRES_CORES: Final = (2, 4, 8, 16, 32, 64)
 NODES: Final = (2, 4, 8)
 _DAY: Final = 86_400
+#: A peak that is the average may come out a little less than it.
+_ROUNDING: Final = 1e-9
 _KEYS_DAYS: Final = 1.05
 _MAX_WAL: Final = 2_000_000_000
 #: The part of a disk that may be full, and MB that Postgres takes for itself beside its cache.
@@ -75,7 +77,7 @@ class Ask:
         _positive("max_connections", self.max_connections, least=RESERVED + MOST_SESSIONS)
         if not 0 < self.busy <= 1:
             raise BadInput(f"--busy is {self.busy:g}: it is a part of a core, above 0 and up to 1")
-        if self.peak < self.average:
+        if self.peak < self.average * (1 - _ROUNDING):
             raise BadInput(
                 f"--peak is {self.peak:g} a second, less than the {self.average:,.1f} that --per-day comes to"
             )

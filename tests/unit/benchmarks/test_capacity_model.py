@@ -193,6 +193,11 @@ def test_a_line_goes_through_its_points_and_never_falls() -> None:
     assert Line(((100, 10),)).at(500) == 10
 
 
+@pytest.mark.parametrize("peak", [397_683.0000000001, 0.1, 1 / 3])
+def test_a_peak_may_be_the_average(peak: float) -> None:
+    assert needs_of(Ask(per_day=peak * 86_400 * (1 + 1e-15), peak=peak), MEASURED).drain_minutes > 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
