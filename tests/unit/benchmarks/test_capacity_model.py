@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import capacity_model as model
@@ -35,6 +35,7 @@ from notifier.vocabulary.queues import BATCH
 from notifier.vocabulary.states import Channel
 
 MEASURED = read_costs(COSTS)
+UNHURRIED = settings(deadline=None)
 SHARES = st.sampled_from(
     [{"webhook": 1.0}, {"email": 1.0}, {"email": 0.5, "webhook": 0.5}, {"sms": 0.2, "push": 0.7, "email": 0.1}]
 )
@@ -79,12 +80,14 @@ def figures(ask: Ask) -> dict[str, float]:
     }
 
 
+@UNHURRIED
 @given(asks(), st.floats(1, 20))
 def test_a_higher_peak_never_needs_less(ask: Ask, times: float) -> None:
     before, after = figures(ask), figures(dataclasses.replace(ask, peak=ask.peak * times))
     assert {name for name in before if after[name] < before[name]} == set()
 
 
+@UNHURRIED
 @given(asks(), st.sampled_from(["payload_bytes", "retries", "provider_ms", "retention_days"]), st.floats(1, 20))
 def test_nor_do_larger_payloads_more_retries_slower_providers_or_a_longer_retention(
     ask: Ask, name: str, times: float
@@ -95,6 +98,7 @@ def test_nor_do_larger_payloads_more_retries_slower_providers_or_a_longer_retent
     assert needs_of(more, MEASURED).database.data >= needs_of(ask, MEASURED).database.data * (1 - 1e-9)
 
 
+@UNHURRIED
 @given(asks())
 def test_what_is_left_after_a_failure_carries_the_peak(ask: Ask) -> None:
     needs = needs_of(ask, MEASURED)
@@ -111,6 +115,7 @@ def test_what_is_left_after_a_failure_carries_the_peak(ask: Ask) -> None:
     assert all(rate >= ask.peak * (1 - 1e-9) for _, rate in needs.full_at)
 
 
+@UNHURRIED
 @given(asks())
 def test_nothing_costs_less_than_one_notification_was_measured_to(ask: Ask) -> None:
     least = {name: min(MEASURED.single[name], MEASURED.batch[name]) for name in PROCESSES}
@@ -122,6 +127,7 @@ def test_nothing_costs_less_than_one_notification_was_measured_to(ask: Ask) -> N
     assert needs.database.data >= ask.per_day * ask.retention_days * MEASURED.rows.points[0][1]
 
 
+@UNHURRIED
 @given(asks())
 def test_postgres_gets_a_machine_that_there_is_or_several_instances(ask: Ask) -> None:
     database = needs_of(ask, MEASURED).database
@@ -134,6 +140,7 @@ def test_postgres_gets_a_machine_that_there_is_or_several_instances(ask: Ask) ->
         assert database.machine_cores * ask.busy >= database.cores * (1 - 1e-9)
 
 
+@UNHURRIED
 @given(asks())
 def test_pgbouncer_is_needed_where_all_processes_together_may_open_too_many_sessions(ask: Ask) -> None:
     needs = needs_of(ask, MEASURED)
@@ -142,6 +149,7 @@ def test_pgbouncer_is_needed_where_all_processes_together_may_open_too_many_sess
     assert needs.needs_pgbouncer == (asking * MOST_SESSIONS > ask.max_connections - RESERVED)
 
 
+@UNHURRIED
 @given(st.floats(0, 1e9), st.floats(0, 1e9), SHARES)
 def test_redis_takes_no_more_than_full_queues_however_long_the_backlog(
     few: float, more: float, channels: dict[str, float]
