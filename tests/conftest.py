@@ -321,6 +321,7 @@ LONGEST = (
     *("test_fan_out_to_subscriptions", "test_sentinel", "test_endpoint_health", "test_hanging_endpoints"),
     *("test_stuck_workers", "test_cancellation", "test_redis_failures", "test_postgres_failures", "test_metrics"),
     *("test_status_events", "test_holds", "test_audit_log", "test_endpoint_rate_limits", "test_state_machine"),
+    "test_rollout",
 )
 
 
