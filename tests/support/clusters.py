@@ -27,7 +27,7 @@ def deployment(name: str, image: str = "registry.example.com:5000/notifier:0.1.0
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": name},
-        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": dict(labels)}, "spec": pod}},
     }
 
 
@@ -79,6 +79,11 @@ class FakeCluster:
     def break_down(self, **how: object) -> None:
         """Have something fail from now on; without arguments nothing does. tests/support/fake_kubectl.py lists it."""
         (self._folder / "broken.json").write_text(json.dumps(how))
+
+    def forget(self, key: str) -> None:
+        """Delete an object by hand."""
+        left = {other: each for other, each in self.objects.items() if other != key}
+        (self._folder / "state.json").write_text(json.dumps(left))
 
     def roll_out(self, image: str = NEW, *options: str) -> subprocess.CompletedProcess[str]:
         """Run a rollout to its end."""

@@ -223,6 +223,15 @@ def test_what_is_left_of_a_rollout_is_told(cluster: FakeCluster) -> None:
     assert cluster.images() == ALL_NEW
 
 
+def test_a_canary_that_was_left_has_no_way_back(cluster: FakeCluster) -> None:
+    cluster.break_down(forbidden=["delete deployment api-canary"])
+    assert cluster.roll_out(OLD).returncode == 3
+    cluster.forget("ConfigMap/rollout")
+    cluster.break_down(unready=["beat"])
+    assert cluster.roll_out().returncode == 1
+    assert cluster.images() == ALL_OLD
+
+
 def test_a_new_deployment_has_no_way_back_and_is_named(cluster: FakeCluster) -> None:
     cluster.render(rendered(deployment("worker-new")))
     cluster.break_down(unready=["worker-new"])
@@ -256,12 +265,13 @@ class TestAMeshsCanary:
         assert mesh.images() == {**ALL_OLD, "api-canary": OLD}
 
 
-@pytest.mark.parametrize("image", ["ghcr.io/example/notifier:v1.2.3", "notifier@sha256:123", "-f@sha256:" + "1" * 64])
+@pytest.mark.parametrize("image", ["ghcr.io/example/notifier:v1.2.3", "notifier@sha256:123", "@sha256:" + "1" * 64])
 def test_an_image_without_its_digest_is_refused(cluster: FakeCluster, image: str) -> None:
     since = len(cluster.calls())
-    done = cluster.run("to", "--kustomization", "unread", "--", image)
+    done = cluster.roll_out(image)
     assert done.returncode == 2
-    assert cluster.calls()[since:] == []
+    assert done.stderr.startswith("The image must be named by its digest")
+    assert verbs(cluster, since) == []
     assert cluster.images() == ALL_OLD
 
 
