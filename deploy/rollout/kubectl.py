@@ -68,7 +68,9 @@ class Kubectl:
     def _run(self, *arguments: str, given: str = "") -> str:
         command = [self._program, *arguments, f"--namespace={self._namespace}"]
         try:
-            done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)  # noqa: S603 – no shell, and arguments of our own
+            done = subprocess.run(  # noqa: S603 -- our own command, no shell
+                command, input=given, capture_output=True, text=True, check=False
+            )
         except OSError as error:
             raise KubectlFailed(f"{self._program} cannot be started: {error.strerror}") from error
         if done.returncode:
