@@ -25,7 +25,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick lint types imports pytest dashboards locks audit format clean
+.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest dashboards locks audit format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -80,12 +80,12 @@ dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/d
 locks: $(VENV)/.installed-dev ## Lock all requirements anew, after a change of theirs; ARGS=--upgrade takes the newest, ARGS=--check only compares
 	PATH="$(abspath $(BIN)):$$PATH" .ci/locks $(ARGS)
 
-audit: $(BIN)/python ## Ask OSV for known vulnerabilities of all that is locked; needs the internet
-	$(PYTHON) -m venv $(VENV)/audit
-	lock=locks/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/requirements-audit.txt; \
-	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$$lock"
+audit: $(VENV)/audit/.installed ## Ask OSV for known vulnerabilities of all that is locked; needs the internet
 	for lock in locks/*/*.txt; do echo "$$lock"; \
 	$(VENV)/audit/bin/pip-audit --vulnerability-service osv --disable-pip --require-hashes -r "$$lock" || exit 1; done
+
+release-check: $(VENV)/.installed-dev ## See that what is committed can be released, in about an hour; ARGS="--only run --python 3.11" picks
+	$(PYTHON) .ci/release_check.py $(ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix .
@@ -110,6 +110,12 @@ $(VENV)/schema/.installed: requirements-schema.txt $(LOCKS) | $(VENV)/.installed
 	@lock=locks/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/requirements-schema.txt; \
 	echo "Installing $$lock into $(VENV)/schema …"; \
 	$(VENV)/schema/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$$lock"
+	@touch $@
+
+$(VENV)/audit/.installed: requirements-audit.txt $(LOCKS) | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/audit
+	lock=locks/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/requirements-audit.txt; \
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$$lock"
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements.txt $(LOCKS) tests/data/npm/package-lock.json | $(BIN)/python

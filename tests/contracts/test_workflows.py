@@ -240,7 +240,8 @@ def project(tmp_path: Path) -> Path:
     script = tmp_path / ".ci" / "release_name"
     script.write_text((ROOT / ".ci" / "release_name").read_text())
     script.chmod(0o755)
-    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
+    (tmp_path / "notifier").mkdir()
+    (tmp_path / "notifier/__init__.py").write_text('VERSION: Final = "1.2.3"\n')
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n## 1.2.3 – 2030-01-01\n")
     return tmp_path
 
@@ -270,7 +271,7 @@ def test_another_kind_of_tag_is_refused(project: Path, tag: str) -> None:
 
 
 def test_another_version_than_the_project_s_is_refused(project: Path) -> None:
-    assert name_of(project, "v1.2.4") == (1, "The tag is v1.2.4, but pyproject.toml says 1.2.3.\n")
+    assert name_of(project, "v1.2.4") == (1, "The tag is v1.2.4, but notifier/__init__.py says 1.2.3.\n")
 
 
 def test_a_version_without_its_changes_is_refused(project: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -11,13 +10,13 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from notifier import VERSION
 from notifier.providers.protocol import Outcome
 from notifier.providers.vendors.webhook import Webhooks
 from notifier.security import webhook_signatures
 from tests.providers import receivers
 from tests.providers.receivers import response
 from tests.providers.webhook_calls import LOOPBACK, SECRET, Make, making, message_to, post, send, url_of
-from tests.support.paths import ROOT
 
 
 @pytest.fixture
@@ -97,11 +96,10 @@ def test_a_url_of_any_script_goes_out_in_ascii(make: Make, host: str) -> None:
 
 
 def test_the_user_agent_carries_the_projects_version(make: Make) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     with receivers.http() as (server, received):
         post(make(), url_of(server))
 
-    assert received[0].headers["user-agent"] == f"Notifier/{project['version']}"
+    assert received[0].headers["user-agent"] == f"Notifier/{VERSION}"
 
 
 def test_a_large_body_is_not_asked_about_first(make: Make) -> None:
