@@ -1,5 +1,7 @@
 """The command that serves gauges to Prometheus."""
 
+import signal
+import sys
 from contextlib import suppress
 
 import click
@@ -28,5 +30,7 @@ def exporter(host: str, port: int) -> None:
     except OSError as error:
         raise click.ClickException(f"{host}:{port} cannot be listened on: {error.strerror}") from None
     send_canaries()
+    # In a container it may be process 1, which a signal that nobody handles does not end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with suppress(KeyboardInterrupt):
         server.serve_forever()

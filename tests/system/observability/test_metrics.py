@@ -393,6 +393,10 @@ def test_an_exporter_goes_on_without_postgres_and_broker(measured: Measured, tmp
         assert samples["notifier_postgres_up", frozenset()] == samples["notifier_broker_up", frozenset()] == 0
         assert not [name for name, _ in samples if name in {"notifier_queue_messages", "notifier_holds"}]
         assert exporter.alive()
+        # Not by the signal itself: as process 1 of a container it would not end at all.
+        exporter.terminate()
+        wait_for(lambda: not exporter.alive(), 10, "its end")
+        assert exporter.exit_code == 0
     finally:
         exporter.stop()
 
