@@ -5,14 +5,12 @@ import re
 from dataclasses import fields
 from urllib.parse import urlsplit
 
-import jsonschema
 import pytest
 from sqlalchemy import make_url
 
 from config.settings import Settings, read_settings
 from notifier.storage.database_roles import APP, OWNER
 from tests.support.containers import (
-    COMPOSE,
     FILE,
     NEEDED,
     OURS,
@@ -77,12 +75,6 @@ HARMLESS = {"NOTIFIER_PUBLIC_URL", "NOTIFIER_AUTH"}
 
 
 # --- docker-compose.yml
-
-
-def test_the_file_is_valid_compose() -> None:
-    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.Draft202012Validator(schema).validate(COMPOSE)
 
 
 @pytest.mark.parametrize("name", NEEDED)
