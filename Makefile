@@ -25,7 +25,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest dashboards locks audit format clean
+.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest dashboards prometheus-rule locks audit format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,6 +76,9 @@ soak: $(VENV)/.installed-dev ## Break the system for half an hour, and see that 
 
 dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/dashboards
 	$(BIN)/python -m deploy.dashboards
+
+prometheus-rule: $(VENV)/.installed ## Write the alerts anew for Kubernetes, from deploy/prometheus/alerts.yml
+	$(BIN)/python -m deploy.prometheus_rule
 
 locks: $(VENV)/.installed-dev ## Lock all requirements anew, after a change of theirs; ARGS=--upgrade takes the newest, ARGS=--check only compares
 	PATH="$(abspath $(BIN)):$$PATH" .ci/locks $(ARGS)

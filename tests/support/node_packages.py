@@ -1,4 +1,4 @@
-"""Node, and the npm packages that the receiver in docs/receiving-webhooks.md needs, in the virtual environment.
+"""Node, and the npm packages that tests need, in the virtual environment.
 
 `python -m tests.support.node_packages` installs them, as `make` does after requirements-dev.txt, so that tests need no
 network; tests that are run otherwise install them once, when they first ask. Node and npm come from a wheel: nothing
