@@ -106,8 +106,10 @@ def test_commands_of_kubectl_are_known_to_it_and_name_what_there_is() -> None:
 
 
 def test_folders_and_versions_are_there() -> None:
-    for path in re.findall(r"`((?:base|secrets|components|overlays)(?:/[\w-]+)*)`", PAGE):
+    for path in re.findall(r"`((?:base|secrets|components|overlays)(?:/[\w.-]+)*)`", PAGE):
         assert (KUBERNETES / path).exists(), path
+    for name in re.findall(r"`\.\./([\w-]+)`", PAGE):
+        assert name in OVERLAYS
     for path in re.findall(r"\bdeploy/kubernetes/[\w./-]+", PAGE):
         assert (ROOT / path).exists() or "overlays/mine" in path or path.endswith(".env"), path
     assert f"notifier:{VERSION}" in PAGE
