@@ -1,6 +1,7 @@
 # Two commands do everything on a machine with Python 3.11+ and make:
 #   make run    the whole system on this machine, with a delivered notification on the screen
-#   make test   everything that CI checks, but for `make test-mixed`, `test-schema`, `test-services` and `test-chaos`
+#   make test   everything that CI checks, but for `make docs`, `test-mixed`, `test-schema`, `test-services` and
+#               `test-chaos`
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,7 +26,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest dashboards prometheus-rule locks audit format clean
+.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest docs settings dashboards prometheus-rule locks audit format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,7 +34,7 @@ help: ## Show this list
 run: $(VENV)/.installed ## Start everything, send a sample event, and stay up until Ctrl-C
 	$(BIN)/python manage.py up --demo $(ARGS)
 
-test: lint types imports pytest ## Run everything that CI checks, but for `test-mixed`, `test-schema`, `test-services` and `test-chaos`
+test: lint types imports pytest ## Run everything that CI checks, but for `docs`, `test-mixed`, `test-schema`, `test-services` and `test-chaos`
 
 lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff check .
@@ -74,6 +75,14 @@ bench-quick: $(VENV)/.installed-dev ## Measure the main path, and compare it wit
 soak: $(VENV)/.installed-dev ## Break the system for half an hour, and see that nothing grows; ARGS="--minutes 5"
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
+docs: $(VENV)/docs/.installed ## Build the documentation as a site in build/site, and check its links; open build/site/index.html
+	$(BIN)/python -m deploy.site build/docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --config-file build/docs/mkdocs.yml
+	$(BIN)/python -m pytest tests/site $(ARGS)
+
+settings: $(VENV)/.installed ## Write the tables of docs/settings.md anew, from config/settings.py
+	$(BIN)/python -m deploy.site --settings
+
 dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/dashboards
 	$(BIN)/python -m deploy.dashboards
 
@@ -108,11 +117,11 @@ $(VENV)/.installed: requirements.txt $(LOCKS) | $(BIN)/python
 	@touch $@
 
 # Beside our own environment, as `make audit` has its tool.
-$(VENV)/schema/.installed: requirements-schema.txt $(LOCKS) | $(VENV)/.installed-dev
-	$(PYTHON) -m venv $(VENV)/schema
-	@lock=locks/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/requirements-schema.txt; \
-	echo "Installing $$lock into $(VENV)/schema …"; \
-	$(VENV)/schema/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$$lock"
+$(VENV)/schema/.installed $(VENV)/docs/.installed: $(VENV)/%/.installed: requirements-%.txt $(LOCKS) | $(VENV)/.installed-dev
+	$(PYTHON) -m venv $(VENV)/$*
+	@lock=locks/$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/requirements-$*.txt; \
+	echo "Installing $$lock into $(VENV)/$* …"; \
+	$(VENV)/$*/bin/pip install --quiet --disable-pip-version-check --require-hashes -r "$$lock"
 	@touch $@
 
 $(VENV)/audit/.installed: requirements-audit.txt $(LOCKS) | $(BIN)/python

@@ -1,6 +1,7 @@
 """Parsers of settings' values: each function parses one kind of value, or returns a parser.
 
-All raise ValueError, in words that go on from the setting's name: "NOTIFIER_AUTH is not one of required, off".
+All raise ValueError, in words that go on from the setting's name: "NOTIFIER_AUTH is not one of required, off". Each
+carries the words for its values that docs/settings.md has.
 
 Modules that take long to import are imported by the parser that needs them: every command reads the settings.
 """
@@ -11,7 +12,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -31,12 +32,37 @@ if TYPE_CHECKING:
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+Parser = TypeVar("Parser", bound=Callable[[str], Any])
 
+_FORM: Final = "form"
+#: Larger than any setting that has no bound of its own.
+_UNBOUNDED: Final = 2**31 - 1
+_DAY: Final = 86_400
+
+
+def _takes(form: str) -> Callable[[Parser], Parser]:
+    """Return a decorator that notes the form of the values that a parser takes, in Markdown."""
+
+    def note(parse: Parser) -> Parser:
+        vars(parse)[_FORM] = form
+        return parse
+
+    return note
+
+
+def form_of(parse: Callable[[str], Any]) -> str:
+    """Return the form of the values that a parser takes, in Markdown."""
+    form: str = vars(parse)[_FORM]
+    return form
+
+
+@_takes("any text")
 def text(value: str) -> str:
     """Any text."""
     return value
 
 
+@_takes("boolean")
 def boolean(value: str) -> bool:
     """`0`, `1`, `true` or `false`."""
     try:
@@ -45,9 +71,12 @@ def boolean(value: str) -> bool:
         raise ValueError("is neither 0, 1, true nor false") from None
 
 
-def integer(minimum: int, maximum: int = 2**31 - 1) -> Callable[[str], int]:
+def integer(minimum: int, maximum: int = _UNBOUNDED) -> Callable[[str], int]:
     """Return a parser of whole numbers in a range."""
+    bounded = maximum != _UNBOUNDED
+    form = f"whole number from {minimum:,} to {maximum:,}" if bounded else f"whole number, at least {minimum:,}"
 
+    @_takes(form)
     def parse(value: str) -> int:
         if not re.fullmatch(r"[0-9]+", value.strip()) or not minimum <= int(value) <= maximum:
             raise ValueError(f"is not a whole number from {minimum} to {maximum}")
@@ -73,6 +102,7 @@ def parse_duration(value: str) -> timedelta:
 def duration(minimum: float) -> Callable[[str], timedelta]:
     """Return a parser of durations of at least so many seconds."""
 
+    @_takes(f"duration, at least {'a day' if minimum == _DAY else f'{minimum:g} s'}")
     def parse(value: str) -> timedelta:
         duration = parse_duration(value)
         if duration.total_seconds() < minimum:
@@ -82,6 +112,7 @@ def duration(minimum: float) -> Callable[[str], timedelta]:
     return parse
 
 
+@_takes("duration in whole seconds")
 def whole_seconds(value: str) -> int:
     """Parse a duration into whole seconds."""
     seconds = parse_duration(value).total_seconds()
@@ -93,6 +124,7 @@ def whole_seconds(value: str) -> int:
 def one_of(*choices: str) -> Callable[[str], str]:
     """Return a parser that accepts one of some words."""
 
+    @_takes(", ".join(f"`{choice}`" for choice in choices))
     def parse(value: str) -> str:
         if value not in choices:
             raise ValueError(f"is not one of {', '.join(choices)}")
@@ -106,12 +138,14 @@ def texts(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+@_takes("DSNs, comma-separated")
 def dsns(value: str) -> tuple[str, ...]:
     """DSNs, with commas between them."""
     # A comma may stand in an option of a DSN; what comes after one that parts two of them begins with a scheme.
     return tuple(part.strip() for part in re.split(r",(?=\s*[a-z][a-z0-9+.-]*:)", value) if part.strip())
 
 
+@_takes("URL: `imap://`, `imaps://`")
 def imap(value: str) -> Address:
     """Parse the URL of a mailbox on an IMAP server. Raises ValueError."""
     from notifier.providers.vendors import imap_mailbox  # noqa: PLC0415 -- see above
@@ -119,6 +153,7 @@ def imap(value: str) -> Address:
     return imap_mailbox.parse(value)
 
 
+@_takes("limits, with semicolons between them")
 def limits(value: str) -> tuple[RateLimitItem, ...]:
     """Limits as the limits library writes them: `5/minute; 50/day`."""
     from limits import parse_many  # noqa: PLC0415 -- see above
@@ -129,6 +164,7 @@ def limits(value: str) -> tuple[RateLimitItem, ...]:
         raise ValueError("is not a list of limits, such as 5/minute; 50/day") from None
 
 
+@_takes("networks, comma-separated")
 def networks(value: str) -> tuple[Network, ...]:
     """IP networks, with commas between them."""
     try:
@@ -137,11 +173,13 @@ def networks(value: str) -> tuple[Network, ...]:
         raise ValueError(f"is not a list of networks: {error}") from None
 
 
+@_takes("ports, comma-separated")
 def ports(value: str) -> tuple[int, ...]:
     """Ports, with commas between them."""
     return tuple(integer(1, 65535)(part) for part in texts(value))
 
 
+@_takes("`host:port`")
 def address(value: str) -> tuple[str, int]:
     """Parse an address to listen on: `host:port`."""
     host, colon, port = value.strip().rpartition(":")
@@ -153,6 +191,7 @@ def address(value: str) -> tuple[str, int]:
 def url(*schemes: str) -> Callable[[str], str]:
     """Return a parser of URLs with one of some schemes."""
 
+    @_takes("URL: " + ", ".join(f"`{scheme}://`" for scheme in schemes))
     def parse(value: str) -> str:
         if urlsplit(value).scheme not in schemes:
             raise ValueError(f"is not a URL that begins with {' or '.join(s + '://' for s in schemes)}")
@@ -163,6 +202,7 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+@_takes("URL: `http://`, `https://`")
 def public_url(value: str) -> str:
     """Parse a URL that messages contain, into ASCII as their headers carry it."""
     checked = url("http", "https")(value)
@@ -172,6 +212,7 @@ def public_url(value: str) -> str:
         raise ValueError("is not a URL of a host with a name that IDNA 2008 allows, or an address") from None
 
 
+@_takes("hosts, comma-separated")
 def hosts(value: str) -> tuple[Host, ...]:
     """Names or addresses of hosts, with commas between them; each may have a port."""
     try:
@@ -182,6 +223,7 @@ def hosts(value: str) -> tuple[Host, ...]:
         raise ValueError("is not a list of hosts, such as notifier.internal, 10.1.2.3:8000") from None
 
 
+@_takes("mailbox")
 def sender(value: str) -> str:
     """Parse the mailbox that email is from."""
     try:
@@ -191,6 +233,7 @@ def sender(value: str) -> str:
     return value
 
 
+@_takes("domains and addresses, comma-separated")
 def senders(value: str) -> tuple[str, ...]:
     """Senders that email may have: domains, `*.domain`, addresses, or `*`, with commas between them."""
     try:
@@ -199,6 +242,7 @@ def senders(value: str) -> tuple[str, ...]:
         raise ValueError(f"is not a list of domains, *.domains and addresses, or *: {error}") from None
 
 
+@_takes("IANA time zone")
 def zone(value: str) -> ZoneInfo:
     """Parse the name of an IANA time zone."""
     try:
@@ -207,6 +251,7 @@ def zone(value: str) -> ZoneInfo:
         raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
 
 
+@_takes("Fernet keys, comma-separated")
 def fernet_keys(value: str) -> tuple[str, ...]:
     """Fernet keys, with commas between them."""
     keys = texts(value)
@@ -217,11 +262,13 @@ def fernet_keys(value: str) -> tuple[str, ...]:
     return keys
 
 
+@_takes("`whsec_…`, or `none`")
 def shared_webhook_secret(value: str) -> str:
     """Parse a Standard Webhooks secret, or `none`."""
     return value if value == "none" else webhook_secret(value)
 
 
+@_takes("`whsec_…`")
 def webhook_secret(value: str) -> str:
     """Parse a Standard Webhooks secret, `whsec_…`."""
     key_of(value)

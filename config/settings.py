@@ -71,11 +71,14 @@ class ChannelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Notifier's settings; the comment over each is its documentation."""
+    """Notifier's settings. The comment over each is its documentation: `make settings` writes docs/settings.md."""
 
-    #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`. Beat and Flower do without.
+    # --- Postgres, Redis and the broker
+
+    #: Postgres, the truth: `postgresql://user:password@host:5432/notifier`. Required, but for beat and Flower.
     database_url: str | None = _setting("DATABASE_URL", parsers.url("postgresql", "postgres"), None)
-    #: The same database as the role that owns the tables, for `manage.py migrate`. Unset: DATABASE_URL's owns them.
+    #: The same database as the role that owns the tables, for `manage.py migrate`. Unset: the role of DATABASE_URL owns
+    #: them. docs/production.md#a-role-of-their-own-for-processes
     migration_database_url: str | None = _setting(
         "NOTIFIER_MIGRATION_DATABASE_URL", parsers.url("postgresql", "postgres"), None
     )
@@ -84,7 +87,7 @@ class Settings:
         "NOTIFIER_ADMIN_DATABASE_URL", parsers.url("postgresql", "postgres"), None
     )
     #: Redis, the doorbell: `redis://:password@host:6379/0`, `rediss://…` with TLS, or sentinels that know where it is:
-    #: `sentinel://:password@host:26379,host:26379/0`.
+    #: `sentinel://:password@host:26379,host:26379/0`. docs/production.md has recipes.
     redis_url: str = _setting(
         "REDIS_URL", parsers.url("redis", "rediss", "unix", "sentinel"), "redis://127.0.0.1:6379/0"
     )
@@ -97,6 +100,8 @@ class Settings:
     redis_master: str | None = _setting("NOTIFIER_REDIS_MASTER", parsers.text, None)
     #: The password of the sentinels themselves, where they want one; the one in the URL is that of Redis.
     sentinel_password: str | None = _setting("NOTIFIER_SENTINEL_PASSWORD", parsers.text, None)
+
+    # --- Access, and the sizes of requests
 
     #: `required`: every route but the open ones wants an API key. `off`: none does (the embedded stack's default).
     auth: str = _setting("NOTIFIER_AUTH", parsers.one_of("required", "off"), "required")
@@ -115,8 +120,10 @@ class Settings:
     max_batch_bytes: int = _setting("NOTIFIER_MAX_BATCH_BYTES", parsers.integer(1024), 8 * 1024 * 1024)
     #: The most events in a batch.
     max_batch_events: int = _setting("NOTIFIER_MAX_BATCH_EVENTS", parsers.integer(1, 10_000), 1000)
-    #: How long a POST may wait for Postgres before it answers 503.
+    #: How long a POST may wait for Postgres before it answers 503; never longer than 7 s.
     intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", parsers.duration(0.1), timedelta(seconds=7))
+
+    # --- Connections of the API
 
     #: Networks of proxies in front of the API, whose `X-Forwarded-For` says who calls: `10.0.0.0/8, fd00::/8`.
     trusted_proxies: tuple[Network, ...] = _setting("NOTIFIER_TRUSTED_PROXIES", parsers.networks, ())
@@ -134,6 +141,8 @@ class Settings:
     connections: int = _setting("NOTIFIER_CONNECTIONS", parsers.integer(64), 2000)
     #: Connections of one API process from one address (of IPv6, from one /64); trusted proxies and 127.0.0.1 have more.
     connections_per_address: int = _setting("NOTIFIER_CONNECTIONS_PER_ADDRESS", parsers.integer(1), 100)
+
+    # --- Time zone, links, retention and holds
 
     #: The time zone of people who have none, for quiet hours and reminders: an IANA name.
     timezone: ZoneInfo = _setting("NOTIFIER_TIMEZONE", parsers.zone, UTC_ZONE)
@@ -154,7 +163,10 @@ class Settings:
     #: Send nothing anywhere, whatever providers are set: the simulator takes every message on every channel.
     sandbox: bool = _setting("NOTIFIER_SANDBOX", parsers.boolean, False)
 
+    # --- Providers, and the sender of email
+
     #: Where email goes: provider DSNs in order of preference, such as `smtp://user:password@host:587?tls=starttls`.
+    #: docs/providers.md lists them.
     email: tuple[str, ...] = _setting("NOTIFIER_EMAIL", parsers.dsns, ())
     #: Where SMS goes. `outbox:` keeps messages in the local outbox.
     sms: tuple[str, ...] = _setting("NOTIFIER_SMS", parsers.dsns, ())
@@ -168,16 +180,20 @@ class Settings:
     #: or `*` for all. Unset: the domain of NOTIFIER_EMAIL_FROM, whose own address is always allowed.
     email_senders: tuple[str, ...] = _setting("NOTIFIER_EMAIL_SENDERS", parsers.senders, ())
     #: The mailbox that `manage.py bounces` reads: `imaps://user:password@host/INBOX`, or `imap://` with `?tls=starttls`
-    #: or `none`; `?move=FOLDER` moves what is read, which is else marked as seen.
+    #: or `none`; `?move=FOLDER` moves what is read, which is else marked as seen. docs/providers.md#smtp
     bounces: Address | None = _setting("NOTIFIER_BOUNCES", parsers.imap, None)
+    # --- Webhooks and secrets
+
     #: Secrets of webhooks that are addressed directly are derived from it, one for each host: `whsec_` and 24 to 64
     #: bytes in base64. `manage.py webhook-secret HOST` shows a host's. Unset: no such webhooks.
     webhook_secret: str | None = _setting("NOTIFIER_WEBHOOK_SECRET", parsers.webhook_secret, None)
     #: Signs webhooks that are addressed directly besides, the same for all hosts, while receivers move to their own
-    #: secrets; `none` ends it. Unset: NOTIFIER_WEBHOOK_SECRET itself.
+    #: secrets (docs/receiving-webhooks.md#moving-to-a-secret-for-each-host); `none` ends it. Unset:
+    #: NOTIFIER_WEBHOOK_SECRET itself.
     webhook_shared_secret: str | None = _setting("NOTIFIER_WEBHOOK_SHARED_SECRET", parsers.shared_webhook_secret, None)
-    #: Encrypts the secrets of subscriptions: Fernet keys (32 bytes in URL-safe base64), the newest first. Unset: no
-    #: subscriptions.
+    #: Encrypts the secrets of subscriptions, the values of their headers and credentials in their URLs, and the key
+    #: that seals addresses with credentials in them: Fernet keys (32 bytes in URL-safe base64), the newest first.
+    #: Unset: no subscriptions.
     secret_key: tuple[str, ...] = _setting("NOTIFIER_SECRET_KEY", parsers.fernet_keys, ())
     #: A subscription that sees nothing but failures for so long is disabled; at half of it its failing is told.
     subscription_disable_after: timedelta = _setting(
@@ -187,6 +203,8 @@ class Settings:
     webhook_allowed_networks: tuple[Network, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_NETWORKS", parsers.networks, ())
     #: The ports that webhooks may reach: `443, 8443`. Unset: all.
     webhook_allowed_ports: tuple[int, ...] = _setting("NOTIFIER_WEBHOOK_ALLOWED_PORTS", parsers.ports, ())
+
+    # --- How long a message may take, and how many one recipient gets
 
     #: Seconds that one email may take in all.
     email_timeout: timedelta = _setting("NOTIFIER_EMAIL_TIMEOUT", parsers.duration(0.1), timedelta(seconds=30))
@@ -199,7 +217,7 @@ class Settings:
     #: Seconds that one webhook may take in all.
     webhook_timeout: timedelta = _setting("NOTIFIER_WEBHOOK_TIMEOUT", parsers.duration(0.1), timedelta(seconds=30))
     #: How many emails one recipient gets in a time: `5/minute; 50/day`. Critical notifications are not counted.
-    #: Unset: no limit.
+    #: Unset: no limit. docs/providers.md#not-too-much-for-one-recipient
     email_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_EMAIL_RECIPIENT_LIMIT", parsers.limits, ())
     #: How many SMS one recipient gets in a time.
     sms_recipient_limit: tuple[RateLimitItem, ...] = _setting("NOTIFIER_SMS_RECIPIENT_LIMIT", parsers.limits, ())
@@ -210,6 +228,8 @@ class Settings:
     #: How long after its claim a batch may begin sends; what did not begin by then is given back. So long a thread may
     #: be busy with low notifications before it looks for high ones.
     sending_window: timedelta = _setting("NOTIFIER_SENDING_WINDOW", parsers.duration(0.1), timedelta(seconds=2))
+
+    # --- Retries, channel by channel
 
     #: Seconds before the first retry of an email; doubled with each further one.
     email_retry_backoff: int = _setting("NOTIFIER_EMAIL_RETRY_BACKOFF", parsers.whole_seconds, 30)
@@ -244,11 +264,15 @@ class Settings:
     #: Draw each wait between 0 and its full length, so that what failed together does not come back together.
     retry_jitter: bool = _setting("NOTIFIER_RETRY_JITTER", parsers.boolean, True)
 
+    # --- Workers
+
     #: Threads that deliver in each worker process.
     worker_concurrency: int = _setting("NOTIFIER_WORKER_CONCURRENCY", parsers.integer(1, 256), 4)
     #: How long a worker may take no messages, though Postgres and the broker answer, before it ends to be started
     #: again. Never less than half as long again as a batch may take.
     worker_stuck_after: timedelta = _setting("NOTIFIER_WORKER_STUCK_AFTER", parsers.duration(1), timedelta(minutes=2))
+    # --- Metrics, traces and logs
+
     #: Where each worker process serves its metrics: `host:port`. Unset: nowhere.
     metrics_address: tuple[str, int] | None = _setting("NOTIFIER_METRICS_ADDRESS", parsers.address, None)
     #: The bearer token that a scrape must bring. Unset: workers and the exporter want none, the API wants a key.

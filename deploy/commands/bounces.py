@@ -23,7 +23,7 @@ from notifier.runtime.isolation import MIGRATE, is_unmigrated
 log = structlog.get_logger()
 
 #: EX_TEMPFAIL, the exit status that tells a mail server to try again later (sysexits.h).
-_TRY_LATER = 75
+TRY_LATER = 75
 
 
 @click.command()
@@ -47,7 +47,7 @@ def bounces(message: BinaryIO | None, watch: bool, every: int) -> None:
         except SQLAlchemyError as error:
             why = MIGRATE if is_unmigrated(error) else f"Postgres cannot be reached: {type(error).__name__}"
             say(f"Error: {why}", err=True)
-            raise SystemExit(_TRY_LATER) from None
+            raise SystemExit(TRY_LATER) from None
         say(_in_words(said))
         return
     if wires.settings.bounces is None:
