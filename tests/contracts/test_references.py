@@ -80,7 +80,10 @@ def _all_commands() -> list[tuple[str, click.Command, click.Context]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "command", "context"), _all_commands(), ids=lambda each: str(each)[:30])
+COMMANDS = _all_commands()
+
+
+@pytest.mark.parametrize(("name", "command", "context"), COMMANDS, ids=[name for name, *_ in COMMANDS])
 def test_a_command_has_its_section_with_every_option(name: str, command: click.Command, context: click.Context) -> None:
     anchor = name.replace(" ", "-")
     [section] = [part for part in CLI.split("\n## ")[1:] for part in part.split("\n### ") if f"{{ #{anchor} }}" in part]
