@@ -26,6 +26,7 @@ COPY --from=build /venv /venv
 WORKDIR /app
 COPY manage.py celeryconfig.py ./
 COPY api api/
+COPY clients/python/src clients/python/src/
 COPY config config/
 COPY deploy deploy/
 COPY notifier notifier/
