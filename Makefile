@@ -26,7 +26,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest docs settings dashboards prometheus-rule locks audit format clean
+.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest docs settings dashboards prometheus-rule locks audit format clean client-types
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -88,6 +88,9 @@ dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/d
 
 prometheus-rule: $(VENV)/.installed ## Write the alerts anew for Kubernetes, from deploy/prometheus/alerts.yml
 	$(BIN)/python -m deploy.prometheus_rule
+
+client-types: $(VENV)/.installed-dev ## Write the Python client's types anew, from the API's OpenAPI description
+	$(BIN)/python -m clients.python.write_types
 
 locks: $(VENV)/.installed-dev ## Lock all requirements anew, after a change of theirs; ARGS=--upgrade takes the newest, ARGS=--check only compares
 	PATH="$(abspath $(BIN)):$$PATH" .ci/locks $(ARGS)

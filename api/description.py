@@ -1,5 +1,6 @@
 """Completion of the OpenAPI description: adds to each operation the parts that all operations have in common."""
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -9,7 +10,7 @@ import orjson
 
 from api.error_descriptions import add_errors, error_examples
 from api.examples import add_examples
-from api.schemas.fields import CLOSED, IN_ITS_FORM, SENDER
+from api.schemas.fields import CLOSED, IN_ITS_FORM, SENDER, SOMETIMES
 from api.schemas.member_rules import Ruled
 from api.schemas.text_patterns import MOMENT, TEXT, mailbox_form, named_forms
 from config.settings import Settings
@@ -109,10 +110,11 @@ def _describe_name(parameter: Document) -> None:
 
 
 def _add_rules(document: Document, schemas: Mapping[str, type[ma.Schema]]) -> None:
-    """Add to components, or to the bodies that are one, what their schemas' code checks about several members."""
+    """Add to components what their schemas are for, and to them or to bodies what code checks about several members."""
     beside: dict[str, list[Document]] = {}
     for name, schema in schemas.items():
         component = document["components"]["schemas"][name]
+        component["description"] = inspect.cleandoc(schema.__doc__ or "")
         least = getattr(schema.Meta, "min_properties", None)
         if least is not None:
             component["minProperties"] = least
@@ -147,6 +149,7 @@ def _describe_requests(document: Document, senders: SenderRules) -> None:
         _describe_texts(part, senders)
     for name in components.keys() - named:
         _forget_forms(components[name])
+        _require_members(components[name])
 
 
 def _describe_texts(part: object, senders: SenderRules) -> None:
@@ -176,6 +179,14 @@ def _forget_forms(part: object) -> None:
         del part["pattern"]
     for each in part.values():
         _forget_forms(each)
+
+
+def _require_members(component: Document) -> None:
+    """Say of an answer that its members are always there, unless its schema lists those that are."""
+    members: Document = component.get("properties", {})
+    own = [name for name, each in members.items() if not each.pop(next(iter(SOMETIMES)), False)]
+    if own and "required" not in component:
+        component["required"] = own
 
 
 def _settle(part: object) -> None:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Final
 
 import requests
 
 from deploy.ports import ADDRESS
 from deploy.terminal import say, show_table
+from notifier_client import Client, NotifierError, RetryPolicy
+from notifier_client.types import Channel, NotificationWithAttempts
 
 _TIMEOUT: Final = 30.0
 _INTERVAL: Final = 0.2
@@ -51,12 +53,12 @@ def show(api: str, wait: Callable[[float], None], *, email: bool) -> None:
     `wait` is called between looks; what it raises ends the demo.
     """
     try:
-        with requests.Session() as session, _receiver() as endpoint:
-            session.trust_env = False  # no proxy stands between this machine and itself
-            ids = [_post(session, api, recipient="ada@example.com", channel="email")] if email else []
-            ids.append(_post(session, api, recipient=endpoint, channel="webhook"))
-            found = _wait_for(session, api, ids, wait)
-    except requests.RequestException as error:
+        policy = RetryPolicy(sleep=wait)
+        with Client(api, timeout=_TIMEOUT, retries=policy, new_session=_direct) as client, _receiver() as endpoint:
+            ids = [_post(client, "ada@example.com", "email")] if email else []
+            ids.append(_post(client, endpoint, "webhook"))
+            found = _wait_for(client, ids, wait)
+    except NotifierError as error:
         say(f"The demo failed: {error}", fg="red")
         return
     if not found:
@@ -66,36 +68,33 @@ def show(api: str, wait: Callable[[float], None], *, email: bool) -> None:
     _show_attempts(found)
 
 
-def _post(session: requests.Session, api: str, **target: str) -> str:
-    event = {"event_type": "user.signup", "payload": {"name": "Ada"}, **target}
-    answer = session.post(f"{api}/api/v1/events", json=event, timeout=_TIMEOUT)
-    answer.raise_for_status()
-    return str(answer.json()["id"])
+def _direct() -> requests.Session:
+    """Return a session without a proxy: none stands between this machine and itself."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
-def _get(session: requests.Session, url: str) -> dict[str, Any]:
-    answer = session.get(url, timeout=_TIMEOUT)
-    answer.raise_for_status()
-    document: dict[str, Any] = answer.json()
-    return document
+def _post(client: Client, recipient: str, channel: Channel) -> str:
+    payload = {"name": "Ada"}
+    accepted = client.events.send(
+        {"event_type": "user.signup", "payload": payload, "recipient": recipient, "channel": channel}
+    )
+    return accepted["id"]
 
 
-def _wait_for(
-    session: requests.Session, api: str, events: list[str], wait: Callable[[float], None]
-) -> list[dict[str, Any]]:
+def _wait_for(client: Client, events: list[str], wait: Callable[[float], None]) -> list[NotificationWithAttempts]:
     """Return the notifications of events with their attempts, once finished or when the time is over."""
     deadline = time.monotonic() + _TIMEOUT
     while True:
-        notifications = [
-            each for event in events for each in _get(session, f"{api}/api/v1/events/{event}")["notifications"]
-        ]
+        notifications = [each for event in events for each in client.events.get(event)["notifications"]]
         done = len(notifications) >= len(events) and all(each["status"] in _FINISHED for each in notifications)
         if done or time.monotonic() > deadline:
-            return [_get(session, f"{api}/api/v1/notifications/{each['id']}") for each in notifications]
+            return [client.notifications.get(each["id"]) for each in notifications]
         wait(_INTERVAL)
 
 
-def _show_overview(notifications: list[dict[str, Any]]) -> None:
+def _show_overview(notifications: list[NotificationWithAttempts]) -> None:
     rows = []
     for each in notifications:
         status = f"{each['status']} ({each['reason']})" if each["reason"] else each["status"]
@@ -104,7 +103,7 @@ def _show_overview(notifications: list[dict[str, Any]]) -> None:
     show_table(headers, rows, title="Notifications")
 
 
-def _show_attempts(notifications: list[dict[str, Any]]) -> None:
+def _show_attempts(notifications: list[NotificationWithAttempts]) -> None:
     rows = [
         (
             *(each["channel"], attempt["number"], attempt["provider"], attempt["outcome"], attempt["started_at"]),
@@ -116,8 +115,8 @@ def _show_attempts(notifications: list[dict[str, Any]]) -> None:
     show_table(("channel", "number", "provider", "outcome", "started", "ms"), rows, title="Attempts")
 
 
-def _took(notification: dict[str, Any]) -> str:
+def _took(notification: NotificationWithAttempts) -> str:
     if not notification["sent_at"]:
         return "–"
-    accepted, sent = (datetime.fromisoformat(notification[name]) for name in ("created_at", "sent_at"))
+    accepted, sent = map(datetime.fromisoformat, (notification["created_at"], notification["sent_at"]))
     return f"{(sent - accepted).total_seconds() * 1000:.0f} ms"

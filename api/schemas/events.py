@@ -7,7 +7,7 @@ import marshmallow as ma
 from marshmallow import fields, validate
 
 from api.problem_types import ProblemType
-from api.schemas.fields import AddressFilter, JsonText, Timestamp, name
+from api.schemas.fields import SOMETIMES, AddressFilter, JsonText, Timestamp, name
 from api.schemas.notifications import NotificationSchema
 from api.schemas.pagination import PageQuery
 from api.schemas.restricted import RestrictedSchema, for_readers
@@ -54,7 +54,7 @@ class AcceptedEventSchema(ma.Schema):
 
     id = fields.UUID()
     event_type = fields.String()
-    status = fields.Constant("accepted")
+    status = fields.Constant("accepted", metadata={"type": "string", "enum": ["accepted"]})
     duplicate = fields.Boolean(metadata={"description": "An earlier request with this idempotency key made it."})
     created_at = Timestamp()
 
@@ -81,7 +81,7 @@ class BatchItemSchema(ma.Schema):
     """The result of one item: an id and a word, or the problem that a request with this item alone would get."""
 
     index = fields.Integer(metadata={"description": "Its place in the batch, from 0."})
-    id = fields.UUID()
+    id = fields.UUID(metadata=dict(SOMETIMES))
     status = fields.Raw(
         metadata={
             "oneOf": [{"type": "string", "enum": ["accepted", "duplicate"]}, {"type": "integer"}],
@@ -90,9 +90,13 @@ class BatchItemSchema(ma.Schema):
     )
     type = fields.String(
         validate=validate.OneOf([kind.path for kind in ProblemType]),
-        metadata={"description": "The type of its problem, where it was rejected."},
+        metadata={"description": "The type of its problem, where it was rejected.", **SOMETIMES},
     )
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={"description": "Field → what is wrong with it, where it was rejected.", **SOMETIMES},
+    )
 
 
 class BatchAnswerSchema(ma.Schema):

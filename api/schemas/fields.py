@@ -170,6 +170,8 @@ class Mailbox(fields.String):
 
 #: The mark on an object that has no other members than those that are named.
 CLOSED: Final = {"x-closed": True}
+#: The mark on a member that some answers do not have; all others are always there.
+SOMETIMES: Final = {"x-sometimes": True}
 
 
 class ByName(fields.Dict):

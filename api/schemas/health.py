@@ -3,6 +3,8 @@
 import marshmallow as ma
 from marshmallow import fields, validate
 
+from api.schemas.fields import SOMETIMES
+
 
 class HealthSchema(ma.Schema):
     """The process lives."""
@@ -14,7 +16,7 @@ class CheckSchema(ma.Schema):
     """The state of one part."""
 
     status = fields.String(validate=validate.OneOf(["ok", "failed"]))
-    detail = fields.String(metadata={"description": "The fault that was found."})
+    detail = fields.String(metadata={"description": "The fault that was found.", **SOMETIMES})
 
 
 class ReadySchema(ma.Schema):

@@ -118,9 +118,10 @@ class RouteOutSchema(RouteSchema):
 
     RULES = ()
 
-    name = fields.String()
-    created_at = Timestamp()
-    updated_at = Timestamp()
+    # `required`, for the description: a stored route may lack members that came later.
+    name = fields.String(required=True)
+    created_at = Timestamp(required=True)
+    updated_at = Timestamp(required=True)
 
 
 class RoutePageSchema(ma.Schema):

@@ -18,6 +18,8 @@ from deploy.child_process import Child
 from deploy.ports import free_port
 from notifier.security.address_seals import AddressSeals, seals_of, with_seals
 from notifier.security.secret_box import Vault
+from notifier_client import Client
+from notifier_client.types import DeadLetter, Notification, NotificationWithAttempts
 from tests.support.fork_server import ForkedChild
 from tests.support.paths import ROOT
 
@@ -49,23 +51,22 @@ def ahead(**span: float) -> str:
 
 def made(system: "Running", **fields: Any) -> str:
     """Post a notification without an event, which must be accepted; returns the id of the one that it made."""
-    answer = system.post("/api/v1/notifications", {"body": "x", **fields})
-    assert answer.status_code == 202, answer.text
-    [notification] = answer.json()["items"]
-    return str(notification["id"])
+    body: Any = {"body": "x", **fields}
+    [notification] = system.client.notifications.send(body)["items"]
+    return notification["id"]
 
 
-def made_of(system: "Running", event_type: str, payload: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
+def made_of(system: "Running", event_type: str, payload: dict[str, Any], **fields: Any) -> list[Notification]:
     """Return what an event's fan-out made."""
     event_id = system.event(event_type=event_type, payload=payload, **fields)
-    wait_for(lambda: system.get(f"/api/v1/events/{event_id}").json()["status"] == "processed")
+    wait_for(lambda: system.client.events.get(event_id)["status"] == "processed")
     return system.notifications(event_id)
 
 
-def reaches(system: "Running", notification_id: str, *statuses: str) -> dict[str, Any]:
+def reaches(system: "Running", notification_id: str, *statuses: str) -> NotificationWithAttempts:
     """A notification once it has one of these states."""
 
-    def look() -> dict[str, Any] | None:
+    def look() -> NotificationWithAttempts | None:
         found = system.notification(notification_id)
         return found if found["status"] in statuses else None
 
@@ -88,6 +89,8 @@ class Running:
         self.children: list[Child] = []
         self.port = free_port()
         self.api = self.add_api(self.port)
+        #: What callers have, over the same session. It repeats nothing: a test sees each answer.
+        self.client = Client(self.url, timeout=30, retries=0, new_session=lambda: self.http)
         self.fresh = self.add_worker("fresh")
         self.retry = self.add_worker("retry")
         self.clock = self.add_worker("clock")
@@ -199,36 +202,31 @@ class Running:
 
     def event(self, **fields: Any) -> str:
         """Post an event that must be accepted; returns its id."""
-        answer = self.post("/api/v1/events", {"event_type": "test.event", **fields})
-        assert answer.status_code == 202, answer.text
-        event_id: str = answer.json()["id"]
-        return event_id
+        event: Any = {"event_type": "test.event", **fields}
+        return self.client.events.send(event)["id"]
 
-    def notifications(self, event_id: str) -> list[dict[str, Any]]:
+    def notifications(self, event_id: str) -> list[Notification]:
         """An event's notifications."""
-        found: list[dict[str, Any]] = self.get(f"/api/v1/events/{event_id}").json()["notifications"]
-        return found
+        return self.client.events.get(event_id)["notifications"]
 
-    def notification(self, notification_id: str) -> dict[str, Any]:
+    def notification(self, notification_id: str) -> NotificationWithAttempts:
         """A notification with its attempts."""
-        found: dict[str, Any] = self.get(f"/api/v1/notifications/{notification_id}").json()
-        return found
+        return self.client.notifications.get(notification_id)
 
-    def finished(self, event_id: str, timeout: float = 20.0) -> dict[str, Any]:
+    def finished(self, event_id: str, timeout: float = 20.0) -> NotificationWithAttempts:
         """The one notification of an event once it is finished, with its attempts."""
 
-        def look() -> dict[str, Any] | None:
+        def look() -> NotificationWithAttempts | None:
             [notification] = self.notifications(event_id)
             return self.notification(notification["id"]) if notification["status"] in FINISHED else None
 
         return wait_for(look, timeout, f"the notification of event {event_id} to be finished")
 
-    def dead_letter(self, event_id: str) -> dict[str, Any]:
+    def dead_letter(self, event_id: str) -> DeadLetter:
         """The newest dead letter of an event, once there is one."""
 
-        def look() -> dict[str, Any] | None:
-            letters = self.get("/api/v1/dead-letters").json()["items"]
-            return next((letter for letter in letters if letter["event_id"] == event_id), None)
+        def look() -> DeadLetter | None:
+            return next((letter for letter in self.client.dead_letters.list() if letter["event_id"] == event_id), None)
 
         return wait_for(look, 20, f"a dead letter of event {event_id}")
 

@@ -6,7 +6,12 @@ from typing import Self
 
 import requests
 
+from notifier_client.resources.content import Routes, Templates
 from notifier_client.resources.events import Events
+from notifier_client.resources.notifications import NotificationOperations
+from notifier_client.resources.operating import DeadLetters, Holds, Operating
+from notifier_client.resources.people import People, PreferenceOperations, Suppressions, Users
+from notifier_client.resources.subscriptions import Subscriptions
 from notifier_client.retries import RetryPolicy
 from notifier_client.transport import Timeout, Transport
 
@@ -30,16 +35,27 @@ class Client:
         `new_session`: makes the session of each process, for proxies or certificates of your own.
         """
         policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(retries=retries)
-        self._transport = Transport(base_url, key=key, timeout=timeout, policy=policy, new_session=new_session)
-        self.events = Events(self._transport)
+        self.transport = Transport(base_url, key=key, timeout=timeout, policy=policy, new_session=new_session)
+        self.events = Events(self.transport)
+        self.notifications = NotificationOperations(self.transport)
+        self.users = Users(self.transport)
+        self.preferences = PreferenceOperations(self.transport)
+        self.suppressions = Suppressions(self.transport)
+        self.people = People(self.transport)
+        self.templates = Templates(self.transport)
+        self.routes = Routes(self.transport)
+        self.subscriptions = Subscriptions(self.transport)
+        self.dead_letters = DeadLetters(self.transport)
+        self.holds = Holds(self.transport)
+        self.operating = Operating(self.transport)
 
     def __repr__(self) -> str:
         """Show where it leads, and no key."""
-        return f"Client({self._transport.base_url!r})"
+        return f"Client({self.transport.base_url!r})"
 
     def close(self) -> None:
         """Close the connections."""
-        self._transport.close()
+        self.transport.close()
 
     def __enter__(self) -> Self:
         """Return itself; leaving the block closes the connections."""

@@ -17,6 +17,8 @@ NotifierError
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from notifier_client.types import BatchItem, Event
+
 
 class NotifierError(Exception):
     """An error of the client."""
@@ -112,6 +114,34 @@ class RateLimited(ApiError):
 
 class ServerError(ApiError):
     """The server could not do its work."""
+
+
+class Unsent(NotifierError):
+    """Events were not sent, or nobody knows whether they were. Nothing is lost: the error has them."""
+
+    def __init__(
+        self,
+        cause: NotifierError | None,
+        *,
+        events: Sequence[Event],
+        refused: Sequence[tuple[Event, BatchItem]] = (),
+        answers: Sequence[BatchItem] = (),
+    ) -> None:
+        super().__init__(_unsent_words(cause, len(events), len(refused)))
+        #: What failed; None where the events were refused one by one, or time was over.
+        self.cause = cause
+        #: The events that may be sent again: each has its idempotency key, so none is accepted twice.
+        self.events = events
+        #: The events that the API refused, each with its item of the answer: sent again, they are refused again.
+        self.refused = refused
+        #: Items of the answer for events before these, of `send_many`.
+        self.answers = answers
+
+
+def _unsent_words(cause: NotifierError | None, events: int, refused: int) -> str:
+    found = [f"{events} unsent (see events)"] if events else []
+    found += [f"{refused} refused (see refused)"] if refused else []
+    return f"events: {', '.join(found)}" + (f"; {cause}" if cause else "")
 
 
 _OF_STATUS: Final[dict[int, type[ApiError]]] = {

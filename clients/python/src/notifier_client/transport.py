@@ -3,20 +3,19 @@
 import itertools
 import json
 import os
-import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from notifier_client.errors import ApiError, NoAnswer, class_of
+from notifier_client.errors import ApiError, NoAnswer, NotifierError, class_of
 from notifier_client.retries import RETRIED, RetryPolicy, parse_retry_after
 from notifier_client.version import __version__
 
@@ -76,18 +75,16 @@ class Transport:
         self._key = _checked_key(key)
         self._auth = _Bearer(self._key)
         self._timeout = timeout
-        self._policy = policy
+        self.policy = policy
         self._new_session = new_session
-        self._lock = threading.Lock()
-        self._session: requests.Session | None = None
-        self._process = os.getpid()
+        #: The process that opened it, and the session.
+        self._session: tuple[int, requests.Session] | None = None
 
     def close(self) -> None:
         """Close its connections. A later request opens new ones."""
-        with self._lock:
-            session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        found, self._session = self._session, None
+        if found is not None and found[0] == os.getpid():
+            found[1].close()
 
     def request(self, call: Call) -> requests.Response:
         """Make a request, repeated as the policy says, and return its answer, which is a success.
@@ -106,14 +103,26 @@ class Transport:
             wait = self._wait_before(call, retry, outcome, time.monotonic() - began)
             if wait is None:
                 raise outcome
-            self._policy.sleep(wait)
+            self.policy.sleep(wait)
         raise AssertionError("a policy ends")
+
+    def document(self, call: Call) -> dict[str, Any]:
+        """Make a request, and return the JSON object that answers it. Raises as `request` does."""
+        answer = self.request(call)
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            words = f"{answer.status_code} without a JSON object; does {self.base_url} lead to the API?"
+            raise NotifierError(f"{call}: {words}")
+        return found
 
     def _wait_before(self, call: Call, retry: int, failure: ApiError | NoAnswer, elapsed: float) -> float | None:
         """Return the seconds until a retry, counted from 0; None where there is to be none."""
         if not _may_repeat(call, failure):
             return None
-        return self._policy.wait_before(retry, getattr(failure, "retry_after", None), elapsed)
+        return self.policy.wait_before(retry, getattr(failure, "retry_after", None), elapsed)
 
     def _attempt(self, call: Call) -> requests.Response | ApiError | NoAnswer:
         """Make a request once. What went wrong is returned: raised in here, it would drag the request along."""
@@ -135,12 +144,14 @@ class Transport:
         return _no_answer(call, failure)
 
     def _current_session(self) -> requests.Session:
-        """Return the session of this process: a forked one must not speak on its parent's connections."""
-        with self._lock:
-            if self._session is None or self._process != os.getpid():
-                self._session = self._new_session()
-                self._process = os.getpid()
-            return self._session
+        """Return the session of this process: a forked one must not speak on its parent's connections.
+
+        There is no lock, which a fork could leave locked for ever; at worst two threads open a session each.
+        """
+        found = self._session
+        if found is None or found[0] != os.getpid():
+            found = self._session = (os.getpid(), self._new_session())
+        return found[1]
 
     def _api_error(self, call: Call, answer: requests.Response) -> ApiError:
         try:
@@ -170,6 +181,11 @@ class Transport:
         return [self._masked(each) for each in value] if isinstance(value, list) else value
 
 
+def new_key() -> str:
+    """Return an idempotency key that nobody else has."""
+    return str(uuid.uuid4())
+
+
 def encoded(body: object) -> bytes:
     """Encode a body as JSON. Raises ValueError or TypeError for values that JSON cannot hold."""
     text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_text)
@@ -177,7 +193,7 @@ def encoded(body: object) -> bytes:
 
 
 def _as_text(value: object) -> str:
-    if isinstance(value, UUID):
+    if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, datetime):
         if value.tzinfo is None:
@@ -186,31 +202,39 @@ def _as_text(value: object) -> str:
     raise TypeError(f"JSON has no {type(value).__name__}")
 
 
-def call_of(
-    method: str,
-    path: str,
-    *,
-    query: Mapping[str, Any] | None = None,
-    body: object = None,
-    idempotency_key: str | None = None,
-    repeatable: bool = False,
-) -> Call:
-    """Return the request for these values. `repeatable` is for a POST that may be made twice without a key."""
+class CallOptions(TypedDict, total=False):
+    """What a request may have beside its method and path."""
+
+    query: Mapping[str, Any] | None
+    body: object
+    idempotency_key: str | None
+    #: Whether making it twice does the same as making it once. Unless this says so, a POST may only be repeated with an
+    #: idempotency key, and all others may.
+    repeatable: bool
+
+
+def call_of(method: str, path: str, **options: Unpack[CallOptions]) -> Call:
+    """Return the request for these values. Raises ValueError or TypeError for those that cannot be sent."""
+    body, key = options.get("body"), options.get("idempotency_key")
     headers = {}
     if body is not None:
         headers["Content-Type"] = "application/json"
-    if idempotency_key is not None:
-        headers["Idempotency-Key"] = _checked_header(idempotency_key)
-    asked = {name: _query_value(value) for name, value in (query or {}).items() if value is not None}
-    may_be_repeated = repeatable or method in _IDEMPOTENT or idempotency_key is not None
-    content = None if body is None else encoded(body)
-    return Call(method=method, path=path, query=asked, body=content, headers=headers, repeatable=may_be_repeated)
+    if key is not None:
+        headers["Idempotency-Key"] = _checked_header(key)
+    return Call(
+        method=method,
+        path=path,
+        query={name: _query_value(each) for name, each in (options.get("query") or {}).items() if each is not None},
+        body=None if body is None else encoded(body),
+        headers=headers,
+        repeatable=options.get("repeatable", method in _IDEMPOTENT or key is not None),
+    )
 
 
 def _query_value(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
-    return _as_text(value) if isinstance(value, UUID | datetime) else str(value)
+    return _as_text(value) if isinstance(value, uuid.UUID | datetime) else str(value)
 
 
 def _may_repeat(call: Call, failure: ApiError | NoAnswer) -> bool:

@@ -1,11 +1,13 @@
 """Resource: a group of operations. Paths are quoted here, and POSTs get their idempotency keys."""
 
-import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar, Unpack, cast
 from urllib.parse import quote
 
-from notifier_client.transport import Transport, call_of
+from notifier_client.pagination import Listing, Page
+from notifier_client.transport import CallOptions, Transport, call_of, new_key
+
+Shape = TypeVar("Shape")
 
 
 class Resource:
@@ -14,28 +16,35 @@ class Resource:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 -- a JSON document
-        return self._ask("GET", path, query=query)
+    def _ask(self, shape: type[Shape], method: str, path: str, **options: Unpack[CallOptions]) -> Shape:
+        """Make a request and return the document that answers it, of that shape; `options` as those of `call_of`."""
+        return cast(Shape, self._transport.document(call_of(method, path, **options)))
 
-    def _ask(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401 -- a JSON document
-        """Make a request; return the answer's document, or None for an answer without one."""
-        answer = self._transport.request(call_of(method, path, **options))
-        return answer.json() if answer.content else None
+    def _do(self, method: str, path: str, **options: Unpack[CallOptions]) -> None:
+        """Make a request whose answer has no document."""
+        self._transport.request(call_of(method, path, **options))
 
-    def _post_once(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:  # noqa: ANN401 -- a JSON document
+    def _get(self, shape: type[Shape], path: str, *, reveal: bool = False) -> Shape:
+        return self._ask(shape, "GET", path, query={"reveal": True} if reveal else None)
+
+    def _list(self, shape: type[Shape], path: str, query: Mapping[str, Any]) -> Listing[Shape]:
+        """Return a list whose records have that shape."""
+        del shape  # which is for the type alone
+
+        def fetch(cursor: str | None) -> Page[Shape]:
+            return self._ask(Page[Shape], "GET", path, query={**query, "cursor": cursor})
+
+        return Listing(fetch, query.get("cursor"))
+
+    def _post_once(self, shape: type[Shape], path: str, body: Mapping[str, Any], key: str | None) -> Shape:
         """POST with an idempotency key: the caller's, else the body's own, else a new one."""
         if key is None and body.get("idempotency_key") is not None:
-            return self._ask("POST", path, body=body, repeatable=True)
-        return self._ask("POST", path, body=body, idempotency_key=key or new_key())
+            return self._ask(shape, "POST", path, body=body, repeatable=True)
+        return self._ask(shape, "POST", path, body=body, idempotency_key=key or new_key())
 
 
-def new_key() -> str:
-    """Return an idempotency key that nobody else has."""
-    return str(uuid.uuid4())
-
-
-def quoted(name: str) -> str:
-    """Return a name as one segment of a path. Raises ValueError for one that a path cannot hold."""
-    if name in {"", ".", ".."}:
+def path_of(*parts: str) -> str:
+    """Return the path of these segments. Raises ValueError for one that a path cannot hold."""
+    if any(part in {"", ".", ".."} for part in parts):
         raise ValueError("an id or a name in a path must not be empty, '.' or '..'")
-    return quote(name, safe="")
+    return "/api/v1/" + "/".join(quote(part, safe="") for part in parts)

@@ -1,0 +1,75 @@
+"""Operating: dead letters, holds, the audit log, health."""
+
+from typing import Unpack, cast
+
+from notifier_client.errors import ServerError
+from notifier_client.pagination import Listing
+from notifier_client.resources.resource import Resource, path_of
+from notifier_client.transport import call_of
+from notifier_client.types import AuditLine, DeadLetter, Health, Hold, Ready, Requeue, Requeued
+from notifier_client.types.queries import ListAuditQuery, ListDeadLettersQuery
+
+
+class DeadLetters(Resource):
+    """What failed for good."""
+
+    def get(self, dead_letter_id: str) -> DeadLetter:
+        """Read a dead letter."""
+        return self._get(DeadLetter, path_of("dead-letters", dead_letter_id))
+
+    def list(self, **query: Unpack[ListDeadLettersQuery]) -> Listing[DeadLetter]:
+        """List dead letters, newest first."""
+        return self._list(DeadLetter, path_of("dead-letters"), query)
+
+    def delete(self, dead_letter_id: str) -> None:
+        """Delete a dead letter."""
+        self._do("DELETE", path_of("dead-letters", dead_letter_id))
+
+    def requeue(self, dead_letter_id: str) -> DeadLetter:
+        """Send what a dead letter is about again."""
+        return self._ask(DeadLetter, "POST", path_of("dead-letters", dead_letter_id, "requeue"))
+
+    def requeue_many(self, filters: Requeue) -> Requeued:
+        """Send again what the dead letters are about that match; `{"all": True}` where there is no filter."""
+        return self._ask(Requeued, "POST", path_of("dead-letters", "requeue"), body=filters)
+
+
+class Holds(Resource):
+    """Channels and categories that wait until somebody lets them go."""
+
+    def put(self, target: str) -> Hold:
+        """Hold a target back."""
+        return self._ask(Hold, "PUT", path_of("holds", target))
+
+    def release(self, target: str) -> None:
+        """Let a target go."""
+        self._do("DELETE", path_of("holds", target))
+
+    def list(self) -> Listing[Hold]:
+        """List what is held."""
+        return self._list(Hold, path_of("holds"), {})
+
+
+class Operating(Resource):
+    """What those ask who run the service."""
+
+    def audit(self, **query: Unpack[ListAuditQuery]) -> Listing[AuditLine]:
+        """List the audit log, newest first."""
+        return self._list(AuditLine, path_of("audit"), query)
+
+    def health(self) -> Health:
+        """Ask whether the API's process lives."""
+        return self._ask(Health, "GET", "/health")
+
+    def ready(self) -> Ready:
+        """Ask how each part is, once: an API that is not ready says so in the same words."""
+        try:
+            return self._ask(Ready, "GET", "/ready", repeatable=False)
+        except ServerError as error:
+            if "checks" not in error.document:
+                raise
+            return cast(Ready, error.document)
+
+    def metrics(self) -> str:
+        """Read the API's metrics, in Prometheus' format."""
+        return self._transport.request(call_of("GET", "/metrics")).text

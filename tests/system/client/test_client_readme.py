@@ -1,0 +1,48 @@
+"""The client's README: its examples run as they stand, in their order, and mypy finds nothing in them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.callers import Callers
+from tests.support.paths import ROOT
+
+README = (ROOT / "clients/python/README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_examples_run(callers: Callers, capsys: pytest.CaptureFixture[str]) -> None:
+    caller = callers.new(["send", "read", "users"])
+    caller.ask("PUT", "/api/v1/users/ada", json={"email": "ada@example.com"})
+    names: dict[str, Any] = {}
+    for block in BLOCKS:
+        code = block.replace("https://notifier.example.com", caller.url).replace('"KEY"', repr(caller.key))
+        exec(compile(code, "README.md", "exec"), names)  # the examples are ours
+    shown = capsys.readouterr().out
+    assert "scheduled" in shown
+    assert "/problems/validation-failed {'event_type':" in shown
+    assert "1200 0\n" in shown
+    assert "keep for later" not in shown
+    events = names["client"].events
+    assert [each["idempotency_key"] for each in events.list(idempotency_key="order-42-shipped")] == ["order-42-shipped"]
+    assert len(list(events.list(event_type="meter.read", limit=200))) == 2_201
+    answer = names["app"].test_client().post("/hook", data=b"{}")
+    assert answer.status_code == 401
+
+
+def test_the_examples_have_no_mistakes_of_type(tmp_path: Path) -> None:
+    (tmp_path / "readme.py").write_text("\n".join(BLOCKS))
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache", "readme.py"]
+    done = subprocess.run(
+        mypy,
+        cwd=tmp_path,
+        env={"MYPYPATH": str(ROOT / "clients/python/src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
