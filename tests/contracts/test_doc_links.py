@@ -7,9 +7,10 @@ import pytest
 
 from tests.support.paths import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"])
+_OTHERS = (ROOT / "benchmarks/README.md", ROOT / "clients/python/README.md")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *_OTHERS])
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-_OURS = ("api", "benchmarks", "config", "deploy", "docs", "notifier", "tasks", "tests")
+_OURS = ("api", "benchmarks", "clients", "config", "deploy", "docs", "notifier", "tasks", "tests")
 
 
 def _anchors(page: Path) -> set[str]:

@@ -57,6 +57,8 @@ const event: Event = { event_type: "made.client", channel: "email", recipient: "
 const wrong: Event = { ...event, channel: "fax" }
 // @ts-expect-error -- no event without a type
 const untyped: Event = {}
+// @ts-expect-error -- no such member
+const misspelt: Event = { event_type: "made.client", recipent: "ada@example.com" }
 
 type Answer = operations["getEvent"]["responses"][200]["content"]["application/json"]
 type Failure = operations["postEvent"]["responses"][422]["content"]["application/problem+json"]
@@ -71,7 +73,11 @@ async function main(base: string) {
   })
   const accepted = (await posted.json()) as operations["postEvent"]["responses"][202]["content"]["application/json"]
   const read = (await (await fetch(base + "/api/v1/events/" + accepted.id)).json()) as Answer
-  if (read.event_type !== event.event_type || read.notifications?.[0]?.channel !== "email") throw new Error("read")
+  // Members of answers are always there: none of them has to be asked for first.
+  const [notification] = read.notifications
+  if (read.event_type !== event.event_type || notification?.channel !== "email") throw new Error("read")
+  const attempts: number = notification.attempts
+  if (attempts < 0 || accepted.duplicate) throw new Error("attempts")
   const failed = await fetch(base + "/events", {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...typed, type: "a b" }),
   })

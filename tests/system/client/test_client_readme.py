@@ -1,9 +1,6 @@
-"""The client's README: its examples run as they stand, in their order, and mypy finds nothing in them."""
+"""The client's README: its examples run as they stand, in their order."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +15,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 def test_the_examples_run(callers: Callers, capsys: pytest.CaptureFixture[str]) -> None:
     caller = callers.new(["send", "read", "users"])
     caller.ask("PUT", "/api/v1/users/ada", json={"email": "ada@example.com"})
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}  # Flask looks for its folder by it
     for block in BLOCKS:
         code = block.replace("https://notifier.example.com", caller.url).replace('"KEY"', repr(caller.key))
         exec(compile(code, "README.md", "exec"), names)  # the examples are ours
@@ -32,17 +29,3 @@ def test_the_examples_run(callers: Callers, capsys: pytest.CaptureFixture[str]) 
     assert len(list(events.list(event_type="meter.read", limit=200))) == 2_201
     answer = names["app"].test_client().post("/hook", data=b"{}")
     assert answer.status_code == 401
-
-
-def test_the_examples_have_no_mistakes_of_type(tmp_path: Path) -> None:
-    (tmp_path / "readme.py").write_text("\n".join(BLOCKS))
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache", "readme.py"]
-    done = subprocess.run(
-        mypy,
-        cwd=tmp_path,
-        env={"MYPYPATH": str(ROOT / "clients/python/src")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

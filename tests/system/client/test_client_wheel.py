@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from notifier_client import __version__
+from tests.conftest import clean_environment
 from tests.support.paths import ROOT
-from tests.support.running import Running, clean_environment
+from tests.support.running import Running
 
 SOURCE = ROOT / "clients/python"
 
@@ -65,7 +66,7 @@ client.events.list(statuss="failed")  # error: call-arg
 client.events.list(status="done")  # error: arg-type
 client.events.get("x")["notification"]  # error: typeddict-item
 client.users.put("x", {"email": 1})  # error: typeddict-item
-Client("http://localhost", 5)  # error: misc
+Client(key="KEY")  # error: call-arg
 '''
 
 
@@ -130,12 +131,12 @@ def test_what_is_installed_sends_to_a_running_system(system: Running, python: Pa
 
 def test_a_strict_mypy_understands_its_users_and_finds_their_mistakes(python: Path, tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(TYPED)
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "--no-error-summary"]
-    done = subprocess.run(
-        [*mypy, "--cache-dir", tmp_path / "cache", "--hide-error-context", "user.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
-    found = re.findall(r"^user\.py:(\d+): error: .*\[([a-z-]+)\]$", done.stdout, re.MULTILINE)
+    readme = (SOURCE / "README.md").read_text()
+    (tmp_path / "readme.py").write_text("".join(re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)))
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "--cache-dir", tmp_path / "cache"]
+    command = [*mypy, "--no-error-summary", "user.py", "readme.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    found = re.findall(r"^(\S+\.py:\d+): error: .*\[([a-z-]+)\]$", done.stdout, re.MULTILINE)
     lines = TYPED.splitlines()
-    expected = [(str(n), line.split("# error: ")[1]) for n, line in enumerate(lines, 1) if "# error: " in line]
+    expected = [(f"user.py:{n}", line.split("# error: ")[1]) for n, line in enumerate(lines, 1) if "# error: " in line]
     assert found == expected, done.stdout + done.stderr

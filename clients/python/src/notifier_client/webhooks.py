@@ -4,10 +4,17 @@ It needs the extra: `pip install 'notifier-client[webhooks]'`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypedDict, cast
 
 from notifier_client.errors import NotifierError
+
+
+class Headers(Protocol):
+    """Headers as web frameworks have them: a mapping, or something like one."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Return names and values."""
 
 
 class Webhook(TypedDict):
@@ -23,7 +30,7 @@ class WebhookNotVerified(NotifierError):
     """A webhook is not signed with the secret, or its timestamp is off: answer 401, and do nothing with it."""
 
 
-def verify_webhook(body: bytes | str, headers: Mapping[str, str], secret: str | Sequence[str]) -> Webhook:
+def verify_webhook(body: bytes | str, headers: Headers, secret: str | Sequence[str]) -> Webhook:
     """Verify a webhook's signature and return its body, parsed.
 
     `body` is the body as it came, before anything parses it; `headers` are the request's, with names in any case.
@@ -46,11 +53,11 @@ def _checked(secret: str) -> str:
     return secret
 
 
-def _fits(verifier: Any, body: bytes | str, headers: Mapping[str, str]) -> bool:  # noqa: ANN401 -- an extra's class
+def _fits(verifier: Any, body: bytes | str, headers: Headers) -> bool:  # noqa: ANN401 -- an extra's class
     from standardwebhooks.webhooks import WebhookVerificationError  # noqa: PLC0415 -- an extra
 
     try:
-        verifier.verify(body, dict(headers), json_parse=False)
+        verifier.verify(body, dict(headers.items()), json_parse=False)
     except (WebhookVerificationError, ValueError):  # the latter for signatures and bodies that are no text at all
         return False
     return True
