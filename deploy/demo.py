@@ -8,8 +8,7 @@ from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
-import requests
-
+from deploy.local_client import local_client
 from deploy.ports import ADDRESS
 from deploy.terminal import say, show_table
 from notifier_client import Client, NotifierError, RetryPolicy
@@ -54,7 +53,7 @@ def show(api: str, wait: Callable[[float], None], *, email: bool) -> None:
     """
     try:
         policy = RetryPolicy(sleep=wait)
-        with Client(api, timeout=_TIMEOUT, retries=policy, new_session=_direct) as client, _receiver() as endpoint:
+        with local_client(api, timeout=_TIMEOUT, retries=policy) as client, _receiver() as endpoint:
             ids = [_post(client, "ada@example.com", "email")] if email else []
             ids.append(_post(client, endpoint, "webhook"))
             found = _wait_for(client, ids, wait)
@@ -66,13 +65,6 @@ def show(api: str, wait: Callable[[float], None], *, email: bool) -> None:
         return
     _show_overview(found)
     _show_attempts(found)
-
-
-def _direct() -> requests.Session:
-    """Return a session without a proxy: none stands between this machine and itself."""
-    session = requests.Session()
-    session.trust_env = False
-    return session
 
 
 def _post(client: Client, recipient: str, channel: Channel) -> str:

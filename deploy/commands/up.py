@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import http.client
 import json
 import os
 import secrets
@@ -21,11 +20,13 @@ from deploy import demo
 from deploy.child_process import Child, StartError, write_private
 from deploy.data_folder import make_folder
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
+from deploy.local_client import local_client
 from deploy.ports import ADDRESS, free_port, is_free
 from deploy.supervisor import Stopped, Supervisor, stop_left_over
 from deploy.terminal import say
 from notifier.security.secret_box import new_key
 from notifier.security.webhook_signatures import new_secret
+from notifier_client import NotifierError
 
 _PROJECT: Final = Path(__file__).resolve().parents[2]
 _API_PORT: Final = 8000
@@ -345,14 +346,11 @@ def _has_open_keys(url: str) -> bool:
 
 
 def _ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(ADDRESS, port, timeout=2)
-    try:
-        connection.request("GET", "/ready")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    with local_client(f"http://{ADDRESS}:{port}", timeout=2) as client:
+        try:
+            return client.operating.ready().get("status") in {"ok", "degraded"}
+        except NotifierError:
+            return False
 
 
 def _say(line: str) -> None:

@@ -15,10 +15,10 @@ def resend(system: Running, notification_id: str) -> requests.Response:
 
 
 def put_user(system: Running, user_id: str, preferences: Any = None, **fields: Any) -> None:
-    path = f"{system.url}/api/v1/users/{user_id}"
-    system.http.put(path, json=fields, timeout=20).raise_for_status()
+    user: Any = fields
+    system.client.users.put(user_id, user)
     if preferences is not None:
-        system.http.put(f"{path}/preferences", json=preferences, timeout=20).raise_for_status()
+        system.client.preferences.put(user_id, preferences)
 
 
 def dead(system: Running, http: HttpReceiver, user: str, **fields: Any) -> tuple[str, dict[str, Any]]:

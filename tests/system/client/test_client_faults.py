@@ -64,10 +64,10 @@ def accepted_once(client: Client, event_type: str) -> None:
     assert len(list(client.events.list(event_type=event_type))) == 1
 
 
-PASSING = [answer(429), answer(502, b"<html>"), answer(503), answer(504), cut, lose_answer, lose_half]
+PASSING = [answer(408), answer(429), answer(502, b"<html>"), answer(503), answer(504), cut, lose_answer, lose_half]
 
 
-@pytest.mark.parametrize("fault", PASSING, ids=["429", "502", "503", "504", "cut", "lose_answer", "lose_half"])
+@pytest.mark.parametrize("fault", PASSING, ids=["408", "429", "502", "503", "504", "cut", "lose_answer", "lose_half"])
 def test_an_event_is_repeated_with_its_key_and_accepted_once(client: Client, faulty: FaultyApi, fault: Step) -> None:
     faulty.script.extend([fault, fault])
     event_type = new_type()
@@ -141,10 +141,10 @@ def test_what_is_not_known_to_be_harmless_is_not_repeated(client: Client, faulty
         assert len(faulty.asked) == 1
 
 
-def test_a_429_is_repeated_always_for_nothing_was_done(client: Client, faulty: FaultyApi) -> None:
-    faulty.script.append(answer(429))
+def test_where_nothing_was_done_any_request_is_repeated(client: Client, faulty: FaultyApi) -> None:
+    faulty.script.extend([answer(429), answer(408)])
     assert client.notifications.cancel_by_key(uuid4().hex) == {"cancelled": 0, "too_late": 0}
-    assert len(faulty.asked) == 2
+    assert len(faulty.asked) == 3
 
 
 def test_reading_and_setting_are_repeated_without_a_key(client: Client, faulty: FaultyApi) -> None:
@@ -324,6 +324,7 @@ def test_a_name_stays_one_segment_of_the_path(client: Client, faulty: FaultyApi)
     assert len(faulty.asked) == 2
 
 
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_process_opens_connections_of_its_own(client: Client, faulty: FaultyApi) -> None:
     client.operating.health()
     child = os.fork()

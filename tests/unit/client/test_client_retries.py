@@ -31,6 +31,14 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | No
 
 
 @given(
+    value=st.text(max_size=40) | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{1,9} .{0,6}")
+)
+def test_any_retry_after_is_a_time_or_nothing(value: str) -> None:
+    seconds = parse_retry_after(value, NOW)
+    assert seconds is None or seconds >= 0
+
+
+@given(
     retry=st.integers(0, 5_000),
     retry_after=st.none() | st.floats(0, 30),
     backoff=st.floats(0, 100),

@@ -19,7 +19,8 @@ from typing import Final, Self
 from notifier_client.batches import is_refused, is_too_large, may_pass, post, prepare
 from notifier_client.buffer import Buffer, Entry, Limits
 from notifier_client.client import Client
-from notifier_client.errors import NoAnswer, NotifierError, RateLimited, ServerError, Unsent
+from notifier_client.errors import ApiError, NoAnswer, NotifierError, Unsent
+from notifier_client.retries import RETRIED
 from notifier_client.types import BatchItem, Event
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ Refused = tuple[Event, BatchItem]
 #: Seconds until a batch that failed for now is sent again: at most so many first, then twice as many, up to the last.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
+#: The longest `Retry-After` that is waited for in whole.
+_LONGEST_RETRY_AFTER: Final = 300.0
 
 
 class BufferFull(NotifierError):
@@ -59,7 +62,7 @@ class BatchSender:
         error is printed.
         `close_timeout`: the seconds that `close` takes at most, where it is given none.
         """
-        self._transport = client.transport
+        self._transport = client._transport  # of the same package: callers need no raw requests
         self._limits = limits or Limits()
         self._on_refused = on_refused
         self._on_unsent = on_unsent
@@ -159,8 +162,7 @@ class BatchSender:
                 return
             failures = failures + 1 if back else 0
             if back:
-                pause = random.uniform(0, min(_FIRST_PAUSE * 2.0 ** min(failures - 1, 30), _LONGEST_PAUSE))  # noqa: S311 -- spreads load
-                self._buffer.pause((getattr(error, "retry_after", None) or 0.0) + pause)
+                self._buffer.pause(_pause_after(failures, error))
 
     def _send(self, batch: Sequence[Entry]) -> tuple[list[Entry], NotifierError | None]:
         """Post a batch, in parts where it is too large. Return those that are to be sent again, and what failed."""
@@ -202,11 +204,18 @@ class BatchSender:
         self._buffer.stop()
 
 
+def _pause_after(failures: int, error: NotifierError | None) -> float:
+    """Return the seconds until a batch is sent again, after so many failures in a row."""
+    asked_for = min(getattr(error, "retry_after", None) or 0.0, _LONGEST_RETRY_AFTER)
+    most = min(_FIRST_PAUSE * 2.0 ** min(failures - 1, 30), _LONGEST_PAUSE)
+    return asked_for + random.uniform(0, most)  # noqa: S311 -- spreads load, and guards nothing
+
+
 def _is_passing(error: NotifierError) -> bool:
     """Return whether the same batch may go out later."""
     if isinstance(error, NoAnswer):
         return error.may_pass
-    return isinstance(error, ServerError | RateLimited)
+    return isinstance(error, ApiError) and (error.status in RETRIED or error.status >= 500)
 
 
 def _at_exit(reference: "weakref.ref[BatchSender]", process: int) -> None:

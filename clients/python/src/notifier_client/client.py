@@ -35,27 +35,27 @@ class Client:
         `new_session`: makes the session of each process, for proxies or certificates of your own.
         """
         policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(retries=retries)
-        self.transport = Transport(base_url, key=key, timeout=timeout, policy=policy, new_session=new_session)
-        self.events = Events(self.transport)
-        self.notifications = NotificationOperations(self.transport)
-        self.users = Users(self.transport)
-        self.preferences = PreferenceOperations(self.transport)
-        self.suppressions = Suppressions(self.transport)
-        self.people = People(self.transport)
-        self.templates = Templates(self.transport)
-        self.routes = Routes(self.transport)
-        self.subscriptions = Subscriptions(self.transport)
-        self.dead_letters = DeadLetters(self.transport)
-        self.holds = Holds(self.transport)
-        self.operating = Operating(self.transport)
+        self._transport = Transport(base_url, key=key, timeout=timeout, policy=policy, new_session=new_session)
+        self.events = Events(self._transport)
+        self.notifications = NotificationOperations(self._transport)
+        self.users = Users(self._transport)
+        self.preferences = PreferenceOperations(self._transport)
+        self.suppressions = Suppressions(self._transport)
+        self.people = People(self._transport)
+        self.templates = Templates(self._transport)
+        self.routes = Routes(self._transport)
+        self.subscriptions = Subscriptions(self._transport)
+        self.dead_letters = DeadLetters(self._transport)
+        self.holds = Holds(self._transport)
+        self.operating = Operating(self._transport)
 
     def __repr__(self) -> str:
         """Show where it leads, and no key."""
-        return f"Client({self.transport.base_url!r})"
+        return f"Client({self._transport.base_url!r})"
 
     def close(self) -> None:
         """Close the connections."""
-        self.transport.close()
+        self._transport.close()
 
     def __enter__(self) -> Self:
         """Return itself; leaving the block closes the connections."""

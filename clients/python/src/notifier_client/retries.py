@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+#: Answers that come before anything is done: the request took too long to arrive, or the key makes too many.
+NOT_DONE: Final = frozenset({408, 429})
 #: Answers after which the same request may succeed.
-RETRIED: Final = frozenset({429, 502, 503, 504})
+RETRIED: Final = NOT_DONE | {502, 503, 504}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
         return float(text)
     try:
         at = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # all of them come, for texts that are no date
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())

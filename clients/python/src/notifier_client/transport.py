@@ -16,14 +16,13 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from notifier_client.errors import ApiError, NoAnswer, NotifierError, class_of
-from notifier_client.retries import RETRIED, RetryPolicy, parse_retry_after
+from notifier_client.retries import NOT_DONE, RETRIED, RetryPolicy, parse_retry_after
 from notifier_client.version import __version__
 
 #: Seconds to connect, and seconds of silence; or one number for both. The API answers within 10 s.
 Timeout = float | tuple[float, float]
 
 _IDEMPOTENT: Final = frozenset({"GET", "PUT", "PATCH", "DELETE"})  # each PATCH of the API sets values
-_TOO_MANY: Final = 429
 _MASK: Final = "***"
 #: The connection could not be made, or ended early.
 _BROKEN: Final = requests.ConnectionError | requests.exceptions.ChunkedEncodingError
@@ -240,8 +239,7 @@ def _query_value(value: object) -> str:
 def _may_repeat(call: Call, failure: ApiError | NoAnswer) -> bool:
     """Return whether a request that failed may be made again: it may succeed, and is not done twice."""
     if isinstance(failure, ApiError):
-        # A 429 is said before anything is done; after the others something may have been.
-        return failure.status in RETRIED and (call.repeatable or failure.status == _TOO_MANY)
+        return failure.status in RETRIED and (call.repeatable or failure.status in NOT_DONE)
     return failure.may_pass and (call.repeatable or not failure.may_have_arrived)
 
 
