@@ -98,8 +98,9 @@ class Types:
         found: dict[str, None] = {}
 
         def add(name: str) -> None:
-            for each in [*_REFERENCE.findall(str(self._schemas[name])), self._base_of(name)]:
-                if each in names and each not in found:
+            referred: list[str] = _REFERENCE.findall(str(self._schemas[name]))
+            for each in [*referred, self._base_of(name)]:
+                if each is not None and each in names and each not in found:
                     add(each)
             found[name] = None
 
@@ -109,7 +110,7 @@ class Types:
 
     def _is_type(self, name: str) -> bool:
         """Return whether a schema has a type of its own: pages are all alike, and texts are `str`."""
-        members = self._schemas[name].get("properties")
+        members: Schema = self._schemas[name].get("properties", {})
         return bool(members) and set(members) != {"items", "next_cursor"} and name not in _LEFT_OUT_TYPES
 
     def _named_words(self) -> dict[tuple[str, ...], str]:

@@ -213,11 +213,20 @@ def test_a_success_that_is_not_the_apis_is_no_success(client: Client, faulty: Fa
         client.events.send({"event_type": "client.portal"})
 
 
-def test_no_redirect_is_followed(client: Client, faulty: FaultyApi, system: Running) -> None:
-    faulty.script.append(answer(307, Location=f"{system.url}/api/v1/events"))
+@pytest.mark.parametrize("status", [300, 304, 307])
+def test_no_redirect_is_followed(client: Client, faulty: FaultyApi, system: Running, status: int) -> None:
+    faulty.script.append(answer(status, b"", Location=f"{system.url}/api/v1/events"))
     with pytest.raises(ApiError) as caught:
-        client.events.send({"event_type": "client.moved"})
-    assert caught.value.status == 307
+        client.users.delete("moved")
+    assert caught.value.status == status
+
+
+def test_an_answer_without_an_item_for_each_event_is_an_error(client: Client, faulty: FaultyApi) -> None:
+    for wrong in ({}, {"items": 1}, {"items": []}):
+        faulty.script.append(answer(202, wrong))
+        with pytest.raises(Unsent, match="no item for each of 1 events") as caught:
+            client.events.send_many([{"event_type": "client.odd"}])
+        assert len(caught.value.events) == 1
 
 
 def test_a_server_that_is_silent_is_given_up(faulty: FaultyApi) -> None:

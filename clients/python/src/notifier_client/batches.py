@@ -112,14 +112,14 @@ def _post_once(transport: Transport, part: Sequence[Prepared]) -> list[BatchItem
     # Each event has its idempotency key.
     call = Call(method="POST", path=_PATH, body=body, headers=headers, repeatable=True)
     try:
-        items = cast(BatchAnswer, transport.document(call))["items"]
+        items = transport.document(call).get("items")
     except TooLarge as error:
         if len(part) > 1:
             raise
         return [_refusal(error)]
-    if len(items) != len(part):
-        raise NotifierError(f"{call}: {len(items)} items came back for {len(part)} events")
-    return items
+    if not isinstance(items, list) or len(items) != len(part):
+        raise NotifierError(f"{call}: the answer has no item for each of {len(part)} events")
+    return cast(list[BatchItem], items)
 
 
 def _refusal(error: TooLarge) -> BatchItem:

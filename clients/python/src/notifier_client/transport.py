@@ -139,7 +139,7 @@ class Transport:
         except requests.RequestException as error:
             failure = error
         else:
-            return answer if answer.ok and not answer.is_redirect else self._api_error(call, answer)
+            return answer if 200 <= answer.status_code < 300 else self._api_error(call, answer)
         return _no_answer(call, failure)
 
     def _current_session(self) -> requests.Session:
