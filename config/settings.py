@@ -322,8 +322,13 @@ class Settings:
         return _shared(self.webhook_secret, self.webhook_shared_secret)
 
 
-#: Names that begin with NOTIFIER_ and are not fields: where to find a running stack.
-_OTHER_NAMES: Final = frozenset({"NOTIFIER_DATA_DIR"})
+#: Names that begin with NOTIFIER_ and are not fields: where to find a running stack, and what `manage.py relay` takes.
+_OTHER_NAMES: Final = frozenset(
+    {
+        "NOTIFIER_DATA_DIR",
+        *("NOTIFIER_RELAY_DSN", "NOTIFIER_RELAY_TABLE", "NOTIFIER_API_URL", "NOTIFIER_API_KEY"),
+    }
+)
 #: The least similarity of a name that is suggested, from 0 to 1.
 _ALIKE: Final = 0.75
 

@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "bounces": "bounces",
     "why": "why",
     "listen": "listen",
+    "relay": "relay",
     "replay": "replay",
     "routes": "routes",
     "hold": "holds",

@@ -178,6 +178,8 @@ WALKED = [
     *("users export --address {}", "users export --address {} --channel chat", "users erase {} --yes"),
     *("users erase --address {} --channel {}", "users erase --address {} --yes"),
     *("users export {stored} --output /nowhere/{}", "{}", "dlq {}", "--{}"),
+    *("relay --dsn {} --once", "relay --dsn postgresql://{} --once", "relay --table {} --ddl", "relay --key {} --once"),
+    "relay --dsn postgresql://127.0.0.1:9/x --api {} --once",
 ]
 
 

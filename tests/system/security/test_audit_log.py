@@ -434,6 +434,7 @@ HARMLESS = {
     "why",
     "bounces",  # as vendors' callbacks
     *("alive", "api", "audit.verify", "beat", "doctor", "flower", "listen", "outbox", "status", "up", "worker"),
+    "relay",  # it posts as a service does, with that one's key
     *("api-keys.list", "dlq.list", "dlq.show", "providers.list", "providers.status", "providers.test", "routes.export"),
 }
 ACTS = {
