@@ -251,6 +251,17 @@ def test_an_api_that_takes_less_at_once_gets_less(shop: Shop, middleman: Middlem
     shop.check_exactly_once()
 
 
+def test_a_row_that_is_too_large_for_a_request_is_parked(shop: Shop, middleman: Middleman) -> None:
+    shop.write_many(30)
+    [large] = shop.write({"event_type": "order.paid", "payload": {"x": "x" * 200_000}})
+    shop.write_many(30)
+    middleman.instead = lambda body: Said(413, b'{"type": "/problems/x", "detail": "No."}') if len(body) > 1e5 else None
+    with contextlib.closing(shop.connect()) as connection:
+        assert relay_once(connection, client_of(shop, middleman)) == Moved(sent=60, refused=1)
+    assert shop.row(large)["last_error"] == "413 /problems/x: No."
+    shop.check_exactly_once()
+
+
 def test_large_rows_go_in_requests_that_the_api_takes(shop: Shop, middleman: Middleman) -> None:
     shop.write(*({"event_type": "order.paid", "payload": {"x": "x" * 250_000}} for _ in range(40)))
     with contextlib.closing(shop.connect()) as connection:

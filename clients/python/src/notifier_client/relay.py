@@ -32,6 +32,8 @@ _MOST_BYTES: Final = 4 << 20
 MOST_ROWS: Final = 1000
 #: Seconds: the first and the longest wait after a failure, each twice as long as the one before.
 _BACKOFF: Final = (1.0, 60.0)
+#: The longest wait that an answer may ask for, in seconds.
+_LONGEST_ASKED: Final = 3600.0
 #: Seconds for which a row waits that Notifier fails on: the first wait and the longest.
 _ASIDE: Final = (5.0, 300.0)
 #: Rows that may be set aside; with more, the fault is not theirs.
@@ -317,7 +319,7 @@ def _first_line(error: Exception) -> str:
 def _backoff(failures: int, retry_after: float | None) -> float:
     """Return the seconds to wait: up to twice as long with each failure, and no less than was asked for."""
     most = min(_BACKOFF[0] * 2.0 ** min(failures - 1, 30), _BACKOFF[1])
-    return (retry_after or 0.0) + random.uniform(most / 2, most)  # noqa: S311 -- spreads load, and guards nothing
+    return min(retry_after or 0.0, _LONGEST_ASKED) + random.uniform(most / 2, most)  # noqa: S311 -- spreads load, and guards nothing
 
 
 def _wait(stop: threading.Event, seconds: float) -> None:
