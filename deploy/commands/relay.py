@@ -8,13 +8,13 @@ from typing import Final
 import click
 import psycopg2
 import structlog
-from psycopg2.extensions import connection as PgConnection  # noqa: N812 -- a class, whatever its letters
 from psycopg2.extensions import parse_dsn
 
 from config.logs import configure_logs
 from config.settings import load_settings
 from deploy.commands.time_options import Span
 from deploy.terminal import in_words, printable, say
+from notifier.storage.deadlines import BoundConnection, wait_within_deadlines
 from notifier_client import Client, NotifierError
 from notifier_client.relay import MOST_ROWS, Moved, Relay, Report
 from notifier_client.relay_table import COUNTED, DEFAULT_NAME, Lag, RelayTable
@@ -24,7 +24,6 @@ log = structlog.get_logger()
 #: What a connection has, unless its DSN says otherwise. Keepalives notice within a minute that the server is gone.
 _CONNECTION: Final = {
     "application_name": "notifier relay",
-    "connect_timeout": "10",
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
@@ -34,6 +33,9 @@ _DRIVERS: Final = ("postgresql+psycopg2://", "postgresql+psycopg://", "postgres+
 #: What --interval may be.
 _SHORTEST: Final = timedelta(seconds=0.05)
 _LONGEST: Final = timedelta(hours=1)
+#: Seconds that Postgres has for an answer: more than the relay gives a statement. A connection may stay open, and never
+#: answer: behind a proxy that hangs, or before a frozen server.
+_ANSWER: Final = 45.0
 #: Seconds to connect to Notifier, and of its silence.
 _TIMEOUT: Final = 15.0
 
@@ -160,8 +162,11 @@ def _client(api: str, key: str | None) -> Client:
         raise click.UsageError(f"--api or --key: {error}") from None
 
 
-def _connected(dsn: str) -> PgConnection:
-    connection: PgConnection = psycopg2.connect(**{**_CONNECTION, **parse_dsn(dsn)})
+def _connected(dsn: str) -> BoundConnection:
+    wait_within_deadlines()
+    options = {**_CONNECTION, **parse_dsn(dsn)}
+    connection: BoundConnection = psycopg2.connect(**options, connection_factory=BoundConnection)
+    connection.answers_within = _ANSWER
     connection.set_client_encoding("UTF8")
     return connection
 

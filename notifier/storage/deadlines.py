@@ -54,9 +54,14 @@ class BoundConnection(connection):
     answers_within: float = IDLE
 
 
+def wait_within_deadlines() -> None:
+    """Have psycopg2 wait here, for all connections of this process. Those that are no BoundConnections wait long."""
+    set_wait_callback(_wait)
+
+
 def with_deadlines(engine: Engine) -> Engine:
     """Return an engine whose connections, which must be BoundConnections, wait as `bound` says; at first long."""
-    set_wait_callback(_wait)
+    wait_within_deadlines()
     engine.update_execution_options(**{_OPTION: Deadlines()})
 
     @event.listens_for(engine, "engine_connect")

@@ -17,6 +17,8 @@ from notifier_client.errors import NotifierError
 DEFAULT_NAME: Final = "notifier_relay"
 #: A name, with a schema before it or without. The names of the indexes are made of it, and Postgres cuts at 63.
 _NAME: Final = re.compile(r"(?:([A-Za-z_]\w{0,62})\.)?([A-Za-z_]\w{0,54})", re.ASCII)
+#: The longest that one statement of a batch may take.
+_STATEMENT: Final = timedelta(seconds=30)
 #: Rows up to which those that wait are counted.
 COUNTED: Final = 100_000
 _COLUMNS: Final = frozenset(
@@ -153,7 +155,7 @@ class RelayTable:
             cursor.execute(
                 "SELECT set_config('idle_in_transaction_session_timeout', %s, true),"
                 " set_config('statement_timeout', %s, true)",
-                [_milliseconds(hold), _milliseconds(timedelta(seconds=60))],
+                [_milliseconds(hold), _milliseconds(_STATEMENT)],
             )
 
     def take(
