@@ -13,6 +13,7 @@ import requests
 class Said:
     """An answer."""
 
+    #: 0 breaks the connection.
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +44,9 @@ class Middleman:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 said = middleman.instead(body) or middleman._pass_on(api + self.path, body, self.headers)
                 middleman.before_answer(body, said)
+                if not said.status:
+                    self.close_connection = True
+                    return
                 self.send_response(said.status)
                 for name, value in {**said.headers, "content-length": str(len(said.body))}.items():
                     self.send_header(name, value)

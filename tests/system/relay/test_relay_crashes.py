@@ -202,23 +202,54 @@ def test_answers_that_are_about_no_row_park_none(
     shop.check_exactly_once()
 
 
-def test_one_row_that_notifier_fails_on_holds_up_no_others(shop: Shop, middleman: Middleman) -> None:
-    shop.write_many(40)
-    [poison] = shop.write({"event_type": "poison"})
-    shop.write_many(40)
+def test_rows_that_notifier_fails_on_hold_up_no_others(shop: Shop, middleman: Middleman) -> None:
+    poison = []
+    for _ in range(3):
+        shop.write_many(20)
+        poison += shop.write({"event_type": "poison"})
+    shop.write_many(20)
     middleman.instead = lambda body: Said(500) if b"poison" in body else None
     with contextlib.closing(shop.connect()) as connection:
-        relay = Relay(shop.connect, client_of(shop, middleman))
-        for _ in range(20):
-            with contextlib.suppress(Blocked):
-                relay.drain(connection)
-        assert shop.waiting() == 1
-        row = shop.row(poison)
-        assert (row["refused_at"], row["sent_at"], row["attempts"]) == (None, None, 1)
-        assert "500" in row["last_error"]
+        assert relay_once(connection, client_of(shop, middleman)) == Moved(sent=80, failed=3)
+        for key in poison:
+            row = shop.row(key)
+            assert (row["refused_at"], row["sent_at"], row["attempts"]) == (None, None, 1)
+            assert "500" in row["last_error"]
         # Another relay knows nothing of it, and tries.
         middleman.instead = lambda _: None
-        assert relay_once(connection, client_of(shop, middleman)).sent == 1
+        assert relay_once(connection, client_of(shop, middleman)).sent == 3
+    shop.check_exactly_once()
+
+
+def test_a_notifier_that_fails_on_every_row_gets_few_requests(shop: Shop, middleman: Middleman) -> None:
+    shop.write_many(100)
+    asked = []
+
+    def fail(body: bytes) -> Said:
+        asked.append(body)
+        return Said(500)
+
+    middleman.instead = fail
+    with contextlib.closing(shop.connect()) as connection:
+        with pytest.raises(Blocked, match="500"):
+            relay_once(connection, client_of(shop, middleman))
+        assert len(asked) < 20
+        middleman.instead = lambda _: None
+        assert relay_once(connection, client_of(shop, middleman)).sent == 100
+    shop.check_exactly_once()
+
+
+def test_a_row_that_breaks_the_connection_holds_up_no_others(shop: Shop, middleman: Middleman) -> None:
+    shop.write_many(4)
+    shop.write({"event_type": "poison"})
+    shop.write_many(4)
+    middleman.instead = lambda body: Said(0) if b"poison" in body else None
+    with contextlib.closing(shop.connect()) as connection:
+        relay = Relay(shop.connect, client_of(shop, middleman))
+        for _ in range(10):
+            with contextlib.suppress(Blocked):
+                relay.drain(connection)
+    assert shop.waiting() == 1
     shop.check_exactly_once()
 
 

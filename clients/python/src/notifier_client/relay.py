@@ -38,6 +38,8 @@ _LONGEST_ASKED: Final = 3600.0
 _ASIDE: Final = (5.0, 300.0)
 #: Rows that may be set aside; with more, the fault is not theirs.
 _MOST_ASIDE: Final = 1000
+#: Rows in a row that fail alone; with more, the fault is not theirs.
+_MOST_ALONE: Final = 5
 #: Seconds between reports while nothing is wrong, and between two deletions of what was sent.
 _REPORT_EVERY: Final = 10.0
 _DELETE_EVERY: Final = 60.0
@@ -138,6 +140,7 @@ class Relay:
         self._report = report
         #: Row → when it may be tried again, on the monotonic clock, and the wait before that.
         self._aside: dict[int, tuple[float, float]] = {}
+        self._failed_alone = 0
         self._moved = Moved()
         self._reported = self._deleted = 0.0
 
@@ -218,9 +221,12 @@ class Relay:
                 raise _blocked_by(error) from None
             answers = [refused(row.id, f"{error.status} {error.type}: {error.detail}") for row, _ in sendable]
         except (ApiError, NoAnswer) as error:
-            self._isolate(connection, [row for row, _ in sendable], error)
-            raise _blocked_by(error) from None
+            failed = self._isolate(connection, [row for row, _ in sendable], error)
+            if failed is None:
+                raise _blocked_by(error) from None
+            return failed, True
         if sendable:
+            self._failed_alone = 0
             self._limit = min(self._limit + max(self._limit // 8, 1), self._batch)
         results = [*(line for _, line in lines if isinstance(line, Result)), *answers]
         if results:
@@ -235,21 +241,26 @@ class Relay:
                 self._set_aside(each.id)
         return moved, more
 
-    def _isolate(self, connection: Connection, rows: Sequence[Row], error: ApiError | NoAnswer) -> None:
-        """After a failure that one row may have caused: send fewer at once, and a lone one later than the others."""
-        if isinstance(error, NoAnswer):
-            may_be_a_row = error.may_have_arrived
-        else:
-            may_be_a_row = isinstance(error, ServerError) and error.status == 500
-        if not may_be_a_row:
-            return
+    def _isolate(self, connection: Connection, rows: Sequence[Row], error: ApiError | NoAnswer) -> Moved | None:
+        """After a failure that one row may have caused: send fewer at once, and a lone row later than the others.
+
+        Returns the outcome where the relay may go on at once, or None where it must wait.
+        """
+        is_fault = isinstance(error, ServerError) and error.status == 500
+        if not is_fault and not (isinstance(error, NoAnswer) and error.may_have_arrived):
+            return None
         if len(rows) > 1:
+            connection.rollback()
             self._limit = len(rows) // 2
-            return
+            return Moved() if is_fault else None
+        self.table.mark(connection, [Result(id=row.id, error=words(str(error))) for row in rows])
+        connection.commit()
+        moved = Moved(failed=len(rows))
+        self._moved += moved
         for row in rows:
-            self.table.mark(connection, [Result(id=row.id, error=words(str(error)))])
-            connection.commit()
             self._set_aside(row.id)
+        self._failed_alone += 1
+        return moved if is_fault and self._failed_alone < _MOST_ALONE else None
 
     def _set_aside(self, id_: int) -> None:
         """Have a row wait that Notifier fails on. Raises Blocked where so many do that the fault is not theirs."""
