@@ -172,7 +172,6 @@ def test_a_database_that_is_away_is_found_again(shop: Shop) -> None:
     [
         (Said(429, b"{}", {"Retry-After": "7"}), 7.0),
         (Said(503, b"{}", {"Retry-After": "5"}), 5.0),
-        (Said(500), None),
         (Said(502, b"<html>"), None),
         (Said(401), None),
         (Said(403), None),
