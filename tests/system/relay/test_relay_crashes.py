@@ -17,6 +17,7 @@ from tests.support.relaying import Shop
 from tests.support.running import free_port, wait_for
 
 EVENT = {"event_type": "order.paid"}
+ID = b"01a1fc47-52fc-7015-a681-4dd01035c71e"
 QUICK = ("--interval", "0.05")
 
 
@@ -181,7 +182,8 @@ def test_a_database_that_is_away_is_found_again(shop: Shop) -> None:
         (Said(422), None),
         (Said(202, b"<html>Welcome</html>"), None),
         (Said(202, b'{"items": []}'), None),
-        (Said(202, b'{"items": [{"index": 1, "status": "accepted"}]}'), None),
+        (Said(202, b'{"items": [{"index": 1, "status": "accepted", "id": "%s"}]}' % ID), None),
+        (Said(202, b'{"items": [{"index": 0, "status": "accepted", "id": "%s"}, {}]}' % ID), None),
         (Said(202, b'{"items": [{"index": 0, "status": "accepted", "id": "x"}]}'), None),
         (Said(202, b'{"items": [{"index": 0, "status": 422, "errors": 1}]}'), None),
     ],

@@ -132,7 +132,7 @@ class Relay:
             raise ValueError("interval and hold must be more than nothing, and keep not less")
         self.table = table if isinstance(table, RelayTable) else RelayTable(table)
         self._connect = connect
-        self._transport = client.transport
+        self._transport = client._transport  # of the same package
         self._batch = self._limit = batch
         self._interval = interval.total_seconds()
         self._keep = keep
