@@ -10,7 +10,10 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "docs/providers.md",
         "docs/handlers.md",
         "docs/receiving-webhooks.md",
+        "clients/python/README.md",
+        "docs/relay.md",
         "docs/production.md",
+        "docs/kubernetes.md",
     ),
     "Reference": (
         "docs/errors.md",
@@ -28,9 +31,11 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "Promises and figures": (
         "docs/guarantees.md",
         "docs/performance.md",
+        "docs/capacity.md",
     ),
     "Project": (
         "CONTRIBUTING.md",
+        "docs/releasing.md",
         "docs/decisions.md",
         "docs/dependencies.md",
         "benchmarks/README.md",
@@ -44,6 +49,7 @@ TITLES: Final = {
     "docs/guide.md": "Guide",
     "docs/architecture.md": "A tour of the inside",
     "benchmarks/README.md": "Benchmarks",
+    "clients/python/README.md": "The Python client",
     "reference/http/index.md": "All operations",
 }
 #: The section that has the pages written from the API's description, as one group.
