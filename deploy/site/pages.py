@@ -18,7 +18,14 @@ _THEME: Final = Path(__file__).with_name("theme")
 #: Files that pages link to and that are no pages.
 _FILES: Final = ("LICENSE",)
 #: Pages outside docs/.
-_OUTSIDE: Final = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md", "clients/python/README.md")
+_OUTSIDE: Final = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "clients/python/README.md",
+)
 
 #: A link whose words are the name of its page: the name, and the page.
 _NAMED_LINK: Final = re.compile(r"\[(?:docs/)?([\w-]+\.md)\](\([\w./-]+(?:#[\w-]+)?\))")

@@ -31,7 +31,7 @@ from notifier.delivery.telemetry import CLAIM, GATE, Meter
 from notifier.notifications.claims import claim, make_due
 from notifier.planning.subscribers import SubscriberCache
 from notifier.providers.failover import Providers
-from notifier.providers.relay import Relay
+from notifier.providers.failover_run import FailoverRun
 from notifier.runtime.isolation import kind_of
 from notifier.storage.engines import autocommit_of
 from notifier.vocabulary.event_types import status_event_type
@@ -140,17 +140,17 @@ class Delivery:
         """Send the rows that passed the gate; return those that failed before only stragglers were left."""
         rows = passed.rows
         composition = self._composer.begin(rows, facts.targets)
-        relay = self._relay(passed, facts, failures, window)
+        failover = self._failover(passed, facts, failures, window)
         outcomes = Outcomes(
             self._transactions,
-            relay=relay,
+            failover=failover,
             watch=Watch(self._transactions, facts.targets, facts.slow, self._disable_after),
             meter=meter,
             failures=failures,
             finished=self._finished,
             emits=bool(self._subscribers.at(self._transactions, facts.version).of(status_event_type(self._finished))),
         )
-        sender = Sender(rows, composition=composition, relay=relay, outcomes=outcomes, meter=meter, window=window)
+        sender = Sender(rows, composition=composition, failover=failover, outcomes=outcomes, meter=meter, window=window)
         return send_until_stragglers(
             sender,
             outcomes,
@@ -159,9 +159,9 @@ class Delivery:
             suspect=self._gate.rules.endpoints.suspects.update,
         )
 
-    def _relay(self, passed: Passed, facts: Facts, failures: int, window: Window) -> Relay:
+    def _failover(self, passed: Passed, facts: Facts, failures: int, window: Window) -> FailoverRun:
         falling_back = {row.id for row in passed.rows if row.on_ambiguous == OnAmbiguous.FALLBACK}
-        return Relay(
+        return FailoverRun(
             self._transactions,
             self._providers,
             facts.health,

@@ -14,8 +14,8 @@ from notifier.notifications.attempts import Record, record
 from notifier.notifications.claims import Claimed, give_back
 from notifier.people.push_tokens import prune_tokens
 from notifier.people.suppressions import Address, suppress
+from notifier.providers.failover_run import FailoverRun
 from notifier.providers.protocol import Fault, Outcome, Result
-from notifier.providers.relay import Relay
 from notifier.runtime.isolation import kind_of
 from notifier.storage.engines import autocommit_of
 from notifier.vocabulary.queues import channel_of
@@ -30,7 +30,15 @@ class Outcomes:
     """The outcomes of one batch. Taken in by the batch's thread; written by any."""
 
     def __init__(
-        self, engine: Engine, *, relay: Relay, watch: Watch, meter: Meter, failures: int, finished: Status, emits: bool
+        self,
+        engine: Engine,
+        *,
+        failover: FailoverRun,
+        watch: Watch,
+        meter: Meter,
+        failures: int,
+        finished: Status,
+        emits: bool,
     ) -> None:
         """`failures`: failed attempts that the rows have behind them. `finished`: the status of a notification that is
         accepted. `emits`: whether anybody subscribes to events about that.
@@ -38,7 +46,7 @@ class Outcomes:
         self._transactions = engine
         #: Each statement is a transaction of its own: a third of the round trips.
         self._engine = autocommit_of(engine)
-        self._relay = relay
+        self._failover = failover
         self._watch = watch
         self._meter = meter
         self._failures = failures
@@ -89,7 +97,7 @@ class Outcomes:
         refused, self._refused = self._refused, []
         return [
             self._watch.take(),
-            self._relay.take_report(),
+            self._failover.take_report(),
             partial(prune_tokens, self._transactions, gone),
             partial(suppress, self._transactions, refused),
         ]

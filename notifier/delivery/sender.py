@@ -17,8 +17,8 @@ from notifier.delivery.outcomes import Outcomes
 from notifier.delivery.recorder import Recorder
 from notifier.delivery.telemetry import COMPOSE, Meter
 from notifier.notifications.claims import COMPOSING, Claimed
+from notifier.providers.failover_run import FailoverRun
 from notifier.providers.protocol import Message
-from notifier.providers.relay import Relay
 from notifier.runtime.isolation import is_away, kind_of
 from notifier.security.redaction import secrets_of
 
@@ -51,14 +51,14 @@ class Sender:
         rows: Sequence[Claimed],
         *,
         composition: Composition,
-        relay: Relay,
+        failover: FailoverRun,
         outcomes: Outcomes,
         meter: Meter,
         window: Window,
     ) -> None:
         self._waiting = deque(rows)
         self._composition = composition
-        self._relay = relay
+        self._failover = failover
         self._outcomes = outcomes
         self._meter = meter
         self._window = window
@@ -75,10 +75,10 @@ class Sender:
         """Send all that can begin in time, record it, and give the rest back; yields many times a second."""
         while self._waiting and self._may_begin():
             try:
-                for results in self._relay.send(self._messages()):
+                for results in self._failover.send(self._messages()):
                     for result in results:
                         self._recorder.add(self._outcomes.add(self._in_flight.end(result)))
-                    self._return(self._relay.take_unbegun())
+                    self._return(self._failover.take_unbegun())
                     self._recorder.go_on()
                     yield
             except Exception:
@@ -129,7 +129,7 @@ class Sender:
     def _may_begin(self) -> bool:
         if self._cannot_read or self._recorder.is_behind:
             return False
-        return time.monotonic() < self._window.start_until and not self._relay.all_open
+        return time.monotonic() < self._window.start_until and not self._failover.all_open
 
     @property
     def _cannot_read(self) -> bool:

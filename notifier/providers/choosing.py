@@ -53,7 +53,7 @@ class Chooser:
         bounced_by: Names = NO_NAMES,
         without_route: Names = NO_NAMES,
     ) -> None:
-        """See Relay, which is given the same."""
+        """See FailoverRun, which is given the same."""
         self._began_at = time.monotonic()
         self._engine = engine
         self._providers = providers

@@ -1,8 +1,8 @@
 """Several providers of a channel as one: an ordered list of choices for each message.
 
 A message goes to the first provider that takes its address and whose breaker is not open (providers.breakers), or by
-weight where any provider has one. A provider that has lately had no route to the address is left out. `relay` sends a
-batch through them, `choosing` decides who takes over.
+weight where any provider has one. A provider that has lately had no route to the address is left out. `failover_run`
+sends a batch through them, `choosing` decides who takes over.
 """
 
 from collections.abc import Collection, Container, Mapping, Sequence

@@ -17,9 +17,9 @@ from notifier.providers import breakers, rate_limits
 from notifier.providers.breakers import HEALTH_IN_SQL, OPENS_AT, health_from
 from notifier.providers.circuit import Circuit
 from notifier.providers.failover import Choice, Providers
+from notifier.providers.failover_run import FailoverRun
 from notifier.providers.protocol import Fault, Message, Outcome, Result
 from notifier.providers.rate_limits import RecipientLimits
-from notifier.providers.relay import Relay
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel
@@ -115,8 +115,8 @@ def test_each_row_tries_one_out(engine: Engine) -> None:
     assert ([each.id for each in put], probes) == ([rows[2].id], {0, 1})
 
 
-def relay_of(engine: Engine, gate: ProviderGate, probes: set[int], known: dict[str, Circuit]) -> Relay:
-    return Relay(engine, gate.providers, known, probes, start_until=1e9, falls_back=lambda _: False)
+def failover_of(engine: Engine, gate: ProviderGate, probes: set[int], known: dict[str, Circuit]) -> FailoverRun:
+    return FailoverRun(engine, gate.providers, known, probes, start_until=1e9, falls_back=lambda _: False)
 
 
 def test_probes_that_no_message_is_left_for_are_others(engine: Engine) -> None:
@@ -126,9 +126,9 @@ def test_probes_that_no_message_is_left_for_are_others(engine: Engine) -> None:
         known = down(engine, *(f"vendor-{place}" for place in range(count)), half_open=True)
         _, probes = gate.keep(engine, [claimed("+49301"), claimed("+49302")], known)
         assert probes == set(range(count))
-        relay = relay_of(engine, gate, probes, known)
-        assert [result for results in relay.send(iter(())) for result in results] == [], "no row of them can be made"
-        assert relay.all_open
+        failover = failover_of(engine, gate, probes, known)
+        assert [result for results in failover.send(iter(())) for result in results] == [], "no row of them can be made"
+        assert failover.all_open
         assert {each.probe_in for each in health(engine).values()} == {0}
 
 

@@ -17,8 +17,8 @@ from notifier.providers import breakers
 from notifier.providers.breakers import OPENS_AT, health_from
 from notifier.providers.circuit import Circuit
 from notifier.providers.failover import Providers
+from notifier.providers.failover_run import FailoverRun
 from notifier.providers.protocol import Message, Outcome, Result
-from notifier.providers.relay import Relay
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.states import Channel
 from tests.providers import receivers
@@ -77,7 +77,7 @@ def messages(count: int = 1) -> list[Message]:
     return [Message(new_id(), f"+1555010{number:04}", None, "Hello") for number in range(count)]
 
 
-def relay_of(
+def failover_of(
     engine: Engine,
     providers: Providers,
     probes: set[int] | None = None,
@@ -86,8 +86,8 @@ def relay_of(
     seconds: float = 5.0,
     bounced_by: dict[UUID, frozenset[str]] | None = None,
     without_route: dict[UUID, frozenset[str]] | None = None,
-) -> Relay:
-    return Relay(
+) -> FailoverRun:
+    return FailoverRun(
         engine,
         providers,
         known(engine),
@@ -104,14 +104,14 @@ def known(engine: Engine) -> dict[str, Circuit]:
         return health_from(connection.scalar(text(breakers.HEALTH_IN_SQL), {"channel": "sms"}))
 
 
-def sent(relay: Relay, given: list[Message]) -> dict[UUID, list[Result]]:
+def sent(failover: FailoverRun, given: list[Message]) -> dict[UUID, list[Result]]:
     """The results of some messages, in their order; what nobody could begin has none."""
     results: dict[UUID, list[Result]] = {message.id: [] for message in given}
-    for result in itertools.chain.from_iterable(relay.send(iter(given))):
+    for result in itertools.chain.from_iterable(failover.send(iter(given))):
         results[result.id].append(result)
     for calls in results.values():
         assert [call.handed_on for call in calls] == [True] * (len(calls) - 1) + [False] * bool(calls)
-    relay.take_report()()
+    failover.take_report()()
     return results
 
 
@@ -129,7 +129,7 @@ def test_what_is_the_providers_fault_goes_to_the_next_one_at_once(engine: Engine
     first, second = Wire(answer), Wire(OK)
     [message] = given = messages()
     began = time.monotonic()
-    results = sent(relay_of(engine, made(first, second)), given)
+    results = sent(failover_of(engine, made(first, second)), given)
     assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "accepted")]
     assert time.monotonic() - began < 1.5
     assert (len(first.received), len(second.received)) == (1, 1)
@@ -138,7 +138,7 @@ def test_what_is_the_providers_fault_goes_to_the_next_one_at_once(engine: Engine
 def test_one_without_a_route_gives_way_at_once_and_stays_in_use(engine: Engine, made: Open) -> None:
     first, second = Wire(NO_ROUTE), Wire(OK)
     given = messages(20)
-    results = sent(relay_of(engine, made(first, second)), given)
+    results = sent(failover_of(engine, made(first, second)), given)
     assert {tuple(path_of(calls)) for calls in results.values()} == {(("twilio", "unsent"), ("twilio-2", "accepted"))}
     assert len(first.received) == 20, "no breaker has opened"
     assert known(engine) == {}
@@ -147,7 +147,7 @@ def test_one_without_a_route_gives_way_at_once_and_stays_in_use(engine: Engine, 
 @pytest.mark.parametrize("count", [1, 2])
 def test_without_any_route_a_message_waits_for_hours(engine: Engine, made: Open, count: int) -> None:
     [message] = given = messages()
-    calls = sent(relay_of(engine, made(*(Wire(NO_ROUTE) for _ in range(count)))), given)[message.id]
+    calls = sent(failover_of(engine, made(*(Wire(NO_ROUTE) for _ in range(count)))), given)[message.id]
     assert len(calls) == count
     assert calls[-1].retry_after == 6 * 3600
     assert known(engine) == {}
@@ -156,20 +156,20 @@ def test_without_any_route_a_message_waits_for_hours(engine: Engine, made: Open,
 def test_one_that_had_no_route_lately_is_left_out(engine: Engine, made: Open) -> None:
     first, second = Wire(OK), Wire(DOWN)
     [message, other] = given = messages(2)
-    relay = relay_of(engine, made(first, second), without_route={message.id: frozenset({"twilio"})})
-    results = sent(relay, given)
+    failover = failover_of(engine, made(first, second), without_route={message.id: frozenset({"twilio"})})
+    results = sent(failover, given)
     assert path_of(results[message.id]) == [("twilio-2", "unsent")]
     assert results[message.id][0].retry_after is None, "the second one may be well in a moment"
     assert path_of(results[other.id]) == [("twilio", "accepted")]
     # Where none had a route, all are asked again: their hours are over.
-    relay = relay_of(engine, made(Wire(OK)), without_route={message.id: frozenset({"twilio"})})
-    assert path_of(sent(relay, [message])[message.id]) == [("twilio", "accepted")]
+    failover = failover_of(engine, made(Wire(OK)), without_route={message.id: frozenset({"twilio"})})
+    assert path_of(sent(failover, [message])[message.id]) == [("twilio", "accepted")]
 
 
 def test_what_bounced_goes_to_the_next_one_first(engine: Engine, made: Open) -> None:
     [bounced, fresh] = given = messages(2)
-    relay = relay_of(engine, made(Wire(OK), Wire(OK)), bounced_by={bounced.id: frozenset({"twilio"})})
-    results = sent(relay, given)
+    failover = failover_of(engine, made(Wire(OK), Wire(OK)), bounced_by={bounced.id: frozenset({"twilio"})})
+    results = sent(failover, given)
     assert path_of(results[bounced.id]) == [("twilio-2", "accepted")]
     assert path_of(results[fresh.id]) == [("twilio", "accepted")]
 
@@ -177,22 +177,22 @@ def test_what_bounced_goes_to_the_next_one_first(engine: Engine, made: Open) -> 
 def test_but_only_as_fast_as_that_one_takes_them(engine: Engine, made: Open) -> None:
     given = messages(3)
     bounced_by = {message.id: frozenset({"twilio"}) for message in given}
-    relay = relay_of(engine, made(Wire(OK), Wire(OK), options=("", "&rate=0.1")), bounced_by=bounced_by)
-    paths = sorted(path_of(calls) for calls in sent(relay, given).values())
+    failover = failover_of(engine, made(Wire(OK), Wire(OK), options=("", "&rate=0.1")), bounced_by=bounced_by)
+    paths = sorted(path_of(calls) for calls in sent(failover, given).values())
     assert paths == [[], [], [("twilio-2", "accepted")]]
-    assert len(relay.take_unbegun()) == 2
+    assert len(failover.take_unbegun()) == 2
 
 
 def test_and_comes_back_where_that_one_is_down(engine: Engine, made: Open) -> None:
     [message] = given = messages()
-    relay = relay_of(engine, made(Wire(OK), Wire(DOWN)), bounced_by={message.id: frozenset({"twilio"})})
-    assert path_of(sent(relay, given)[message.id]) == [("twilio-2", "unsent"), ("twilio", "accepted")]
+    failover = failover_of(engine, made(Wire(OK), Wire(DOWN)), bounced_by={message.id: frozenset({"twilio"})})
+    assert path_of(sent(failover, given)[message.id]) == [("twilio-2", "unsent"), ("twilio", "accepted")]
 
 
 def test_so_does_what_finds_nobody_listening(engine: Engine, made: Open) -> None:
     second = Wire(OK)
     [message] = given = messages()
-    results = sent(relay_of(engine, made(closed_port(), second)), given)
+    results = sent(failover_of(engine, made(closed_port(), second)), given)
     assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "accepted")]
 
 
@@ -200,7 +200,7 @@ def test_so_does_what_finds_nobody_listening(engine: Engine, made: Open) -> None
 def test_what_no_other_provider_would_do_better_stays(engine: Engine, made: Open, answer: bytes, outcome: str) -> None:
     second = Wire(OK)
     [message] = given = messages()
-    results = sent(relay_of(engine, made(Wire(answer), second)), given)
+    results = sent(failover_of(engine, made(Wire(answer), second)), given)
     assert path_of(results[message.id]) == [("twilio", outcome)]
     assert second.received == []
 
@@ -218,8 +218,8 @@ def test_what_may_have_been_sent_goes_on_only_where_that_is_wanted(
     second = Wire(OK)
     [message] = given = messages()
     with receivers.listening(talk) as first:
-        relay = relay_of(engine, made(first.port, second, timeout=0.4), falls_back=lambda _: falls_back)
-        results = sent(relay, given)
+        failover = failover_of(engine, made(first.port, second, timeout=0.4), falls_back=lambda _: falls_back)
+        results = sent(failover, given)
     took = [("twilio", "ambiguous"), ("twilio-2", "accepted")]
     assert path_of(results[message.id]) == (took if falls_back else took[:1])
     assert len(second.received) == (1 if falls_back else 0)
@@ -242,7 +242,7 @@ def test_what_is_lost_on_a_kept_connection_goes_on_only_where_that_is_wanted(
     with receivers.listening(talk) as server:
         providers = made(server.port, other)
         for given in (messages(), messages()):
-            results = sent(relay_of(engine, providers, falls_back=lambda _: falls_back), given)
+            results = sent(failover_of(engine, providers, falls_back=lambda _: falls_back), given)
     took = [("twilio", "ambiguous"), ("twilio-2", "accepted")]
     assert path_of(results[given[0].id]) == (took if falls_back else took[:1])
     assert len(read) == 2
@@ -252,21 +252,21 @@ def test_what_is_lost_on_a_kept_connection_goes_on_only_where_that_is_wanted(
 def test_a_third_one_takes_over_from_the_second(engine: Engine, made: Open) -> None:
     third = Wire(OK)
     given = messages(3)
-    results = sent(relay_of(engine, made(Wire(DOWN), Wire(REFUSED), third)), given)
+    results = sent(failover_of(engine, made(Wire(DOWN), Wire(REFUSED), third)), given)
     way = [("twilio", "unsent"), ("twilio-2", "unsent"), ("twilio-3", "accepted")]
     assert [path_of(results[message.id]) for message in given] == [way] * 3
 
 
 def test_where_all_fail_the_last_word_counts(engine: Engine, made: Open) -> None:
     [message] = given = messages()
-    results = sent(relay_of(engine, made(Wire(DOWN), Wire(NOBODY))), given)
+    results = sent(failover_of(engine, made(Wire(DOWN), Wire(NOBODY))), given)
     assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "rejected")]
 
 
 def test_a_batch_of_hundreds_gets_through_and_the_first_is_soon_left_alone(engine: Engine, made: Open) -> None:
     first, second = Wire(DOWN), Wire(OK)
     given = messages(300)
-    results = sent(relay_of(engine, made(first, second)), given)
+    results = sent(failover_of(engine, made(first, second)), given)
     assert [calls[-1].outcome for calls in results.values()] == [Outcome.ACCEPTED] * 300
     assert len(second.received) == 300
     assert OPENS_AT <= len(first.received) < 100, "those in flight when the fifth failed, and no more"
@@ -276,10 +276,10 @@ def test_a_batch_of_hundreds_gets_through_and_the_first_is_soon_left_alone(engin
 def test_an_open_breaker_is_asked_by_nobody(engine: Engine, made: Open) -> None:
     first, second = Wire(DOWN), Wire(OK)
     providers = made(first, second)
-    sent(relay_of(engine, providers), messages(OPENS_AT))
+    sent(failover_of(engine, providers), messages(OPENS_AT))
     before = len(first.received)
     [message] = given = messages()
-    assert path_of(sent(relay_of(engine, providers), given)[message.id]) == [("twilio-2", "accepted")]
+    assert path_of(sent(failover_of(engine, providers), given)[message.id]) == [("twilio-2", "accepted")]
     assert len(first.received) == before
 
 
@@ -292,14 +292,14 @@ def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, mad
     answers = {"now": DOWN}
     first, second = Wire(lambda _: answers["now"]), Wire(OK)
     providers = made(first, second)
-    sent(relay_of(engine, providers), messages(OPENS_AT))
+    sent(failover_of(engine, providers), messages(OPENS_AT))
     asked = len(first.received)
 
     half_open(engine)
     probes = providers.take_probes(engine, known(engine), {0})
     assert probes == {0}
     assert providers.take_probes(engine, known(engine), {0}) == set(), "one worker only"
-    results = sent(relay_of(engine, providers, probes), messages(20))
+    results = sent(failover_of(engine, providers, probes), messages(20))
     assert len(first.received) == asked + 1
     assert [calls[-1].outcome for calls in results.values()] == [Outcome.ACCEPTED] * 20
     assert known(engine)["twilio"].open_for == 10, "twice as long"
@@ -307,10 +307,10 @@ def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, mad
     answers["now"] = OK
     half_open(engine)
     given = messages(20)
-    results = sent(relay_of(engine, providers, providers.take_probes(engine, known(engine), {0})), given)
+    results = sent(failover_of(engine, providers, providers.take_probes(engine, known(engine), {0})), given)
     assert results[given[0].id][-1].provider == "twilio"
     assert known(engine)["twilio"] == Circuit()
-    sent(relay_of(engine, providers), messages(10))
+    sent(failover_of(engine, providers), messages(10))
     assert len(first.received) >= asked + 12
 
 
@@ -325,10 +325,10 @@ def test_a_probe_that_hangs_holds_nobody_up(engine: Engine, made: Open) -> None:
               "probe_failed": False}],
         )  # fmt: skip
         half_open(engine)
-        relay = relay_of(engine, providers, providers.take_probes(engine, known(engine), {0}))
+        failover = failover_of(engine, providers, providers.take_probes(engine, known(engine), {0}))
         given, at = messages(100), {}
         began = time.monotonic()
-        for result in itertools.chain.from_iterable(relay.send(iter(given))):
+        for result in itertools.chain.from_iterable(failover.send(iter(given))):
             at[result.id] = time.monotonic() - began
         assert len(at) == 100
         assert sorted(at.values())[98] < 1.4, "all but the probe itself"
@@ -336,40 +336,40 @@ def test_a_probe_that_hangs_holds_nobody_up(engine: Engine, made: Open) -> None:
 
 def test_with_one_provider_only_what_is_left_is_not_begun(engine: Engine, made: Open) -> None:
     only = Wire(DOWN)
-    relay = relay_of(engine, made(only))
+    failover = failover_of(engine, made(only))
     given = messages(200)
-    results = sent(relay, given)
+    results = sent(failover, given)
     tried = [calls for calls in results.values() if calls]
     assert {path_of(calls)[0] for calls in tried} == {("twilio", "unsent")}
     assert OPENS_AT <= len(tried) < 100
-    assert relay.all_open
+    assert failover.all_open
 
 
 def test_where_all_are_shut_nothing_is_begun_that_is_in_hand(engine: Engine, made: Open) -> None:
-    relay = relay_of(engine, made(Wire(DOWN), Wire(DOWN)))
+    failover = failover_of(engine, made(Wire(DOWN), Wire(DOWN)))
     given = messages(200)
-    results = sent(relay, given)
-    assert relay.all_open
+    results = sent(failover, given)
+    assert failover.all_open
     # Each message that was taken has one result; the rest was not taken.
-    unbegun = relay.take_unbegun()
+    unbegun = failover.take_unbegun()
     assert len(unbegun) == len(set(unbegun))
     assert not any(results[each] for each in unbegun)
 
 
-def told(relay: Relay, given: list[Message]) -> list[UUID]:
-    """Of which messages a relay tells anything, to whom asks after each step, as a batch does."""
+def told(failover: FailoverRun, given: list[Message]) -> list[UUID]:
+    """Of which messages a failover tells anything, to whom asks after each step, as a batch does."""
     known_of = []
-    for results in relay.send(iter(given)):
+    for results in failover.send(iter(given)):
         known_of += [result.id for result in results if not result.handed_on]
-        known_of += relay.take_unbegun()
+        known_of += failover.take_unbegun()
     return known_of
 
 
 def test_what_nobody_can_begin_is_told_of_before_the_end(engine: Engine, made: Open) -> None:
     wires = Wire(OK), Wire(OK)
     given = messages(3)
-    relay = relay_of(engine, made(*wires), seconds=-10)
-    assert told(relay, given) == [message.id for message in given], "else they look as if a worker were sending them"
+    failover = failover_of(engine, made(*wires), seconds=-10)
+    assert told(failover, given) == [message.id for message in given], "else they look as if a worker were sending them"
     assert not any(wire.received for wire in wires)
 
 
@@ -380,16 +380,16 @@ def test_nothing_is_told_twice_or_forgotten_while_all_fail(engine: Engine, made:
 
     def fresh() -> Iterator[Message]:
         for message in given:
-            if relay.all_open:
+            if failover.all_open:
                 return
             taken.append(message.id)
             yield message
 
-    relay = relay_of(engine, made(Wire(DOWN), Wire(REFUSED), Wire(DOWN)))
+    failover = failover_of(engine, made(Wire(DOWN), Wire(REFUSED), Wire(DOWN)))
     known_of = []
-    for results in relay.send(fresh()):
+    for results in failover.send(fresh()):
         known_of += [result.id for result in results if not result.handed_on]
-        known_of += relay.take_unbegun()
+        known_of += failover.take_unbegun()
     assert sorted(known_of) == sorted(taken)
 
 
@@ -397,7 +397,7 @@ def test_a_refused_number_and_a_throttle_say_that_a_provider_is_alive(engine: En
     answers = itertools.cycle([DOWN, DOWN, DOWN, DOWN, NOBODY])
     providers = made(Wire(lambda _: next(answers)), Wire(OK))
     for message in messages(20):
-        sent(relay_of(engine, providers), [message])
+        sent(failover_of(engine, providers), [message])
     assert known(engine)["twilio"].probe_in is None
 
 
@@ -405,8 +405,8 @@ def test_what_comes_too_late_for_the_next_one_stays_as_it_is(engine: Engine, mad
     second = Wire(OK)
     [message] = given = messages()
     with receivers.listening(hanging) as first:
-        relay = relay_of(engine, made(first.port, second, timeout=0.5), falls_back=lambda _: True, seconds=-0.2)
-        results = sent(relay, given)
+        failover = failover_of(engine, made(first.port, second, timeout=0.5), falls_back=lambda _: True, seconds=-0.2)
+        results = sent(failover, given)
     # The lease has room for one send each: begun with the first 0.3 s before its end, it is over when that is.
     assert path_of(results[message.id]) == [("twilio", "ambiguous")]
     assert second.received == []
@@ -416,7 +416,7 @@ def test_weights_share_the_traffic_and_stay_with_a_message(engine: Engine, made:
     first, second, third = Wire(OK), Wire(OK), Wire(OK)
     providers = made(first, second, third, options=("&weight=80", "&weight=20", ""))
     given = messages(400)
-    sent(relay_of(engine, providers), given)
+    sent(failover_of(engine, providers), given)
     assert 280 <= len(first.received) <= 360
     assert len(first.received) + len(second.received) == 400
     assert third.received == []
@@ -428,14 +428,14 @@ def test_weights_share_the_traffic_and_stay_with_a_message(engine: Engine, made:
 def test_weights_give_way_to_breakers(engine: Engine, made: Open) -> None:
     first, second, third = Wire(DOWN), Wire(OK), Wire(OK)
     providers = made(first, second, third, options=("&weight=99", "&weight=1", ""))
-    results = sent(relay_of(engine, providers), messages(50))
+    results = sent(failover_of(engine, providers), messages(50))
     assert {calls[-1].outcome for calls in results.values()} == {Outcome.ACCEPTED}
     assert third.received == []
 
 
 def test_a_second_provider_takes_no_more_than_its_rate(engine: Engine, made: Open) -> None:
     second = Wire(OK)
-    results = sent(relay_of(engine, made(Wire(DOWN), second, options=("", "&rate=2"))), messages(4))
+    results = sent(failover_of(engine, made(Wire(DOWN), second, options=("", "&rate=2"))), messages(4))
     assert len(second.received) <= 2
     assert sum(calls[-1].outcome is Outcome.UNSENT for calls in results.values()) >= 2
 
@@ -444,7 +444,7 @@ def test_nor_does_it_where_the_first_is_left_alone_meanwhile(engine: Engine, mad
     second = Wire(OK)
     given = messages(150)
     providers, began = made(Wire(DOWN), second, options=("", "&rate=3")), time.monotonic()
-    known_of = told(relay_of(engine, providers), given)
+    known_of = told(failover_of(engine, providers), given)
     assert len(second.received) <= 3 * (2 + time.monotonic() - began), "3 a second, whatever the batch is"
     assert sorted(known_of) == [message.id for message in given]
 
@@ -453,9 +453,9 @@ def test_what_the_gate_lined_up_for_the_second_needs_no_other_slot(engine: Engin
     second = Wire(OK)
     providers = made(Wire(DOWN), second, options=("", "&rate=1"))
     for message in messages(OPENS_AT):
-        sent(relay_of(engine, providers), [message])
+        sent(failover_of(engine, providers), [message])
     before = len(second.received)
-    results = sent(relay_of(engine, providers), messages(3))
+    results = sent(failover_of(engine, providers), messages(3))
     assert [path_of(calls) for calls in results.values()] == [[("twilio-2", "accepted")]] * 3
     assert len(second.received) == before + 3
 
@@ -463,7 +463,10 @@ def test_what_the_gate_lined_up_for_the_second_needs_no_other_slot(engine: Engin
 def test_a_name_of_its_own(engine: Engine, made: Open) -> None:
     providers = made(Wire(DOWN), Wire(OK), options=("&name=main", ""))
     [message] = given = messages()
-    assert path_of(sent(relay_of(engine, providers), given)[message.id]) == [("main", "unsent"), ("twilio", "accepted")]
+    assert path_of(sent(failover_of(engine, providers), given)[message.id]) == [
+        ("main", "unsent"),
+        ("twilio", "accepted"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -489,5 +492,5 @@ def test_a_comma_in_an_option_parts_no_providers() -> None:
 
 
 def test_a_healthy_provider_costs_no_write(engine: Engine, made: Open) -> None:
-    sent(relay_of(engine, made(Wire(OK), Wire(OK))), messages(10))
+    sent(failover_of(engine, made(Wire(OK), Wire(OK))), messages(10))
     assert known(engine) == {}

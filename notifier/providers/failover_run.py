@@ -1,4 +1,4 @@
-"""A relay sends one batch through the providers of a channel: what one certainly did not send, the next sends at once.
+"""A failover run sends one batch through a channel's providers: what one certainly did not send, the next sends.
 
 `choosing` decides who takes over. The last call of a claim is its result; the calls before it are attempts that were
 `handed_on`.
@@ -50,7 +50,7 @@ class _Stream:
 _Entry = tuple[Message, Result | None]
 
 
-class Relay:
+class FailoverRun:
     """One batch on its way through the providers of a channel."""
 
     def __init__(
