@@ -13,14 +13,14 @@ from api.auth import is_open, requires, takes_metrics_token
 from api.resources import Resource
 from api.schemas.health import HealthSchema, ReadySchema
 from api.services import services
-from config.broker import name_of
+from config.broker import BrokerBlocked, name_of
 from notifier import migrations
 from notifier.observability import heartbeats, metrics
 from notifier.security.api_keys import Scope
 from notifier.storage.deadlines import within
 from notifier.vocabulary.errors import Unavailable
 from tasks import app as celery_app
-from tasks.queue_depth import depth
+from tasks.broker_check import check_broker
 
 log = structlog.get_logger()
 
@@ -99,8 +99,10 @@ def _migrations() -> str | None:
 
 
 def _broker() -> str | None:
-    with celery_app.connection_for_write() as connection:
-        depth(connection, "clock")
+    try:
+        check_broker(celery_app)
+    except BrokerBlocked as error:
+        return str(error)
     return None
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
+from amqp.exceptions import RecoverableConnectionError
 from redis.sentinel import Sentinel
 
 from config.settings import Settings
@@ -43,10 +44,25 @@ _REDIS_OPTIONS: Final[dict[str, Any]] = {
     "max_connections": 64,
     **RETRY_POLICY,
 }
+
+
+class BrokerBlocked(RecoverableConnectionError):  # type: ignore[misc]  # py-amqp ships no types
+    """RabbitMQ answers and takes no messages, since it is short of memory or disk."""
+
+
+def _refuse(_reason: str) -> NoReturn:
+    """Fail the publish under way. Without this py-amqp would take the message, and RabbitMQ would not."""
+    raise BrokerBlocked("RabbitMQ takes no messages: 'rabbitmq-diagnostics alarms' says what it is short of")
+
+
 _AMQP_OPTIONS: Final[dict[str, Any]] = {
     # Seconds, for one read or write of the socket: a RabbitMQ that hangs must not hang us.
     "read_timeout": 5,
     "write_timeout": 5,
+    # A message counts as sent once RabbitMQ has it. Otherwise beat and watchdogs would believe that one which takes
+    # nothing is well, and workers would end themselves because their canaries do not come back.
+    "confirm_publish": True,
+    "on_blocked": _refuse,
     **RETRY_POLICY,
 }
 #: Timeouts of connections to sentinels, in seconds: if one is away, the next is tried.

@@ -7,7 +7,7 @@ from typing import Any, Final
 import redis
 from sqlalchemy import Connection, Engine, create_engine, func, make_url, select, text
 
-from config.broker import is_amqp, redis_client
+from config.broker import BrokerBlocked, is_amqp, redis_client
 from config.settings import Settings
 from deploy.commands.doctor_checks import Finding, ill, note, well
 from notifier import migrations
@@ -17,7 +17,7 @@ from notifier.security.address_seals import PURPOSE
 from notifier.security.secret_box import CannotDecrypt, Vault
 from notifier.storage import database_roles, partitions
 from tasks import app
-from tasks.queue_depth import depth
+from tasks.broker_check import check_broker
 
 #: The oldest that its makers still care for.
 _OLDEST_POSTGRES: Final = 15
@@ -189,6 +189,9 @@ def _persistence(info: dict[str, Any]) -> Finding:
 
 def broker(settings: Settings) -> Iterator[Finding]:
     """Check that Celery's messages can be sent."""
-    with app.connection_for_write() as connection:
-        depth(connection, "clock")
-    yield well("broker", f"{settings.broker.split(':', 1)[0]} answers")
+    try:
+        check_broker(app)
+    except BrokerBlocked as error:
+        yield ill("broker", str(error), "give it memory or disk; nothing is lost, and all goes on by itself then")
+        return
+    yield well("broker", f"{settings.broker.split(':', 1)[0]} answers, and takes messages")
