@@ -31,7 +31,7 @@ worker_prefetch_multiplier = 1
 worker_cancel_long_running_tasks_on_connection_loss = False  # a claim in Postgres keeps them from running twice
 # Delivery waits on sockets and releases the GIL. Its deadlines are the providers' own: Celery's time limits
 # do nothing in a threads pool.
-worker_pool = "threads"
+worker_pool = "tasks.pool:PriorityPool" if _is_rabbitmq else "threads"
 worker_consumer = "tasks.consumer:Consumer"
 worker_concurrency = _settings.worker_concurrency
 worker_hijack_root_logger = False

@@ -35,7 +35,8 @@ def is_own_queue(queue: str) -> bool:
     return queue.startswith(_OWN)
 
 
-def _level(queue: str) -> int:
+def level_of(queue: str) -> int:
+    """Return how urgent a queue's messages are: the less, the sooner they are taken."""
     return -1 if is_own_queue(queue) else _LEVEL.get(queue, 1)
 
 
@@ -59,7 +60,7 @@ class PriorityOrder:
 
     def consume(self, count: int) -> Sequence[str]:
         """Return the first `count` queues to read from, in order."""
-        return sorted(self._turns, key=_level)[:count]
+        return sorted(self._turns, key=level_of)[:count]
 
     def rotate(self, last_used: str) -> str:
         """Move the queue that gave a message behind its equals."""
