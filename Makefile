@@ -57,7 +57,7 @@ test-schema: $(VENV)/schema/.installed ## Send a running system what its OpenAPI
 
 # .ci/run unpacks there what is not installed.
 test-services: export PATH := $(PATH):$(CURDIR)/.services/usr/bin:$(CURDIR)/.services/usr/sbin
-test-services: $(VENV)/.installed-dev ## Run the tests with a real Prometheus, RabbitMQ and PgBouncer, which must be there (.ci/run fetches them)
+test-services: $(VENV)/.installed-dev ## Run the tests on Debian's Prometheus, RabbitMQ, PgBouncer, Redis and Postgres, which must be there (.ci/run fetches them)
 	$(BIN)/python -m pytest tests/services $(ARGS)
 
 test-chaos: $(VENV)/.installed-dev ## Break the system in a few ways, within five minutes; the seed is printed, ARGS="--seed 7" sets it

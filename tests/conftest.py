@@ -230,9 +230,32 @@ QUICK: dict[str, str] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--on rabbitmq`: any test of whole systems can be run on another server than the embedded ones."""
+    parser.addoption("--on", help="Run systems on a server of tests/services/backends.py, which must be installed.")
+
+
+@pytest.fixture(scope="session")
+def backend(
+    request: pytest.FixtureRequest, postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[dict[str, str]], dict[str, str]]]:
+    """Gives the settings of a further system on the server that --on names; none without it."""
+    name = request.config.getoption("--on")
+    if name is None:
+        yield lambda _: {}
+        return
+    from tests.services.backends import BACKENDS  # noqa: PLC0415 -- it imports this file
+
+    with BACKENDS[name](tmp_path_factory.mktemp(name), postgres) as settings:
+        yield settings
+
+
 @pytest.fixture(scope="session")
 def new_system(
-    new_database: Callable[[], str], new_redis: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+    new_database: Callable[[], str],
+    new_redis: Callable[[], str],
+    backend: Callable[[dict[str, str]], dict[str, str]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Running]:
     """Makes systems of real processes, not yet started. The test stops them."""
 
@@ -243,7 +266,7 @@ def new_system(
             "DATABASE_URL": own.get("DATABASE_URL") or new_database(),
             "REDIS_URL": own.get("REDIS_URL") or new_redis(),
         }
-        environment = {**clean_environment(), **QUICK, **urls, **own}
+        environment = {**clean_environment(), **QUICK, **urls, **backend(urls), **own}
         return Running(folder, environment, hand=as_login(urls["DATABASE_URL"], OWNER))
 
     return make

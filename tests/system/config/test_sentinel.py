@@ -1,6 +1,8 @@
 """Redis behind sentinels: a failover under load costs seconds and no events, and everybody follows the master."""
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -12,6 +14,9 @@ from config.settings import Settings, SettingsError, read_settings
 from deploy.commands import doctor_storage as storage
 from deploy.commands.doctor_checks import State
 from tests.support.breaking import all_delivered, kill
+from tests.support.commands import manage, succeed
+from tests.support.flowers import flower, workers_seen
+from tests.support.load import posting
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, ahead, made, reaches, wait_for
 from tests.support.sentinels import MASTER, PASSWORD, SENTINEL_PASSWORD, Watched, watched_redis
@@ -38,7 +43,7 @@ def _settings(**environment: str) -> Settings:
 
 
 def test_a_failover_under_load_costs_seconds_and_no_events(
-    watched: Watched, new_system: Callable[..., Running], http: HttpReceiver
+    watched: Watched, new_system: Callable[..., Running], http: HttpReceiver, tmp_path: Path
 ) -> None:
     limits = {"NOTIFIER_SMS_RECIPIENT_LIMIT": "2/day"}
     with new_system(**_environment(watched), **limits) as system:
@@ -53,19 +58,26 @@ def test_a_failover_under_load_costs_seconds_and_no_events(
         with redis.Redis(port=watched.ports[0], password=PASSWORD, db=3) as master:
             assert master.dbsize()
 
-        for _ in range(30):
-            system.event(channel="webhook", recipient=http.url("/failover"))
-        kill(watched.servers[0])
-        for _ in range(30):
-            system.event(channel="webhook", recipient=http.url("/failover"))
-        wait_for(lambda: watched.master_port() == watched.ports[1], 30, "a failover")
-        all_delivered(system, http, "/failover", 60, 60)
+        with posting(system, http.url("/failover")) as accepted:
+            kill(watched.servers[0])
+            wait_for(lambda: watched.master_port() == watched.ports[1], 30, "a failover")
+        all_delivered(system, http, "/failover", len(accepted), 60)
         assert set(http.times("/failover").values()) == {1}
         reaches(system, made(system, channel="sms", recipient="+4915112345679", send_at=ahead(seconds=1)), "sent")
         wait_for(lambda: system.get("/ready").json()["status"] == "ok", 40, "a system that is ready")
         with redis_client(settings, 2) as client:
             assert client.ping()
             assert client.connection_pool.get_master_address() == ("127.0.0.1", watched.ports[1])
+        _operators_see_the_new_master(system, tmp_path)
+
+
+def _operators_see_the_new_master(system: Running, folder: Path) -> None:
+    found = json.loads(manage("doctor", "--json", environment=system.environment).stdout)["findings"]
+    states = {each["check"]: each["state"] for each in found}
+    assert (states["redis"], states["broker"]) == ("ok", "ok")
+    assert "cannot be reached" not in succeed("status", environment=system.environment)
+    with flower(folder, {**system.environment, "FLOWER_UNAUTHENTICATED_API": "1"}) as url:
+        wait_for(lambda: workers_seen(url) == {"fresh", "retry", "clock"}, 30, "Flower to see the workers")
 
 
 @pytest.mark.parametrize("name", ["REDIS_URL", "BROKER_URL"])
