@@ -50,9 +50,16 @@ class BrokerBlocked(RecoverableConnectionError):  # type: ignore[misc]  # py-amq
     """RabbitMQ answers and takes no messages, since it is short of memory or disk."""
 
 
-def _refuse(_reason: str) -> NoReturn:
-    """Fail the publish under way. Without this py-amqp would take the message, and RabbitMQ would not."""
-    raise BrokerBlocked("RabbitMQ takes no messages: 'rabbitmq-diagnostics alarms' says what it is short of")
+class _Refuse:
+    """Fails the publish under way. Without this py-amqp would take the message, and RabbitMQ would not."""
+
+    def __call__(self, reason: str) -> NoReturn:
+        """Raise BrokerBlocked, in words that say more than py-amqp's `reason`."""
+        raise BrokerBlocked("RabbitMQ takes no messages: 'rabbitmq-diagnostics alarms' says what it is short of")
+
+    def __json__(self) -> str:
+        """Return its name: workers send the options of their connection to whoever inspects them, such as Flower."""
+        return "refuse"
 
 
 _AMQP_OPTIONS: Final[dict[str, Any]] = {
@@ -62,7 +69,7 @@ _AMQP_OPTIONS: Final[dict[str, Any]] = {
     # A message counts as sent once RabbitMQ has it. Otherwise beat and watchdogs would believe that one which takes
     # nothing is well, and workers would end themselves because their canaries do not come back.
     "confirm_publish": True,
-    "on_blocked": _refuse,
+    "on_blocked": _Refuse(),
     **RETRY_POLICY,
 }
 #: Timeouts of connections to sentinels, in seconds: if one is away, the next is tried.
