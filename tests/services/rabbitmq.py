@@ -33,6 +33,7 @@ class RabbitMQ(Child):
         """`certificate`: a PEM file with a certificate and its key, to be reached over TLS as well."""
         folder = make_folder(folder)
         self.port, self.tls_port, self.management_port, distribution, names = (free_port() for _ in range(5))
+        self._names = str(names)
         (folder / "plugins").write_text("[rabbitmq_management].\n")
         tls = f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n" if certificate else ""
         for name in ("cacertfile", "certfile", "keyfile") if certificate else ():
@@ -68,6 +69,12 @@ class RabbitMQ(Child):
             ready=lambda: self.get("health/checks/local-alarms").ok and self.get("overview").ok,
             stop_timeout=30,
         )
+
+    def stop(self) -> None:
+        """Stop it, and the daemon of names that Erlang has left behind."""
+        super().stop()
+        for epmd in sorted(Path("/").joinpath(shutil.which("erl") or "").parents[1].glob("lib/erlang/erts-*/bin/epmd")):
+            subprocess.run([epmd, "-port", self._names, "-kill"], check=False, capture_output=True, timeout=10)
 
     @property
     def url(self) -> str:
