@@ -6,7 +6,7 @@ from celery import Celery
 
 from config.broker import is_amqp
 from config.queues import CLOCK
-from tasks.hints import depth
+from tasks.queue_depth import depth
 
 #: The name of no queue: RabbitMQ confirms a message for it, and drops it.
 _NOWHERE: Final = "notifier.nowhere"

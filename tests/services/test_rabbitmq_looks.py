@@ -18,7 +18,8 @@ from notifier.vocabulary.ids import new_id
 from tasks import canary
 from tasks.beat import TickScheduler
 from tasks.broker_check import check_broker
-from tasks.hints import HintPublisher, depth
+from tasks.hints import HintPublisher
+from tasks.queue_depth import depth
 from tests.services.rabbitmq import RabbitMQ
 from tests.support.commands import manage, succeed
 from tests.support.flowers import flower, workers_seen
