@@ -125,8 +125,9 @@ class KeyCache:
         return self._ended.get(api_keys.hash_of(key))
 
     def _look(self, hashed: bytes, key: str) -> Caller | None:
+        now = self._clock()  # before: a key is good for so long from Postgres' answer on, which takes its time to come
         found = api_keys.look_up(self._engine(), key)
-        caller, now = (found if isinstance(found, Caller) else None), self._clock()
+        caller = found if isinstance(found, Caller) else None
         with self._lock:
             if caller is None:
                 self._found.pop(hashed, None)

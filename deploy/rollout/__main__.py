@@ -13,6 +13,7 @@ from types import FrameType
 from deploy.rollout.kubectl import Kubectl, KubectlFailed
 from deploy.rollout.manifests import Unusable, release_of
 from deploy.rollout.steps import Patience, Refused, Stopped, Stuck, roll_back, roll_out
+from notifier.vocabulary.untrusted_text import printable
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,7 +65,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def _fail(line: str, code: int) -> int:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line, lines=True)}\n")
     return code
 
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from deploy.rollout.kubectl import Kubectl, KubectlFailed
 from deploy.rollout.manifests import API, CANARY, MIGRATION, Manifest, Release
+from notifier.vocabulary.untrusted_text import printable
 
 #: The ConfigMap that has the way back.
 RECORD: Final = "rollout"
@@ -256,5 +257,5 @@ def _revision_of(manifest: Manifest) -> str | None:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{printable(line, lines=True)}\n")
     sys.stdout.flush()

@@ -279,7 +279,7 @@ def test_no_line_of_a_log_steers_a_terminal(environment: dict[str, str], form: s
 
 
 def test_all_output_goes_one_way() -> None:
-    """No command writes past `deploy.terminal`."""
+    """No command writes past `deploy.terminal`. The rollout runs where click is not, and makes its lines harmless."""
     past = re.compile(r"\bclick\.(echo|secho)\(|\bprint\(|\bsys\.std(out|err)\.(write|buffer)")
     files = [
         path
@@ -287,7 +287,8 @@ def test_all_output_goes_one_way() -> None:
         if path.name != "terminal.py" and "dashboards" not in path.parts
     ]
     found = [f"{path}: {line.strip()}" for path in files for line in path.read_text().splitlines() if past.search(line)]
-    assert found == [line for line in found if "yaml.safe_dump" in line or "printable_json" in line]
+    harmless = ("yaml.safe_dump", "printable_json", "printable(")
+    assert found == [line for line in found if any(word in line for word in harmless)]
 
 
 def test_the_text_is_shown_as_it_is(environment: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Servers on 127.0.0.1 to send to: some behave, most do not. All of them speak over real sockets."""
 
+import errno
 import ipaddress
 import socket
 import ssl
@@ -223,12 +224,25 @@ class Mailbox:
 def mail(**options: Any) -> Iterator[tuple[int, Mailbox]]:
     """A well-behaved SMTP server, aiosmtpd with `options`: its port and what it received."""
     mailbox = Mailbox()
-    controller = Controller(mailbox, hostname="127.0.0.1", port=unused_port(), **options)
-    controller.start()
+    controller = _started(mailbox, options)
     try:
         yield controller.port, mailbox
     finally:
         controller.stop()
+
+
+def _started(mailbox: Mailbox, options: dict[str, Any]) -> Controller:
+    """aiosmtpd takes no port 0: one that was free may be another process's a moment later."""
+    for _ in range(20):
+        controller = Controller(mailbox, hostname="127.0.0.1", port=unused_port(), **options)
+        try:
+            controller.start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return controller
+    raise AssertionError("no port was free")
 
 
 def unused_port() -> int:

@@ -203,7 +203,6 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", buffering, closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     sys.argv = [str(ROOT / "manage.py"), *asked["arguments"]]
-    sys.path[0] = str(ROOT)
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, event, text
 from api import health
 from api.app import create_app
 from api.auth import scope_of
+from api.key_cache import KeyCache
 from config.providers import make_key_limits
 from config.settings import read_settings
 from config.wiring import Wiring
@@ -360,6 +361,22 @@ def test_an_expired_key_is_as_one_that_never_was(guarded: Running) -> None:
     expired, unknown = (guarded.get("/api/v1/events", headers=bearer(each)) for each in (key, "ntf_unknown"))
     assert expired.content == unknown.content
     assert {*expired.headers} == {*unknown.headers}
+
+
+def test_an_answer_that_takes_long_makes_no_key_good_for_longer(engine: Engine) -> None:
+    now = 0.0
+
+    def slow() -> Engine:
+        nonlocal now
+        now += 2
+        return engine
+
+    key = api_keys.create(engine, "ending", ["read"], expires_at=datetime.now(UTC) + timedelta(seconds=4))
+    cache = KeyCache(slow, lambda: now)
+    assert cache.find(key, "203.0.113.1") is not None
+    assert cache.remembered(api_keys.hash_of(key)) is not None
+    now = 4
+    assert cache.remembered(api_keys.hash_of(key)) is None
 
 
 def test_an_expired_key_gets_another_end_with_another_secret_alone(engine: Engine) -> None:
