@@ -1,6 +1,5 @@
 """Servers on 127.0.0.1 to send to: some behave, most do not. All of them speak over real sockets."""
 
-import errno
 import ipaddress
 import socket
 import ssl
@@ -19,6 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from deploy.ports import free_port
 
 Talk = Callable[[socket.socket], None]
 
@@ -224,32 +225,17 @@ class Mailbox:
 def mail(**options: Any) -> Iterator[tuple[int, Mailbox]]:
     """A well-behaved SMTP server, aiosmtpd with `options`: its port and what it received."""
     mailbox = Mailbox()
-    controller = _started(mailbox, options)
+    controller = Controller(mailbox, hostname="127.0.0.1", port=unused_port(), **options)
+    controller.start()
     try:
         yield controller.port, mailbox
     finally:
         controller.stop()
 
 
-def _started(mailbox: Mailbox, options: dict[str, Any]) -> Controller:
-    """aiosmtpd takes no port 0: one that was free may be another process's a moment later."""
-    for _ in range(20):
-        controller = Controller(mailbox, hostname="127.0.0.1", port=unused_port(), **options)
-        try:
-            controller.start()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-        else:
-            return controller
-    raise AssertionError("no port was free")
-
-
 def unused_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 on which nothing listens, and none that the kernel hands out by itself a moment later."""
+    return free_port()
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,10 @@ class Cluster:
         self.broken: dict = read("broken.json")
 
     def save(self) -> None:
-        with open(f"{FOLDER}/state.json", "w") as state:  # noqa: PTH123 -- as above
+        # At once: a call that is killed leaves the objects as they were, or as it made them.
+        with open(f"{FOLDER}/state.new", "w") as state:  # noqa: PTH123 -- as above
             json.dump(self.objects, state)
+        os.replace(f"{FOLDER}/state.new", f"{FOLDER}/state.json")  # noqa: PTH105 -- as above
 
     def check(self, call: str) -> None:
         if call in self.broken.get("forbidden", []):

@@ -221,8 +221,7 @@ def counted(database_url: str) -> Iterator[tuple[FlaskClient, Engine, list[str]]
     statements: list[str] = []
 
     def note(*arguments: Any) -> None:
-        # The audit log writes by the same engine, a moment later.
-        if "FROM api_keys WHERE key_hash" in arguments[2]:
+        if "FROM api_keys WHERE key_hash" in arguments[2]:  # the audit log writes by the same engine
             statements.append(arguments[2])
 
     event.listen(wires.engine, "before_cursor_execute", note)
@@ -359,8 +358,7 @@ def test_an_expired_key_is_as_one_that_never_was(guarded: Running) -> None:
     # It is not remembered for longer than it is good.
     assert guarded.get("/api/v1/events", headers=bearer(key)).status_code == 401
     expired, unknown = (guarded.get("/api/v1/events", headers=bearer(each)) for each in (key, "ntf_unknown"))
-    assert expired.content == unknown.content
-    assert {*expired.headers} == {*unknown.headers}
+    assert (expired.content, {*expired.headers}) == (unknown.content, {*unknown.headers})
 
 
 def test_an_answer_that_takes_long_makes_no_key_good_for_longer(engine: Engine) -> None:
@@ -373,8 +371,7 @@ def test_an_answer_that_takes_long_makes_no_key_good_for_longer(engine: Engine) 
 
     key = api_keys.create(engine, "ending", ["read"], expires_at=datetime.now(UTC) + timedelta(seconds=4))
     cache = KeyCache(slow, lambda: now)
-    assert cache.find(key, "203.0.113.1") is not None
-    assert cache.remembered(api_keys.hash_of(key)) is not None
+    assert cache.find(key, "203.0.113.1") == cache.remembered(api_keys.hash_of(key)) is not None
     now = 4
     assert cache.remembered(api_keys.hash_of(key)) is None
 
@@ -475,11 +472,9 @@ def test_keys_are_rotated_from_the_shell(guarded: Running) -> None:
     new = succeed("api-keys", "rotate", "shell-turn", "--overlap", "PT1H", environment=env).strip()
     for key in (old, new):
         assert guarded.get("/api/v1/events", headers=bearer(key)).status_code == 200
-    listed = succeed("api-keys", "list", environment=env)
-    [row] = [line for line in listed.splitlines() if "shell-turn" in line]
+    [row] = [each for each in succeed("api-keys", "list", environment=env).splitlines() if "shell-turn" in each]
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
-    _, source, scopes, may_use, limit, _, expires, last_used, state = cells
+    _, source, scopes, may_use, limit, _, expires, last_used, state = map(str.strip, row.strip("│ ").split("│"))
     assert (source, scopes, may_use, limit, last_used) == ("shell", "read", "all", "100/s", day)
     assert expires.startswith(f"{datetime.now(UTC) + timedelta(days=90):%Y-%m-}")
     assert state.startswith(f"in use; the secret before until {day[:4]}")

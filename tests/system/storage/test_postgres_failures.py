@@ -98,10 +98,10 @@ def test_a_postgres_that_is_read_only_is_a_503_and_nothing_is_lost(
     logged = len(system.fresh.log.read_text())
     _set_read_only(own_postgres, "on")
     try:
-        release()
         event = {"event_type": "x", "recipient": http.url("/later"), "channel": "webhook"}
         # Each server process reads its settings anew when it gets to it.
         wait_for(lambda: system.post("/api/v1/events", event).status_code == 503)
+        release()
         for path, body in (
             ("/api/v1/events", event),
             ("/api/v1/events/batch", {"events": [event]}),
