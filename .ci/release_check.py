@@ -66,7 +66,7 @@ def combinations(pythons: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]
     for version in pythons:
         candidates = [shutil.which(f"python{version}"), f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"]
         for user in users:
-            usable = (each for each in candidates if each and can_make_environments(each, user))
+            usable = (each for each in candidates if each and Path(each).exists() and can_make_environments(each, user))
             if found := next(usable, None):
                 yield found, user
             else:
