@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -97,7 +98,7 @@ def check_clone(python: str, user: Sequence[str], parts: Sequence[str]) -> None:
             with step(f"make run, {title}"):
                 check_run(make, clone, environment)
         if "papers" in parts and not user:
-            write_papers(clone)
+            write_papers(clone, Path(python).name)
         if "test" in parts:
             with step(f"make test, {title}"):
                 subprocess.run([*make, "test"], cwd=clone, env=environment, check=True)
@@ -115,7 +116,8 @@ def check_run(make: Sequence[str], clone: Path, environment: dict[str, str]) -> 
         os.killpg(running.pid, signal.SIGINT)
         code = running.wait(STOPPED_WITHIN)
     except BaseException:
-        os.killpg(running.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it may be what has ended
+            os.killpg(running.pid, signal.SIGTERM)
         raise
     told = log.read_text()
     if "Traceback" in told or code not in {0, 2, -signal.SIGINT}:  # make's own after Ctrl-C, by its version
@@ -131,9 +133,9 @@ def wait_for_sample(log: Path, running: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
 
 
-def write_papers(clone: Path) -> None:
-    """Write the SBOM of what `make run` installed, and a list of the licences in it."""
-    folder = ROOT / "build/release"
+def write_papers(clone: Path, python: str) -> None:
+    """Write the SBOM of what `make run` installed for a Python, and a list of the licences in it."""
+    folder = ROOT / "build/release" / python
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "sbom.cdx.json"
     with step("SBOM and licences"):
@@ -146,7 +148,7 @@ def write_papers(clone: Path) -> None:
     if unknown := [line for line in lines if line.endswith(": ")]:
         fail(f"packages without a licence: {unknown}")
     (folder / "licences.txt").write_text("\n".join(lines) + "\n")
-    say(f"build/release: sbom.cdx.json and licences.txt, {len(lines)} packages")
+    say(f"build/release/{python}: sbom.cdx.json and licences.txt, {len(lines)} packages")
 
 
 def licence_of(component: dict[str, Any]) -> str:
@@ -156,21 +158,16 @@ def licence_of(component: dict[str, Any]) -> str:
     return " AND ".join(dict.fromkeys(" ".join(word.split())[:80] for word in words if word))
 
 
-class step:  # noqa: N801 -- it reads as a statement
-    """Say what is done, and how long it took."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-
-    def __enter__(self) -> None:
-        say(f"{self.title} …")
-        self.began = time.monotonic()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, subprocess.CalledProcessError):
-            fail(f"{self.title}: {error}")
-        if error is None:
-            say(f"{self.title}: {time.monotonic() - self.began:.0f} s")
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Say what is done, and how long it took; stops the check where a command fails."""
+    say(f"{title} …")
+    began = time.monotonic()
+    try:
+        yield
+    except subprocess.CalledProcessError as error:
+        fail(f"{title}: {error}")
+    say(f"{title}: {time.monotonic() - began:.0f} s")
 
 
 def git(*arguments: str) -> str:

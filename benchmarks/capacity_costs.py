@@ -1,4 +1,4 @@
-"""What one notification costs: the figures of benchmarks/capacity_costs.json, as benchmarks.capacity reckons with them.
+"""The cost of one notification: the figures of benchmarks/capacity_costs.json as benchmarks.capacity takes them.
 
 Pure: it reads a document that benchmarks.capacity_measure wrote, and measures nothing.
 """

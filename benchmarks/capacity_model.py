@@ -16,7 +16,7 @@ from benchmarks.capacity_costs import CHANNELS, PROCESSES, Costs
 SLOTS: Final[Mapping[str, int]] = {"webhook": 64, "email": 8, "sms": 32, "push": 32, "chat": 8}
 #: Connections to Postgres that one process may have (config/wiring.py).
 MOST_SESSIONS: Final = 25
-#: What Postgres keeps for superusers, and what migrations and commands may take for a while.
+#: Sessions that Postgres keeps for superusers, and that migrations and commands take for a while.
 RESERVED: Final = 20
 #: Messages that a queue holds, the ids in one, and the queues of a channel (config/queues.py, vocabulary/queues.py).
 MESSAGES: Final = 64
@@ -156,7 +156,7 @@ class Nodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a load takes."""
+    """The parts, servers and machines that a load takes."""
 
     ask: Ask
     parts: tuple[Part, ...]
@@ -168,7 +168,7 @@ class Needs:
     drain_minutes: float
     needs_pgbouncer: bool
     nodes: tuple[Nodes, ...]
-    #: What is full first, as the peak grows: the part and the notifications a second.
+    #: Each part with the notifications a second at which it is full; the first to be full comes first.
     full_at: tuple[tuple[str, float], ...]
 
 

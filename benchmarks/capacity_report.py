@@ -19,7 +19,7 @@ _TITLES: Final = {
     "exporter": "exporter",
     "postgres": "Postgres",
 }
-#: What more of a part is.
+#: How more of a part is had.
 _MORE: Final = {
     "api": "one more `manage.py api` behind the proxy",
     "fresh": "one more `manage.py worker fresh`",

@@ -1,4 +1,4 @@
-"""What a running stack uses: CPU, memory and connections of each of its processes, and Postgres' disk and log."""
+"""The resources of a running stack: CPU, memory and connections of each process, and Postgres' disk and log."""
 
 import contextlib
 import re

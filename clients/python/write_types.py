@@ -76,7 +76,7 @@ class Types:
         known = {f"{_PACKAGE}.words": ["Moment", *self._words.values()]}
         shared = {**known, f"{_PACKAGE}.requests": self._requests}
         return {
-            "words.py": _file("What members of requests and answers may be.", [_MOMENT, *words]),
+            "words.py": _file("The values that members of requests and answers may have.", [_MOMENT, *words]),
             "requests.py": _file("Bodies of requests.", requests, known),
             "answers.py": _file("Bodies of answers.", answers, shared),
             "queries.py": _file("Parameters of queries, for each operation that has some.", queries, known),

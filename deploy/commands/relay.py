@@ -21,7 +21,7 @@ from notifier_client.relay_table import COUNTED, DEFAULT_NAME, Lag, RelayTable
 
 log = structlog.get_logger()
 
-#: What a connection has, unless its DSN says otherwise. Keepalives notice within a minute that the server is gone.
+#: Options of a connection, unless its DSN says otherwise. Keepalives notice within a minute that the server is gone.
 _CONNECTION: Final = {
     "application_name": "notifier relay",
     "keepalives_idle": "30",
@@ -30,7 +30,7 @@ _CONNECTION: Final = {
 }
 #: Schemes of DSNs that SQLAlchemy takes and libpq does not.
 _DRIVERS: Final = ("postgresql+psycopg2://", "postgresql+psycopg://", "postgres+psycopg2://")
-#: What --interval may be.
+#: The shortest and the longest --interval.
 _SHORTEST: Final = timedelta(seconds=0.05)
 _LONGEST: Final = timedelta(hours=1)
 #: Seconds that Postgres has for an answer: more than the relay gives a statement. A connection may stay open, and never

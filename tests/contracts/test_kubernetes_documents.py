@@ -80,7 +80,7 @@ def test_the_newest_schemas_are_asked() -> None:
 
 
 def checked_by_node(documents: list[Document]) -> list[str]:
-    """What the schemas of the extensions say against documents."""
+    """Return the objections of the extensions' schemas to documents."""
     script = (ROOT / "tests/data/check_resources.mjs").read_text()
     done = subprocess.run(
         [NODE, "--input-type=module", "--eval", script],

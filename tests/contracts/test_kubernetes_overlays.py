@@ -127,7 +127,7 @@ def test_attempts_of_workers_go_past_the_mesh_which_would_repeat_them() -> None:
     for name in ("worker-fresh", "worker-retry"):
         annotations = pod_of(one(documents, "Deployment", name))["metadata"]["annotations"]
         captured = annotations["traffic.sidecar.istio.io/includeOutboundIPRanges"].split(",")
-        # What the mesh takes is what is not the internet.
+        # The mesh takes all that is not the internet.
         assert reached["cidr"] == "0.0.0.0/0"
         assert set(captured) <= set(reached["except"])
     others = {"api", "worker-clock", "exporter", "beat"}

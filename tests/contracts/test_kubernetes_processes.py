@@ -53,7 +53,7 @@ SECRETS = {
     "exporter": {"app-database", "broker", "metrics"},
     "flower": {"broker", "flower"},
 }
-#: What Secrets of a broker beside Redis add.
+#: Variables that the Secrets of a broker beside Redis add.
 BROKER_BESIDE = {"rabbitmq-url", "rabbitmq-flower"}
 
 
@@ -388,7 +388,7 @@ def test_servers_are_those_of_docker_compose() -> None:
 
 
 def test_the_examples_of_secrets_are_those_of_docker_compose() -> None:
-    """What .env.example asks for is made here too, but for what only docker-compose.yml runs."""
+    """All that .env.example asks for is made here too, but for what only docker-compose.yml runs."""
     made = {key for values in secrets().values() for key in values}
     by_url = {"POSTGRES_OWNER_PASSWORD", "POSTGRES_APP_PASSWORD", "REDIS_PASSWORD"}
     assert NEEDED.keys() - made == by_url | {"GRAFANA_PASSWORD"}

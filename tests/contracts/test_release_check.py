@@ -36,9 +36,9 @@ def commit(project: Path) -> None:
     git(project, "commit", "--quiet", "--message", "x")
 
 
-def check(project: Path) -> tuple[int, str]:
+def check(project: Path, *options: str) -> tuple[int, str]:
     """Return the exit code, and what it says."""
-    command = [sys.executable, ".ci/release_check.py", "--only", "version"]
+    command = [sys.executable, ".ci/release_check.py", *(options or ("--only", "version"))]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -65,3 +65,12 @@ def test_what_is_not_committed_would_not_be_checked(project: Path) -> None:
     (project / "new").touch()
     said = "Not ready for a release: there are changes that are not committed, and a clone would be without them\n"
     assert check(project) == (1, said)
+
+
+def test_a_start_that_fails_is_shown(project: Path) -> None:
+    (project / "Makefile").write_text("run:\n\t@echo nothing works; false\n")
+    commit(project)
+    code, said = check(project, "--only", "run", "--python", f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert code == 1
+    assert "Not ready for a release: make run delivered no sample:\nnothing works\n" in said
+    assert "Traceback" not in said

@@ -78,7 +78,7 @@ def test_images_that_workflows_run_are_pinned_by_digest() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_workflow_may_read_the_code_and_nothing_else(file: Path) -> None:
-    """What a job needs besides, it says itself."""
+    """A job names itself the further permissions that it needs."""
     body = workflow(file.stem)
     assert body["permissions"] == {"contents": "read"}
     assert body["concurrency"]["group"]

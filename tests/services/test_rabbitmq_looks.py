@@ -1,4 +1,4 @@
-"""What operators see of RabbitMQ: queues that stay small, canaries, status, the doctor, Flower; and TLS."""
+"""RabbitMQ as operators see it: queues that stay small, canaries, status, the doctor, Flower; and TLS."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

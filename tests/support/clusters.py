@@ -32,7 +32,7 @@ def deployment(name: str, image: str = "registry.example.com:5000/notifier:0.1.0
 
 
 def rendered(*more: dict[str, Any]) -> list[dict[str, Any]]:
-    """What kustomize makes of a small installation, in its order, with some more objects."""
+    """The output of kustomize for a small installation, in its order, with some more objects."""
     image = "registry.example.com:5000/notifier:0.1.0"
     pod = {"initContainers": [{"name": "roles", "image": image}], "containers": [{"name": "migrate", "image": image}]}
     return [
@@ -104,7 +104,7 @@ class FakeCluster:
 
     @property
     def objects(self) -> dict[str, Any]:
-        """What the cluster holds, by kind and name."""
+        """The objects of the cluster, by kind and name."""
         state = self._folder / "state.json"
         found: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
         return found

@@ -24,7 +24,7 @@ _KINDS = {"deployment": "Deployment", "job": "Job", "configmap": "ConfigMap"}
 
 
 class Failed(Exception):
-    """What the real one would write to standard error, before it ends with 1."""
+    """An error that the real one would write to standard error, before it ends with 1."""
 
 
 def read(name: str) -> dict:

@@ -54,7 +54,7 @@ def _copied() -> Path:
 
 
 def run_kustomize(folder: Path) -> list[Document]:
-    """What `kubectl kustomize` makes of a folder. Raises CalledProcessError."""
+    """Return what `kubectl kustomize` makes of a folder. Raises CalledProcessError."""
     kubectl = Path(sys.prefix) / "bin/kubectl"
     done = subprocess.run([kubectl, "kustomize", folder], check=True, capture_output=True, text=True, timeout=60)
     assert not done.stderr, done.stderr

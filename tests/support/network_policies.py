@@ -1,4 +1,4 @@
-"""What NetworkPolicies let through: a model of them, for the kinds of rules that ours have."""
+"""A model of NetworkPolicies: the flows that they let through, for the kinds of rules that ours have."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network

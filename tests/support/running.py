@@ -89,7 +89,7 @@ class Running:
         self.children: list[Child] = []
         self.port = free_port()
         self.api = self.add_api(self.port)
-        #: What callers have, over the same session. It repeats nothing: a test sees each answer.
+        #: The client that callers have, over the same session. It repeats nothing: a test sees each answer.
         self.client = Client(self.url, timeout=30, retries=0, new_session=lambda: self.http)
         self.fresh = self.add_worker("fresh")
         self.retry = self.add_worker("retry")

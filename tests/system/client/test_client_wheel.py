@@ -31,7 +31,7 @@ print(json.dumps({"id": sent["id"], "file": notifier_client.__file__, "version":
 """
 #: A user's file. Each line that ends in `# error: CODE` has that error, and no other line has any.
 TYPED = '''
-"""What a user writes."""
+"""A program as a user writes it."""
 
 from datetime import UTC, datetime
 from typing import assert_type

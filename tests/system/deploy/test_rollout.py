@@ -41,7 +41,7 @@ def cluster(old: FakeCluster, empty: FakeCluster) -> FakeCluster:
 
 
 def verbs(cluster: FakeCluster, since: int = 0) -> list[str]:
-    """What was done to the cluster, without what was only asked."""
+    """The calls that changed the cluster, without those that only asked."""
     changing = ("apply", "delete", "rollout undo")
     lines = (" ".join(word for word in call if not word.startswith("--")) for call in cluster.calls()[since:])
     return [line for line in lines if line.startswith(changing)]
@@ -179,7 +179,7 @@ def test_a_way_back_that_fails_says_so_and_can_be_tried_again(cluster: FakeClust
     assert done.returncode == 3
     assert "Not all is rolled back." in done.stderr
     assert "deployment/api is forbidden" in done.stderr
-    # What can go back did.
+    # Those that can go back did.
     assert cluster.images()["worker-fresh"] == OLD
     cluster.break_down()
     again = cluster.run("back")

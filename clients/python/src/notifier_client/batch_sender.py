@@ -20,7 +20,7 @@ from notifier_client.batches import is_refused, is_too_large, may_pass, post, pr
 from notifier_client.buffer import Buffer, Entry, Limits
 from notifier_client.client import Client
 from notifier_client.errors import ApiError, NoAnswer, NotifierError, Unsent
-from notifier_client.retries import RETRIED
+from notifier_client.retries import RETRIED, doubled
 from notifier_client.types import BatchItem, Event
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ class BatchSender:
 def _pause_after(failures: int, error: NotifierError | None) -> float:
     """Return the seconds until a batch is sent again, after so many failures in a row."""
     asked_for = min(getattr(error, "retry_after", None) or 0.0, _LONGEST_RETRY_AFTER)
-    most = min(_FIRST_PAUSE * 2.0 ** min(failures - 1, 30), _LONGEST_PAUSE)
+    most = doubled(_FIRST_PAUSE, failures - 1, _LONGEST_PAUSE)
     return asked_for + random.uniform(0, most)  # noqa: S311 -- spreads load, and guards nothing
 
 

@@ -13,7 +13,7 @@ from notifier_client.transport import Call, Transport, encoded, new_key
 from notifier_client.types import BatchAnswer, BatchItem, Event
 
 _PATH: Final = "/api/v1/events/batch"
-#: What goes into one request. The API takes 1,000 events and 8 MiB, unless its operators chose less: then it is split.
+#: The most of one request. The API takes 1,000 events and 8 MiB, unless its operators chose less: then it is split.
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 1_000_000
 

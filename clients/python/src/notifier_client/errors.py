@@ -69,12 +69,12 @@ class ApiError(NotifierError):
 
     @property
     def title(self) -> str:
-        """What the type means, in a few words."""
+        """The meaning of the type, in a few words."""
         return str(self.document.get("title", ""))
 
     @property
     def detail(self) -> str:
-        """What went wrong, for people."""
+        """The cause, for people."""
         return str(self.document.get("detail", ""))
 
     @property
@@ -128,7 +128,7 @@ class Unsent(NotifierError):
         answers: Sequence[BatchItem] = (),
     ) -> None:
         super().__init__(_unsent_words(cause, len(events), len(refused)))
-        #: What failed; None where the events were refused one by one, or time was over.
+        #: The error that stopped the sending; None where the events were refused one by one, or time was over.
         self.cause = cause
         #: The events that may be sent again: each has its idempotency key, so none is accepted twice.
         self.events = events

@@ -23,6 +23,7 @@ from notifier_client.client import Client
 from notifier_client.errors import ApiError, InvalidRequest, NoAnswer, ServerError, TooLarge
 from notifier_client.relay_batch import LARGEST, Blocked, line_of, post, refused, words
 from notifier_client.relay_table import DEFAULT_NAME, Connection, Lag, RelayTable, Result, Row
+from notifier_client.retries import doubled
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a relay has done since its last report, and what waits."""
+    """The work of a relay since its last report, and the rows that wait."""
 
     moved: Moved
     #: None where the database could not be asked.
@@ -329,7 +330,7 @@ def _first_line(error: Exception) -> str:
 
 def _backoff(failures: int, retry_after: float | None) -> float:
     """Return the seconds to wait: up to twice as long with each failure, and no less than was asked for."""
-    most = min(_BACKOFF[0] * 2.0 ** min(failures - 1, 30), _BACKOFF[1])
+    most = doubled(_BACKOFF[0], failures - 1, _BACKOFF[1])
     return min(retry_after or 0.0, _LONGEST_ASKED) + random.uniform(most / 2, most)  # noqa: S311 -- spreads load, and guards nothing
 
 

@@ -42,9 +42,14 @@ class RetryPolicy:
         if retry >= self.retries or (retry_after or 0.0) > self.longest_wait:
             return None
         # Full jitter, so that callers that failed together do not come back together.
-        most = min(self.backoff * 2.0 ** min(retry, 30), self.longest_wait)
+        most = doubled(self.backoff, retry, self.longest_wait)
         wait = (retry_after or 0.0) + random.uniform(0, most)  # noqa: S311 -- spreads load, and guards nothing
         return wait if elapsed + wait <= self.deadline else None
+
+
+def doubled(first: float, times: int, longest: float) -> float:
+    """Return `first` seconds, doubled so many times, and never more than `longest`."""
+    return min(first * 2.0 ** min(times, 30), longest)
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:

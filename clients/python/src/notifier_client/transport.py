@@ -202,7 +202,7 @@ def _as_text(value: object) -> str:
 
 
 class CallOptions(TypedDict, total=False):
-    """What a request may have beside its method and path."""
+    """The parts of a request beside its method and path."""
 
     query: Mapping[str, Any] | None
     body: object

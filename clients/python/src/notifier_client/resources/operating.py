@@ -11,7 +11,7 @@ from notifier_client.types.queries import ListAuditQuery, ListDeadLettersQuery
 
 
 class DeadLetters(Resource):
-    """What failed for good."""
+    """Dead letters: notifications that failed for good."""
 
     def get(self, dead_letter_id: str) -> DeadLetter:
         """Read a dead letter."""
@@ -51,7 +51,7 @@ class Holds(Resource):
 
 
 class Operating(Resource):
-    """What those ask who run the service."""
+    """Health, and the other questions of those who run the service."""
 
     def audit(self, **query: Unpack[ListAuditQuery]) -> Listing[AuditLine]:
         """List the audit log, newest first."""

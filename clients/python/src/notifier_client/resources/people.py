@@ -45,7 +45,7 @@ class Users(Resource):
 
 
 class PreferenceOperations(Resource):
-    """What users want to get, and when."""
+    """Preferences: the messages that users want to get, and when."""
 
     def put(self, user_id: str, preferences: Preferences) -> Preferences:
         """Replace a user's preferences."""

@@ -1,5 +1,5 @@
 # Written by `make client-types` from the OpenAPI description: changes belong there.
-"""What members of requests and answers may be."""
+"""The values that members of requests and answers may have."""
 
 from datetime import datetime
 from typing import Literal, TypeAlias
