@@ -25,8 +25,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from psycopg2.errors import UndefinedTable
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from notifier.security.audit_log import AuditLog
 from notifier.storage import compaction
@@ -163,9 +164,16 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+def _is_there(connection: Connection, table: str, day: date) -> bool:
+    """Return whether a day has not been dropped meanwhile: purges of two processes may take turns, step by step."""
+    return connection.scalar(text("SELECT to_regclass(:part)"), {"part": partition_of(table, day)}) is not None
+
+
 def _is_free(engine: Engine, table: str, day: date) -> bool:
-    """Return whether nothing in a day of a table is needed."""
+    """Return whether a day of a table is there and nothing in it is needed."""
     with _alone(engine) as connection:
+        if not _is_there(connection, table, day):
+            return False
         return not (_keeper(connection, table, day) or _replaces(connection, table, day))
 
 
@@ -179,6 +187,8 @@ def _drop(engine: Engine, table: str, day: date) -> Step | None:
         return None
     part = partition_of(table, day)
     with _alone(engine) as connection:
+        if not _is_there(connection, table, day):
+            return None
         _wait_no_longer(connection)
         # First lock the day alone, and only against writers: nobody else notices while we check once more.
         connection.execute(text(f"LOCK TABLE ONLY {part} IN EXCLUSIVE MODE"))
@@ -195,6 +205,8 @@ def _compact(engine: Engine, table: str, day: date) -> Step | None:
     if table not in compaction.COMPACTED:
         return None
     with _alone(engine) as connection:
+        if not _is_there(connection, table, day):
+            return None
         copy = compaction.copy(connection, table, day)
         if copy is None:
             return None
@@ -324,15 +336,32 @@ def survey(engine: Engine, retention: Retention) -> Iterator[Day]:
     """Yield the old days, and which of them a purge would drop at once."""
     cutoffs, going = retention.cutoffs(), set()
     with engine.connect() as connection:
-        for table, day in _old_days(connection, cutoffs.before):
-            part = partition_of(table, day)
+        days = _old_days(connection, cutoffs.before)
+    for table, day in days:
+        found = _look_at(engine, table, day, _Foresight(day in going, cutoffs.letters))
+        if found is None:
+            continue
+        if found.keeper is None and table == _ORDER[0]:
+            going.add(day)
+        yield found
+
+
+def _look_at(engine: Engine, table: str, day: date, gone: _Foresight) -> Day | None:
+    """Return what a day of a table is; None where a purge has dropped it meanwhile."""
+    part = partition_of(table, day)
+    try:
+        with engine.begin() as connection:
+            # Nobody drops it while we look.
+            connection.execute(text(f"LOCK TABLE ONLY {part} IN ACCESS SHARE MODE"))
             size = connection.scalar(text("SELECT pg_total_relation_size(to_regclass(:part))"), {"part": part})
-            keeper = _keeper(connection, table, day, _Foresight(day in going, cutoffs.letters))
+            keeper = _keeper(connection, table, day, gone)
             if keeper is None and _replaces(connection, table, day):
                 keeper = "reminders"
-            if keeper is None and table == _ORDER[0]:
-                going.add(day)
-            yield Day(part, int(size or 0), keeper)
+    except ProgrammingError as error:
+        if isinstance(error.orig, UndefinedTable):
+            return None
+        raise
+    return Day(part, int(size or 0), keeper)
 
 
 def count_expired(engine: Engine, retention: Retention) -> dict[str, int]:
