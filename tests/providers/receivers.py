@@ -166,19 +166,32 @@ class MailServer:
     replies: Mapping[str, bytes | Talk | None] = field(default_factory=dict)
     #: The command lines heard, over all connections.
     heard: list[str] = field(default_factory=list)
+    #: Whether it offers PIPELINING (RFC 2920).
+    pipelines: bool = False
 
     def talk(self, connection: socket.socket) -> None:
+        is_refused = False
         with connection.makefile("rb") as lines:
             self._say(connection, "banner", b"220 ready")
             for line in lines:
                 verb, _, rest = line.decode("latin-1").strip().partition(" ")
                 verb = verb.upper()
                 self.heard.append(f"{verb} {rest}".strip())
-                said = self._say(connection, verb, _USUAL_REPLIES.get(verb, b"250 ok"))
+                if verb == "MAIL":
+                    is_refused = False
+                said = self._say(connection, verb, self._usual(verb, is_refused=is_refused))
+                is_refused |= said[:1] in {b"4", b"5"}
                 if verb == "DATA" and said.startswith(b"354"):
                     while lines.readline() not in {b".\r\n", b""}:
                         pass
                     self._say(connection, "message", b"250 taken")
+
+    def _usual(self, verb: str, *, is_refused: bool) -> bytes:
+        if is_refused and verb in {"RCPT", "DATA"}:
+            return b"503 5.5.1 first the other"
+        if verb == "EHLO" and self.pipelines:
+            return b"250-here\r\n250-PIPELINING\r\n250 SMTPUTF8"
+        return _USUAL_REPLIES.get(verb, b"250 ok")
 
     def _say(self, connection: socket.socket, stage: str, otherwise: bytes) -> bytes:
         reply = self.replies.get(stage, otherwise)
@@ -222,9 +235,9 @@ class Mailbox:
 
 
 @contextmanager
-def mail(**options: Any) -> Iterator[tuple[int, Mailbox]]:
+def mail(mailbox: Mailbox | None = None, **options: Any) -> Iterator[tuple[int, Mailbox]]:
     """A well-behaved SMTP server, aiosmtpd with `options`: its port and what it received."""
-    mailbox = Mailbox()
+    mailbox = mailbox or Mailbox()
     controller = Controller(mailbox, hostname="127.0.0.1", port=unused_port(), **options)
     controller.start()
     try:

@@ -27,8 +27,9 @@ def make() -> Iterator[Make]:
 # Connections
 
 
-def test_a_connection_is_used_again(make: Make) -> None:
-    mail = MailServer()
+@pytest.mark.parametrize("pipelines", [False, True])
+def test_a_connection_is_used_again(make: Make, pipelines: bool) -> None:
+    mail = MailServer(pipelines=pipelines)
     with receivers.listening(mail.talk) as server:
         provider = make(server.port, connections=1)
         send(provider, message_to(), message_to())
@@ -40,8 +41,11 @@ def test_a_connection_is_used_again(make: Make) -> None:
     assert verbs == ["EHLO", *["MAIL", "RCPT", "DATA"] * 3, "QUIT"]
 
 
-def test_a_kept_connection_that_has_closed_is_replaced(make: Make) -> None:
-    mail = MailServer({"message": lambda c: (c.sendall(b"250 taken\r\n"), c.shutdown(socket.SHUT_RDWR))[0]})
+@pytest.mark.parametrize("pipelines", [False, True])
+def test_a_kept_connection_that_has_closed_is_replaced(make: Make, pipelines: bool) -> None:
+    mail = MailServer(
+        {"message": lambda c: (c.sendall(b"250 taken\r\n"), c.shutdown(socket.SHUT_RDWR))[0]}, pipelines=pipelines
+    )
     with receivers.listening(mail.talk) as server:
         provider = make(server.port, connections=1)
         results = [post(provider) for _ in range(3)]
@@ -50,16 +54,18 @@ def test_a_kept_connection_that_has_closed_is_replaced(make: Make) -> None:
     assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 3
 
 
-def test_a_kept_connection_that_the_server_wants_to_close_is_replaced(make: Make) -> None:
-    mail = MailServer({"MAIL": in_turn(b"250 ok", b"421 that was enough", b"250 ok")})
+@pytest.mark.parametrize("pipelines", [False, True])
+def test_a_kept_connection_that_the_server_wants_to_close_is_replaced(make: Make, pipelines: bool) -> None:
+    mail = MailServer({"MAIL": in_turn(b"250 ok", b"421 that was enough", b"250 ok")}, pipelines=pipelines)
     with receivers.listening(mail.talk) as server:
         provider = make(server.port, connections=1)
         assert [result.outcome for result in send(provider, message_to(), message_to())] == [Outcome.ACCEPTED] * 2
         assert server.connections == 2
 
 
-def test_a_kept_connection_is_replaced_once_only(make: Make) -> None:
-    mail = MailServer({"MAIL": in_turn(b"250 ok", b"421 enough", b"421 enough", b"250 too late")})
+@pytest.mark.parametrize("pipelines", [False, True])
+def test_a_kept_connection_is_replaced_once_only(make: Make, pipelines: bool) -> None:
+    mail = MailServer({"MAIL": in_turn(b"250 ok", b"421 enough", b"421 enough", b"250 too late")}, pipelines=pipelines)
     with receivers.listening(mail.talk) as server:
         provider = make(server.port, connections=1)
         assert post(provider).outcome is Outcome.ACCEPTED

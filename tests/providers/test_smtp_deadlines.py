@@ -25,9 +25,10 @@ def make() -> Iterator[Make]:
 LATE = 3_000
 
 
+@pytest.mark.parametrize("pipelines", [False, True])
 @pytest.mark.parametrize("stage", STAGES)
-def test_silence_ends_at_the_deadline(make: Make, stage: str) -> None:
-    with receivers.listening(MailServer({stage: None}).talk) as server:
+def test_silence_ends_at_the_deadline(make: Make, stage: str, pipelines: bool) -> None:
+    with receivers.listening(MailServer({stage: None}, pipelines=pipelines).talk) as server:
         yields = list(make(server.port, timeout=0.5).send(iter([message_to()])))
 
     [result] = itertools.chain.from_iterable(yields)

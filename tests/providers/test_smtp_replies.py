@@ -44,8 +44,11 @@ def make() -> Iterator[Make]:
         ("message", b"421 closing", Outcome.UNSENT, Fault.PROVIDER),
     ],
 )
-def test_the_outcome_of_a_refusal(make: Make, stage: str, reply: bytes, outcome: Outcome, fault: Fault | None) -> None:
-    with receivers.listening(MailServer({stage: reply}).talk) as server:
+@pytest.mark.parametrize("pipelines", [False, True])
+def test_the_outcome_of_a_refusal(
+    make: Make, stage: str, reply: bytes, outcome: Outcome, fault: Fault | None, pipelines: bool
+) -> None:
+    with receivers.listening(MailServer({stage: reply}, pipelines=pipelines).talk) as server:
         result = post(make(server.port))
 
     code, text = reply.decode().split(" ", 1)
@@ -64,9 +67,10 @@ def test_a_reply_to_the_message_that_is_none_is_ambiguous(make: Make, reply: byt
     assert result.error == "answer: not SMTP, to the message"
 
 
+@pytest.mark.parametrize("pipelines", [False, True])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_connection_that_closes_is_ambiguous_only_after_the_dot(make: Make, stage: str) -> None:
-    with receivers.listening(MailServer({stage: b""}).talk) as server:
+def test_a_connection_that_closes_is_ambiguous_only_after_the_dot(make: Make, stage: str, pipelines: bool) -> None:
+    with receivers.listening(MailServer({stage: b""}, pipelines=pipelines).talk) as server:
         result = post(make(server.port))
 
     assert result.outcome is (Outcome.AMBIGUOUS if stage == "message" else Outcome.UNSENT)
