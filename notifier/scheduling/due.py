@@ -30,6 +30,9 @@ MAX_WORKER_LOSSES: Final = 5
 LAST_CHANCE: Final = MAX_WORKER_LOSSES - 1
 #: Seconds for which a worker may stay silent when the lease of its rows is over.
 GRACE: Final = 5.0
+#: At most this many due notifications are handed over in one message. Fewer than of new ones: what arrives beside a
+#: crowd waits until a thread of a worker is done with one of its messages.
+DUE_BATCH: Final = 200
 #: An event whose fan-out was begun this often, and did not end, is dead.
 MAX_BEGUN: Final = 5
 
@@ -112,7 +115,7 @@ def _hand_over_batch(
 ) -> tuple[list[Handover], bool]:
     """Hand over one batch; returns messages, and whether more may be due behind rows whose workers were only asked."""
     with engine.begin() as connection:
-        due = connection.execute(_DUE, {"queue": queue, "limit": BATCH}).all()
+        due = connection.execute(_DUE, {"queue": queue, "limit": DUE_BATCH}).all()
         asked = _ask(connection, [row for row in due if row.status == Status.SENDING])
         abandoned = [row for row in due if row.status == Status.SENDING and row.id not in asked]
         dead = _take_back(connection, abandoned, policy)
@@ -123,7 +126,7 @@ def _hand_over_batch(
         messages = list(islice(_messages(queue, alive, policy.max_retries), room))
         _put_in_queue(connection, _QUEUE, messages, lease, most=policy.max_retries)
     metrics.LOST_ROWS.labels(queue).inc(len(abandoned))
-    return messages, bool(asked) and len(due) == BATCH
+    return messages, bool(asked) and len(due) == DUE_BATCH
 
 
 def _ask(connection: Connection, held: Sequence[Row[Any]]) -> set[UUID]:

@@ -14,9 +14,9 @@ from notifier.notifications.attempts import Record, record
 from notifier.notifications.claims import renew
 from notifier.notifications.retries import RetryPolicy
 from notifier.providers.protocol import Outcome, Result
-from notifier.scheduling.due import MAX_BEGUN, MAX_WORKER_LOSSES, Handover, hand_over
+from notifier.scheduling.due import DUE_BATCH, MAX_BEGUN, MAX_WORKER_LOSSES, Handover, hand_over
 from notifier.vocabulary.ids import new_id
-from notifier.vocabulary.queues import BATCH, FAN_OUT
+from notifier.vocabulary.queues import FAN_OUT
 from notifier.vocabulary.states import Status
 from tests.support.running import wait_for
 
@@ -89,7 +89,7 @@ def test_a_crash_counts_once_however_little_room_there_is(rows: Rows) -> None:
 
 
 def test_a_worker_is_asked_before_its_rows_are_taken_back(engine: Engine, rows: Rows) -> None:
-    ids = rows.write(2 * BATCH + 1, "sending")
+    ids = rows.write(2 * DUE_BATCH + 1, "sending")
     rows.sql("UPDATE notifications SET silent_claim = NULL")
     [behind] = rows.write(1, "queued")
     [message] = rows.tick()
