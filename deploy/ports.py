@@ -1,7 +1,10 @@
 """Free ports of this machine."""
 
+import atexit
+import contextlib
 import secrets
 import socket
+from collections import deque
 from typing import Final
 
 from deploy.child_process import StartError
@@ -12,6 +15,8 @@ ADDRESS: Final = "127.0.0.1"
 #: among them a client that tries again and again to reach a stopped server would one day be given the server's
 #: port as its own and connect to itself.
 _PORTS: Final = range(20_000, 32_000)
+#: A server listens within seconds of being given its port: by then so many more have not been given out.
+_CLAIMS: Final[deque[socket.socket]] = deque(maxlen=64)
 
 
 def is_free(port: int) -> bool:
@@ -38,9 +43,33 @@ def url_of(host: str, port: int) -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nothing listens."""
+    """Return a port of 127.0.0.1 on which nothing listens, and which nobody else is given meanwhile.
+
+    Until a server listens on it, its number is claimed by the UDP port of that number: two stacks that start at once on
+    one machine are given different ones.
+    """
     for _ in range(100):
         port = secrets.choice(_PORTS)
-        if is_free(port):
-            return port
+        with contextlib.ExitStack() as stack:
+            claim = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            try:
+                claim.bind((ADDRESS, port))
+            except OSError:
+                continue
+            if is_free(port):
+                stack.pop_all()
+                _keep(claim)
+                return port
     raise StartError(f"no free port found between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _keep(claim: socket.socket) -> None:
+    if len(_CLAIMS) == _CLAIMS.maxlen:
+        _CLAIMS.popleft().close()
+    _CLAIMS.append(claim)
+
+
+@atexit.register
+def _let_go() -> None:
+    while _CLAIMS:
+        _CLAIMS.pop().close()
