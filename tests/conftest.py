@@ -3,12 +3,12 @@
 import contextlib
 import itertools
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import psycopg2
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
@@ -20,6 +20,7 @@ from notifier.security.webhook_signatures import new_secret
 from notifier.storage import database_roles
 from notifier.storage.database_roles import Login
 from tests.support.callers import Callers
+from tests.support.databases import Databases
 from tests.support.paths import ROOT
 from tests.support.receivers import HttpReceiver, SmtpReceiver
 from tests.support.running import Running
@@ -45,6 +46,7 @@ def new_postgres(database: str, **settings: str) -> Iterator[EmbeddedPostgres]:
     """
     with tempfile.TemporaryDirectory(prefix="notifier-") as folder:
         server = EmbeddedPostgres(Path(folder), settings={**_LIGHT, **settings})
+        server.stop_signal = signal.SIGQUIT  # at once: to write hundreds of databases to disk first takes half a minute
         server.start()
         try:
             server.create_database(database)
@@ -156,21 +158,15 @@ def engine_of(url: str) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
-    """Makes databases as the migrations leave them; gives the URLs that processes have."""
+def databases(postgres: EmbeddedPostgres) -> Databases:
+    """The databases of tests, as the migrations leave them."""
+    return Databases(postgres, _TEMPLATE, owner=OWNER.name)
 
-    def make() -> str:
-        name = f"test_{next(_numbers)}"
-        connection = psycopg2.connect(postgres.url())
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY wal_log OWNER {OWNER.name}")
-        finally:
-            connection.close()
-        return app_url(postgres, name)
 
-    return make
+@pytest.fixture(scope="session")
+def new_database(postgres: EmbeddedPostgres, databases: Databases) -> Callable[[], str]:
+    """Makes databases that are kept to the end; gives the URLs that processes have."""
+    return lambda: app_url(postgres, databases.take())
 
 
 @pytest.fixture(scope="session")
@@ -180,9 +176,11 @@ def new_redis(valkey: EmbeddedValkey) -> Callable[[], str]:
 
 
 @pytest.fixture
-def database_url(new_database: Callable[[], str]) -> str:
-    """A fresh database."""
-    return new_database()
+def database_url(postgres: EmbeddedPostgres, databases: Databases) -> Iterator[str]:
+    """A fresh database, for one test."""
+    name = databases.take()
+    yield app_url(postgres, name)
+    databases.give_back(name)
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """A process that has the product loaded, and forks one that runs manage.py whenever a test asks for it.
 
 Four fifths of a worker's start are imports, and the tests start hundreds of processes. Such a process is a real one,
-with a session, environment, signals and end of its own; it only finds its modules loaded. `manage.py up`, the API and
-those whose environment sets up their interpreter start as users start them.
+with a session, environment, signals and end of its own; it only finds its modules loaded. `manage.py up`, an API of
+several processes and those whose environment sets up their interpreter start as users start them.
 """
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -21,7 +22,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import psutil
 
@@ -37,12 +38,17 @@ _LOADED: Final = (
     *("deploy.commands.cli", "deploy.commands.group", "deploy.terminal", "notifier.delivery.batch", "notifier.models"),
     *("notifier.events.fan_out", "notifier.notifications.claims", "notifier.planning.plans"),
     *("notifier.providers.registry", "notifier.storage.retention", "notifier.observability.metrics"),
+    *("api.app", "api.serving.server"),
 )
 #: A process whose environment differs in these from ours needs an interpreter of its own.
 _INTERPRETER: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 _HARMLESS: Final = "PYTHONUNBUFFERED"
+#: The answer to the number of a process, once it has been looked up: until then even one that ended keeps its number.
+_SEEN: Final = b"."
 #: Commands that end in another program, or keep children of their own.
-_OWN_START: Final = frozenset({"api", "flower", "up", "listen"})
+_OWN_START: Final = frozenset({"flower", "up", "listen"})
+#: What MALLOC_* say to glibc at its start, as mallopt takes it.
+_MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_ARENA_MAX": -8}
 
 
 class Forked:
@@ -50,6 +56,7 @@ class Forked:
 
     def __init__(self, pid: int, end: int) -> None:
         self.pid = pid
+        self.process = psutil.Process(pid)
         self.returncode: int | None = None
         self._end = end
         self._lock = threading.Lock()
@@ -86,6 +93,8 @@ class ForkServer:
         """Return whether it can run a command: one of this manage.py, in an interpreter like ours."""
         if command[:2] != [sys.executable, str(ROOT / "manage.py")] or set(command[2:3]) & _OWN_START:
             return False
+        if "--processes" in command:
+            return False
         return _interpreter_of(environment) == _interpreter_of(os.environ)
 
     def fork(
@@ -100,7 +109,9 @@ class ForkServer:
             socket.send_fds(server, [len(body).to_bytes(4)], [out, err, writing])
             server.sendall(body)
             os.close(writing)
-            return Forked(int.from_bytes(_exactly(server, 4)), end)
+            forked = Forked(int.from_bytes(_exactly(server, 4)), end)
+            server.sendall(_SEEN)
+            return forked
 
     def _started(self) -> socket.socket:
         if self._socket is None:
@@ -166,12 +177,12 @@ def _serve(stream: socket.socket) -> None:
             for descriptor in (ended, wake, *pipes.values()):
                 os.close(descriptor)
             stream.close()
-            _become(asked, descriptors)
-            return
+            _end_as(_run(asked, descriptors))
         pipes[pid] = descriptors.pop()
         for descriptor in descriptors:
             os.close(descriptor)
         stream.sendall(pid.to_bytes(4))
+        _exactly(stream, len(_SEEN))
 
 
 def _tell_ends(pipes: dict[int, int]) -> None:
@@ -181,6 +192,31 @@ def _tell_ends(pipes: dict[int, int]) -> None:
             with contextlib.suppress(BrokenPipeError):
                 os.write(pipes[pid], str(os.waitstatus_to_exitcode(status)).encode())
             os.close(pipes.pop(pid))
+
+
+def _run(asked: dict[str, Any], descriptors: list[int]) -> int:
+    """Be a process that has just been started with these arguments; returns the exit code."""
+    try:
+        _become(asked, descriptors)
+    except SystemExit as ended:
+        if ended.code is None or isinstance(ended.code, int):
+            return ended.code or 0
+        print(ended.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _end_as(code: int) -> NoReturn:
+    """End as an interpreter does, but leave the memory to the kernel: to take down all that is loaded takes 0.3 s."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the end of an interpreter does
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
@@ -202,8 +238,20 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     buffering = 1 if os.environ.get(_HARMLESS) else -1
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", buffering, closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
+    os.execv = _go_on_as
     sys.argv = [str(ROOT / "manage.py"), *asked["arguments"]]
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _go_on_as(program: str, command: Sequence[str]) -> NoReturn:
+    """Do what `python -m MODULE` would, in this process, as its environment says by now."""
+    _, _, module, *arguments = command
+    for name, parameter in _MALLOC.items():
+        if name in os.environ:
+            ctypes.CDLL(None).mallopt(parameter, int(os.environ[name]))
+    sys.argv = [program, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    raise SystemExit
 
 
 class ForkedChild(Child):
@@ -222,7 +270,7 @@ class ForkedChild(Child):
                 out=log.fileno(),
                 err=log.fileno(),
             )
-        self._hold(psutil.Process(forked.pid), forked)  # type: ignore[arg-type]  # it has what Child needs of a Popen
+        self._hold(forked.process, forked)  # type: ignore[arg-type]  # it has what Child needs of a Popen
 
 
 #: The one of this process.

@@ -1,0 +1,131 @@
+"""Databases as the migrations leave them, for tests: one that was used is emptied and used again, under another name.
+
+To make a database of a thousand files and to remove it takes a hundred times as long as most tests that need one.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg2
+
+from deploy.embedded import EmbeddedPostgres
+
+#: Where a change of a database leaves its mark, but for rows in our own tables. Statistics of columns too: a plan of
+#: the next test may depend on them.
+_CATALOGS: Final = (
+    *("pg_class", "pg_attribute", "pg_attrdef", "pg_constraint", "pg_index", "pg_inherits", "pg_trigger", "pg_rewrite"),
+    *("pg_proc", "pg_type", "pg_namespace", "pg_extension", "pg_policy", "pg_default_acl", "pg_event_trigger"),
+    *("pg_statistic", "pg_statistic_ext", "pg_publication", "pg_subscription", "pg_largeobject_metadata", "pg_depend"),
+)
+#: Each row of a catalog has the number of the transaction that wrote it, and one that is deleted is missing.
+_STATE: Final = " UNION ALL ".join(
+    (
+        *(f"SELECT count(*), coalesce(max(xmin::text::bigint), 0) FROM {catalog}" for catalog in _CATALOGS),
+        "SELECT count(*), 0 FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
+        " WHERE datname = current_database()",
+        "SELECT count(*), 0 FROM pg_prepared_xacts WHERE database = current_database()",
+        "SELECT coalesce(hashtext(datacl::text), 0), datconnlimit FROM pg_database WHERE datname = current_database()",
+    )
+)
+_TABLES_WITH_ROWS: Final = """
+    SELECT quote_ident(relname) FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0
+"""
+_END_OTHERS: Final = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()
+"""
+
+
+State = tuple[tuple[int, int], ...]
+
+
+class Databases:
+    """The databases of one Postgres, for one thread."""
+
+    def __init__(self, postgres: EmbeddedPostgres, template: str, *, owner: str) -> None:
+        """`template`: the database as the migrations leave it, to which nobody is connected."""
+        self._postgres = postgres
+        self._make = f"TEMPLATE {template} STRATEGY wal_log OWNER {owner}"
+        self._numbers = itertools.count(1)
+        #: Those that are empty, and what their catalogs were then.
+        self._empty: list[tuple[str, State]] = []
+        self._states: dict[str, State] = {}
+        self._first_state: State | None = None
+        self._first_rows: dict[str, str] = {}
+
+    def take(self) -> str:
+        """Return the name of a database that nobody else has, or had."""
+        if self._empty:
+            name, self._states[name] = self._empty.pop()
+            return name
+        name = self._new_name()
+        with self._cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name} {self._make}")
+        self._states[name] = self._first_state or self._look_at_first(name)
+        return name
+
+    def _new_name(self) -> str:
+        return f"test_{next(self._numbers)}"
+
+    def _look_at_first(self, name: str) -> State:
+        with self._cursor(name) as cursor:
+            self._first_rows = {table: _rows(cursor, table) for table in _tables_with_rows(cursor)}
+            self._first_state = _state(cursor)
+        return self._first_state
+
+    def give_back(self, name: str) -> None:
+        """Empty a database for the next test, unless more than rows was changed in it, or somebody does not let it go.
+
+        It has another name then: an engine that a test left behind finds none.
+        """
+        before, new_name = self._states.pop(name), self._new_name()
+        with contextlib.suppress(psycopg2.Error):
+            with self._cursor(name) as cursor:
+                _end_others(cursor, name)
+                cursor.execute("SET lock_timeout = '5s'; SET session_replication_role = replica")
+                if _state(cursor) != before:
+                    return
+                self._empty_out(cursor)
+                state = _state(cursor)
+            with self._cursor() as cursor:
+                _end_others(cursor, name)
+                cursor.execute(f"ALTER DATABASE {name} RENAME TO {new_name}")
+            self._empty.append((new_name, state))
+
+    def _empty_out(self, cursor: Any) -> None:
+        tables = _tables_with_rows(cursor)
+        cursor.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
+        for table, rows in self._first_rows.items():
+            cursor.execute(f"INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, %s)", (rows,))
+        cursor.execute("SELECT pg_stat_reset()")
+
+    @contextlib.contextmanager
+    def _cursor(self, database: str = "postgres") -> Iterator[Any]:
+        connection = psycopg2.connect(self._postgres.url(database))
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                yield cursor
+        finally:
+            connection.close()
+
+
+def _end_others(cursor: Any, name: str) -> None:
+    cursor.execute(_END_OTHERS, (name,))
+
+
+def _state(cursor: Any) -> State:
+    cursor.execute(_STATE)
+    return tuple(cursor.fetchall())
+
+
+def _tables_with_rows(cursor: Any) -> list[str]:
+    cursor.execute(_TABLES_WITH_ROWS)
+    return [table for (table,) in cursor.fetchall()]
+
+
+def _rows(cursor: Any, table: str) -> str:
+    cursor.execute(f"SELECT json_agg(each)::text FROM {table} each")
+    return str(cursor.fetchone()[0])
