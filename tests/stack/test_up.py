@@ -1,5 +1,6 @@
 """`manage.py up`: the whole stack from nothing, as a new user starts it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -58,6 +59,14 @@ class Up:
     def family(self) -> list[psutil.Process]:
         """Everything it started, however deep."""
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def process_of(self, words: str) -> psutil.Process:
+        """A process that it started, by words of its command line."""
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):  # one of Postgres' comes and goes
+                if words in " ".join(process.cmdline()):
+                    return process
+        raise AssertionError(f"nothing runs {words}")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it as a user would, and wait."""
@@ -168,11 +177,13 @@ SECRETS = {
 def _each_is_told_what_it_needs(run: Up) -> None:
     seen = set()
     for process in run.family():
-        words = process.cmdline()
+        try:
+            words, told = process.cmdline(), process.environ()
+        except psutil.NoSuchProcess:
+            continue  # one of Postgres' comes and goes
         kind = next((kind for kind in TOLD if any(Path(word).name == kind for word in words)), None)
         if kind is None or (kind == "postgres" and "-D" not in words):
             continue  # a process of one of those
-        told = process.environ()
         assert {what for name, what in SECRETS.items() if name in told} == TOLD[kind], words
         assert urlsplit(told.get("DATABASE_URL", "")).username in {None, "notifier_app"}
         seen.add(kind)
@@ -188,8 +199,7 @@ def test_two_on_one_folder_are_one_too_many(start_up: Callable[..., Up]) -> None
     assert second.process.wait(30) == 1
     [error] = second.errors()
     assert str(first.folder) in error
-    worker = next(p for p in first.family() if "worker fresh" in " ".join(p.cmdline()))
-    worker.kill()
+    first.process_of("worker fresh").kill()
     first.wait_until_it_says("worker-fresh was ended by SIGKILL; again in 1 s")
     event_id = _post(first.url, recipient="+4915112345678", channel="sms")
     wait_for(lambda: _status(first.url, event_id) == "sent", 40)
