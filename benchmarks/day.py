@@ -1,17 +1,20 @@
 """Ten million a day, for half an hour: python -m benchmarks.day [--minutes 30] [--rate 116] [--bursts 2] [--json].
 
 Events come at the average of ten million a day, and in bursts of a minute as fast as they are taken. The receiver
-counts how many came, how many twice, and how long they took.
+counts how many came, how many twice, and how long they took. Memory is that of the API, the workers and beat, as PSS
+(benchmarks.memory): idle at first, then after each part.
 """
 
 import argparse
 import sys
+import time
 from typing import Any, Final
 
 import requests
 from rich.table import Table
 
 from benchmarks.client import Load, post
+from benchmarks.memory import StackMemory
 from benchmarks.output import show
 from benchmarks.stack import bench_folder, granian, stack
 from deploy.child_process import wait_until
@@ -19,17 +22,23 @@ from deploy.child_process import wait_until
 _CONNECTIONS: Final = 64
 _BURST: Final = 60.0
 _DRAIN: Final = 300.0
+#: Seconds of rest before the first and the last look at the memory.
+_REST: Final = 20.0
 
 
 def measure(minutes: float, rate: float, bursts: int, burst: float = _BURST) -> dict[str, Any]:
     """Every figure of one run; the bursts are spread evenly over it."""
     calm = (minutes * 60 - bursts * burst) / (bursts + 1)
     loads: list[tuple[str, Load]] = []
+    memory: list[float | None] = []
     with (
         bench_folder() as folder,
         granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
         stack(folder) as url,
     ):
+        processes = StackMemory(folder / "data")
+        time.sleep(_REST)
+        memory.append(processes.sizes()["sum"])
         for part in range(2 * bursts + 1):
             is_burst = part % 2 == 1
             posted = sum(len(load.posted) for _, load in loads)
@@ -46,7 +55,10 @@ def measure(minutes: float, rate: float, bursts: int, burst: float = _BURST) -> 
         accepted = sum(load.accepted for _, load in loads)
         wait_until(lambda: requests.get(receiver, timeout=10).json()["count"] >= accepted, _DRAIN)
         came = requests.get(f"{receiver}/all", timeout=120).json()
-    return _figures(loads, {int(number): at for number, at in came["arrived"].items()}, came["requests"])
+        time.sleep(_REST)
+        memory.append(processes.sizes()["sum"])
+    arrived = {int(number): at for number, at in came["arrived"].items()}
+    return _figures(loads, arrived, came["requests"]) | {"memory_mb": memory}
 
 
 def _figures(loads: list[tuple[str, Load]], arrived: dict[int, float], requests_: int) -> dict[str, Any]:
@@ -77,8 +89,12 @@ def _table(figures: dict[str, Any]) -> Table:
     table = Table("", title=title, title_justify="left")
     for column in ("accepted/s", "p99 s"):
         table.add_column(column, justify="right")
-    for part in figures["parts"]:
-        table.add_row(part["kind"], f"{part['accepted_a_second']:,.0f}", f"{part['p99_s']:.2f}")
+    first, *after, last = ("not readable" if size is None else f"{size:,.0f}" for size in figures["memory_mb"])
+    table.add_column("MB after it", justify="right")
+    table.add_row("idle", "", "", first)
+    for part, size in zip(figures["parts"], after, strict=True):
+        table.add_row(part["kind"], f"{part['accepted_a_second']:,.0f}", f"{part['p99_s']:.2f}", size)
+    table.add_row("idle", "", "", last)
     return table
 
 

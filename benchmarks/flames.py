@@ -8,12 +8,14 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from benchmarks.client import post
+from benchmarks.flame_plot import draw, tree_of
 from benchmarks.stack import bench_folder, granian, pids_of, stack
 
 _CONNECTIONS: Final = 64
@@ -53,10 +55,13 @@ def record(rate: float, seconds: float, folder: Path) -> Iterator[Path]:
 
 def _sample(pid: int, seconds: float, file: Path) -> None:
     command = ["py-spy", "record", "--pid", str(pid), "--duration", f"{seconds:g}", "--rate", str(_OFTEN)]
-    options = ["--function", "--gil", "--subprocesses", "--format", "flamegraph", "--output", str(file)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"py-spy cannot sample process {pid}: {done.stderr.strip()}")
+    with tempfile.NamedTemporaryFile() as raw:
+        options = ["--function", "--gil", "--format", "raw", "--output", raw.name]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"py-spy cannot sample process {pid}: {done.stderr.strip()}")
+        root = tree_of(Path(raw.name).read_text().splitlines())
+    file.write_text(draw(root, f"{file.stem}: {root.samples} samples of Python at work"))
 
 
 def main() -> None:

@@ -64,8 +64,8 @@ def _is(words: Sequence[str], command: Sequence[str]) -> bool:
     return any(named[at : at + len(words)] == list(words) for at in range(len(named)))
 
 
-class _Stack:
-    """The processes of the stack that was started with a data folder."""
+class StackMemory:
+    """The memory of the stack that was started with a data folder."""
 
     def __init__(self, data: Path) -> None:
         children = psutil.Process().children()
@@ -115,7 +115,7 @@ def measure(minutes: float, rate: float, settle: float) -> dict[str, Any]:
         granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
         stack(folder) as url,
     ):
-        processes = _Stack(folder / "data")
+        processes = StackMemory(folder / "data")
         time.sleep(_REST)
         start = processes.sizes()
         during, loads = [], []

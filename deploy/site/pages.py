@@ -17,6 +17,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _THEME: Final = Path(__file__).with_name("theme")
 #: Files that pages link to and that are no pages.
 _FILES: Final = ("LICENSE",)
+#: Folders of pictures that pages show.
+_PICTURES: Final = ("docs/flames",)
 #: Pages outside docs/.
 _OUTSIDE: Final = (
     "README.md",
@@ -50,6 +52,8 @@ def gather(folder: Path) -> None:
         _write(source / path, with_titles(content, titles) if path.endswith(".md") else content)
     for path in _FILES:
         _write(source / path, _text_of(path))
+    for path in _PICTURES:
+        shutil.copytree(ROOT / path, source / path)
     shutil.copytree(_THEME / "assets", source / "assets")
     _write(folder / "mkdocs.yml", _configuration(folder, nav))
 
