@@ -49,6 +49,8 @@ class Databases:
         self._postgres = postgres
         self._make = f"TEMPLATE {template} STRATEGY wal_log OWNER {owner}"
         self._numbers = itertools.count(1)
+        #: How many were made; all others are such as were emptied.
+        self.made = 0
         #: Those that are empty, and what their catalogs were then.
         self._empty: list[tuple[str, State]] = []
         self._states: dict[str, State] = {}
@@ -63,6 +65,7 @@ class Databases:
         name = self._new_name()
         with self._cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name} {self._make}")
+        self.made += 1
         self._states[name] = self._first_state or self._look_at_first(name)
         return name
 

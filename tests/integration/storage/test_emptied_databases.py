@@ -1,0 +1,89 @@
+"""A database that a test gives back is as a new one for the next test, or is not used again."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg2
+import pytest
+
+from deploy.embedded import EmbeddedPostgres
+from tests.conftest import OWNER
+from tests.support.databases import Databases
+
+_TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1"
+_USERS = """
+    INSERT INTO users (id, user_id, push_tokens, timezone, attributes, preferences, created_at, updated_at)
+    SELECT gen_random_uuid(), n::text, '{}', 'UTC', '{}', '{}', now(), now() FROM generate_series(1, 50) n
+"""
+
+
+class _Own(Databases):
+    """Databases beside those of other tests."""
+
+    def _new_name(self) -> str:
+        return f"own_{super()._new_name()}"
+
+
+@pytest.fixture(scope="module")
+def own(postgres: EmbeddedPostgres) -> Databases:
+    return _Own(postgres, "notifier_template", owner=OWNER.name)
+
+
+@contextlib.contextmanager
+def _cursor(postgres: EmbeddedPostgres, name: str) -> Iterator[Any]:
+    connection = psycopg2.connect(postgres.url(name))
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection.close()
+
+
+def _everything(cursor: Any) -> dict[str, str | None]:
+    """Every row of every table, by the table's name."""
+    cursor.execute(_TABLES)
+    found = {}
+    for (table,) in cursor.fetchall():
+        cursor.execute(f"SELECT json_agg(each ORDER BY each::text)::text FROM {table} each")
+        found[table] = cursor.fetchone()[0]
+    return found
+
+
+def test_an_emptied_database_is_as_a_new_one(postgres: EmbeddedPostgres, own: Databases) -> None:
+    contents = []
+    for _ in range(2):
+        name = own.take()
+        with _cursor(postgres, name) as cursor:
+            contents.append(_everything(cursor))
+            cursor.execute(_USERS)
+            cursor.execute("DELETE FROM signing_keys; UPDATE listeners SET version = 7")
+        made = own.made
+        own.give_back(name)
+    assert contents[0] == contents[1]
+    assert contents[0]["listeners"], "there is something to compare"
+    own.take()
+    assert own.made == made, "it was used again"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE INDEX ON users (email)",
+        "ALTER TABLE users ALTER COLUMN email SET NOT NULL",
+        "GRANT SELECT ON users TO pg_monitor",
+        "ALTER TABLE notifications DISABLE TRIGGER ALL",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        f"{_USERS}; ANALYZE users",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 64', current_database()); END $$",
+    ],
+)
+def test_one_that_was_changed_is_not_used_again(postgres: EmbeddedPostgres, own: Databases, change: str) -> None:
+    name = own.take()
+    with _cursor(postgres, name) as cursor:
+        cursor.execute(change)
+    made = own.made
+    own.give_back(name)
+    own.take()
+    assert own.made == made + 1
