@@ -330,7 +330,7 @@ def test_a_receiver_that_hangs_before_the_head_has_no_first_byte(make: Make, beg
                 return
             connection.sendall(response(200))
 
-    provider = make(timeout=0.3)
+    provider = make(timeout=1)
     with receivers.listening(talk) as server:
         good, kept, new = (post(provider, url_of(server)) for _ in range(3))
 
@@ -355,7 +355,7 @@ def test_a_body_that_hangs_has_a_first_byte_and_headers(make: Make) -> None:
         receivers.until_closed(connection)
 
     with receivers.listening(talk) as server:
-        result = post(make(timeout=0.3), url_of(server))
+        result = post(make(timeout=1), url_of(server))
 
     assert "first_byte_ms" in reached(result)
     assert result.response_headers == {"x-a": "b"}

@@ -128,8 +128,9 @@ def closed_port() -> int:
 def test_what_is_the_providers_fault_goes_to_the_next_one_at_once(engine: Engine, made: Open, answer: bytes) -> None:
     first, second = Wire(answer), Wire(OK)
     [message] = given = messages()
+    failover = failover_of(engine, made(first, second))
     began = time.monotonic()
-    results = sent(failover_of(engine, made(first, second)), given)
+    results = sent(failover, given)
     assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "accepted")]
     assert time.monotonic() - began < 1.5
     assert (len(first.received), len(second.received)) == (1, 1)
@@ -218,7 +219,7 @@ def test_what_may_have_been_sent_goes_on_only_where_that_is_wanted(
     second = Wire(OK)
     [message] = given = messages()
     with receivers.listening(talk) as first:
-        failover = failover_of(engine, made(first.port, second, timeout=0.4), falls_back=lambda _: falls_back)
+        failover = failover_of(engine, made(first.port, second, timeout=1), falls_back=lambda _: falls_back)
         results = sent(failover, given)
     took = [("twilio", "ambiguous"), ("twilio-2", "accepted")]
     assert path_of(results[message.id]) == (took if falls_back else took[:1])
