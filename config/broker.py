@@ -18,6 +18,7 @@ from amqp.exceptions import RecoverableConnectionError
 from redis.sentinel import Sentinel
 
 from config.settings import Settings
+from notifier.vocabulary.uris import scheme_of
 
 if TYPE_CHECKING:
     from limits.storage import Storage
@@ -78,12 +79,12 @@ _SENTINEL_TIMEOUTS: Final = {"socket_timeout": 1, "socket_connect_timeout": 0.5}
 
 def is_amqp(url: str) -> bool:
     """Return whether a URL names RabbitMQ."""
-    return urlsplit(url).scheme in _AMQP
+    return scheme_of(url) in _AMQP
 
 
 def is_sentinel(url: str) -> bool:
     """Return whether a URL names sentinels rather than the server that they watch."""
-    return urlsplit(url).scheme == _SENTINEL
+    return scheme_of(url) == _SENTINEL
 
 
 def name_of(url: str) -> str:
@@ -151,7 +152,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "sentinel_kwargs": {**sentinels.sentinel_options, **_SENTINEL_TIMEOUTS},
         }
         return {"broker_url": _kombu_url(sentinels), "broker_transport_options": {**_REDIS_OPTIONS, **options}}
-    if urlsplit(url).scheme == "rediss":
+    if scheme_of(url) == "rediss":
         plain, tls = _without_tls_options(url)
         use_tls = {"ssl_cert_reqs": "required", **tls}
         return {"broker_url": plain, "broker_transport_options": _REDIS_OPTIONS, "broker_use_ssl": use_tls}

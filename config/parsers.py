@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from notifier.security.secret_box import Vault
 from notifier.security.webhook_signatures import key_of
 from notifier.vocabulary import time_zones
 from notifier.vocabulary.durations import parse_iso
-from notifier.vocabulary.uris import ascii_uri, has_port_zero
+from notifier.vocabulary.uris import ascii_uri, has_port_zero, scheme_of
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -188,13 +188,27 @@ def address(value: str) -> tuple[str, int]:
     return host.strip("[]"), integer(1, 65535)(port)
 
 
+def _single_urls(value: str) -> Iterator[str]:
+    """Yield a URL, or one for each of its sentinels, of which there may be several with commas between them."""
+    if scheme_of(value) != "sentinel":
+        yield value
+        return
+    for part in value.replace(";", ",").split(","):
+        yield f"//{part.removeprefix('sentinel://').rpartition('@')[2]}"
+
+
 def url(*schemes: str) -> Callable[[str], str]:
     """Return a parser of URLs with one of some schemes."""
 
     @_takes("URL: " + ", ".join(f"`{scheme}://`" for scheme in schemes))
     def parse(value: str) -> str:
-        if urlsplit(value).scheme not in schemes:
+        if scheme_of(value) not in schemes:
             raise ValueError(f"is not a URL that begins with {' or '.join(s + '://' for s in schemes)}")
+        try:
+            for each in _single_urls(value):
+                urlsplit(each)
+        except ValueError:
+            raise ValueError("is a URL of a host that cannot be read") from None
         if has_port_zero(value):
             raise ValueError("has port 0, on which nothing listens")
         return value

@@ -84,6 +84,15 @@ def host_and_port(url: str) -> str:
     return host if port in {"", _USUAL_PORTS.get(parts[1].lower())} else f"{host}:{port}"
 
 
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL in lower case, or nothing.
+
+    For URLs of several hosts (see Redis' sentinels): urllib refuses them where any but the first is an IPv6 address.
+    """
+    scheme, colon, _ = url.partition(":")
+    return scheme.lower() if colon else ""
+
+
 def has_port_zero(url: str) -> bool:
     """Tell whether a URL names port 0, on which nothing can listen, for one of its hosts (see Redis' sentinels)."""
     parts = _PARTS.match(url)

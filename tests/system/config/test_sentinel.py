@@ -103,6 +103,12 @@ def test_sentinels_are_written_with_commas_or_as_celery_does(url: str) -> None:
     )
 
 
+@pytest.mark.parametrize("url", ["sentinel://one,[::1", "sentinel://one:7;sentinel://[two]:7", "sentinel://[::1/0"])
+def test_a_sentinel_that_cannot_be_read_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="REDIS_URL is a URL of a host that cannot be read"):
+        _settings(REDIS_URL=url, NOTIFIER_REDIS_MASTER="m")
+
+
 def test_without_a_sentinel_that_answers_there_is_an_error_in_time() -> None:
     settings = _settings(REDIS_URL="sentinel://127.0.0.1:9", NOTIFIER_REDIS_MASTER="m")
     with redis_client(settings, 1) as client, pytest.raises(RedisError):
