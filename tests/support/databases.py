@@ -63,7 +63,7 @@ class Databases:
             name, self._states[name] = self._empty.pop()
             return name
         name = self._new_name()
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {name} {self._make}")
         self.made += 1
         self._states[name] = self._first_state or self._look_at_first(name)
@@ -73,7 +73,7 @@ class Databases:
         return f"test_{next(self._numbers)}"
 
     def _look_at_first(self, name: str) -> State:
-        with self._cursor(name) as cursor:
+        with self.cursor(name) as cursor:
             self._first_rows = {table: _rows(cursor, table) for table in _tables_with_rows(cursor)}
             self._first_state = _state(cursor)
         return self._first_state
@@ -85,14 +85,14 @@ class Databases:
         """
         before, new_name = self._states.pop(name), self._new_name()
         with contextlib.suppress(psycopg2.Error):
-            with self._cursor(name) as cursor:
+            with self.cursor(name) as cursor:
                 _end_others(cursor, name)
                 cursor.execute("SET lock_timeout = '5s'; SET session_replication_role = replica")
                 if _state(cursor) != before:
                     return
                 self._empty_out(cursor)
                 state = _state(cursor)
-            with self._cursor() as cursor:
+            with self.cursor() as cursor:
                 _end_others(cursor, name)
                 cursor.execute(f"ALTER DATABASE {name} RENAME TO {new_name}")
             self._empty.append((new_name, state))
@@ -105,7 +105,8 @@ class Databases:
         cursor.execute("SELECT pg_stat_reset()")
 
     @contextlib.contextmanager
-    def _cursor(self, database: str = "postgres") -> Iterator[Any]:
+    def cursor(self, database: str = "postgres") -> Iterator[Any]:
+        """A cursor of a superuser in a database; each statement is a transaction."""
         connection = psycopg2.connect(self._postgres.url(database))
         try:
             connection.autocommit = True

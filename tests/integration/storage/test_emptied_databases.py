@@ -1,10 +1,7 @@
 """A database that a test gives back is as a new one for the next test, or is not used again."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
-import psycopg2
 import pytest
 
 from deploy.embedded import EmbeddedPostgres
@@ -30,17 +27,6 @@ def own(postgres: EmbeddedPostgres) -> Databases:
     return _Own(postgres, "notifier_template", owner=OWNER.name)
 
 
-@contextlib.contextmanager
-def _cursor(postgres: EmbeddedPostgres, name: str) -> Iterator[Any]:
-    connection = psycopg2.connect(postgres.url(name))
-    try:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            yield cursor
-    finally:
-        connection.close()
-
-
 def _everything(cursor: Any) -> dict[str, str | None]:
     """Every row of every table, by the table's name."""
     cursor.execute(_TABLES)
@@ -51,11 +37,11 @@ def _everything(cursor: Any) -> dict[str, str | None]:
     return found
 
 
-def test_an_emptied_database_is_as_a_new_one(postgres: EmbeddedPostgres, own: Databases) -> None:
+def test_an_emptied_database_is_as_a_new_one(own: Databases) -> None:
     contents = []
     for _ in range(2):
         name = own.take()
-        with _cursor(postgres, name) as cursor:
+        with own.cursor(name) as cursor:
             contents.append(_everything(cursor))
             cursor.execute(_USERS)
             cursor.execute("DELETE FROM signing_keys; UPDATE listeners SET version = 7")
@@ -79,9 +65,9 @@ def test_an_emptied_database_is_as_a_new_one(postgres: EmbeddedPostgres, own: Da
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 64', current_database()); END $$",
     ],
 )
-def test_one_that_was_changed_is_not_used_again(postgres: EmbeddedPostgres, own: Databases, change: str) -> None:
+def test_one_that_was_changed_is_not_used_again(own: Databases, change: str) -> None:
     name = own.take()
-    with _cursor(postgres, name) as cursor:
+    with own.cursor(name) as cursor:
         cursor.execute(change)
     made = own.made
     own.give_back(name)
