@@ -2,11 +2,14 @@
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from notifier.providers.formats.mime import Letter
 from notifier.providers.protocol import Outcome
+from notifier.providers.vendors.smtp_connection import _stages
 from tests.providers import receivers
 from tests.providers.receivers import Mailbox, MailServer
 from tests.providers.smtp_calls import Make, making, message_to, post, send
@@ -62,6 +65,13 @@ def test_a_refusal_counts_though_the_connection_is_lost_behind_it(make: Make) ->
     with receivers.listening(mail.talk) as server:
         result = post(make(server.port))
     assert (result.outcome, result.status_code) == (Outcome.REJECTED, 550)
+
+
+@pytest.mark.parametrize("field", ["sender", "recipient"])
+def test_no_address_ends_its_command(field: str) -> None:
+    letter = Letter(sender="a@example.org", recipient="b@example.org", data=b"", international=False)
+    with pytest.raises(ValueError, match="more than one line"):
+        _stages(replace(letter, **{field: "c@example.org>\r\nRCPT TO:<d@example.org"}))
 
 
 class _InGroups(Mailbox):

@@ -51,7 +51,7 @@ class Databases:
         self._numbers = itertools.count(1)
         #: How many were made; all others are such as were emptied.
         self.made = 0
-        #: Those that are empty, and what their catalogs were then.
+        #: Empty databases, and the state of their catalogs since they were emptied.
         self._empty: list[tuple[str, State]] = []
         self._states: dict[str, State] = {}
         self._first_state: State | None = None

@@ -47,7 +47,7 @@ _HARMLESS: Final = "PYTHONUNBUFFERED"
 _SEEN: Final = b"."
 #: Commands that end in another program, or keep children of their own.
 _OWN_START: Final = frozenset({"flower", "up", "listen"})
-#: What MALLOC_* say to glibc at its start, as mallopt takes it.
+#: glibc reads these variables when a process starts; mallopt takes the same by number.
 _MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_ARENA_MAX": -8}
 
 

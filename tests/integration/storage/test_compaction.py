@@ -3,6 +3,7 @@
 import os
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 import pytest
@@ -282,6 +283,21 @@ def test_a_day_that_another_purge_has_dropped_is_passed_over(data: Data) -> None
     assert len(dropped) == 3 * 4 - 1
     assert [step for step in first if step.rows is None] == []
     assert list(seen) == []
+
+
+def test_a_day_that_goes_between_two_looks_is_passed_over(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    data.days(OLD)
+    look = retention._is_free
+
+    def and_then_another_purges(*about: Any) -> bool:
+        found = look(*about)
+        monkeypatch.setattr(retention, "_is_free", look)
+        purge(data.engine)
+        return found
+
+    monkeypatch.setattr(retention, "_is_free", and_then_another_purges)
+    assert retention._drop(data.engine, "notifications", OLD) is None
+    assert retention._compact(data.engine, "notifications", OLD) is None
 
 
 def test_one_purge_at_a_time(data: Data) -> None:

@@ -179,7 +179,7 @@ def test_a_way_back_that_fails_says_so_and_can_be_tried_again(cluster: FakeClust
     assert done.returncode == 3
     assert "Not all is rolled back." in done.stderr
     assert "deployment/api is forbidden" in done.stderr
-    # Those that can go back did.
+    # Each that can go back did.
     assert cluster.images()["worker-fresh"] == OLD
     cluster.break_down()
     again = cluster.run("back")
