@@ -26,7 +26,7 @@ fi
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest docs settings dashboards prometheus-rule locks audit format clean client-types
+.PHONY: help run test test-mixed test-schema test-services test-chaos chaos soak bench bench-quick release-check lint types imports pytest docs settings screenshots dashboards prometheus-rule locks audit format clean client-types
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,7 +57,7 @@ test-schema: $(VENV)/schema/.installed ## Send a running system what its OpenAPI
 
 # .ci/run unpacks there what is not installed.
 test-services: export PATH := $(PATH):$(CURDIR)/.services/usr/bin:$(CURDIR)/.services/usr/sbin
-test-services: $(VENV)/.installed-dev ## Run the tests on Debian's Prometheus, RabbitMQ, PgBouncer, Redis and Postgres, which must be there (.ci/run fetches them)
+test-services: $(VENV)/.installed-dev ## Run the tests on Debian's Prometheus, RabbitMQ, PgBouncer, Redis, Postgres and Chromium, which must be there (.ci/run fetches them)
 	$(BIN)/python -m pytest tests/services $(ARGS)
 
 test-chaos: $(VENV)/.installed-dev ## Break the system in a few ways, within five minutes; the seed is printed, ARGS="--seed 7" sets it
@@ -82,6 +82,11 @@ docs: $(VENV)/docs/.installed ## Build the documentation as a site in build/site
 
 settings: $(VENV)/.installed ## Write the tables of docs/settings.md anew, from config/settings.py
 	$(BIN)/python -m deploy.site --settings
+
+# Debian's Chromium, as for test-services.
+screenshots: export PATH := $(PATH):$(CURDIR)/.services/usr/bin
+screenshots: $(VENV)/.installed-dev ## Draw the pages of the console anew, for docs/console.md; ARGS="--only find" draws one
+	$(BIN)/python -m tests.services.screenshots $(ARGS)
 
 dashboards: $(VENV)/.installed ## Write Grafana's dashboards anew, from deploy/dashboards
 	$(BIN)/python -m deploy.dashboards

@@ -12,6 +12,7 @@ from flask.json.provider import JSONProvider
 from api import (
     audit_lines,
     compatibility,
+    dead_letter_acts,
     dead_letters,
     docs_pages,
     erasures,
@@ -23,6 +24,8 @@ from api import (
     preferences,
     receipts,
     routes,
+    search,
+    statistics,
     subscriptions,
     suppressions,
     templates,
@@ -32,6 +35,8 @@ from api import (
 from api.audit import record_acts
 from api.auth import is_open, require_keys
 from api.browser_security import guard_browsers
+from api.console.identity import Console
+from api.console.serving import serve_console
 from api.database import use_database
 from api.description import INFO, SERVERS, completed
 from api.fast_path import FastPath
@@ -63,7 +68,8 @@ request brings about, and so does your `traceparent` (W3C), which goes on to the
 
 _RESOURCES: Final = (
     *(events, notifications, compatibility, users, preferences, templates, routes, subscriptions, suppressions, holds),
-    *(erasures, exports, dead_letters, receipts, unsubscribe, audit_lines, health),
+    *(erasures, exports, dead_letters, dead_letter_acts, search, receipts, unsubscribe, audit_lines, statistics),
+    health,
 )
 
 
@@ -128,6 +134,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     for module in _RESOURCES:
         api.register_blueprint(module.blp)
     app.register_blueprint(docs_pages.pages)
+    serve_console(app, wires.settings)
     schemas = {name: key[0] for key, name in api.ma_plugin.converter.refs.items()}
     app.extensions["openapi"] = completed(api.spec.to_dict(), schemas, wires.settings, wires.sender_rules)
     register_problems(app)
@@ -138,6 +145,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     }
     guard = guard_browsers(app, wires.settings)
     gate = require_keys(app, wires)
+    app.extensions["console"] = Console(wires, gate)
     check_queries(app)
     mask_answers(app)
     heads = check_heads(app, gate, wires.settings)

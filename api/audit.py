@@ -94,7 +94,7 @@ def _note(refusals: RefusalLog, response: Response) -> None:
         refusal = Refusal(action(), status, known.name, request.remote_addr)
     elif ended is not None:
         refusal = Refusal(SIGN_IN, f"{status} {ended.why}", ended.name, request.remote_addr)
-    elif request.headers.get("Authorization"):
+    elif request.headers.get("Authorization") or "tried_to_sign_in" in g:
         refusal = Refusal(SIGN_IN, status, peer=neighbourhood(request.remote_addr or ""))
     else:
         return

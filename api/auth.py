@@ -18,6 +18,8 @@ READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: The environ's key for the caller, set once the head was let in; its value is None for an open route.
 ADMITTED: Final = "notifier.admitted"
+#: The environ's key for the caller of a request that this process makes to itself, whose key was checked before.
+SIGNED_IN: Final = "notifier.signed_in"
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -80,6 +82,9 @@ class Gate:
             if (admitted := request.environ[ADMITTED]) is not None:
                 g.caller = admitted
             return None
+        signed_in: Caller | None = request.environ.get(SIGNED_IN)
+        if signed_in is not None:
+            return self._admit(signed_in, scope)  # it was counted with the page that needs the answer
         if not self._required:
             g.caller = ANONYMOUS
             return None
@@ -99,15 +104,34 @@ class Gate:
                 401, "Send a valid API key: 'Authorization: Bearer …'.", headers={"WWW-Authenticate": "Bearer"}
             )
         g.refused_caller = caller  # until it is let in
+        if (often := self.too_often(caller)) is not None:
+            return problem(429, often, headers={"Retry-After": "1"})
+        return self._admit(caller, scope)
+
+    def too_often(self, caller: Caller) -> str | None:
+        """Count a request of a caller; returns words where its key is at its limit."""
         # A key without a limit costs no question to Redis.
-        if caller.rate is not None and not self._wires.key_limits.allow(caller.name, caller.rate):
-            often = f"{caller.rate} request{'s' * (caller.rate != 1)} a second"
-            return problem(429, f"This key may make {often}, and this is one more.", headers={"Retry-After": "1"})
+        if caller.rate is None or self._wires.key_limits.allow(caller.name, caller.rate):
+            return None
+        often = f"{caller.rate} request{'s' * (caller.rate != 1)} a second"
+        return f"This key may make {often}, and this is one more."
+
+    def _admit(self, caller: Caller, scope: Scope) -> Response | None:
+        """Let a known caller's request pass, unless it lacks the route's scope."""
+        g.refused_caller = caller
         if not caller.may(scope):
             note(lacks=str(scope))
             return problem(403, f"This key may not do that: it lacks the scope '{scope}'.")
         g.caller = caller
         return None
+
+    def caller_of_key(self, key: str) -> Caller | None:
+        """Return the owner of a key that somebody brings in this request; None if unknown. Raises TooManyUnknown."""
+        return self._known.find(key, request.remote_addr or "")
+
+    def caller_of_hash(self, hashed: bytes) -> Caller | None:
+        """Return the owner of a key by its hash, which came from a cookie that we signed; None if it has ended."""
+        return self._known.find_hash(hashed)
 
     def lets_in(self, authorization: str, view: Callable[..., Any]) -> bool:
         """Return whether a request to a view is sure to pass, by this process's cache alone. Counts nothing."""

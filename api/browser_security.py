@@ -60,8 +60,8 @@ def _add_headers(response: Response) -> Response:
     headers[NO_SNIFFING[0]] = NO_SNIFFING[1]
     if response.mimetype == _HTML:
         headers.setdefault(_POLICY, policy())
-        headers["X-Frame-Options"] = "DENY"  # to browsers that do not know frame-ancestors
-        headers["Referrer-Policy"] = "no-referrer"
+        headers.setdefault("X-Frame-Options", "DENY")  # to browsers that do not know frame-ancestors
+        headers.setdefault("Referrer-Policy", "no-referrer")
     if request.path.startswith(_TOKENS):
         headers["Cache-Control"] = "no-store"
         headers["Referrer-Policy"] = "no-referrer"

@@ -12,6 +12,7 @@ from api.database import db
 from api.pagination import page
 from api.permits import check_use
 from api.resources import Resource
+from api.schemas.dead_letter_groups import DeadLetterGroupsSchema, GroupQuery
 from api.schemas.dead_letters import (
     DeadLetterPageSchema,
     DeadLetterQuery,
@@ -21,7 +22,7 @@ from api.schemas.dead_letters import (
 )
 from api.services import services
 from notifier.models import DeadLetter, Event, Notification
-from notifier.notifications import dead_letters
+from notifier.notifications import dead_letter_groups, dead_letters
 from notifier.notifications.dead_letters import Filters
 from notifier.resending import resend
 from notifier.resending.resend import Refused, Requeued, counted
@@ -76,6 +77,30 @@ def list_dead_letters(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's
     """List dead letters, newest first; those that were requeued have `requeued_at`."""
     filters = Filters(**{name: value for name, value in asked.items() if name not in {"limit", "cursor"}})
     return page(filters.on(select(DeadLetter)), DeadLetter.id, asked)
+
+
+@blp.route("/groups")
+@requires(Scope.READ)
+@blp.arguments(GroupQuery, location="query", as_kwargs=False)
+@blp.response(200, DeadLetterGroupsSchema)
+def group_dead_letters(asked: dict[str, Any]) -> dict[str, Any]:
+    """Count the dead letters that stand, grouped by what they have in common, the largest group first.
+
+    Errors are grouped without the ids, addresses and numbers that they name. Of very many letters the newest are
+    counted: half a million of them, or fifty thousand where they are grouped by `error` or `provider`; `is_sample` says
+    so.
+    """
+    by, limit = asked.pop("by"), asked.pop("limit")
+    found = dead_letter_groups.groups(services().wiring.engine, Filters(**asked), by, limit)
+    items = [
+        {
+            **group.traits,
+            **{name: getattr(group, name) for name in ("count", "first_at", "last_at", "hourly", "daily")},
+            "filter": group.filters,
+        }
+        for group in found.groups
+    ]
+    return {"by": by, "items": items, "groups": found.number, "counted": found.counted, "is_sample": found.is_sample}
 
 
 @blp.route("/<uuid:letter_id>")

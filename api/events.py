@@ -37,7 +37,7 @@ from notifier.diagnostics.explanations import explain_event
 from notifier.events import fan_out
 from notifier.events.intake import Accepted, Answer
 from notifier.models import Event, Notification
-from notifier.notifications.filters import is_called_by_provider, was_tried_by
+from notifier.notifications.filters import is_called_by_provider, was_tried_by, ways_to_events
 from notifier.observability import metrics
 from notifier.planning.drafts import Draft
 from notifier.security.api_keys import Scope
@@ -195,7 +195,7 @@ def list_events(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schem
         query = query.where(Event.id == asked["event_id"])
     if conditions := _on_notifications(asked):
         query = query.where(Event.id.in_(select(Notification.event_id).where(*conditions)))
-    return page(query, Event.id, asked)
+    return page(query, Event.id, asked, ways=ways_to_events(asked))
 
 
 @blp.route("/<uuid:event_id>")

@@ -106,6 +106,10 @@ BODIES: Final[dict[str, dict[str, tuple[str, Example]]]] = {
         "later": ("Send it at another time", {"send_at": "2035-07-01T09:00:00Z"}),
         "deadline": ("Send it by a time, or not at all", {"expires_at": "2035-08-01T09:00:00Z"}),
     },
+    "resendNotification": {
+        "again": ("Send it again", {}),
+        "elsewhere": ("Send it by another provider than before", {"another_provider": True}),
+    },
     "putUser": {
         "user": (
             "Write a user",
@@ -198,6 +202,17 @@ BODIES: Final[dict[str, dict[str, tuple[str, Example]]]] = {
         "some": ("Send again what no retry helped", {"reason": "retries_exhausted", "channel": "email"}),
         "all": ("Send all again", {"all": True}),
     },
+    "beginDeadLetterAct": {
+        "preview": (
+            "See which letters it would be",
+            {"act": "requeue", "filter": {"reason": "retries_exhausted"}, "dry_run": True},
+        ),
+        "requeue": (
+            "Send again what one provider refused",
+            {"act": "requeue", "filter": {"channel": "email", "last_provider": "smtp"}},
+        ),
+        "drop": ("Drop what is of no use any more", {"act": "drop", "filter": {"event_type": "login.code"}}),
+    },
 }
 #: Names in paths.
 PATH: Final[dict[str, str]] = {
@@ -207,6 +222,8 @@ PATH: Final[dict[str, str]] = {
     "target": "chat",
     "provider": "twilio",
 }
+#: Parameters of queries that an operation cannot do without.
+QUERIES: Final[dict[str, dict[str, str]]] = {"searchEverything": {"q": "ada@example.com"}}
 #: Operations whose answer has the ids that others have in their path: pointer → operation → its parameter.
 LINKS: Final[dict[str, dict[str, dict[str, str]]]] = {
     "postEvent": {"/id": {"getEvent": "event_id", "replayEvent": "event_id"}},
@@ -231,6 +248,9 @@ LINKS: Final[dict[str, dict[str, dict[str, str]]]] = {
     "recoverSubscription": {"/id": {"getRecovery": "recovery_id"}},
     "suppressAddress": {"/id": {"liftSuppressionById": "suppression_id"}},
     "erasePerson": {"/id": {"getErasure": "erasure_id"}},
+    "beginDeadLetterAct": {
+        "/id": dict.fromkeys(("getDeadLetterAct", "stopDeadLetterAct", "resumeDeadLetterAct"), "act_id")
+    },
     "listDeadLetters": {
         "/items/0/id": dict.fromkeys(("getDeadLetter", "requeueDeadLetter", "deleteDeadLetter"), "letter_id")
     },
@@ -247,8 +267,11 @@ def add_examples(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "path" and parameter["name"] in PATH:
             parameter["example"] = PATH[parameter["name"]]
+        if parameter["in"] == "query" and parameter["name"] in QUERIES.get(name, {}):
+            parameter["example"] = QUERIES[name][parameter["name"]]
     for pointer, linked in LINKS.get(name, {}).items():
-        [answer] = [each for status, each in operation["responses"].items() if status in {"200", "201", "202"}]
+        # Where a dry run answers 200, the other status is that of the record.
+        answer = operation["responses"][max({"200", "201", "202"} & operation["responses"].keys())]
         links = answer.setdefault("links", {})
         for target, parameter_name in linked.items():
             links[target] = {"operationId": target, "parameters": {parameter_name: f"$response.body#{pointer}"}}

@@ -93,17 +93,21 @@ class KeyCache:
         if self._clock() < self._unknown.get(hashed, 0.0):
             return None
         if hashed in self._found:
-            return self._look(hashed, key)
+            return self._look(hashed)
         address = neighbourhood(address)
         self._take(address)
         caller, counts = None, False
         try:
-            caller = self._look(hashed, key)
+            caller = self._look(hashed)
             counts = caller is None
         finally:
             if not counts:  # it is known, or Postgres did not answer
                 self._give_back(address)
         return caller
+
+    def find_hash(self, hashed: bytes) -> Caller | None:
+        """Return the owner of the key with a hash, which is known to be one; None once it has ended."""
+        return self.remembered(hashed) or self._look(hashed)
 
     def _take(self, address: str) -> None:
         with self._lock:
@@ -124,9 +128,9 @@ class KeyCache:
         """Return the expired or revoked key that was just refused; None if it never was a key."""
         return self._ended.get(api_keys.hash_of(key))
 
-    def _look(self, hashed: bytes, key: str) -> Caller | None:
+    def _look(self, hashed: bytes) -> Caller | None:
         now = self._clock()  # before: a key is good for so long from Postgres' answer on, which takes its time to come
-        found = api_keys.look_up(self._engine(), key)
+        found = api_keys.look_up_hash(self._engine(), hashed)
         caller = found if isinstance(found, Caller) else None
         with self._lock:
             if caller is None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 from flask import Response, abort
-from sqlalchemy import or_, select
+from sqlalchemy import false, or_, select
 
 from api.audit import action, put_on_record
 from api.auth import caller, is_on_record, requires
@@ -42,6 +42,7 @@ from api.schemas.notifications import (
     NotificationsSchema,
     NotificationWithAttemptsSchema,
 )
+from api.schemas.resending import ResendSchema
 from api.services import services
 from api.visibility import remember_given, reveals
 from config.settings import Settings
@@ -55,7 +56,14 @@ from notifier.events.intake import Accepted
 from notifier.models import Notification
 from notifier.notifications.acceptance import settle
 from notifier.notifications.cancellation import Cancelled, cancel, cancel_by_key
-from notifier.notifications.filters import ids_of_key, is_called_by_provider, was_tried_by
+from notifier.notifications.filters import (
+    ids_of_key,
+    is_alone,
+    is_called_by_provider,
+    was_tried_by,
+    ways_to,
+    windows_of_provider,
+)
 from notifier.people.users import Person, people
 from notifier.planning.drafts import Draft, draft_notifications
 from notifier.planning.plans import Plan, shared_fields
@@ -63,8 +71,8 @@ from notifier.providers.protocol import Message
 from notifier.resending import reschedule as changing
 from notifier.security.api_keys import Scope
 from notifier.security.redaction import secrets_of, without
-from notifier.vocabulary.errors import Invalid
-from notifier.vocabulary.states import Channel
+from notifier.vocabulary.errors import Conflict, Invalid
+from notifier.vocabulary.states import Channel, How
 
 blp = Resource(
     "notifications", __name__, url_prefix="/api/v1/notifications", description="One message to one recipient."
@@ -196,12 +204,16 @@ def list_notifications(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page'
     query = filtered(select(Notification), Notification, asked, _EQUAL)
     if asked["message_id"] is not None:
         query = query.where(is_called_by_provider(asked["message_id"]))
+    if asked["idempotency_key"] is not None:
+        ids = db.session.scalars(ids_of_key(asked["idempotency_key"])).all()
+        query = query.where(or_(Notification.id.in_(ids), Notification.event_id.in_(ids)) if ids else false())
+    if is_alone("provider", asked):
+        bounds = {"before": asked["cursor"], "since": asked["created_after"], "until": asked["created_before"]}
+        windows = windows_of_provider(db.session(), asked["provider"], asked["limit"] + 1, **bounds)
+        return page(query, Notification.id, asked, windows=windows)
     if asked["provider"] is not None:
         query = query.where(was_tried_by(asked["provider"]))
-    if asked["idempotency_key"] is not None:
-        ids = ids_of_key(asked["idempotency_key"])
-        query = query.where(or_(Notification.id.in_(ids), Notification.event_id.in_(ids)))
-    return page(query, Notification.id, asked)
+    return page(query, Notification.id, asked, ways=ways_to(asked))
 
 
 def _find(notification_id: UUID) -> Notification:
@@ -217,10 +229,11 @@ def _own(notification_id: UUID) -> Notification:
     return notification
 
 
-def _check_own(notification_id: UUID) -> None:
-    """Make sure that the caller may have a notification sent, as _own does, and that its key's limits allow it."""
+def _check_own(notification_id: UUID) -> Notification:
+    """Return a notification that the caller may have sent, as _own does, where its key's limits allow it."""
     notification = _own(notification_id)
     check_use([notification.channel], notification.event_type)
+    return notification
 
 
 def _read(notification_id: UUID) -> dict[str, Any]:
@@ -353,22 +366,35 @@ def move_notification(changes: dict[str, Any], notification_id: UUID) -> dict[st
 
 @blp.route("/<uuid:notification_id>/resend", methods=["POST"])
 @requires(Scope.REQUEUE)
+@blp.arguments(ResendSchema, required=False)
 @blp.response(202, NotificationWithAttemptsSchema)
 @blp.alt_response(404, description="There is no such notification.")
 @blp.alt_response(
     409,
     description="It goes out by itself, was cancelled, or a rule forbids it (`reason`: `opted_out`, `suppressed`,"
-    " `subscription_disabled`, `no_address` …). Nothing was changed.",
+    " `subscription_disabled`, `no_address` …); or its channel has no other provider. Nothing was changed.",
 )
-def resend_notification(notification_id: UUID) -> dict[str, Any]:
+def resend_notification(asked: dict[str, Any], notification_id: UUID) -> dict[str, Any]:
     """Send a finished notification again, or a retrying one now: the same id, its full number of attempts.
 
     The rules are asked first, as they would be asked at the moment of sending. Expiry forbids nothing here: somebody
-    asks for it. `earlier_sends` of the notification tells how it stood before. One of another source is unknown (404)
-    to a key without the scope `admin`.
+    asks for it. `earlier_sends` of the notification tells how it stood before. With `another_provider` it goes by
+    another provider than before. One of another source is unknown (404) to a key without the scope `admin`.
     """
     here = services()
-    _check_own(notification_id)
-    wires, publisher = here.wiring, here.publisher
-    publisher.hint([changing.resend(wires.engine, notification_id, publisher.lease, caller().name, wires.standards)])
+    notification = _check_own(notification_id)
+    if asked["another_provider"]:
+        _check_choice(notification.channel)
+    how = How.ANOTHER_PROVIDER if asked["another_provider"] else How.RESEND
+    wires, lease, by = here.wiring, here.publisher.lease, caller().name
+    here.publisher.hint([changing.resend(wires.engine, notification_id, lease, by, wires.standards, how=how)])
     return _read(notification_id)
+
+
+def _check_choice(channel: str | None) -> None:
+    """Raise Conflict where a channel has not several providers to choose from."""
+    count = sum(name == channel for name, _ in services().wiring.provider_names)
+    if count < 2:
+        # Subscriptions are called with secrets of their own, also where the channel names no provider.
+        number = "one" if count or channel == Channel.WEBHOOK else "no"
+        raise Conflict(f"There is {number} provider for {channel or 'it: it has no channel'}.")

@@ -61,6 +61,9 @@ def list_subscriptions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page'
     query = select(Subscription)
     if asked["enabled"] is not None:
         query = query.where(Subscription.enabled == asked["enabled"])
+    if asked["url"] is not None:
+        ids = subscriptions.ids_at(db.session(), services().wiring.vault, asked["url"])
+        query = query.where(Subscription.id.in_(ids))
     found = page(query, Subscription.id, asked)
     found["items"] = [_shown(each) for each in found["items"]]
     return found

@@ -41,7 +41,8 @@ def list_suppressions(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's
     if asked["address"] is not None:
         addresses = [(channel, each) for channel in Channel for each in asked["address"]]
         forms = {form for channel, each in addresses for form in suppressions.compared(channel, each)}
-        query = query.where(Suppression.folded.in_(forms))
+        # The index begins with the channel.
+        query = query.where(Suppression.channel.in_(list(Channel)), Suppression.folded.in_(forms))
     return page(query, Suppression.id, asked)
 
 

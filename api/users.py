@@ -46,7 +46,7 @@ def list_users(asked: dict[str, Any]) -> Any:  # noqa: ANN401 -- a page's schema
     """List users, newest first."""
     query = filtered(select(User), User, asked, ())
     if asked["address"] is not None:
-        query = query.where(users.is_reached_at(asked["address"]))
+        query = query.where(users.is_reached_at(db.session(), asked["address"]))
     return page(query, User.id, asked)
 
 

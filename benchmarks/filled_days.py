@@ -7,8 +7,8 @@ from sqlalchemy import Connection, text
 from notifier.storage.partitions import TABLES, make_day, partition_of
 from notifier.vocabulary.ids import first_id_of, millisecond_of
 
-# A UUIDv7 of the nth part of a day; the same for an event, its notification and its attempt.
-_ID = """
+#: A UUIDv7 of the nth part of a day; the same for an event, its notification and its attempt.
+ID = """
     CAST(lpad(to_hex(:first + CAST(n AS bigint) * 86400000 / :rows), 12, '0') || '7' || left(md5(CAST(n AS text)), 3)
         || '8' || right(md5(CAST(n AS text)), 15) AS uuid)
 """
@@ -16,7 +16,7 @@ _FILL = {
     "events": f"""
         INSERT INTO {{part}} (id, event_type, source, status, payload, recipient, channel, critical, priority,
             created_at)
-        SELECT {_ID}, 'USER_SIGNUP', 'bench', 'processed', '{{{{"n": 1, "order_id": "A123", "amount": 12.5}}}}',
+        SELECT {ID}, 'USER_SIGNUP', 'bench', 'processed', '{{{{"n": 1, "order_id": "A123", "amount": 12.5}}}}',
             'http://127.0.0.1:9/hook', 'webhook', false, 'normal', now() FROM generate_series(0, :rows - 1) n
     """,
     "notifications": f"""
@@ -25,12 +25,12 @@ _FILL = {
         SELECT id, id, id, 'USER_SIGNUP', 'bench', 'http://127.0.0.1:9/hook', 'webhook', false, 'normal', 'webhook',
             CASE WHEN live THEN 'scheduled' ELSE 'sent' END, CASE WHEN live THEN now() + interval '1 year' END,
             CASE WHEN live THEN now() + interval '1 year' END, 1, 1, now(), CASE WHEN NOT live THEN now() END
-        FROM (SELECT {_ID} AS id, n % :live = :live - 1 AS live FROM generate_series(0, :rows - 1) n) rows
+        FROM (SELECT {ID} AS id, n % :live = :live - 1 AS live FROM generate_series(0, :rows - 1) n) rows
     """,
     "attempts": f"""
         INSERT INTO {{part}} (id, notification_id, number, provider, outcome, status_code, response_excerpt,
             duration_ms, started_at)
-        SELECT {_ID}, {_ID}, 1, 'webhook', 'accepted', 204, '', 12.5, now() FROM generate_series(0, :rows - 1) n
+        SELECT {ID}, {ID}, 1, 'webhook', 'accepted', 204, '', 12.5, now() FROM generate_series(0, :rows - 1) n
     """,
 }
 #: The tables that are filled.

@@ -138,6 +138,20 @@ def texts(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+@_takes("names, comma-separated")
+def names(value: str) -> tuple[str, ...]:
+    """Parse the names of people, with commas between them."""
+    return texts(value)
+
+
+@_takes("the name of a header")
+def header_name(value: str) -> str:
+    """Parse the name of an HTTP header (RFC 9110, section 5.6.2)."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", value):
+        raise ValueError("is not the name of a header")
+    return value
+
+
 @_takes("DSNs, comma-separated")
 def dsns(value: str) -> tuple[str, ...]:
     """DSNs, with commas between them."""

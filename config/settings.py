@@ -123,6 +123,23 @@ class Settings:
     #: How long a POST may wait for Postgres before it answers 503; never longer than 7 s.
     intake_timeout: timedelta = _setting("NOTIFIER_INTAKE_TIMEOUT", parsers.duration(0.1), timedelta(seconds=7))
 
+    # --- The console
+
+    #: Whether the API process serves the console, pages for operators and support under `/console`. docs/console.md
+    console: bool = _setting("NOTIFIER_CONSOLE", parsers.boolean, True)
+    #: How long after signing in a person is signed out of the console.
+    console_session: timedelta = _setting("NOTIFIER_CONSOLE_SESSION", parsers.duration(60), timedelta(hours=8))
+    #: The header in which a proxy in front names the person it has signed in (OIDC), such as `X-Auth-Request-Email`.
+    #: It is believed from NOTIFIER_TRUSTED_PROXIES alone. Unset: people sign in by an API key.
+    console_user_header: str | None = _setting("NOTIFIER_CONSOLE_USER_HEADER", parsers.header_name, None)
+    #: The people in that header who may act; all others look: `ada@example.com, grace@example.com`.
+    console_admins: tuple[str, ...] = _setting("NOTIFIER_CONSOLE_ADMINS", parsers.names, ())
+
+    #: Flower as operators reach it: the console links to it. Unset: no link.
+    flower_url: str | None = _setting("NOTIFIER_FLOWER_URL", parsers.url("http", "https"), None)
+    #: Grafana as operators reach it: the console links to it. Unset: no link.
+    grafana_url: str | None = _setting("NOTIFIER_GRAFANA_URL", parsers.url("http", "https"), None)
+
     # --- Connections of the API
 
     #: Networks of proxies in front of the API, whose `X-Forwarded-For` says who calls: `10.0.0.0/8, fd00::/8`.

@@ -18,7 +18,8 @@ _TASK: Final = "tasks.canary"
 _OLD: Final = 600
 
 
-@shared_task(name=_TASK)
+# It sends no events to Flower: there is one for each queue and worker, every minute.
+@shared_task(name=_TASK, send_events=False)
 def arrive(queue: str, sent_at: float) -> None:
     """Say that a queue's canary has arrived. `sent_at` is in seconds since the epoch."""
     if queue in ALL:

@@ -21,7 +21,7 @@ from notifier.notifications import delivery_receipts, holds
 from notifier.observability import heartbeats, metrics
 from notifier.people import erasure
 from notifier.providers import breakers, rate_limits
-from notifier.resending import recovery
+from notifier.resending import dead_letter_acts, recovery
 from notifier.runtime import memory
 from notifier.runtime.isolation import contained, is_away, kind_of
 from notifier.runtime.threads import start_lasting
@@ -36,6 +36,7 @@ from notifier.webhooks import endpoint_health, release_waiting
 from tasks import app, watchdog
 from tasks.hints import LEASE, publish, room
 from tasks.queue_depth import depth
+from tasks.statistics import MinuteCounting
 
 log = structlog.get_logger()
 
@@ -45,6 +46,8 @@ Done = TypeVar("Done")
 _TICK: Final = 0.9
 #: Batches of recoveries that a tick does.
 _RECOVERIES: Final = 5
+#: Seconds for which a tick begins batches of acts on dead letters.
+_ACTS: Final = 0.25
 
 #: Seconds that the server has for a statement of a worker, and seconds until its connection is given up. Longer than
 #: locks are held by anybody who means well.
@@ -58,9 +61,11 @@ _PURGE: Final = 600.0
 _LONGEST_REST: Final = 1.0
 
 _erasing = threading.Lock()
+_counting = MinuteCounting()
 
 
-@shared_task(name="tasks.hand_over_due")
+# It sends no events to Flower, where one a second would bury the deliveries.
+@shared_task(name="tasks.hand_over_due", send_events=False)
 def hand_over_due() -> None:
     """Hand over due rows, queue by queue in turns, while the queues have room and the tick has time."""
     try:
@@ -85,7 +90,9 @@ def _tick() -> None:
     let_go = sum(_step("let_go", partial(each.release, wires.engine)) for each in (release_waiting, breakers))
     let_go += _step("move_up", partial(rate_limits.move_up, wires.engine))
     recovered = _step("recoveries", _go_on_recovering)
+    requeued = _step("dead_letter_acts", _go_on_with_acts)
     _step("erasures", _begin_erasing)
+    _step("statistics", partial(_counting.begin_if_due, wires.engine, _stopping))
     received = _step("receipts", partial(delivery_receipts.apply_waiting, wires.engine, wires.senders))
     queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
     handed_over = 0
@@ -102,7 +109,7 @@ def _tick() -> None:
                 metrics.HANDOVERS.labels(queue).inc(rows)
                 handed_over += rows
                 rooms[queue] = rooms[queue] - len(messages) if messages else 0
-    if handed_over or freed or succeeded or recovered or let_go or received:
+    if handed_over or freed or succeeded or recovered or requeued or let_go or received:
         log.info(
             "handed_over",
             rows=handed_over,
@@ -110,6 +117,7 @@ def _tick() -> None:
             released=freed,
             next_channels=succeeded,
             recovered=recovered,
+            requeued=requeued,
             let_go=let_go,
             receipts=received,
         )
@@ -157,6 +165,17 @@ def _go_on_recovering() -> int:
             break
         done += len(hints)
     return done
+
+
+def _go_on_with_acts() -> int:
+    """Do the next batches of acts on dead letters; returns the number of rows that became due."""
+    until, due = time.monotonic() + _ACTS, 0
+    while time.monotonic() < until:
+        hints = dead_letter_acts.go_on(wiring().engine, lambda _: 0, standards=wiring().standards)
+        if hints is None:
+            break
+        due += len(hints)
+    return due
 
 
 @shared_task(name="tasks.make_partitions")

@@ -52,8 +52,17 @@ def room(connection: Any, queue: str) -> int:  # noqa: ANN401 -- kombu ships no 
     return max(0, _FULL - depth(connection, queue))
 
 
-def _in_words(ids: Sequence[UUID]) -> str:
-    return str(ids[0]) if len(ids) == 1 else f"{len(ids)} rows, the first {ids[0]}"
+def _in_words(handover: Handover) -> str:
+    """Say for Flower and logs what a message is for; nobody reads hundreds of ids."""
+    kind = "event" if handover.queue == FAN_OUT else "notification"
+    first, rows = handover.ids[0], len(handover.ids)
+    which = f"{kind} {first}" if rows == 1 else f"{rows} {kind}s, the first {first}"
+    return f"({handover.queue}: {which})"
+
+
+def _begun_in_words(handover: Handover) -> str:
+    """Say how often the rows of a message were tried before."""
+    return f"{{failures: {handover.failures}}}" if handover.failures else "{}"
 
 
 def _headers(handover: Handover) -> dict[str, Any]:
@@ -72,8 +81,8 @@ def publish(app: Celery, handovers: Iterable[Handover], producer: Any) -> None: 
             task_of(handover.queue),
             args=([str(row_id) for row_id in handover.ids],),
             headers=_headers(handover),
-            # For Flower and logs: nobody reads hundreds of ids.
-            argsrepr=f"({_in_words(handover.ids)},)",
+            argsrepr=_in_words(handover),
+            kwargsrepr=_begun_in_words(handover),
             queue=handover.queue,
             retries=handover.failures,
             producer=producer,

@@ -25,6 +25,9 @@ from tests.support.paths import ROOT
 from tests.support.receivers import HttpReceiver, SmtpReceiver
 from tests.support.running import Running
 
+# Hypothesis loads what other packages register with it: trio, which selenium brings, and not before pytest ends.
+os.environ["HYPOTHESIS_NO_PLUGINS"] = "1"
+
 _numbers = itertools.count(1)
 _TEMPLATE = "notifier_template"
 #: Nothing of it outlives the tests; and the vacuum of a hundred databases, once a minute, takes a tenth of the machine.

@@ -10,6 +10,7 @@ from api.schemas.member_rules import Described, Ruled, absent, both, either, giv
 from api.schemas.pagination import PageQuery
 from api.schemas.restricted import RestrictedSchema, for_readers
 from api.schemas.scheduling import EVENT_TYPE
+from notifier.vocabulary.error_forms import LONGEST as LONGEST_ERROR_FORM
 from notifier.vocabulary.reasons import DEAD_LETTER_REASONS, Reason
 from notifier.vocabulary.states import Channel
 
@@ -37,7 +38,7 @@ class DeadLetterPageSchema(ma.Schema):
 
 
 class FilterFields(ma.Schema):
-    """Which dead letters."""
+    """Filters of dead letters: those that match all of them."""
 
     class Meta(PageQuery.Meta):
         """Refuse unknown fields."""
@@ -58,6 +59,12 @@ class FilterFields(ma.Schema):
     dedup_key = name(load_default=None)
     idempotency_key = name(load_default=None, metadata={"description": "For as long as it is kept."})
     provider = name(load_default=None, metadata={"description": "One that was called for it."})
+    last_provider = name(load_default=None, metadata={"description": "The one that was called for it last."})
+    error = name(
+        LONGEST_ERROR_FORM,
+        load_default=None,
+        metadata={"description": "An error as a group has it: without ids, addresses and numbers."},
+    )
     message_id = name(1024, load_default=None, metadata={"description": "The provider's id of the message."})
     created_after = Timestamp(load_default=None)
     created_before = Timestamp(load_default=None)

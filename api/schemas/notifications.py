@@ -6,6 +6,7 @@ import marshmallow as ma
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.schemas.attachments import AttachmentSchema
+from api.schemas.earlier_sends import EarlierSendSchema
 from api.schemas.fields import (
     EACH_ONCE,
     SENDER,
@@ -36,7 +37,6 @@ from api.schemas.scheduling import EVENT_TYPE, SchedulingFields
 from notifier.planning.plans import Strategy
 from notifier.providers.protocol import Outcome
 from notifier.providers.receipts import Kind
-from notifier.resending.resend import How
 from notifier.vocabulary.states import Channel, Status
 
 #: The most files that go along with one notification.
@@ -269,20 +269,6 @@ class NotificationSchema(RestrictedSchema):
     follows = fields.UUID(
         allow_none=True, metadata={"description": "The notification on the channel before, which was of no use."}
     )
-
-
-class EarlierSendSchema(RestrictedSchema):
-    """The state of a notification when somebody had it sent again, and who that was."""
-
-    how = fields.String(validate=validate.OneOf(list(How)))
-    asked_by = fields.String(metadata={"description": "The name of a key, or `shell:` and a user."})
-    asked_at = Timestamp()
-    status = fields.String(validate=validate.OneOf(list(Status)))
-    reason = reason_field(allow_none=True)
-    explanation = fields.String(allow_none=True, metadata=for_readers())
-    sent_at = Timestamp(allow_none=True)
-    delivered_at = Timestamp(allow_none=True)
-    attempts = fields.Integer(metadata={"description": "Provider calls until then."})
 
 
 class ReceiptSchema(RestrictedSchema):

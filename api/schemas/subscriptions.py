@@ -8,7 +8,7 @@ import orjson
 from marshmallow import RAISE, ValidationError, fields, validate, validates_schema
 
 from api.resources import OptionalBody
-from api.schemas.fields import Address, StrictBoolean, StrictNumber, Timestamp
+from api.schemas.fields import Address, StrictBoolean, StrictNumber, Timestamp, name
 from api.schemas.pagination import PageQuery
 from api.schemas.restricted import RestrictedSchema, for_readers
 from api.schemas.routes import Path, Pattern
@@ -204,6 +204,11 @@ class SubscriptionQuery(PageQuery):
     """Which subscriptions."""
 
     enabled = fields.Boolean(load_default=None)
+    url = name(
+        2048,
+        load_default=None,
+        metadata={"description": "Its URL, in any form. Of URLs that differ in credentials alone, 1000 are compared."},
+    )
 
 
 class SubscriptionNotificationQuery(PageQuery):

@@ -17,6 +17,7 @@ from api.serving.messages import CLOSE, Environ, Incoming, Malformed, canned, en
 
 if TYPE_CHECKING:
     from api.serving.server import Server
+from api.serving.workers import PEER
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 #: Unless there are trailers, which nobody sends.
@@ -327,6 +328,7 @@ class Connection(asyncio.Protocol):
         reading.method = self._named or ""
         reading.complete_head(self._parser)
         reading.environ = environ_of(reading, self._base)
+        reading.environ[PEER] = self._peer
         reading.environ["REMOTE_ADDR"] = self._server.addresses.client(
             self._peer, reading.environ.get("HTTP_X_FORWARDED_FOR", "")
         )

@@ -39,6 +39,8 @@ class Reader(Protocol):
 
 #: Where an environ has when its request was complete, on the monotonic clock.
 ARRIVED: Final = "notifier.arrived"
+#: The environ's key for the address at the other end of the connection: the client, or a proxy in front.
+PEER: Final = "notifier.peer"
 
 
 class Threads:

@@ -1,63 +1,35 @@
 """Dead letters from the shell."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import click
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from deploy.commands import letter_acts
 from deploy.commands.audited_commands import audited, user
-from deploy.commands.group import Command, load_wiring, on_a_stack
+from deploy.commands.group import load_wiring, on_a_stack
+from deploy.commands.letter_acts import list_acts, resume, stop
+from deploy.commands.letter_filters import FILTERS, HASHED_FILTERS, filtering, letters_in_words, say_refused
+from deploy.commands.letter_groups import list_groups
 from deploy.commands.reveal_option import revealing
-from deploy.terminal import progress, say, show_fields, show_table
+from deploy.terminal import say, show_fields, show_table
 from notifier.models import DeadLetter
 from notifier.notifications import dead_letters
 from notifier.notifications.dead_letters import Filters
-from notifier.vocabulary.states import Channel
 from notifier.vocabulary.timestamps import rfc3339
-
-#: The names of the filters.
-_FILTERS: Final = ("channel", "reason", "event_type", "created_after", "created_before")
-
-
-class Moment(click.ParamType[datetime]):
-    """A time with its offset, such as 2026-11-21T09:00:00Z."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401 -- click's signature
-        """Parse it."""
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            self.fail(f"{value!r} is not a time with its offset, such as 2026-11-21T09:00:00Z", param, ctx)
-        return moment
-
-
-def filtering(command: Command) -> Command:
-    """Give a command the filters of dead letters."""
-    for option in (
-        click.option("--created-before", type=Moment(), help="Only those written before this time."),
-        click.option("--created-after", type=Moment(), help="Only those written after this time."),
-        click.option("--event-type", help="Only those of this event type."),
-        click.option("--reason", help="Only those with this reason, such as retries_exhausted."),
-        click.option(
-            "--channel", type=click.Choice([channel.value for channel in Channel]), help="Only those of this channel."
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group()
 def dlq() -> None:
-    """List, show, requeue and purge dead letters."""
+    """List, group, show, requeue and purge dead letters."""
+
+
+for command in (list_groups, list_acts, resume, stop):
+    dlq.add_command(command)
 
 
 @dlq.command("list")
@@ -100,38 +72,19 @@ def show(letter_id: UUID) -> None:
     show_fields({name: rfc3339(value) if isinstance(value, datetime) else value for name, value in values.items()})
 
 
-def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any], **more: Any) -> tuple[int, Any]:  # noqa: ANN401 -- filters as click parsed them
-    """Return the number of chosen letters, and their ids in batches."""
+def _check_chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any]) -> None:
+    """Make sure that the letters are named in one way."""
     given = any(value is not None for value in filters.values())
     if sum((bool(ids), everything, given)) != 1:
         raise click.UsageError("Name ids, or give filters, or say --all.")
-    query = Filters(**filters, **more).on(select(func.count()).select_from(DeadLetter))
+
+
+def _count(ids: tuple[UUID, ...], filters: Filters) -> int:
+    query = filters.on(select(func.count()).select_from(DeadLetter))
     if ids:
         query = query.where(DeadLetter.id.in_(ids))
     with load_wiring().engine.connect() as connection:
-        count = connection.scalar(query) or 0
-    return count, [list(ids)] if ids else dead_letters.matching(load_wiring().engine, Filters(**filters, **more))
-
-
-def _run(what: str, count: int, batches: Iterable[list[UUID]], act: Callable[[list[UUID]], int]) -> None:
-    done = 0
-    with progress(what.capitalize(), count) as bar:
-        for ids in batches:
-            acted = act(ids)
-            done += acted
-            bar.advance(acted)
-    say(f"{what.capitalize()} {_letters(done)}.")
-
-
-def _letters(count: int) -> str:
-    return f"{count} dead letter{'s' * (count != 1)}"
-
-
-def say_refused(refused: Mapping[str, int]) -> None:
-    """Print how many were left alone, by reason, the most frequent first; nothing if there are none."""
-    if refused:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(refused).most_common())
-        say(f"Left alone {sum(refused.values())} that a rule forbids to send: {reasons}.")
+        return connection.scalar(query) or 0
 
 
 class _Requeueing:
@@ -166,21 +119,26 @@ class _Requeueing:
 @filtering
 @click.option("--all", "everything", is_flag=True, help="All that stand.")
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
-@audited("letter_ids", "everything", *_FILTERS)
+@audited("letter_ids", "everything", *FILTERS, hashed=HASHED_FILTERS)
 def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
     """Send dead letters once more, each with its full number of attempts.
 
     Name them by id, by filters, or with --all. The notification and its id stay the same, so a receiver that did
     get an earlier attempt recognises it. A notification that a rule forbids to send (its recipient has
     opted out or is suppressed, it has expired, its subscription is disabled) is left as it is.
+
+    By filters or with --all this is an act with progress, which 'dlq acts' lists. Ctrl-C stops it; if this command
+    ends otherwise in between, the clock goes on with it.
     """
-    count, batches = _chosen(letter_ids, everything, filters, requeued=False)
+    _check_chosen(letter_ids, everything, filters)
+    chosen = Filters(**filters, requeued=False)
+    if not letter_ids and not dry_run:
+        letter_acts.begin("requeue", chosen)
+        return
     requeueing = _Requeueing(dry_run=dry_run)
-    if dry_run:
-        count = sum(requeueing.requeue(ids) for ids in batches)
-        say(f"Would have requeued {_letters(count)}.")
-    else:
-        _run("requeued", count, batches, requeueing.requeue)
+    batches = [list(letter_ids)] if letter_ids else dead_letters.matching(load_wiring().engine, chosen)
+    count = sum(requeueing.requeue(ids) for ids in batches)
+    say(f"{'Would have requeued' if dry_run else 'Requeued'} {letters_in_words(count)}.")
     requeueing.tell()
 
 
@@ -191,13 +149,21 @@ def requeue(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, **fil
 @click.option("--all", "everything", is_flag=True, help="All, requeued ones too.")
 @click.option("--dry-run", is_flag=True, help="Only say how many.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@audited("letter_ids", "everything", *_FILTERS)
+@audited("letter_ids", "everything", *FILTERS, hashed=HASHED_FILTERS)
 def purge(letter_ids: tuple[UUID, ...], everything: bool, dry_run: bool, yes: bool, **filters: Any) -> None:  # noqa: ANN401 -- as click parsed them
-    """Delete dead letters for good; their notifications stay, as failed."""
-    count, batches = _chosen(letter_ids, everything, filters)
+    """Delete dead letters for good; their notifications stay, as failed.
+
+    By filters or with --all this is an act with progress, as 'dlq requeue' says.
+    """
+    _check_chosen(letter_ids, everything, filters)
+    chosen = Filters(**filters)
+    count = _count(letter_ids, chosen)
     if dry_run:
-        say(f"Would have purged {_letters(count)}.")
+        say(f"Would have purged {letters_in_words(count)}.")
         return
     if count and not yes:
-        click.confirm(f"Delete {_letters(count)} for good?", abort=True)
-    _run("purged", count, batches, lambda ids: dead_letters.purge(load_wiring().engine, ids))
+        click.confirm(f"Delete {letters_in_words(count)} for good?", abort=True)
+    if letter_ids:
+        say(f"Purged {letters_in_words(dead_letters.purge(load_wiring().engine, list(letter_ids)))}.")
+    else:
+        letter_acts.begin("drop", chosen)

@@ -8,8 +8,8 @@ from uuid import UUID
 import click
 
 from deploy.commands.audited_commands import audited, user
-from deploy.commands.dlq import Moment, say_refused
 from deploy.commands.group import load_wiring, on_a_stack
+from deploy.commands.letter_filters import Moment, say_refused
 from deploy.terminal import progress, say
 from notifier.resending import recovery
 from notifier.webhooks import subscriptions

@@ -201,6 +201,8 @@ class _Stack:
             added["NOTIFIER_SECRET_KEY"] = _kept(self._folder / "secret-key", new_key)
         if not os.environ.get("NOTIFIER_PUBLIC_URL"):
             added["NOTIFIER_PUBLIC_URL"] = f"http://{ADDRESS}:{self._port}"
+        if self._options.flower and not os.environ.get("NOTIFIER_FLOWER_URL"):
+            added["NOTIFIER_FLOWER_URL"] = f"http://{ADDRESS}:{self._flower_port}"
         if self._valkey:
             added["REDIS_URL"] = self._valkey.url
         # Roles of another database are of no use to ours.
@@ -261,6 +263,8 @@ class _Stack:
     def _announce(self, environment: Mapping[str, str], supervisor: Supervisor) -> None:
         api = f"http://{ADDRESS}:{self._port}"
         addresses = {"api": f"{api}/api/v1", "docs": f"{api}/docs"}
+        if read_settings(environment).console:
+            addresses["console"] = f"{api}/console"
         if self._options.flower:
             addresses["flower"] = f"http://{ADDRESS}:{self._flower_port}"
         names = ("DATABASE_URL", "REDIS_URL", "BROKER_URL")

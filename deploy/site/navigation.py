@@ -24,6 +24,7 @@ SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
         "docs/glossary.md",
     ),
     "Operating": (
+        "docs/console.md",
         "docs/operating.md",
         "docs/runbook.md",
         "docs/security.md",

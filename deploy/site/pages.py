@@ -18,7 +18,7 @@ _THEME: Final = Path(__file__).with_name("theme")
 #: Files that pages link to and that are no pages.
 _FILES: Final = ("LICENSE",)
 #: Folders of pictures that pages show.
-_PICTURES: Final = ("docs/flames",)
+_PICTURES: Final = ("docs/flames", "docs/screenshots")
 #: Pages outside docs/.
 _OUTSIDE: Final = (
     "README.md",

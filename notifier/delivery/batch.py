@@ -126,7 +126,7 @@ class Delivery:
             if not claimed:
                 return []
             several = len(self._providers.choices) > 1
-            facts = read(connection, self._gate.channel, claimed, several_providers=several)
+            facts = read(connection, self._gate.channel, claimed, several_providers=several, is_retry=failures > 0)
         meter.claimed(claimed)
         with meter.step(GATE):
             passed = self._gate.let_through(self._transactions, claimed, facts)
@@ -168,6 +168,6 @@ class Delivery:
             passed.probes,
             start_until=window.start_until,
             falls_back=falling_back.__contains__,
-            bounced_by=facts.bounced_by if failures else {},
+            last_resort=facts.last_resort,
             without_route=facts.without_route,
         )

@@ -1,5 +1,6 @@
 """Gate inputs: all that the gate must know about a batch, read in one query whatever its size, and in one more each
-where it has reminders with a key, or subscriptions.
+where it has reminders with a key, or subscriptions. Where several providers may send it, two more read the attempts and
+resends of rows that were tried before.
 
 Read from Postgres at the moment of sending. A cache in Redis would be read faster, but what that saves is a small part
 of a batch (benchmarks/caching.py), and it would have to be invalidated by every change, also while Redis is away.
@@ -13,7 +14,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, text
 
-from notifier.notifications.attempts import attempts_of, bounced_by, without_route
+from notifier.notifications.attempts import attempts_of, last_resort, without_route
 from notifier.notifications.cancellation import superseded
 from notifier.notifications.claims import Claimed
 from notifier.people.suppressions import listed
@@ -21,7 +22,7 @@ from notifier.providers.breakers import HEALTH_IN_SQL, health_from
 from notifier.providers.circuit import Circuit
 from notifier.providers.failover import ROUTE_PAUSE
 from notifier.vocabulary.addresses import folded, hash_of
-from notifier.vocabulary.states import ALL_CHANNELS, Channel
+from notifier.vocabulary.states import ALL_CHANNELS, Channel, How
 from notifier.webhooks.targets import WebhookTarget, read_targets
 
 # Each by its index, and put together by hash tables here: joins would be at the mercy of the planner's guesses.
@@ -62,8 +63,9 @@ class Facts:
     health: Mapping[str, Circuit]
     #: The version of the listeners (notifier.planning.subscribers).
     version: int
-    #: Providers that took a row's message before, and could not deliver it.
-    bounced_by: Mapping[UUID, frozenset[str]]
+    #: Providers that come after the others for a row, in their order: those that could not deliver it, and those that
+    #: were called before somebody wanted it sent again by another one.
+    last_resort: Mapping[UUID, tuple[str, ...]]
     #: Providers that have said of a row lately that they have no route to its recipient.
     without_route: Mapping[UUID, frozenset[str]]
 
@@ -73,9 +75,17 @@ class Facts:
 
 
 def read(
-    connection: Connection, channel: Channel, rows: Sequence[Claimed], *, several_providers: bool = False
+    connection: Connection,
+    channel: Channel,
+    rows: Sequence[Claimed],
+    *,
+    several_providers: bool = False,
+    is_retry: bool = False,
 ) -> Facts:
-    """Read the facts about some rows; about their attempts only where there are `several_providers` to choose from."""
+    """Read the facts about some rows; about their attempts only where there are `several_providers` to choose from.
+
+    `is_retry`: they have failed since they were sent, or sent again.
+    """
     addresses = {folded(channel, row.recipient) for row in rows if row.recipient is not None}
     forms = listed(connection, channel, addresses)
     values = {
@@ -87,7 +97,7 @@ def read(
     }
     found = connection.execute(_FACTS, values).one()
     tried = [row for row in rows if row.attempts] if several_providers else []
-    bounced, routeless = _of_attempts(connection, tried)
+    avoided, routeless = _of_attempts(connection, tried, is_retry=is_retry)
     return Facts(
         channel=channel,
         users={user: (zone, preferences) for user, (zone, preferences) in orjson.loads(found.users or "{}").items()},
@@ -99,19 +109,40 @@ def read(
         slow=frozenset(UUID(each) for each in orjson.loads(found.slow or "[]")),
         health=health_from(found.health),
         version=int(found.version),
-        bounced_by=bounced,
+        last_resort=avoided,
         without_route=routeless,
     )
 
 
+# The latest one of each counts: a plain resend ends what an earlier one asked for. Each is looked up by the index on
+# notification_id: with `= ANY(:ids)` the planner reads the whole table, until it has statistics of it.
+_LATEST_RESENDS: Final = text("""
+    SELECT wanted.id, latest.how, latest.attempts FROM unnest(CAST(:ids AS uuid[])) AS wanted(id)
+        CROSS JOIN LATERAL (
+            SELECT how, attempts FROM resends WHERE notification_id = wanted.id ORDER BY asked_at DESC, id DESC LIMIT 1
+        ) AS latest
+""")
+
+
+def _attempts_to_avoid(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return how many attempts had been made of those that somebody wants sent again by another provider.
+
+    Attempts are told apart by their numbers: those have no clock.
+    """
+    resends = connection.execute(_LATEST_RESENDS, {"ids": list(ids)})
+    return {each.id: each.attempts for each in resends if each.how == How.ANOTHER_PROVIDER}
+
+
 def _of_attempts(
-    connection: Connection, tried: Sequence[Claimed]
-) -> tuple[Mapping[UUID, frozenset[str]], Mapping[UUID, frozenset[str]]]:
-    """Return `bounced_by` and `without_route` of rows that were tried before: one query, and none without any."""
+    connection: Connection, tried: Sequence[Claimed], *, is_retry: bool
+) -> tuple[Mapping[UUID, tuple[str, ...]], Mapping[UUID, frozenset[str]]]:
+    """Return `last_resort` and `without_route` of rows that were tried before: two queries, and none without any."""
     if not tried:
         return {}, {}
-    attempts, since = attempts_of(connection, [row.id for row in tried]), tried[0].now - ROUTE_PAUSE
+    ids, since = [row.id for row in tried], tried[0].now - ROUTE_PAUSE
+    attempts, avoided = attempts_of(connection, ids), _attempts_to_avoid(connection, ids)
+    last = {row_id: last_resort(its, avoided.get(row_id, 0), is_retry=is_retry) for row_id, its in attempts.items()}
     return (
-        {row_id: names for row_id, its in attempts.items() if (names := bounced_by(its))},
+        {row_id: names for row_id, names in last.items() if names},
         {row_id: names for row_id, its in attempts.items() if (names := without_route(its, since))},
     )

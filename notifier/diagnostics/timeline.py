@@ -124,9 +124,8 @@ def _newest(
 def _known(session: Session, asked: str, default: ZoneInfo) -> Iterator[Timeline]:
     """Tell that a user or an address is known for which nothing was made."""
     nothing = "Nothing was made for it that is still kept."
-    for user in session.scalars(
-        select(User).where(or_(User.user_id == asked, is_reached_at(_forms(session, None, asked))))
-    ):
+    is_reached = is_reached_at(session, _forms(session, None, asked))
+    for user in session.scalars(select(User).where(or_(User.user_id == asked, is_reached))):
         yield Timeline(f"user {user.user_id}", default, [], [nothing])
     for channel in Channel:
         for each in suppressions_of(session, channel, _forms(session, channel, asked)):
@@ -264,7 +263,7 @@ def _receipt(receipt: TakenReceipt) -> str:
 
 
 def _resend(resend: Resend) -> str:
-    return f"Sent again ({resend.how}) by {resend.asked_by}; until then it was {resend.status}."
+    return f"Sent again ({resend.how.replace('_', ' ')}) by {resend.asked_by}; until then it was {resend.status}."
 
 
 def _conclusions(session: Session, notification: Notification, attempts: Sequence[Attempt]) -> Iterator[str]:

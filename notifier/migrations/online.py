@@ -1,4 +1,4 @@
-"""Online migrations: make an index without stopping writers.
+"""Online migrations: make an index without stopping writers, and drop one that another replaces.
 
 CREATE INDEX CONCURRENTLY cannot run in a transaction, nor on a partitioned table at all. So it runs on a connection of
 its own, and a revision that uses it does nothing else: its statements are repeated where it was interrupted.
@@ -51,6 +51,17 @@ def create_index_on_partitions(name: str, table: str, definition: str) -> None:
             index = f"{partition}_{name.removeprefix(f'{table}_')}"
             _build(connection, index, partition, definition)
             _quickly(connection, f"ALTER INDEX {name} ATTACH PARTITION {index}")
+
+
+def drop_replaced_index(name: str, replacement: str) -> None:
+    """Drop the index of a partitioned table once another one serves its queries, also those of the release before.
+
+    Postgres cannot drop it concurrently. It is gone in no time, and its lock is waited for within LOCK_TIMEOUT.
+    """
+    statement = f"DROP INDEX IF EXISTS {name}"
+    if not _only_written_down([f"-- replaced by: {replacement}\n{statement}"]):
+        with _own_connection() as connection:
+            _quickly(connection, statement)
 
 
 def _own_connection() -> Connection:

@@ -5,6 +5,7 @@ from notifier.models.attachment import Attachment
 from notifier.models.attempt import Attempt, attempt_id
 from notifier.models.audit_line import AuditChain, AuditLine
 from notifier.models.dead_letter import DeadLetter
+from notifier.models.dead_letter_act import DeadLetterAct
 from notifier.models.declarative import Base
 from notifier.models.dedup_key import DedupKey
 from notifier.models.erasure import Erasure
@@ -20,6 +21,7 @@ from notifier.models.recovery import Recovery
 from notifier.models.resend import Resend
 from notifier.models.route import Route
 from notifier.models.signing_key import SigningKey
+from notifier.models.statistics import HourFigures, MinuteFigures, StatsProgress
 from notifier.models.subscription import Endpoint, Listeners, Subscription
 from notifier.models.suppression import OptOut, Suppression
 from notifier.models.taken_receipt import TakenReceipt
@@ -34,14 +36,17 @@ __all__ = [
     "AuditLine",
     "Base",
     "DeadLetter",
+    "DeadLetterAct",
     "DedupKey",
     "Endpoint",
     "Erasure",
     "Event",
     "Heartbeat",
     "Hold",
+    "HourFigures",
     "IdempotencyKey",
     "Listeners",
+    "MinuteFigures",
     "Notification",
     "OptOut",
     "OutboxMessage",
@@ -51,6 +56,7 @@ __all__ = [
     "Resend",
     "Route",
     "SigningKey",
+    "StatsProgress",
     "Subscription",
     "Suppression",
     "TakenReceipt",

@@ -27,6 +27,14 @@ class Attempt(Base):
     __table_args__ = (
         Index("attempts_notification_id_idx", "notification_id"),
         Index("attempts_message_id_idx", "message_id", postgresql_where="message_id IS NOT NULL"),
+        Index("attempts_provider_idx", "provider", "id", postgresql_where="provider IS NOT NULL"),
+        # For the roll-ups of minutes. Attempts are appended, so a few bytes for each megabyte of them find a minute.
+        Index(
+            "attempts_started_at_idx",
+            "started_at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on"},
+        ),
         BY_DAY,
     )
 

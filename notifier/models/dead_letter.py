@@ -3,10 +3,11 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.models.declarative import Base
+from notifier.vocabulary.error_forms import FORM_IN_SQL
 
 
 class DeadLetter(Base):
@@ -23,6 +24,8 @@ class DeadLetter(Base):
             postgresql_where="notification_id IS NOT NULL",
         ),
         Index("dead_letters_event_key", "event_id", "claims", unique=True, postgresql_where="notification_id IS NULL"),
+        Index("dead_letters_event_id_idx", "event_id", postgresql_where="event_id IS NOT NULL"),
+        Index("dead_letters_error_form_idx", text(f"({FORM_IN_SQL})"), postgresql_where="requeued_at IS NULL"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

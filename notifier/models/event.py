@@ -17,8 +17,12 @@ class Event(Base):
         CheckConstraint("(due_at IS NOT NULL) = (status = 'accepted')", name="live_rows_are_due"),
         Index("events_due_idx", "due_at", postgresql_where="due_at IS NOT NULL"),
         Index("events_cancellation_key_idx", "cancellation_key", postgresql_where="cancellation_key IS NOT NULL"),
-        Index("events_user_id_idx", "user_id", postgresql_where="user_id IS NOT NULL"),
+        Index("events_user_id_newest_idx", "user_id", "id", postgresql_where="user_id IS NOT NULL"),
         Index("events_request_id_idx", "request_id", postgresql_where="request_id IS NOT NULL"),
+        # Filters of lists: written once for each event, when it is fanned out.
+        Index("events_event_type_idx", "event_type", "id", postgresql_where="due_at IS NULL"),
+        Index("events_source_idx", "source", "id", postgresql_where="due_at IS NULL"),
+        Index("events_failed_idx", "id", postgresql_where="status = 'failed'"),
         BY_DAY,
     )
 

@@ -1,12 +1,18 @@
 """Notifications: one message to one recipient over one channel."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ARRAY, CheckConstraint, Index, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from notifier.models.declarative import BY_DAY, UNDRAFTED, Base, JsonText
+
+#: Notifications that are in no worker's hands and in no queue: what some indexes have.
+SETTLED: Final = "status NOT IN ('queued', 'sending')"
+#: Those that are neither delivered nor on the usual way to it.
+UNUSUAL: Final = "status NOT IN ('queued', 'sending', 'sent', 'delivered')"
 
 
 class Notification(Base):
@@ -20,8 +26,9 @@ class Notification(Base):
         ),
         Index("notifications_due_idx", "queue", "due_at", postgresql_where="due_at IS NOT NULL"),
         Index("notifications_event_id_idx", "event_id"),
-        Index("notifications_recipient_idx", "recipient"),
-        Index("notifications_user_id_idx", "user_id", postgresql_where="user_id IS NOT NULL"),
+        # With the id, so that the newest rows of a frequent value are read and no others.
+        Index("notifications_recipient_newest_idx", "recipient", "id"),
+        Index("notifications_user_id_newest_idx", "user_id", "id", postgresql_where="user_id IS NOT NULL"),
         Index(
             "notifications_cancellation_key_idx", "cancellation_key", postgresql_where="cancellation_key IS NOT NULL"
         ),
@@ -52,6 +59,19 @@ class Notification(Base):
             postgresql_where="next_channels IS NOT NULL AND status IN ('failed', 'skipped')",
         ),
         Index("notifications_request_id_idx", "request_id", postgresql_where="request_id IS NOT NULL"),
+        Index("notifications_dedup_key_idx", "dedup_key", postgresql_where="dedup_key IS NOT NULL"),
+        # Filters of lists (notifier.notifications.filters). The first two have no row that is delivered as usual. The
+        # others are written once for each, when it leaves the workers: without SETTLED it would be three times.
+        Index("notifications_reason_idx", "reason", "id", postgresql_where="reason IS NOT NULL"),
+        Index("notifications_status_idx", "status", "id", postgresql_where=UNUSUAL),
+        Index(
+            "notifications_event_type_idx",
+            "event_type",
+            "id",
+            postgresql_where=f"event_type IS NOT NULL AND {SETTLED}",
+        ),
+        Index("notifications_source_idx", "source", "id", postgresql_where=SETTLED),
+        Index("notifications_channel_idx", "channel", "id", postgresql_where=SETTLED),
         BY_DAY,
     )
 

@@ -15,7 +15,7 @@ class Resend(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     notification_id: Mapped[UUID] = mapped_column(index=True)
-    #: One of notifier.resending.resend.How.
+    #: One of notifier.vocabulary.states.How.
     how: Mapped[str]
     #: A key's name, or `shell:USER`.
     asked_by: Mapped[str]

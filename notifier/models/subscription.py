@@ -13,7 +13,10 @@ class Subscription(Base):
     """A URL that receives some events, signed with a secret of its own."""
 
     __tablename__ = "subscriptions"
-    __table_args__ = (Index("subscriptions_event_types_idx", "event_types", postgresql_using="gin"),)
+    __table_args__ = (
+        Index("subscriptions_event_types_idx", "event_types", postgresql_using="gin"),
+        Index("subscriptions_url_idx", "url", postgresql_using="hash"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     #: With `***` where `sealed_url` has the whole, encrypted (notifier.security.sealed_columns).

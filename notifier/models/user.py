@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text
+from sqlalchemy import ARRAY, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -15,6 +15,20 @@ class User(Base):
     """A person's addresses and preferences."""
 
     __tablename__ = "users"
+    __table_args__ = (
+        Index("users_email_idx", text("lower(email)"), postgresql_where="email IS NOT NULL"),
+        Index("users_phone_idx", "phone", postgresql_where="phone IS NOT NULL"),
+        # By their hashes: a B-tree takes no text of more than 2,704 bytes.
+        Index("users_webhook_url_idx", "webhook_url", postgresql_using="hash"),
+        Index("users_chat_url_idx", "chat_url", postgresql_using="hash"),
+        Index(
+            "users_push_tokens_idx",
+            "push_tokens",
+            postgresql_using="gin",
+            # Without a list of pending changes, which each search would read as well.
+            postgresql_with={"fastupdate": "off"},
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     #: The name that callers gave them.

@@ -145,7 +145,7 @@ BOUNCED_ATTEMPT: Final = "bounced: "
 
 # Attempts are of their notification's millisecond: the bounds leave out the days of others.
 _ATTEMPTS_OF: Final = text("""
-    SELECT id, notification_id, provider, outcome, fault, message_id, error, started_at FROM attempts
+    SELECT id, notification_id, number, provider, outcome, fault, message_id, error, started_at FROM attempts
     WHERE notification_id = ANY(:ids) AND id >= :first AND id < :after ORDER BY notification_id, number, id
 """)
 
@@ -163,7 +163,21 @@ def attempts_of(connection: Connection, notification_ids: Collection[UUID]) -> d
 
 def bounced_by(attempts: Iterable[Row[Any]]) -> frozenset[str]:
     """Return the providers that took a message and could not deliver it, by its attempts (see `attempts_of`)."""
-    return frozenset(each.provider for each in attempts if (each.error or "").startswith(BOUNCED_ATTEMPT))
+    return frozenset(each.provider for each in attempts if _has_bounced(each))
+
+
+def _has_bounced(attempt: Row[Any]) -> bool:
+    return (attempt.error or "").startswith(BOUNCED_ATTEMPT)
+
+
+def last_resort(attempts: Sequence[Row[Any]], avoided: int, *, is_retry: bool) -> tuple[str, ...]:
+    """Return the providers to be asked after the others, by a message's attempts; the one called last is at the end.
+
+    They are those of the first `avoided` attempts, and in a retry those that could not deliver it.
+    """
+    names = [each.provider for each in attempts if each.number <= avoided or (is_retry and _has_bounced(each))]
+    # Each at its latest call. Nobody knows whom a lost worker has called.
+    return tuple(dict.fromkeys(name for name in reversed(names) if name is not None))[::-1]
 
 
 def without_route(attempts: Iterable[Row[Any]], since: datetime) -> frozenset[str]:

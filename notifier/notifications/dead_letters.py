@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, delete, or_, select, text
 
 from notifier.models import DeadLetter, Event, Notification
-from notifier.notifications.filters import ids_of_key, is_called_by_provider, was_tried_by
+from notifier.notifications.filters import error_form, ids_of_key, is_called_by_provider, last_provider_of, was_tried_by
 from notifier.notifications.status_events import emit_status_events
 from notifier.observability import metrics
 from notifier.vocabulary.ids import new_id
@@ -152,6 +152,14 @@ _OF_BOTH: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Died:
+    """The notifications, and the events that broke fan-out, of some letters."""
+
+    notifications: Sequence[UUID]
+    events: Sequence[UUID]
+
+
+@dataclass(frozen=True, slots=True)
 class Filters:
     """Which dead letters are meant; None does not filter."""
 
@@ -175,22 +183,33 @@ class Filters:
     #: Of the notification alone: an event has none of these.
     subscription_id: UUID | None = None
     provider: str | None = None
+    #: Of the last attempt, as `groups` have it.
+    last_provider: str | None = None
     message_id: str | None = None
+    #: The form of the letter's error (`error_forms`).
+    error: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     #: False: open letters. True: requeued letters.
     requeued: bool | None = None
 
-    def on(self, query: Select[Any]) -> Select[Any]:
-        """Add the conditions to a query over DeadLetter."""
+    def on(self, query: Select[Any], among: "Died | None" = None) -> Select[Any]:
+        """Add the conditions to a query over DeadLetter.
+
+        `among`: what died of the letters that are meant at all. It keeps Postgres from reading every notification.
+        """
         for column in ("channel", "reason", "event_type", "event_id", "notification_id"):
             value = getattr(self, column)
             if value is not None:
                 query = query.where(getattr(DeadLetter, column) == value)
-        query = self._on_what_died(query)
+        query = self._on_what_died(query, among)
         if self.idempotency_key is not None:
             ids = ids_of_key(self.idempotency_key)
             query = query.where(or_(DeadLetter.notification_id.in_(ids), DeadLetter.event_id.in_(ids)))
+        if self.error is not None:
+            query = query.where(error_form() == self.error)
+        if self.last_provider is not None:
+            query = query.where(last_provider_of(DeadLetter.notification_id) == self.last_provider)
         if self.created_after is not None:
             query = query.where(DeadLetter.created_at > self.created_after)
         if self.created_before is not None:
@@ -199,7 +218,7 @@ class Filters:
             query = query.where(DeadLetter.requeued_at.is_not(None) == self.requeued)
         return query
 
-    def _on_what_died(self, query: Select[Any]) -> Select[Any]:
+    def _on_what_died(self, query: Select[Any], among: "Died | None") -> Select[Any]:
         """Add the conditions on a letter's notification, or on its event where that broke fan-out."""
         of_both = [(name, value) for name in _OF_BOTH if (value := getattr(self, name)) is not None]
         of_notification = [
@@ -210,11 +229,14 @@ class Filters:
         if not of_both and not of_notification:
             return query
         notifications = select(Notification.id).where(*_equal(Notification, of_both), *of_notification)
+        if among is not None:
+            notifications = notifications.where(Notification.id.in_(among.notifications))
         is_found = DeadLetter.notification_id.in_(notifications)
         if of_notification:
             return query.where(is_found)
-        events = select(Event.id).where(*_equal(Event, of_both))
-        return query.where(or_(is_found, and_(DeadLetter.notification_id.is_(None), DeadLetter.event_id.in_(events))))
+        # Asked of each letter of an event: there are few, and events have no index of their recipients.
+        event = select(Event.id).where(Event.id == DeadLetter.event_id, *_equal(Event, of_both))
+        return query.where(or_(is_found, and_(DeadLetter.notification_id.is_(None), event.exists())))
 
 
 def _equal(model: type[Event | Notification], given: Sequence[tuple[str, Any]]) -> list[ColumnElement[bool]]:

@@ -29,7 +29,10 @@ _LARGE: Final = 20
 _FIRST: Final = ("events", "notifications", "attempts", "attachments")
 #: Tables of which nothing is read: without a person's texts, or a record that must not be changed, or hashed already.
 _SKIPPED: Final = frozenset(
-    {"audit", "erasures", "heartbeats", "listeners", "opt_outs", "signing_keys", "suppressions"}
+    {
+        *("audit", "erasures", "heartbeats", "listeners", "opt_outs", "signing_keys", "suppressions"),
+        *("stats_hours", "stats_minutes", "stats_progress"),
+    }
 )
 #: Tables that operators write: mentions in them are reported, and left but for the columns given.
 _OF_OPERATORS: Final[Mapping[str, frozenset[str]]] = {
@@ -48,7 +51,7 @@ _KEPT: Final = frozenset(
     {
         *("source", "status", "channel", "queue", "priority", "reason", "outcome", "fault", "provider", "kind", "how"),
         *("event_type", "template", "route", "category", "on_ambiguous", "dedup_window", "lead_time", "next_channels"),
-        *("timezone", "locale", "traceparent", "asked_by", "content_type", "user_id"),
+        *("timezone", "locale", "traceparent", "asked_by", "content_type", "user_id", "act"),
     }
 )
 #: Of users, others' rows have their own addresses.
@@ -62,7 +65,7 @@ _BY_INDEX: Final = text(
 _BY_ID: Final = "id < :erasure"
 _BY_NOTIFICATION: Final = "notification_id < :erasure"
 _BEFORE: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("events", "notifications", "attempts", "attachments", "users"), _BY_ID),
+    **dict.fromkeys(("events", "notifications", "attempts", "attachments", "users", "dead_letter_acts"), _BY_ID),
     **dict.fromkeys(("dedup_keys", "outbox", "receipts", "resends", "taken_receipts"), _BY_NOTIFICATION),
     "dead_letters": "coalesce(notification_id, event_id, id) < :erasure",
     "idempotency_keys": "created_at < :since",

@@ -37,6 +37,7 @@ _ESCAPED_ASCII: Final = r"\\u00[2-7]"
 _FEWEST: Final = 6
 #: Characters that may separate the digits of a phone number.
 SEPARATORS: Final = " ()./-"
+_WITHOUT_SEPARATORS: Final = str.maketrans("", "", SEPARATORS)
 _BETWEEN_DIGITS: Final = f"[{SEPARATORS}]*"
 _RUN: Final = re.compile("[a-z0-9]+")
 
@@ -110,7 +111,8 @@ class Named:
         The text must be in lower case, and without `SEPARATORS`.
         """
         runs = (max(_RUN.findall(_text(each).lower()), key=len, default="") for each in self._tokens())
-        return sorted({*(f"%{run}%" for run in (*runs, *map(str.lower, self._plain_ids))), r"%\\u00%"})
+        ids = (each.lower().translate(_WITHOUT_SEPARATORS) for each in self._plain_ids)
+        return sorted({*(f"%{run}%" for run in (*runs, *ids)), r"%\\u00%"})
 
     def _sql_members(self) -> Iterator[str]:
         for each in sorted(self._plain_ids):

@@ -10,14 +10,14 @@ and costs no write, and breakers need no Redis (benchmarks/breakers.py).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
 from notifier.observability import metrics
-from notifier.providers.circuit import Circuit, State, Thresholds
+from notifier.providers.circuit import Circuit, State, Thresholds, state_at
 from notifier.providers.protocol import Fault, Outcome, Result
 from notifier.storage.stored_values import bounded_seconds, seconds_until
 from notifier.vocabulary import deferrals
@@ -241,7 +241,7 @@ def release(engine: Engine) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BreakerStatus:
-    """A provider's breaker as `manage.py` shows it."""
+    """A provider's breaker as `manage.py` and the API show it."""
 
     channel: str
     name: str
@@ -252,11 +252,19 @@ class BreakerStatus:
     open_until: datetime | None
     probing: bool
     waited_for: bool
+    #: Where it takes only so many a second: when the next message may go, and the last place in its line.
+    next_slot: datetime | None
+    line_until: datetime | None
+
+    @property
+    def state(self) -> State:
+        """Closed, open, or half-open from the end of the open period on."""
+        return state_at(datetime.now(UTC), self.open_until)
 
 
 _BREAKER_STATUSES: Final = text("""
     SELECT channel, name, failures, failing_since, failed_at, error, open_until,
-        coalesce(probing_until > now(), false) AS probing, waited_for
+        coalesce(probing_until > now(), false) AS probing, waited_for, next_slot, line_until
     FROM providers ORDER BY channel, name
 """)
 

@@ -9,8 +9,9 @@
 | unsent, nobody's fault that is known             | no: it is tried again later                        |
 | rejected                                         | no: no other one would take it                     |
 
-A provider that is due for a probe is tried with one message. A message that a provider accepted earlier, and could not
-deliver, goes to the others first when it is sent again.
+A provider that is due for a probe is tried with one message. Some providers are the last resort of a message: those
+that accepted it and could not deliver it, and all that were called before somebody wanted it sent by another one. The
+others come first, and it is no probe of a last resort while one of the others is well.
 """
 
 import time
@@ -36,7 +37,8 @@ log = structlog.get_logger()
 
 #: The names of providers, by the notification's id.
 Names = Mapping[UUID, Collection[str]]
-NO_NAMES: Final[Names] = MappingProxyType({})
+OrderedNames = Mapping[UUID, Sequence[str]]
+NO_NAMES: Final[Mapping[UUID, tuple[str, ...]]] = MappingProxyType({})
 
 
 class Chooser:
@@ -50,7 +52,7 @@ class Chooser:
         probes: Collection[int],
         *,
         falls_back: Callable[[UUID], bool],
-        bounced_by: Names = NO_NAMES,
+        last_resort: OrderedNames = NO_NAMES,
         without_route: Names = NO_NAMES,
     ) -> None:
         """See FailoverRun, which is given the same."""
@@ -63,7 +65,7 @@ class Chooser:
         self._probes = set(probes)
         self._probe_of: dict[UUID, int] = {}
         self._falls_back = falls_back
-        self._bounced_by = bounced_by
+        self._last_resort = last_resort
         self._without_route = without_route
         self._tried: dict[UUID, set[int]] = {}
 
@@ -84,19 +86,29 @@ class Chooser:
         order = self._order(message)
         # The gate took a slot of the one that it knew as well; there is none yet with whom takes over from that.
         lined_up = next((place for place in order if place not in self._known_open), order[0])
-        if bounced_by := self._bounced_by.get(message.id):
-            order.sort(key=lambda place: self._providers.choices[place].name in bounced_by)
+        ranks = self._ranks(message.id)
         tried = self._tried.get(message.id, set())
-        probed = next((place for place in order if place in self._probes and place not in tried), None)
-        if probed is not None and before is None and self._providers.may_probe(message.recipient):
-            self.probe_with(message.id, probed)
-            return probed
-        well = (place for place in order if place not in tried and not self._notes[place].is_open)
-        chosen = next(well, None)
+        left = sorted((place for place in order if place not in tried), key=lambda place: ranks.get(place, 0))
+        chosen = next((place for place in left if not self._notes[place].is_open), None)
+        if before is None and self._providers.may_probe(message.recipient):
+            spared = ranks if chosen is not None and chosen not in ranks else {}
+            probed = next((place for place in left if place in self._probes and place not in spared), None)
+            if probed is not None:
+                self.probe_with(message.id, probed)
+                return probed
         if chosen is None:
             return None
         needs_slot = before is not None or chosen != lined_up
         return chosen if not needs_slot or self._has_room(chosen) else None
+
+    def _ranks(self, message_id: UUID) -> dict[int, int]:
+        """Return the places of a message's last resorts, each with its rank among them, from 1."""
+        names = self._last_resort.get(message_id, ())
+        return {
+            place: names.index(choice.name) + 1
+            for place, choice in enumerate(self._providers.choices)
+            if choice.name in names
+        }
 
     def probe_with(self, message_id: UUID, place: int) -> None:
         """Make a message the probe of a provider."""

@@ -9,6 +9,7 @@ for providers, webhooks.endpoint_health and webhooks.endpoint_slots for endpoint
 """
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -83,3 +84,8 @@ class Circuit:
         if open_for is None:
             return replace(self, failures=counted)
         return Circuit(counted, open_for, open_for)
+
+
+def state_at(now: datetime, open_until: datetime | None) -> State:
+    """Return the state of a breaker whose row says until when it is open; None while it is closed."""
+    return Circuit(open_left=None if open_until is None else (open_until - now).total_seconds()).state

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from notifier.providers.choosing import NO_NAMES, Chooser, Names, paused
+from notifier.providers.choosing import NO_NAMES, Chooser, Names, OrderedNames, paused
 from notifier.providers.circuit import Circuit
 from notifier.providers.failover import Providers
 from notifier.providers.protocol import Message, Provider, Result
@@ -62,14 +62,13 @@ class FailoverRun:
         *,
         start_until: float,
         falls_back: Callable[[UUID], bool],
-        bounced_by: Names = NO_NAMES,
+        last_resort: OrderedNames = NO_NAMES,
         without_route: Names = NO_NAMES,
     ) -> None:
         """`probes`: the places of those whose probes this batch has taken. `start_until`: when the last message may
         begin with its first provider, on the monotonic clock. `falls_back`: whether the next provider takes over a
-        message that may have been sent. `bounced_by`: the providers that took a message before, but could not deliver
-        it; they come after the others. `without_route`: the providers that have lately had no route to a message's
-        recipient.
+        message that may have been sent. `last_resort`: the providers that come after the others for a message, in their
+        order. `without_route`: the providers that have lately had no route to a message's recipient.
         """
         self._providers = [choice.provider for choice in providers.choices]
         self._chooser = Chooser(
@@ -78,7 +77,7 @@ class FailoverRun:
             health,
             probes,
             falls_back=falls_back,
-            bounced_by=bounced_by,
+            last_resort=last_resort,
             without_route=without_route,
         )
         #: When a message may begin with each, so that it still has its whole time within the lease.

@@ -18,7 +18,6 @@ from notifier.planning.plans import Lease
 from notifier.resending.resend import (
     DEFAULT,
     Asked,
-    How,
     Standards,
     counted,
     lock_letters_of,
@@ -33,7 +32,7 @@ from notifier.vocabulary.json_documents import to_json
 from notifier.vocabulary.masking import masked
 from notifier.vocabulary.queues import BATCH
 from notifier.vocabulary.reasons import Reason
-from notifier.vocabulary.states import Channel, Status
+from notifier.vocabulary.states import Channel, How, Status
 from notifier.webhooks.targets import TEST
 
 Hints = list[tuple[str, UUID]]

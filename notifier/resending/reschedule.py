@@ -17,7 +17,6 @@ from notifier.resending.resend import (
     DEFAULT,
     REVIVED_IN_SQL,
     Asked,
-    How,
     Refusal,
     Refused,
     Standards,
@@ -30,7 +29,7 @@ from notifier.resending.resend import (
 from notifier.vocabulary.durations import parse_iso
 from notifier.vocabulary.errors import Conflict, Invalid
 from notifier.vocabulary.reasons import Reason
-from notifier.vocabulary.states import FINISHED, Channel, Status
+from notifier.vocabulary.states import FINISHED, Channel, How, Status
 from notifier.vocabulary.time_zones import UTC_ZONE, first_known
 
 _LOCK: Final = text("SELECT * FROM notifications WHERE id = :id FOR UPDATE")
@@ -118,14 +117,22 @@ _RESEND: Final = text(f"""
 
 
 def resend(
-    engine: Engine, notification_id: UUID, lease: Lease, by: str, standards: Standards = DEFAULT
+    engine: Engine,
+    notification_id: UUID,
+    lease: Lease,
+    by: str,
+    standards: Standards = DEFAULT,
+    *,
+    how: How = How.RESEND,
 ) -> tuple[str, UUID]:
     """Send a finished notification again, or a retrying one now: the same id, its full number of attempts.
 
-    Somebody asked for it: so it is sent although it has expired, and a reminder whatever became of its target. Returns
-    the (queue, id) that is due now. Raises Refused where a rule would stop it (preferences, the suppression list, its
-    subscription, a double); Conflict where it waits, is being sent or was cancelled, or where nobody can be reached;
-    LookupError where there is none. Then nothing is changed.
+    Somebody asked for it: so it is sent although it has expired, and a reminder whatever became of its target. `how`:
+    RESEND, or ANOTHER_PROVIDER, which the next delivery reads. Returns the (queue, id) that is due now.
+
+    Raises Refused where a rule would stop it (preferences, the suppression list, its subscription, a double); Conflict
+    where it waits, is being sent or was cancelled, or where nobody can be reached; LookupError where there is none.
+    Then nothing is changed.
     """
     with engine.begin() as connection:
         # Its letters before the row, as a requeue takes them: two at once must not wait for each other.
@@ -146,7 +153,7 @@ def resend(
         as_resent = {"recipient": recipient, "expires_at": expires_at, "target_date": None, "lead_time": None}
         if refused := refusals(connection, [{**row, **as_resent}], standards):
             raise Refused(refused[notification_id])
-        keep(connection, [notification_id], Asked(How.RESEND, by))
+        keep(connection, [notification_id], Asked(how, by))
         take_letters_of(connection, [notification_id])
         values = {"id": notification_id, "recipient": recipient, "lease": lease(row["queue"])}
         queue = connection.scalar(_RESEND, values)

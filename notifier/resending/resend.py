@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -32,16 +31,8 @@ from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.json_documents import to_json
 from notifier.vocabulary.queues import FAN_OUT, QUEUE_IN_SQL
 from notifier.vocabulary.reasons import Reason
-from notifier.vocabulary.states import Channel, EventStatus, Status
+from notifier.vocabulary.states import Channel, EventStatus, How, Status
 from notifier.vocabulary.time_zones import UTC_ZONE
-
-
-class How(StrEnum):
-    """Ways to have a notification sent again."""
-
-    RESEND = "resend"
-    REQUEUE = "requeue"
-    RECOVER = "recover"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,22 +218,31 @@ def requeue(
     would stop a notification, it and its letter stay as they are. `dry_run`: change nothing.
     """
     with engine.connect() as connection, connection.begin() as transaction:
-        letters = connection.execute(_LOCK_LETTERS, {"ids": list(letter_ids)}).all()
-        rows = locked(connection, {row.notification_id for row in letters if row.notification_id})
-        dead = {row_id: row for row_id, row in rows.items() if row["status"] == Status.FAILED}
-        refused = refusals(connection, dead.values(), standards)
-        taken = [row for row in letters if row.notification_id not in refused]
-        events = [row.event_id for row in taken if not row.notification_id]
-        asked = Asked(How.REQUEUE, by)
-        hints = revive(connection, [each for each in dead if each not in refused], asked, lease(""))
-        connection.execute(_TAKE_LETTERS, {"ids": [row.id for row in taken]})
-        if events:
-            values = {"ids": sorted(events), "lease": lease(FAN_OUT)}
-            hints += [(FAN_OUT, row.id) for row in connection.execute(_REVIVE_EVENTS, values)]
-        if dry_run:
-            transaction.rollback()
+        done = requeue_in(connection, letter_ids, lease, by, standards)
+        if not dry_run:
+            return done
+        transaction.rollback()
+    return dataclasses.replace(done, hints=[])
+
+
+def requeue_in(
+    connection: Connection, letter_ids: Sequence[UUID], lease: Lease, by: str, standards: Standards = DEFAULT
+) -> Requeued:
+    """Requeue letters as `requeue` does, in the connection's transaction."""
+    letters = connection.execute(_LOCK_LETTERS, {"ids": list(letter_ids)}).all()
+    rows = locked(connection, {row.notification_id for row in letters if row.notification_id})
+    dead = {row_id: row for row_id, row in rows.items() if row["status"] == Status.FAILED}
+    refused = refusals(connection, dead.values(), standards)
+    taken = [row for row in letters if row.notification_id not in refused]
+    events = [row.event_id for row in taken if not row.notification_id]
+    asked = Asked(How.REQUEUE, by)
+    hints = revive(connection, [each for each in dead if each not in refused], asked, lease(""))
+    connection.execute(_TAKE_LETTERS, {"ids": [row.id for row in taken]})
+    if events:
+        values = {"ids": sorted(events), "lease": lease(FAN_OUT)}
+        hints += [(FAN_OUT, row.id) for row in connection.execute(_REVIVE_EVENTS, values)]
     left = {row.id: refused[row.notification_id] for row in letters if row.notification_id in refused}
-    return Requeued([row.id for row in taken], left, [] if dry_run else hints)
+    return Requeued([row.id for row in taken], left, hints)
 
 
 def counted(refused: Iterable[Refusal]) -> dict[str, int]:

@@ -234,12 +234,17 @@ def find(engine: Engine, key: str) -> Caller | None:
 
 
 def look_up(engine: Engine, key: str) -> Caller | Ended | None:
-    """Return the caller that a key belongs to, or belonged to; None if it is unknown.
+    """Return the caller that a key belongs to, or belonged to; None if it is unknown. See `look_up_hash`."""
+    return look_up_hash(engine, hash_of(key))
+
+
+def look_up_hash(engine: Engine, hashed: bytes) -> Caller | Ended | None:
+    """Return the caller that the key with a hash belongs to, or belonged to; None if it is unknown.
 
     Records that the key was used, once an hour. A failure to do so does not refuse the caller.
     """
     with engine.connect() as connection:
-        row = connection.execute(_FIND_BY_HASH, {"hash": hash_of(key)}).one_or_none()
+        row = connection.execute(_FIND_BY_HASH, {"hash": hashed}).one_or_none()
     if row is None:
         return None
     if row.ended is not None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from notifier.storage.personal_data import named_in
 from notifier.vocabulary.ids import first_id_of, millisecond_of
+from notifier.vocabulary.statistics import HOURS_KEPT, MINUTES_KEPT, Dimension
 
 log = structlog.get_logger()
 
@@ -177,6 +178,15 @@ def _moments(cutoffs: RetentionCutoffs) -> dict[str, object]:
     return {"letters": cutoffs.letters, "before": before, "rows": first_id_of(before)}
 
 
+_STATISTICS_KEY: Final = "dimension, moment, channel, name"
+
+
+def _statistics_over(kept: timedelta) -> str:
+    """Return SQL for old statistics. It names the dimensions, so that the primary key finds them."""
+    dimensions = ", ".join(f"'{each}'" for each in Dimension)
+    return f"dimension IN ({dimensions}) AND moment < now() - interval '{kept // timedelta(hours=1)} hours'"
+
+
 #: Dead letters first, also open ones, which nobody has handled in all that time: the rows that they kept follow.
 EXPIRING: Final = (
     Expiry("dead_letters", "id", "id < :letters", "id", "requeued_at IS NULL"),
@@ -186,6 +196,9 @@ EXPIRING: Final = (
     Expiry("resends", "id", "id < :rows", "id"),
     Expiry("taken_receipts", "id", "id < :rows", "id"),
     Expiry("erasures", "id", "id < :rows AND due_at IS NULL", "id"),
+    Expiry("dead_letter_acts", "id", "id < :rows AND (finished_at IS NOT NULL OR stopped_at IS NOT NULL)", "id"),
     Expiry("receipts", "id", "keep_until <= now()", "due_at"),
     Expiry("heartbeats", "name", "seen_at <= now() - interval '1 day'", "name"),
+    Expiry("stats_minutes", _STATISTICS_KEY, _statistics_over(MINUTES_KEPT), _STATISTICS_KEY),
+    Expiry("stats_hours", _STATISTICS_KEY, _statistics_over(HOURS_KEPT), _STATISTICS_KEY),
 )

@@ -22,6 +22,12 @@ def _names(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+#: Counts alone, under the names of event types, sources and providers.
+_STATISTICS: Final = _names(
+    "dimension moment channel name accepted sent rejected unsent ambiguous retries delivered failed call_buckets"
+    " wait_buckets"
+)
+
 #: Table → the columns that it may read. One that the database does not have yet is left out until it has.
 GRANTED: Final[Mapping[str, frozenset[str]]] = {
     "events": _names(
@@ -41,6 +47,8 @@ GRANTED: Final[Mapping[str, frozenset[str]]] = {
     "dead_letters": _names(
         "id notification_id event_id claims channel event_type reason attempts created_at requeued_at"
     ),
+    **dict.fromkeys(("stats_minutes", "stats_hours"), _STATISTICS),
+    "stats_progress": _names("name until"),
 }
 
 #: The columns of those tables that it may not read. Keys are the callers' own words, errors the vendors', who quote
@@ -57,13 +65,14 @@ WITHHELD: Final[Mapping[str, frozenset[str]]] = {
     "taken_receipts": _names("message_id error"),
     "resends": _names("asked_by explanation"),
     "dead_letters": frozenset({"error"}),
+    **dict.fromkeys(("stats_minutes", "stats_hours", "stats_progress"), frozenset()),
 }
 
 #: The tables of which it may read nothing.
 WITHHELD_TABLES: Final = _names(
-    "alembic_version api_keys attachments audit audit_chain dedup_keys endpoints erasures heartbeats holds"
-    " idempotency_keys listeners opt_outs outbox providers recoveries routes signing_keys subscriptions suppressions"
-    " templates users"
+    "alembic_version api_keys attachments audit audit_chain dead_letter_acts dedup_keys endpoints erasures heartbeats"
+    " holds idempotency_keys listeners opt_outs outbox providers recoveries routes signing_keys subscriptions"
+    " suppressions templates users"
 )
 
 #: Settings at the beginning of each of its sessions.

@@ -1,5 +1,6 @@
 """Personal data that sending leaves beside the notification itself: servers' answers, errors, copies of messages."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
@@ -8,8 +9,9 @@ from sqlalchemy import Connection, text
 
 # Answers of servers repeat addresses; of our own words the class is kept ("http 400", "timeout"). A provider of others'
 # may have written anything.
-_CLASS: Final = """
-    CASE WHEN split_part(error, ':', 1) ~ '^[a-z0-9 ,_-]{1,40}$' THEN split_part(error, ':', 1) ELSE left(error, 0) END
+_FORM: Final = "[a-z0-9 ,_-]{1,40}"
+_CLASS: Final = f"""
+    CASE WHEN split_part(error, ':', 1) ~ '^{_FORM}$' THEN split_part(error, ':', 1) ELSE left(error, 0) END
 """
 _WIPE: Final = (
     text(f"""
@@ -23,6 +25,14 @@ _WIPE: Final = (
     text("DELETE FROM outbox WHERE notification_id = ANY(:ids)"),
     text("DELETE FROM dedup_keys WHERE notification_id = ANY(:ids)"),
 )
+
+
+def class_of(error: str | None) -> str | None:
+    """Return the class of an error in our own words, such as "http 400"; empty where they are another's."""
+    if error is None:
+        return None
+    words = error.partition(":")[0]
+    return words if re.fullmatch(_FORM, words) else ""
 
 
 def wipe(connection: Connection, notification_ids: Sequence[UUID]) -> None:

@@ -46,3 +46,14 @@ def first_id_of(moment: datetime | date) -> UUID:
         moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
     milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
     return UUID(int=milliseconds << 80)
+
+
+def first_id_after(moment: datetime) -> UUID:
+    """Return the smallest UUID of the millisecond after a moment: all ids of the moment and before are smaller."""
+    return UUID(int=(millisecond_of(first_id_of(moment)) + 1) << 80)
+
+
+def bounds_of_millisecond(value: UUID) -> tuple[UUID, UUID]:
+    """Return the smallest and the greatest UUID with the first 48 bits of a given one: those of its millisecond."""
+    first = millisecond_of(value) << 80
+    return UUID(int=first), UUID(int=first | (1 << 80) - 1)

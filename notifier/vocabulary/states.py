@@ -37,6 +37,16 @@ class OnAmbiguous(StrEnum):
     HOLD = "hold"
 
 
+class How(StrEnum):
+    """Ways to have a notification sent again; the column `how` of `resends`."""
+
+    RESEND = "resend"
+    #: By another provider than those that were called for it before, where one is in order.
+    ANOTHER_PROVIDER = "another_provider"
+    REQUEUE = "requeue"
+    RECOVER = "recover"
+
+
 class DedupScope(StrEnum):
     """The notifications among which a `dedup_key` counts."""
 

@@ -14,8 +14,11 @@ from notifier.models import Recovery, Subscription
 from notifier.security.sealed_columns import open_headers, open_url, seal_headers, seal_url
 from notifier.security.secret_box import CannotDecrypt, Vault
 from notifier.security.webhook_signatures import new_secret
+from notifier.vocabulary.addresses import sought
 from notifier.vocabulary.errors import Conflict
 from notifier.vocabulary.ids import new_id
+from notifier.vocabulary.masking import masked
+from notifier.vocabulary.states import Channel
 from notifier.webhooks.endpoint_slots import lock
 
 #: How long the secret before a rotation signs too.
@@ -24,6 +27,8 @@ OVERLAP: Final = timedelta(hours=24)
 BY_HAND: Final = "by_hand"
 GONE: Final = "gone"
 FAILING: Final = "failing"
+#: The most URLs that are decrypted to find one.
+CANDIDATES: Final = 1000
 
 _CHANGED: Final = text("UPDATE listeners SET version = version + 1")
 _KEEP: Final = text("SELECT id, enabled FROM subscriptions WHERE id = ANY(:ids) ORDER BY id FOR SHARE")
@@ -78,6 +83,24 @@ def revealed(vault: Vault, subscription: Subscription) -> Subscription:
         headers = open_headers(vault, subscription.headers, subscription.sealed_headers)
         subscription.__dict__["headers"] = orjson.dumps(headers).decode()
     return subscription
+
+
+def ids_at(session: Session, vault: Vault, text: str) -> list[UUID]:
+    """Return the subscriptions with a URL, newest first; `text` in any form, or as it is shown.
+
+    URLs that differ in their credentials alone are shown alike: of those the newest CANDIDATES are compared.
+    """
+    wholes = set(sought(Channel.WEBHOOK, text))
+    shown = wholes | {masked(each) for each in wholes}
+    query = select(Subscription.id, Subscription.url, Subscription.sealed_url).where(Subscription.url.in_(shown))
+    rows = session.execute(query.order_by(Subscription.id.desc()).limit(CANDIDATES))
+    return [row.id for row in rows if row.url == text or _whole_url(vault, row) in wholes]
+
+
+def _whole_url(vault: Vault, row: Row[*tuple[Any, ...]]) -> str | None:
+    with contextlib.suppress(CannotDecrypt, Conflict, ValueError):
+        return open_url(vault, row.url, row.sealed_url)
+    return None
 
 
 def change(engine: Engine, vault: Vault, subscription_id: UUID, fields: Mapping[str, Any]) -> bool:

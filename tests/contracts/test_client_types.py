@@ -35,5 +35,7 @@ def test_a_member_of_an_answer_is_always_there_unless_its_type_says_otherwise() 
     assert sometimes == {
         "BatchItem": {"id", "type", "errors"},
         "Check": {"detail"},
+        "DeadLetterGroup": {"reason", "provider", "error", "event_type", "channel"},
+        "DeadLetterGroupFilter": {"reason", "last_provider", "error", "event_type", "channel"},
         "Problem": {"errors", "reason", "notification"},
     }

@@ -71,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
 #: Names that look like a secret's, wherever they come from.
 SECRETIVE = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH$|_KEY$|_URL$|DSN")
 #: Settings that look like a secret and are none.
-HARMLESS = {"NOTIFIER_PUBLIC_URL", "NOTIFIER_AUTH"}
+HARMLESS = {"NOTIFIER_PUBLIC_URL", "NOTIFIER_AUTH", "NOTIFIER_FLOWER_URL", "NOTIFIER_GRAFANA_URL"}
 
 
 # --- docker-compose.yml

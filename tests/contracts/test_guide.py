@@ -40,7 +40,7 @@ FOLLOWED = (
         "One message without",
     ),
     *("Later, moved", "The first channel", "Not twice", "Services that listen", "Holding everything", "Trying it out"),
-    "Why not?",
+    *("Find a message", "Why not?"),
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -292,6 +292,13 @@ def test_why_not(reader: Reader) -> None:
     assert notification["explanation"]
     said = section("Why not?").split("`{")[1].split("}`")[0]
     assert json.loads("{" + said.replace("\n", " ") + "}") == check
+
+
+def test_find_a_message(reader: Reader) -> None:
+    made, by_address, by_key = reader.follow("Find a message")
+    for found, field in ((by_address, "recipient"), (by_key, "idempotency_key")):
+        [item] = [each for each in found["items"] if each["id"] == made["items"][0]["id"]]
+        assert (item["type"], item["matched"]) == ("notification", [field])
 
 
 def test_trying_it_out_without_sending(reader: Reader) -> None:

@@ -32,6 +32,8 @@ NOT_OURS = (
 CONTRACT = "ban-drop-column, ban-drop-table, ban-drop-not-null"
 #: Allowed by `-- validated: CONSTRAINT`: SET NOT NULL reads no table where a validated CHECK says as much.
 VALIDATED = "adding-not-nullable-field"
+#: Allowed by `-- replaced by: INDEX`: Postgres drops no index of a partitioned table concurrently.
+REPLACED = "require-concurrent-index-deletion"
 #: On partitioned tables an index is first made on the parent alone (notifier.migrations.online).
 ON_PARENT = re.compile(r"CREATE (UNIQUE )?INDEX (IF NOT EXISTS )?\w+ ON ONLY ", re.IGNORECASE)
 #: Statements that squawk lets pass.
@@ -63,6 +65,7 @@ def refused(sql: str) -> set[str]:
     """The rules that a migration's SQL breaks."""
     sql = re.sub(r"^[ ]*-- contract: release \d+\.\d+$", f"-- squawk-ignore {CONTRACT}", sql, flags=re.MULTILINE)
     sql = re.sub(r"^[ ]*-- validated: \w+$", f"-- squawk-ignore {VALIDATED}", sql, flags=re.MULTILINE)
+    sql = re.sub(r"^[ ]*-- replaced by: \w+$", f"-- squawk-ignore {REPLACED}", sql, flags=re.MULTILINE)
     sql = ON_PARENT.sub(r"CREATE INDEX CONCURRENTLY x ON ", sql)
     squawk = [
         Path(sys.executable).parent / "squawk",
@@ -141,6 +144,8 @@ def test_a_migration_lets_the_release_before_go_on(revision: str, down_revision:
         # It is of the statement below it alone, and names its release.
         ("ban-drop-table", "-- contract: release 1.2\nALTER TABLE users DROP a;\nDROP TABLE routes"),
         ("ban-drop-table", "-- contract: later\nDROP TABLE routes"),
+        ("require-concurrent-index-deletion", "-- replaced by:\nDROP INDEX events_due_idx"),
+        ("ban-drop-column", "-- replaced by: x_idx\nALTER TABLE events DROP source"),
     ],
 )
 def test_what_locks_or_breaks_is_refused(rule: str, sql: str) -> None:
@@ -160,6 +165,7 @@ def test_what_locks_or_breaks_is_refused(rule: str, sql: str) -> None:
         "ALTER TABLE events VALIDATE CONSTRAINT a",
         "-- validated: a\nALTER TABLE events ALTER source SET NOT NULL",
         "-- contract: release 1.2\nALTER TABLE users DROP a",
+        "-- replaced by: events_newest_idx\nDROP INDEX IF EXISTS events_due_idx",
         "INSERT INTO listeners (version) VALUES (1)",
         "COMMENT ON TABLE events IS 'LOCK TABLE; UPDATE events; TRUNCATE'",
         "UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008'",

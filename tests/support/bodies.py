@@ -1,6 +1,7 @@
 """A body for each operation that wants one."""
 
 from typing import Any, Final
+from uuid import UUID
 
 from tests.support.planted import (
     USER,
@@ -47,6 +48,9 @@ ASKED: Final[dict[str, tuple[Any, int]]] = {
     "requeueDeadLetter": (None, 202),
     "requeueDeadLetters": ({"all": True}, 202),
     "deleteDeadLetter": (None, 204),
+    "beginDeadLetterAct": ({"act": "requeue", "filter": {"notification_id": str(UUID(int=1))}}, 202),
+    "stopDeadLetterAct": (None, 200),
+    "resumeDeadLetterAct": (None, 200),
 }
 
 

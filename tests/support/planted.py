@@ -18,6 +18,7 @@ from config.wiring import Wiring
 from notifier.models import (
     Attempt,
     DeadLetter,
+    DeadLetterAct,
     Event,
     Notification,
     OutboxMessage,
@@ -168,7 +169,17 @@ def plant(client: FlaskClient, wires: Wiring) -> Planted:
             refused=0, asked_by="ops", created_at=now, worked_at=now, finished_at=now,
         ),
     )  # fmt: skip
+    act_id = new_id()
+    filters = {"recipient": [URL], "message_id": EMAIL, "error": SAYS, "requeued": False}
+    rows.insert(
+        0,
+        DeadLetterAct(
+            id=act_id, act="requeue", filters=filters, source="planted", place=act_id, total=1, done=0, refused=1,
+            refused_reasons={"expired": 1}, asked_by="ops", created_at=now, worked_at=now, stopped_at=now,
+        ),
+    )  # fmt: skip
     planted.ids |= {
+        "act_id": act_id,
         "recovery_id": recovery_id,
         **{"event_id": event_id, "letter_id": letter_id, "subscription_id": subscription.id},
         **{"notification_id": planted.ids["sent_id"], "suppression_id": rows[-1].id},

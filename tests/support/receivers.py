@@ -50,6 +50,7 @@ class HttpReceiver:
         self._requests: dict[str, list[Received]] = defaultdict(list)
         self._lock = threading.Lock()
         self._echoing: set[str] = set()
+        self._texts: dict[str, bytes] = {}
         #: Paths whose requests are left without an answer until `release`.
         self._held: dict[str, threading.Event] = {}
         receiver = self
@@ -70,7 +71,7 @@ class HttpReceiver:
                 self.send_response(code)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                said = b""
+                said = receiver._texts.get(self.path, b"")
                 if self.path in receiver._echoing:
                     said = f"{self.requestline}\n{self.headers}".encode()
                 self.send_header("content-length", str(len(said)))
@@ -114,6 +115,10 @@ class HttpReceiver:
         """Answer the requests to a path with what they were: their first line and their headers."""
         self._echoing.add(path)
         self.answer(path, status)
+
+    def say(self, path: str, text: str) -> None:
+        """Have the answers to a path say something."""
+        self._texts[path] = text.encode()
 
     def hold(self, path: str) -> Callable[[], None]:
         """Leave requests to a path without an answer; returns what lets them go."""

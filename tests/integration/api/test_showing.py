@@ -215,7 +215,8 @@ def _commands(planted: Planted) -> dict[str, list[list[str]]]:
     taking += [["outbox", "--recipient", UNKNOWN_CHAT], *(["why", each] for each in asked)]
     addresses = [("chat", CHAT), ("webhook", URL), ("push", EXPO), ("email", EMAIL), ("chat", UNKNOWN_CHAT)]
     plain = [["providers", "status"], *(["providers", "status", *each] for each in addresses)]
-    plain += [["audit"], ["api-keys", "list"], ["status"]]
+    plain += [["audit"], ["api-keys", "list"], ["status"], ["dlq", "acts"]]
+    plain += [["dlq", "groups", "--by", "error", "--by", "provider"]]
     return {"taking": taking, "plain": plain}
 
 

@@ -15,9 +15,9 @@ from notifier.notifications.attempts import Record, record
 from notifier.notifications.claims import Aside, Claimed, Judged, claim, set_aside
 from notifier.planning.drafts import as_document, insert_events, insert_notifications
 from notifier.providers.protocol import Fault, Outcome, Result
-from notifier.resending.resend import Asked, How, keep
+from notifier.resending.resend import Asked, keep
 from notifier.vocabulary.ids import new_id
-from notifier.vocabulary.states import Status
+from notifier.vocabulary.states import How, Status
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

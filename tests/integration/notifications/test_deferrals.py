@@ -15,12 +15,12 @@ from notifier.notifications.claims import Aside, set_aside
 from notifier.notifications.dead_letters import DeadLetterRequest, dead_letter
 from notifier.notifications.retries import RetryPolicy
 from notifier.resending.reschedule import move
-from notifier.resending.resend import Asked, How, revive
+from notifier.resending.resend import Asked, revive
 from notifier.scheduling.due import hand_over
 from notifier.vocabulary import deferrals
 from notifier.vocabulary.ids import new_id
 from notifier.vocabulary.reasons import Reason
-from notifier.vocabulary.states import Status
+from notifier.vocabulary.states import How, Status
 
 WORDS = "The recipient has had as many messages as one may in that time."
 

@@ -3,120 +3,40 @@
 import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from config.providers import make_providers
 from config.settings import SettingsError, read_settings
 from notifier.providers import breakers
-from notifier.providers.breakers import OPENS_AT, health_from
+from notifier.providers.breakers import OPENS_AT
 from notifier.providers.circuit import Circuit
-from notifier.providers.failover import Providers
 from notifier.providers.failover_run import FailoverRun
-from notifier.providers.protocol import Message, Outcome, Result
-from notifier.vocabulary.ids import new_id
+from notifier.providers.protocol import Message, Outcome
 from notifier.vocabulary.states import Channel
 from tests.providers import receivers
-from tests.providers.receivers import Received, Talk
+from tests.providers.receivers import Talk
 from tests.providers.vendors import twilio
-
-OK = twilio.success()
-DOWN = receivers.response(503)
-REFUSED = receivers.response(401)
-THROTTLED = twilio.error(20429, 429)
-NOBODY = twilio.error(21211)
-NO_ROUTE = twilio.error(21408)
-TOO_LONG = twilio.error(21617)
-
-
-@dataclass
-class Wire:
-    """A vendor's server: what it answers, and what came."""
-
-    answer: bytes | Callable[[Received], bytes]
-    received: list[Received] = field(default_factory=list)
-
-
-Open = Callable[..., Providers]
-
-
-@pytest.fixture
-def made(engine: Engine) -> Iterator[Open]:
-    """Makes the providers of a channel for some wires, in order of preference."""
-    with ExitStack() as stack:
-
-        def make(*wires: Wire | int, options: tuple[str, ...] = (), timeout: float = 2.0) -> Providers:
-            dsns = []
-            for wire, more in itertools.zip_longest(wires, options, fillvalue=""):
-                port = wire
-                if isinstance(wire, Wire):
-                    server, wire.received = stack.enter_context(receivers.http(wire.answer))
-                    port = server.port
-                dsns.append(f"twilio://{twilio.ACCOUNT}:secret@127.0.0.1:{port}?from=%2B15550100&tls=none{more}")
-            url = engine.url.render_as_string(hide_password=False)
-            settings = read_settings(
-                {
-                    "DATABASE_URL": url.replace("+psycopg2", ""),
-                    "NOTIFIER_SMS": ", ".join(dsns),
-                    "NOTIFIER_SMS_TIMEOUT": f"{timeout}",
-                }
-            )
-            providers = make_providers(settings, Channel.SMS, engine)
-            stack.callback(providers.close)
-            return providers
-
-        yield make
-
-
-def messages(count: int = 1) -> list[Message]:
-    return [Message(new_id(), f"+1555010{number:04}", None, "Hello") for number in range(count)]
-
-
-def failover_of(
-    engine: Engine,
-    providers: Providers,
-    probes: set[int] | None = None,
-    *,
-    falls_back: Callable[[UUID], bool] = lambda _: False,
-    seconds: float = 5.0,
-    bounced_by: dict[UUID, frozenset[str]] | None = None,
-    without_route: dict[UUID, frozenset[str]] | None = None,
-) -> FailoverRun:
-    return FailoverRun(
-        engine,
-        providers,
-        known(engine),
-        probes or set(),
-        start_until=time.monotonic() + seconds,
-        falls_back=falls_back,
-        bounced_by=bounced_by or {},
-        without_route=without_route or {},
-    )
-
-
-def known(engine: Engine) -> dict[str, Circuit]:
-    with engine.connect() as connection:
-        return health_from(connection.scalar(text(breakers.HEALTH_IN_SQL), {"channel": "sms"}))
-
-
-def sent(failover: FailoverRun, given: list[Message]) -> dict[UUID, list[Result]]:
-    """The results of some messages, in their order; what nobody could begin has none."""
-    results: dict[UUID, list[Result]] = {message.id: [] for message in given}
-    for result in itertools.chain.from_iterable(failover.send(iter(given))):
-        results[result.id].append(result)
-    for calls in results.values():
-        assert [call.handed_on for call in calls] == [True] * (len(calls) - 1) + [False] * bool(calls)
-    failover.take_report()()
-    return results
-
-
-def path_of(calls: list[Result]) -> list[tuple[str, str]]:
-    return [(call.provider, call.outcome.value) for call in calls]
+from tests.support.failing_over import (
+    DOWN,
+    NO_ROUTE,
+    NOBODY,
+    OK,
+    REFUSED,
+    THROTTLED,
+    TOO_LONG,
+    Open,
+    Wire,
+    failover_of,
+    half_open,
+    known,
+    messages,
+    path_of,
+    sent,
+)
 
 
 def closed_port() -> int:
@@ -165,29 +85,6 @@ def test_one_that_had_no_route_lately_is_left_out(engine: Engine, made: Open) ->
     # Where none had a route, all are asked again: their hours are over.
     failover = failover_of(engine, made(Wire(OK)), without_route={message.id: frozenset({"twilio"})})
     assert path_of(sent(failover, [message])[message.id]) == [("twilio", "accepted")]
-
-
-def test_what_bounced_goes_to_the_next_one_first(engine: Engine, made: Open) -> None:
-    [bounced, fresh] = given = messages(2)
-    failover = failover_of(engine, made(Wire(OK), Wire(OK)), bounced_by={bounced.id: frozenset({"twilio"})})
-    results = sent(failover, given)
-    assert path_of(results[bounced.id]) == [("twilio-2", "accepted")]
-    assert path_of(results[fresh.id]) == [("twilio", "accepted")]
-
-
-def test_but_only_as_fast_as_that_one_takes_them(engine: Engine, made: Open) -> None:
-    given = messages(3)
-    bounced_by = {message.id: frozenset({"twilio"}) for message in given}
-    failover = failover_of(engine, made(Wire(OK), Wire(OK), options=("", "&rate=0.1")), bounced_by=bounced_by)
-    paths = sorted(path_of(calls) for calls in sent(failover, given).values())
-    assert paths == [[], [], [("twilio-2", "accepted")]]
-    assert len(failover.take_unbegun()) == 2
-
-
-def test_and_comes_back_where_that_one_is_down(engine: Engine, made: Open) -> None:
-    [message] = given = messages()
-    failover = failover_of(engine, made(Wire(OK), Wire(DOWN)), bounced_by={message.id: frozenset({"twilio"})})
-    assert path_of(sent(failover, given)[message.id]) == [("twilio-2", "unsent"), ("twilio", "accepted")]
 
 
 def test_so_does_what_finds_nobody_listening(engine: Engine, made: Open) -> None:
@@ -282,11 +179,6 @@ def test_an_open_breaker_is_asked_by_nobody(engine: Engine, made: Open) -> None:
     [message] = given = messages()
     assert path_of(sent(failover_of(engine, providers), given)[message.id]) == [("twilio-2", "accepted")]
     assert len(first.received) == before
-
-
-def half_open(engine: Engine, name: str = "twilio") -> None:
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE providers SET open_until = now() WHERE name = :name"), {"name": name})
 
 
 def test_one_message_tries_a_provider_out_and_brings_it_back(engine: Engine, made: Open) -> None:

@@ -123,22 +123,22 @@ def test_an_index_is_made_on_every_day(super_engine: Engine) -> None:
         with Operations.context(MigrationContext.configure(connection)):
             # A first try was interrupted: its index is there, and broken.
             day = partition_of("attempts", datetime.now(UTC).date())
-            _break_an_index(engine, f"{day}_provider_idx", day)
-            online.create_index_on_partitions("attempts_provider_idx", "attempts", "(provider)")
-            online.create_index_on_partitions("attempts_provider_idx", "attempts", "(provider)")  # again, without harm
+            _break_an_index(engine, f"{day}_fault_idx", day)
+            online.create_index_on_partitions("attempts_fault_idx", "attempts", "(fault)")
+            online.create_index_on_partitions("attempts_fault_idx", "attempts", "(fault)")  # again, without harm
             # A day that was made meanwhile brings its part, under a name that Postgres chose.
             with engine.begin() as other:
-                other.execute(text(f"ALTER INDEX {day}_provider_idx RENAME TO {day}_kept_provider_idx"))
-            online.create_index_on_partitions("attempts_provider_idx", "attempts", "(provider)")
+                other.execute(text(f"ALTER INDEX {day}_fault_idx RENAME TO {day}_kept_fault_idx"))
+            online.create_index_on_partitions("attempts_fault_idx", "attempts", "(fault)")
             online.create_index("users_locale_idx", "users", "(locale)")
     made = make_partitions(engine, DAYS_AHEAD + 1)
     indexes = {
         index["name"] for table in made if table.startswith("attempts") for index in inspect(engine).get_indexes(table)
     }
-    assert any("provider" in str(name) for name in indexes)
+    assert any("fault" in str(name) for name in indexes)
     with engine.connect() as connection:
         assert connection.scalar(
-            text("SELECT indisvalid FROM pg_index WHERE indexrelid = 'attempts_provider_idx'::regclass")
+            text("SELECT indisvalid FROM pg_index WHERE indexrelid = 'attempts_fault_idx'::regclass")
         )
         assert connection.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")) == 0
         assert connection.scalar(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 import orjson
 import pytest
@@ -221,14 +222,21 @@ def test_what_has_a_lifetime_of_its_own_goes_by_that(data: Data) -> None:
         data.insert("resends", id=its_id, notification_id=its_id, **resend)
         said = {"provider": "p", "kind": "delivered", "happened_at": moment, "taken_at": moment, "applied": True}
         data.insert("taken_receipts", id=its_id, notification_id=its_id, **said)
+        act = {"act": "drop", "filters": "{}", "place": its_id, "total": 1, "asked_by": "k", "created_at": moment}
+        data.insert("dead_letter_acts", id=its_id, **act, **{"finished_at" if days else "stopped_at": moment})
+        running = UUID(int=its_id.int + 1)
+        data.insert("dead_letter_acts", id=running, **act)
         data.insert("suppressions", id=new_id(), channel="sms", address=f"{days}", folded=f"{days}", reason="stop",
                     created_at=now - timedelta(days=days))  # fmt: skip
         data.insert("opt_outs", channel="sms", address_hash=b"x", category=f"{days}",
                     created_at=now - timedelta(days=days))  # fmt: skip
     over = ("idempotency_keys", "dedup_keys", "receipts", "outbox", "heartbeats", "resends", "taken_receipts")
-    assert retention.count_expired(data.engine, SPANS) == {"dead_letters": 0, "erasures": 0, **dict.fromkeys(over, 1)}
+    over = (*over, "dead_letter_acts")
+    none = dict.fromkeys(("dead_letters", "erasures", "stats_minutes", "stats_hours"), 0)
+    assert retention.count_expired(data.engine, SPANS) == {**none, **dict.fromkeys(over, 1)}
     purge(data.engine)
-    assert {table: data.count(table) for table in over} == dict.fromkeys(over, 1)
+    left = {**dict.fromkeys(over, 1), "dead_letter_acts": 3}
+    assert {table: data.count(table) for table in over} == left, "an act that still runs is kept"
     assert (data.count("suppressions"), data.count("opt_outs")) == (2, 2)
 
 

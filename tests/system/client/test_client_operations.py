@@ -11,6 +11,7 @@ import pytest
 
 from clients.python.write_types import LEFT_OUT
 from notifier_client import Client, Conflict, Forbidden, NotFound
+from notifier_client.types import NewDeadLetterAct
 from tests.support.callers import Callers
 from tests.support.faulty_api import FaultyApi, answer
 from tests.support.receivers import HttpReceiver
@@ -57,6 +58,8 @@ def notify(client: Client, system: Running, mark: str) -> None:
         client.notifications.cancel(sent["id"])
     client.notifications.resend(sent["id"])
     reaches(system, sent["id"], "sent")
+    with pytest.raises(Conflict, match="one provider"):
+        client.notifications.resend(sent["id"], another_provider=True)
     assert next(each["outcome"] for each in client.notifications.attempts(sent["id"])) == "accepted"
     assert client.notifications.get(sent["id"])["earlier_sends"]
     assert {each["id"] for each in client.notifications.list(recipient=to["recipient"])} == {sent["id"], waiting["id"]}
@@ -130,8 +133,23 @@ def operate(client: Client, system: Running, url: str) -> None:
     assert letter["id"] in {each["id"] for each in client.dead_letters.list(event_id=event_id)}
     assert client.dead_letters.requeue(letter["id"])["requeued_at"]
     assert client.dead_letters.requeue_many({"event_id": NOBODY})["requeued"] == 0
+    chosen: NewDeadLetterAct = {"act": "requeue", "filter": {"event_id": NOBODY}}
+    assert client.dead_letters.preview(chosen)["total"] == 0
+    act = client.dead_letters.begin(chosen)
+    assert client.dead_letters.act(act["id"])["status"] == "finished"
+    assert act["id"] in {each["id"] for each in client.dead_letters.acts()}
+    for change in (client.dead_letters.stop, client.dead_letters.resume):
+        with pytest.raises(Conflict):
+            change(act["id"])
+    assert client.dead_letters.groups(by="reason,error")["by"] == ["reason", "error"]
     client.dead_letters.delete(system.dead_letter(event_id)["id"])
     assert next(iter(client.operating.audit()))["action"]
+    found = client.operating.search(q=event_id, created_after=datetime.now(UTC) - timedelta(hours=1))
+    assert {each["type"] for each in found["items"]} == {"event", "notification", "dead_letter"}
+    assert client.operating.statistics()["by"] == "channel"
+    since = datetime.now(UTC) - timedelta(minutes=5)
+    assert client.operating.statistics({"by": "queue", "step": "minute", "from": since})["step"] == "minute"
+    assert client.operating.state()["queues"]
     assert client.operating.health() == {"status": "ok"}
     assert client.operating.ready()["checks"]
     assert "notifier_" in client.operating.metrics()

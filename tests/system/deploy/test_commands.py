@@ -303,16 +303,22 @@ from tasks import app
 from tasks.hints import publish
 one, many = [uuid.UUID(int=1)], [uuid.UUID(int=n) for n in range(1, 501)]
 with app.producer_or_acquire() as producer:
-    publish(app, [Handover("sms", one, 0), Handover("sms", many, 2)], producer)
-for message in redis.Redis.from_url(os.environ["REDIS_URL"]).lrange("sms", 0, -1):
-    print(json.loads(message)["headers"]["argsrepr"])
+    publish(app, [Handover("sms", one, 0), Handover("sms", many, 2), Handover("fan_out", one, 0)], producer)
+for queue in ("sms", "fan_out"):
+    for message in redis.Redis.from_url(os.environ["REDIS_URL"]).lrange(queue, 0, -1):
+        headers = json.loads(message)["headers"]
+        print(headers["argsrepr"], headers["kwargsrepr"])
 """
     here = {**env, "REDIS_URL": new_redis()}
     done = subprocess.run(
         [sys.executable, "-c", program], env=here, cwd=ROOT, capture_output=True, text=True, check=False
     )
     first = "00000000-0000-0000-0000-000000000001"
-    assert sorted(done.stdout.splitlines()) == [f"({first},)", f"(500 rows, the first {first},)"], done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        f"(fan_out: event {first}) {{}}",
+        f"(sms: 500 notifications, the first {first}) {{failures: 2}}",
+        f"(sms: notification {first}) {{}}",
+    ], done.stderr
 
 
 def test_the_version_is_told() -> None:

@@ -302,6 +302,8 @@ def test_nothing_personal_is_in_the_logs_of_a_whole_run(
     logged.post("/api/v1/suppressions", address)
     suppressed = made(logged, **direct)
     assert logged.get("/api/v1/suppressions", params={"address": everybody["email"]}).status_code == 200
+    for sought in (*everybody.values(), f"{SECRET}-user", f"{SECRET}\n"):
+        assert logged.get("/api/v1/search", params={"q": sought}).status_code in {200, 422}
     logged.get(f"/u/{SECRET}-token")
     logged.get(f"/{SECRET}/nowhere?x={SECRET}")
     logged.get(f"{user}/export")

@@ -435,10 +435,21 @@ HARMLESS = {
     "bounces",  # as vendors' callbacks
     *("alive", "api", "audit.verify", "beat", "doctor", "flower", "listen", "outbox", "status", "up", "worker"),
     "relay",  # it posts as a service does, with that one's key
-    *("api-keys.list", "dlq.list", "dlq.show", "providers.list", "providers.status", "providers.test", "routes.export"),
+    *(
+        "api-keys.list",
+        "dlq.acts",
+        "dlq.groups",
+        "dlq.list",
+        "dlq.show",
+        "providers.list",
+        "providers.status",
+        "providers.test",
+        "routes.export",
+    ),
 }
 ACTS = {
     *("api-keys.create", "api-keys.revoke", "api-keys.rotate", "dlq.purge", "dlq.requeue", "hold", "migrate"),
+    *("dlq.stop", "dlq.resume"),
     "users.erase",
     *("audit.export", "users.export"),  # they hand out data
     "webhook-secret",  # it hands out a secret

@@ -6,7 +6,15 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from notifier.vocabulary.ids import derived_id, first_id_of, millisecond_of, new_id, time_of
+from notifier.vocabulary.ids import (
+    bounds_of_millisecond,
+    derived_id,
+    first_id_after,
+    first_id_of,
+    millisecond_of,
+    new_id,
+    time_of,
+)
 
 MILLISECONDS = st.integers(0, 2**48 - 1)
 
@@ -57,3 +65,17 @@ def test_the_first_id_of_a_day_bounds_its_ids() -> None:
     assert first_id_of(day) <= made
     assert first_id_of(date(1970, 1, 1)) == UUID(int=0)
     assert first_id_of(time_of(made)) <= made < first_id_of(datetime(9999, 1, 1, tzinfo=UTC))
+
+
+@given(MILLISECONDS, st.text(alphabet="abc"))
+def test_all_ids_of_a_millisecond_are_within_its_bounds(millisecond: int, part: str) -> None:
+    first, last = bounds_of_millisecond(derived_id(millisecond, part))
+    assert first <= derived_id(millisecond, part, "other") <= last
+    assert (millisecond_of(first), millisecond_of(last)) == (millisecond, millisecond)
+    assert last.int + 1 == (millisecond + 1) << 80
+
+
+def test_the_first_id_after_a_moment_is_behind_all_of_its_millisecond() -> None:
+    moment = datetime(2026, 11, 21, 9, 0, 0, 123_999, tzinfo=UTC)
+    millisecond = millisecond_of(first_id_of(moment))
+    assert derived_id(millisecond, "x") < first_id_after(moment) < derived_id(millisecond + 1, "x")

@@ -56,6 +56,11 @@ class NotificationOperations(Resource):
         """Give a scheduled notification other times."""
         return self._ask(NotificationWithAttempts, "PATCH", path_of("notifications", notification_id), body=changes)
 
-    def resend(self, notification_id: str) -> NotificationWithAttempts:
-        """Send a finished notification again, or one that is to be retried now."""
-        return self._ask(NotificationWithAttempts, "POST", path_of("notifications", notification_id, "resend"))
+    def resend(self, notification_id: str, *, another_provider: bool = False) -> NotificationWithAttempts:
+        """Send a finished notification again, or one that is to be retried now, also by another provider than before.
+
+        Raises Conflict where it goes out by itself, a rule forbids it, or its channel has no other provider.
+        """
+        path = path_of("notifications", notification_id, "resend")
+        body = {"another_provider": True} if another_provider else None
+        return self._ask(NotificationWithAttempts, "POST", path, body=body)

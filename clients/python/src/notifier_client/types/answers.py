@@ -5,20 +5,28 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from notifier_client.types.requests import Recipient
 from notifier_client.types.words import (
+    Act,
+    By,
     Channel,
     CheckStatus,
+    DeadLetterActStatus,
     DeadLetterReason,
     EarlierSendHow,
     Encoding,
     EventStatus,
+    Name,
     NotificationReason,
     NotificationStatus,
     Outcome,
     Priority,
     ProblemType,
+    ProcessStateKind,
     ReadyStatus,
     ReceiptKind,
     RecoveryStatus,
+    SearchItemType,
+    State,
+    Step,
     Strategy,
 )
 
@@ -437,12 +445,135 @@ class DeadLetter(TypedDict):
     requeued_at: str | None
 
 
+class DeadLetterGroupFilter(TypedDict):
+    """The filters that select the letters of a group."""
+
+    reason: NotRequired[str]
+    last_provider: NotRequired[str]
+    error: NotRequired[str]
+    event_type: NotRequired[str]
+    channel: NotRequired[str]
+
+
+class DeadLetterGroup(TypedDict):
+    """The standing letters that are alike. It has the members that are grouped by."""
+
+    reason: NotRequired[str | None]
+    provider: NotRequired[str | None]
+    error: NotRequired[str | None]
+    event_type: NotRequired[str | None]
+    channel: NotRequired[str | None]
+    count: int
+    first_at: str
+    last_at: str
+    hourly: list[int]
+    daily: list[int]
+    filter: DeadLetterGroupFilter | None
+
+
+class DeadLetterGroups(TypedDict):
+    """Groups of the dead letters that stand, the largest first."""
+
+    by: list[Literal["reason", "provider", "error", "event_type", "channel"]]
+    items: list[DeadLetterGroup]
+    groups: int
+    counted: int
+    is_sample: bool
+
+
 class Requeued(TypedDict):
     """The number of dead letters that were requeued, and of those that were left as they are."""
 
     requeued: int
     refused: int
     refused_reasons: dict[str, int]
+
+
+class DeadLetterPreview(TypedDict):
+    """The letters that an act would begin with. Nothing was changed."""
+
+    act: Act
+    total: int
+    by_reason: dict[str, int]
+    sample: list[str]
+
+
+class DeadLetterActFilter(TypedDict):
+    """The filters of an act; those that were not given are null."""
+
+    channel: str | None
+    reason: str | None
+    event_type: str | None
+    event_id: str | None
+    notification_id: str | None
+    user_id: str | None
+    request_id: str | None
+    source: str | None
+    category: str | None
+    template: str | None
+    recipient: str | None
+    subscription_id: str | None
+    cancellation_key: str | None
+    dedup_key: str | None
+    idempotency_key: str | None
+    provider: str | None
+    last_provider: str | None
+    error: str | None
+    message_id: str | None
+    created_after: str | None
+    created_before: str | None
+
+
+class DeadLetterAct(TypedDict):
+    """An act on dead letters, and how far it is. Letters that are written after its beginning are not part of it."""
+
+    id: str
+    act: Act
+    status: DeadLetterActStatus
+    filter: DeadLetterActFilter | None
+    source: str | None
+    total: int | None
+    done: int
+    refused: int
+    refused_reasons: dict[str, int]
+    asked_by: str
+    created_at: str
+    finished_at: str | None
+    stopped_at: str | None
+
+
+class SearchItem(TypedDict):
+    """A record that was found. Members that its type does not have are null."""
+
+    type: SearchItemType
+    id: str
+    matched: list[str]
+    created_at: str
+    status: str | None
+    reason: str | None
+    channel: str | None
+    event_type: str | None
+    source: str | None
+    user_id: str | None
+    recipient: str | None
+    notification_id: str | None
+    event_id: str | None
+    subscription_id: str | None
+
+
+class More(TypedDict):
+    """A list that has more than was found."""
+
+    type: SearchItemType
+    matched: str
+    path: str | None
+
+
+class Search(TypedDict):
+    """What was found: newest first within each type."""
+
+    items: list[SearchItem]
+    more: list[More]
 
 
 class AuditLine(TypedDict):
@@ -458,6 +589,109 @@ class AuditLine(TypedDict):
     peer: str | None
     times: int
     number: int | None
+
+
+class Percentiles(TypedDict):
+    """How long something took, in milliseconds: half of all were quicker than `p50_ms`. Null where nothing was."""
+
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class Figures(TypedDict):
+    """The figures of one name in one minute, hour or span."""
+
+    start: str
+    channel: str | None
+    name: str | None
+    accepted: int
+    attempts: int
+    sent: int
+    rejected: int
+    unsent: int
+    ambiguous: int
+    retries: int
+    delivered: int
+    failed: int
+    success_rate: float | None
+    call: Percentiles
+    wait: Percentiles
+
+
+_Statistics = TypedDict("_Statistics", {"from": "str"})
+
+
+class Statistics(_Statistics):
+    """Figures of a span of time."""
+
+    by: By
+    step: Step
+    to: str
+    complete_until: str | None
+    items: list[Figures]
+
+
+class QueueState(TypedDict):
+    """A queue of rows in Postgres: what is due or handed over to workers, and who serves it."""
+
+    name: Name
+    channel: str | None
+    depth: int
+    more: bool
+    oldest_due_seconds: float | None
+    attempts_per_minute: float | None
+    workers: list[str]
+    held: bool
+
+
+class ProviderState(TypedDict):
+    """A provider that workers can send by, or that had trouble."""
+
+    channel: str
+    name: str
+    in_use: bool
+    state: State
+    failures: int
+    failing_since: str | None
+    failed_at: str | None
+    error: str | None
+    open_until: str | None
+    next_slot: str | None
+    line_until: str | None
+
+
+class EndpointState(TypedDict):
+    """A webhook's endpoint that fails, or that keeps callers waiting."""
+
+    id: str
+    is_subscription: bool
+    state: State
+    failures: int
+    failing_since: str | None
+    open_until: str | None
+    slow_until: str | None
+
+
+class ProcessState(TypedDict):
+    """A process that was seen lately."""
+
+    name: str
+    kind: ProcessStateKind
+    queues: list[str]
+    seen_seconds: float
+
+
+class SystemState(TypedDict):
+    """The state of the whole system at one moment."""
+
+    at: str
+    queues: list[QueueState]
+    providers: list[ProviderState]
+    endpoints: list[EndpointState]
+    more_endpoints: bool
+    holds: list[Hold]
+    processes: list[ProcessState]
 
 
 class Health(TypedDict):

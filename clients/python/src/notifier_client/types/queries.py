@@ -1,9 +1,9 @@
 # Written by `make client-types` from the OpenAPI description: changes belong there.
 """Parameters of queries, for each operation that has some."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
-from notifier_client.types.words import Channel, EventStatus, Moment, NotificationStatus
+from notifier_client.types.words import By, Channel, EventStatus, Moment, NotificationStatus, Step
 
 
 class ListEventsQuery(TypedDict, total=False):
@@ -113,6 +113,7 @@ class ListSubscriptionsQuery(TypedDict, total=False):
     limit: int
     cursor: str | None
     enabled: bool | None
+    url: str | None
     reveal: bool
 
 
@@ -172,10 +173,65 @@ class ListDeadLettersQuery(TypedDict, total=False):
     dedup_key: str | None
     idempotency_key: str | None
     provider: str | None
+    last_provider: str | None
+    error: str | None
     message_id: str | None
     created_after: Moment | None
     created_before: Moment | None
     requeued: bool | None
+    reveal: bool
+
+
+class GroupDeadLettersQuery(TypedDict, total=False):
+    """The query of groupDeadLetters."""
+
+    channel: Channel | None
+    reason: str | None
+    event_type: str | None
+    event_id: str | None
+    notification_id: str | None
+    user_id: str | None
+    request_id: str | None
+    source: str | None
+    category: str | None
+    template: str | None
+    recipient: str | None
+    subscription_id: str | None
+    cancellation_key: str | None
+    dedup_key: str | None
+    idempotency_key: str | None
+    provider: str | None
+    last_provider: str | None
+    error: str | None
+    message_id: str | None
+    created_after: Moment | None
+    created_before: Moment | None
+    by: str
+    limit: int
+    reveal: bool
+
+
+class ListDeadLetterActsQuery(TypedDict, total=False):
+    """The query of listDeadLetterActs."""
+
+    limit: int
+    cursor: str | None
+    reveal: bool
+
+
+class SearchEverythingQuery(TypedDict, total=False):
+    """The query of searchEverything."""
+
+    q: str
+    limit: int
+    status: NotificationStatus | None
+    reason: str | None
+    channel: Channel | None
+    provider: str | None
+    event_type: str | None
+    source: str | None
+    created_after: Moment | None
+    created_before: Moment | None
     reveal: bool
 
 
@@ -190,3 +246,16 @@ class ListAuditQuery(TypedDict, total=False):
     created_after: Moment | None
     created_before: Moment | None
     reveal: bool
+
+
+_GetStatisticsQuery = TypedDict("_GetStatisticsQuery", {"from": "Moment | None"}, total=False)
+
+
+class GetStatisticsQuery(_GetStatisticsQuery, total=False):
+    """The query of getStatistics."""
+
+    by: By
+    step: Step
+    to: Moment | None
+    name: str | None
+    format: Literal["json", "csv"] | None

@@ -3,7 +3,7 @@
 
 from typing import Any, Required, TypedDict
 
-from notifier_client.types.words import Channel, DedupScope, Moment, OnAmbiguous, Priority, Strategy
+from notifier_client.types.words import Act, Channel, DedupScope, Moment, OnAmbiguous, Priority, Strategy
 
 
 class Event(TypedDict, total=False):
@@ -87,6 +87,12 @@ class Move(TypedDict, total=False):
     send_at: Moment | None
     target_date: Moment | None
     expires_at: Moment | None
+
+
+class Resend(TypedDict, total=False):
+    """How a notification is sent again."""
+
+    another_provider: bool
 
 
 class User(TypedDict, total=False):
@@ -239,8 +245,8 @@ class Person(TypedDict, total=False):
     user_id: str | None
 
 
-class Requeue(TypedDict, total=False):
-    """The dead letters to requeue: all, or the ones that match the filters."""
+class DeadLetterFilter(TypedDict, total=False):
+    """Which dead letters are meant: those that match all of these filters. At least one is needed."""
 
     channel: Channel | None
     reason: str | None
@@ -258,7 +264,23 @@ class Requeue(TypedDict, total=False):
     dedup_key: str | None
     idempotency_key: str | None
     provider: str | None
+    last_provider: str | None
+    error: str | None
     message_id: str | None
     created_after: Moment | None
     created_before: Moment | None
+
+
+class Requeue(DeadLetterFilter, total=False):
+    """The dead letters to requeue: all, or the ones that match the filters."""
+
     all: bool
+
+
+class NewDeadLetterAct(TypedDict, total=False):
+    """What is to be done, and with which dead letters: all that stand, or the ones that match a filter."""
+
+    act: Required[Act]
+    filter: DeadLetterFilter | None
+    all: bool
+    dry_run: bool

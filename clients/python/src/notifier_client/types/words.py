@@ -23,6 +23,9 @@ OnAmbiguous: TypeAlias = Literal["retry", "fallback", "hold"]
 Strategy: TypeAlias = Literal["all", "first"]
 
 
+Act: TypeAlias = Literal["requeue", "drop"]
+
+
 ProblemType: TypeAlias = Literal[
     "/problems/bad-request",
     "/problems/invalid-json",
@@ -90,7 +93,7 @@ Outcome: TypeAlias = Literal["accepted", "rejected", "unsent", "ambiguous"]
 ReceiptKind: TypeAlias = Literal["delivered", "bounced", "bounced_here", "bounced_for_now"]
 
 
-EarlierSendHow: TypeAlias = Literal["resend", "requeue", "recover"]
+EarlierSendHow: TypeAlias = Literal["resend", "another_provider", "requeue", "recover"]
 
 
 Encoding: TypeAlias = Literal["gsm-7", "ucs-2"]
@@ -102,6 +105,50 @@ RecoveryStatus: TypeAlias = Literal["running", "finished"]
 DeadLetterReason: TypeAlias = Literal[
     "retries_exhausted", "permanent_error", "worker_lost", "too_old", "ambiguous", "bounced", "fan_out_failed"
 ]
+
+
+DeadLetterActStatus: TypeAlias = Literal["running", "finished", "stopped"]
+
+
+SearchItemType: TypeAlias = Literal["notification", "event", "user", "dead_letter", "subscription", "suppression"]
+
+
+By: TypeAlias = Literal["channel", "provider", "event_type", "source", "queue"]
+
+
+Step: TypeAlias = Literal["minute", "hour", "total"]
+
+
+Name: TypeAlias = Literal[
+    "fan_out",
+    "email.high",
+    "sms.high",
+    "push.high",
+    "chat.high",
+    "webhook.high",
+    "email",
+    "sms",
+    "push",
+    "chat",
+    "webhook",
+    "email.low",
+    "sms.low",
+    "push.low",
+    "chat.low",
+    "webhook.low",
+    "email.retry",
+    "sms.retry",
+    "push.retry",
+    "chat.retry",
+    "webhook.retry",
+    "webhook.slow",
+]
+
+
+State: TypeAlias = Literal["closed", "open", "half_open"]
+
+
+ProcessStateKind: TypeAlias = Literal["worker", "clock", "stuck"]
 
 
 CheckStatus: TypeAlias = Literal["ok", "failed"]
