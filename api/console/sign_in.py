@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 from typing import Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from flask import Response, g, redirect, request, url_for
 
@@ -23,9 +23,17 @@ _OWN: Final = "/console"
 def _wanted() -> str:
     """Return the path to go on to: one of the console's, whatever the link said."""
     given = request.values.get("next", "")
-    parts = urlsplit(given)
-    is_own = not parts.scheme and not parts.netloc and (parts.path == _OWN or parts.path.startswith(f"{_OWN}/"))
-    return given if is_own and given.isprintable() and "\\" not in given else url_for("console.overview")
+    return given if given.isprintable() and "\\" not in given and _is_own(given) else url_for("console.overview")
+
+
+def _is_own(link: str) -> bool:
+    """Tell whether a link is to a path of the console's as it stands: browsers would undo `..`, also as `%2e%2e`."""
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return False
+    is_below = parts.path == _OWN or parts.path.startswith(f"{_OWN}/")
+    return is_below and not parts.scheme and not parts.netloc and ".." not in unquote(parts.path).split("/")
 
 
 def _form(status: int = HTTPStatus.OK, *, error: str | None = None) -> Response:

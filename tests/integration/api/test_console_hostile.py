@@ -1,0 +1,117 @@
+"""The console against odd input, hostile callers, heavy pages, and programs that are away."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import Engine
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from api.console.asking import path
+from api.console.masks import masked_text, masked_values
+from config.settings import read_settings
+from config.wiring import Wiring
+from notifier.security import api_keys
+from tests.conftest import QUICK
+from tests.support.planted import EMAIL, USER, Planted, plant
+
+ODD: Final = ("%00", "%FF", "a%2Fb", "a%20b", "%25", "%2525", "..", "ü", "%0d%0ab", "%3Cb%3E", "x" * 3000, "x%3Fy%23")
+KINDS: Final = ("people", "routes", "templates", "notifications", "events", "dead-letters", "subscriptions", "nowhere")
+TIMES: Final = ("2026-01-01", "9999-12-31T23:59:59", "0000-00-00T00:00", "now", "2026-01-01T00:00:00:00", "%00")
+
+
+def _planted(database_url: str, **settings: str) -> Planted:
+    wires = Wiring(read_settings({**QUICK, "DATABASE_URL": database_url, "NOTIFIER_AUTH": "required", **settings}))
+    return plant(create_app(wires).test_client(), wires)
+
+
+@pytest.fixture
+def planted(database_url: str) -> Iterator[Planted]:
+    """An API within this process that asks for keys; nothing else runs."""
+    found = _planted(database_url)
+    yield found
+    found.wires.template_process.close()
+    found.engine.dispose()
+
+
+def _sign_in(planted: Planted, scopes: str, client: FlaskClient | None = None, **more: str) -> TestResponse:
+    key = planted.bearer(scopes)["Authorization"].removeprefix("Bearer ")
+    return (client or planted.client).post("/console/sign-in", data={"key": key, **more})
+
+
+def _token(client: FlaskClient) -> str:
+    found = re.search(r'name="token" value="([0-9a-f]{64})"', client.get("/console").text)
+    assert found
+    return found[1]
+
+
+def _buttons(planted: Planted, path: str) -> set[str]:
+    """Return the last words of the paths to which a page's forms lead."""
+    page = planted.client.get(path)
+    assert page.status_code == 200
+    found = re.findall(r'method="post" action="([^"]+)"', page.text)
+    return {re.sub(r"/[0-9a-f-]{36}$", "", each).rpartition("/")[2] for each in found} - {"sign-out"}
+
+
+@pytest.mark.parametrize("link", ["http://[", "//[", "//\u2100.com", "/console/../docs", "/console/%2e%2E/docs"])
+def test_an_odd_link_leads_to_the_overview(planted: Planted, link: str) -> None:
+    page = planted.client.get("/console/sign-in", query_string={"next": link})
+    assert page.status_code == 200
+    assert 'name="next" value="/console"' in page.text
+    answer = _sign_in(planted, "read", next=link)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/console")
+
+
+def test_odd_paths_and_queries_are_refused_in_words(planted: Planted) -> None:
+    _sign_in(planted, "read,admin")
+    places = [f"/console/{kind}/{odd}" for kind in KINDS for odd in ODD]
+    queries = [f"/console/find?created_after={odd}" for odd in (*TIMES, *ODD)]
+    queries += [f"/console/find?{name}={odd}" for name in ("q", "cursor", "event_id", "notice") for odd in ODD]
+    queries += [f"/console/dead-letters?{name}={odd}" for name in ("by", "created_before", "error") for odd in ODD]
+    queries += [f"/console/templates/t-1?{name}={odd}" for name in ("before", "after", "locale") for odd in ODD]
+    queries += [f"/console?span={odd}" for odd in ODD[:3]]
+    for place in (*places, *queries):
+        assert planted.client.get(place).status_code < 500, place
+
+
+@pytest.mark.parametrize("user_id", ["a b", "50%25", "%2F", "?x=1#y", "ü;é", "..a", "-"])
+def test_any_user_has_a_page_and_a_link_to_it(planted: Planted, user_id: str) -> None:
+    assert planted.ask("admin", "PUT", path("users", user_id), {"email": "odd@example.com"}).status_code == 201
+    _sign_in(planted, "read")
+    found = planted.client.get("/console/find", query_string={"q": "odd@example.com"})
+    [link] = re.findall(r'href="(/console/people/[^"]+)"', found.text)
+    assert planted.client.get(link).status_code == 200
+
+
+def test_pages_of_records_with_nothing_in_them(planted: Planted) -> None:
+    with planted.engine.begin() as connection:
+        for statement in (
+            "UPDATE notifications SET channel = NULL, recipient = NULL, user_id = NULL, event_type = NULL"
+            " WHERE status <> 'sent'",
+            "UPDATE events SET channel = NULL, recipient = NULL, user_id = NULL, payload = '{}'",
+            "UPDATE dead_letters SET channel = NULL, event_type = NULL, error = NULL, notification_id = NULL",
+            "UPDATE attempts SET provider = NULL, duration_ms = NULL, error = NULL, response_headers = NULL",
+        ):
+            connection.exec_driver_sql(statement)
+    _sign_in(planted, "read,admin")
+    ids = planted.ids
+    paths = [f"notifications/{ids['failed_id']}", f"notifications/{ids['scheduled_id']}", f"events/{ids['event_id']}"]
+    for name in (*paths, "dead-letters", f"dead-letters/{ids['letter_id']}", "find?latest=1", f"people/{USER}"):
+        assert planted.client.get(f"/console/{name}").status_code == 200, name
+    token = _token(planted.client)
+    for act in ("suppress", "resend", "cancel", "move"):
+        answer = planted.client.post(f"/console/notifications/{ids['failed_id']}/{act}", data={"token": token})
+        assert answer.status_code == 303, act
+
+
+def test_a_rule_held_it_back_at_a_time(planted: Planted) -> None:
+    judged = '{"rule":"quiet_hours","local_time":"2026-11-29T22:30:00+01:00","timezone":"Europe/Berlin"}'
+    with planted.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE notifications SET judged = %s", (judged,))
+    _sign_in(planted, "read")
+    page = planted.client.get(f"/console/notifications/{planted.ids['scheduled_id']}")
+    assert page.status_code == 200, page.text
+    assert "quiet hours" in page.text
