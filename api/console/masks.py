@@ -3,7 +3,8 @@
 import re
 from typing import Any, Final
 
-_EMAIL: Final = re.compile(r"([^\s@<>\"',;:()]+)@([^\s@<>\"',;:()]+)")
+#: It begins where a word does: tried from within a long word too, it would take the square of the word's length.
+_EMAIL: Final = re.compile(r"(?<![^\s@<>\"',;:()])([^\s@<>\"',;:()]+)@([^\s@<>\"',;:()]+)")
 _PHONE: Final = re.compile(r"\+[0-9][0-9 ()./-]{4,20}[0-9]")
 _HIDDEN: Final = "•••"
 #: The last characters of an address of another kind that stay.
@@ -33,9 +34,9 @@ def masked_text(text: str | None) -> str | None:
 
 
 def masked_values(value: Any) -> Any:  # noqa: ANN401 -- JSON
-    """Return JSON with each of its texts and numbers hidden, and its names kept."""
+    """Return JSON with each of its texts and numbers hidden, and its names kept but for addresses in them."""
     if isinstance(value, dict):
-        return {name: masked_values(each) for name, each in value.items()}
+        return {masked_text(name): masked_values(each) for name, each in value.items()}
     if isinstance(value, list):
         return [masked_values(each) for each in value]
     return value if value is None or isinstance(value, bool) else _HIDDEN

@@ -86,6 +86,15 @@ def test_any_user_has_a_page_and_a_link_to_it(planted: Planted, user_id: str) ->
     assert planted.client.get(link).status_code == 200
 
 
+def test_addresses_that_are_names_in_a_payload_are_hidden() -> None:
+    assert masked_values({EMAIL: {"plain": 1}}) == {"q•••@example.com": {"plain": "•••"}}
+
+
+def test_hiding_comes_to_an_end_in_a_long_word() -> None:
+    # Tried from each of its letters, it would take an hour.
+    assert masked_text(f"{'a' * 400_000} {EMAIL}") == f"{'a' * 400_000} q•••@example.com"
+
+
 def test_pages_of_records_with_nothing_in_them(planted: Planted) -> None:
     with planted.engine.begin() as connection:
         for statement in (
