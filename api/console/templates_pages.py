@@ -1,6 +1,7 @@
 """Templates: their variants and versions, a preview with sample data in each locale, a diff, and a form to save one."""
 
 import difflib
+import time
 from typing import Any, Final
 
 import orjson
@@ -13,6 +14,10 @@ from notifier.vocabulary.states import Channel
 _PARTS: Final = ("subject", "text", "html", "from", "reply_to")
 _CHANNELS: Final = [channel.value for channel in Channel if channel is not Channel.WEBHOOK]
 _VERSIONS: Final = 50
+#: Within so many seconds the preview of another locale is begun. One may take some seconds of its own.
+_RENDERING_SECONDS: Final = 3.0
+#: Lines of a part that are compared: the time that it takes grows faster than they do.
+_MOST_LINES: Final = 1000
 _SAMPLE: Final = '{\n  "name": "Ada"\n}'
 
 
@@ -77,8 +82,12 @@ def _previews(name: str, record: dict[str, Any], sample: str) -> tuple[list[dict
     if not isinstance(data, dict):
         return [], "The sample must be an object, such as {}."
     locales = [each["locale"] for each in record["variants"] if each["channel"] == record["channel"]]
-    found = []
+    found: list[dict[str, Any]] = []
+    until = time.monotonic() + _RENDERING_SECONDS
     for locale in locales:
+        if time.monotonic() > until:
+            found.append({"locale": locale, "error": "Not rendered: those before took too long."})
+            continue
         asked = {"data": data, "channel": record["channel"], "locale": locale}
         answer = answer_of("POST", path("templates", name, "preview"), body=asked)
         refusal = Refused(answer.status, answer.document.get("detail", ""), answer.document.get("errors"))
@@ -99,10 +108,15 @@ def _differences(versions: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     found = []
     for part in _PARTS:
         old, new = (str(by_number[number].get(part) or "").splitlines() for number in (before, after))
-        lines = list(difflib.unified_diff(old, new, f"version {before}", f"version {after}", lineterm="", n=3))
-        if lines:
+        if lines := _changed_lines(old, new, f"version {before}", f"version {after}"):
             found.append((part, lines))
     return found
+
+
+def _changed_lines(old: list[str], new: list[str], before: str, after: str) -> list[str]:
+    if old != new and max(len(old), len(new)) > _MOST_LINES:
+        return [f"It changed. It has more than {_MOST_LINES} lines, too many to compare here."]
+    return list(difflib.unified_diff(old, new, before, after, lineterm="", n=3))
 
 
 def _changes(name: str) -> list[Any]:

@@ -95,6 +95,28 @@ def test_hiding_comes_to_an_end_in_a_long_word() -> None:
     assert masked_text(f"{'a' * 400_000} {EMAIL}") == f"{'a' * 400_000} q•••@example.com"
 
 
+def test_versions_of_many_lines_are_not_compared(planted: Planted) -> None:
+    texts = ["\n".join(str(line * step % 190) for line in range(20_000)) for step in (1, 7)]
+    for text in texts:
+        body = {"channel": "sms", "text": text}
+        assert planted.ask("admin", "PUT", "/api/v1/templates/long", body).status_code < 300
+    _sign_in(planted, "read")
+    page = planted.client.get("/console/templates/long")
+    assert page.status_code == 200
+    assert "too many to compare" in page.text
+
+
+def test_a_preview_of_slow_locales_ends(planted: Planted) -> None:
+    slow = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"
+    for locale in ("de", "en", "fr", "it", "pl", "pt", "sv", "tr"):
+        body = {"channel": "sms", "locale": locale, "text": slow}
+        assert planted.ask("admin", "PUT", "/api/v1/templates/slow", body).status_code == 201
+    _sign_in(planted, "read")
+    data = {"token": _token(planted.client), "data": "{}", "channel": "sms", "locale": "de"}
+    page = planted.client.post("/console/templates/slow/preview", data=data)
+    assert page.text.count("those before took too long") > 2
+
+
 def test_pages_of_records_with_nothing_in_them(planted: Planted) -> None:
     with planted.engine.begin() as connection:
         for statement in (
