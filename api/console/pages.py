@@ -99,6 +99,7 @@ def _for_signed_in(view: Callable[..., Any]) -> Callable[..., Any]:
             return failed(HTTPStatus.TOO_MANY_REQUESTS, often)
         if request.method == "POST" and not _is_own_form():
             return failed(HTTPStatus.FORBIDDEN, "This form is out of date. Load its page again, and repeat it.")
+        put_showing_on_record(f"page={view.__name__}")  # unless the page says more exactly whose data it shows
         return view(*args, **kwargs)
 
     return serve
@@ -117,6 +118,8 @@ def page(template: str, status: int = HTTPStatus.OK, **values: Any) -> Response:
         may_act="caller" in g and caller().may(Scope.ADMIN),
         may_requeue="caller" in g and caller().may(Scope.REQUEUE),
         may_cancel="caller" in g and Scope.SEND in caller().scopes,
+        may_change_people="caller" in g and caller().may(Scope.USERS),
+        may_save_templates="caller" in g and caller().may(Scope.TEMPLATES),
         is_open=console().is_open,
         token=console().sessions.token(g.session) if "session" in g else None,
         show_parameter=SHOW,

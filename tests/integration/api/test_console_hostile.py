@@ -86,6 +86,24 @@ def test_any_user_has_a_page_and_a_link_to_it(planted: Planted, user_id: str) ->
     assert planted.client.get(link).status_code == 200
 
 
+def test_every_look_at_personal_data_is_noted(planted: Planted) -> None:
+    _sign_in(planted, "read,admin")
+    for name in ("dead-letters", "subscriptions", "routes", f"dead-letters/acts/{planted.ids['act_id']}"):
+        assert planted.client.get(f"/console/{name}?show=1").status_code == 200
+    rows = planted.sql("SELECT target FROM audit WHERE action = 'console: show personal data' ORDER BY id")
+    pages = ("dead_letters", "subscriptions", "routes", "dead_letter_act")
+    assert [target for (target,) in rows] == [f"page={name}" for name in pages]
+
+
+def test_words_about_a_suppression_that_was_found_are_hidden(planted: Planted) -> None:
+    _sign_in(planted, "read")
+    address = "qzplanted-2@example.com"
+    for show, is_seen in ((None, False), ("1", True)):
+        page = planted.client.get("/console/find", query_string={"q": address, "show": show})
+        assert "Suppressed addresses" in page.text
+        assert (f"for {EMAIL}" in page.text) is is_seen
+
+
 def test_addresses_that_are_names_in_a_payload_are_hidden() -> None:
     assert masked_values({EMAIL: {"plain": 1}}) == {"q•••@example.com": {"plain": "•••"}}
 
