@@ -75,6 +75,16 @@ def find(target: str, *, query: Mapping[str, Any] | None = None) -> Any:  # noqa
         raise
 
 
+def ask_if_allowed(method: str, target: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:  # noqa: ANN401 -- JSON
+    """Ask the API for a part of a page: None where it refuses that. Raises Refused where it cannot answer now."""
+    try:
+        return ask(method, target, query=query, body=body)
+    except Refused as refused:
+        if refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        return None
+
+
 def answer_of(method: str, target: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Answer:  # noqa: ANN401 -- JSON
     """Ask the API for something, and return its answer, whatever it is."""
     given = {name: str(value) for name, value in (query or {}).items() if value is not None and value != ""}

@@ -6,8 +6,10 @@ from uuid import UUID
 
 from flask import Response, request
 
+from api.auth import caller
 from api.console.asking import Refused, ask, path
 from api.console.pages import Notice, act, back, page, put_showing_on_record, show
+from notifier.security.api_keys import Scope
 from notifier.vocabulary.reasons import DEAD_LETTER_REASONS
 from notifier.vocabulary.states import Channel
 
@@ -17,6 +19,7 @@ _FILTERS: Final = (
     *("notification_id", "event_id", "subscription_id", "request_id", "created_after", "created_before"),
 )
 _GROUPINGS: Final = ("reason,error", "reason", "provider,error", "event_type", "channel,provider", "reason,event_type")
+_LONGEST_IN_LINK: Final = 500
 #: Seconds after which the page of an act that runs is loaded again.
 _REFRESH: Final = 2
 
@@ -77,7 +80,9 @@ def act_on_letters() -> Response:
     try:
         answer = ask("POST", path("dead-letters", "acts"), body={**chosen, "dry_run": not is_sure})
     except Refused as refused:
-        return back("dead_letters", Notice("failed", refused.words), **filters)
+        # A browser follows no link that is much longer.
+        kept = {name: value for name, value in filters.items() if len(value) <= _LONGEST_IN_LINK}
+        return back("dead_letters", Notice("failed", refused.words), **kept)
     if is_sure:
         return back("dead_letter_act", Notice("done", "It has begun."), act_id=answer["id"])
     return page("act_preview.html", title="Are these the ones?", preview=answer, filters=filters)
@@ -88,7 +93,13 @@ def dead_letter_act(act_id: UUID) -> Response:
     """Show how far an act is; while it runs the page loads itself again where scripts run."""
     record = ask("GET", path("dead-letters", "acts", act_id))
     refresh = _REFRESH if record["status"] == "running" else None
-    return page("act.html", title="Act on dead letters", record=record, refresh=refresh)
+    return page("act.html", title="Act on dead letters", record=record, refresh=refresh, may_steer=_may_steer(record))
+
+
+def _may_steer(record: Mapping[str, Any]) -> bool:
+    """Tell whether the caller may stop an act and let it go on: one of its own source; a drop needs more."""
+    who, needed = caller(), Scope.ADMIN if record["act"] == "drop" else Scope.REQUEUE
+    return who.may(needed) and who.owns(record["source"])
 
 
 @act("/dead-letters/acts/<uuid:act_id>/<any(stop, resume):what>")

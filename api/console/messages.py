@@ -5,7 +5,8 @@ from uuid import UUID
 
 from flask import Response, request
 
-from api.console.asking import Refused, answer_of, ask, path
+from api.auth import caller
+from api.console.asking import Refused, ask, ask_if_allowed, path
 from api.console.pages import Notice, act, back, page, put_showing_on_record, show, shows
 from api.console.story import PHASES, moments
 from api.services import services
@@ -40,6 +41,7 @@ def notification(notification_id: UUID) -> Response:
         why_not=why_not,
         can_resend=record["status"] in _ENDED | {"retrying"},
         can_change_provider=_has_another_provider(record),
+        is_own=caller().owns(record["source"]),
         can_cancel=record["status"] in _PENDING,
         can_move=record["status"] == "scheduled",
         check=_check(record),
@@ -67,8 +69,7 @@ def _check(record: dict[str, Any]) -> Any:  # noqa: ANN401 -- JSON
     if not record["user_id"] or not record["channel"]:
         return None
     asked = {name: record[name] for name in ("user_id", "channel", "category", "critical")}
-    found = answer_of("POST", path("preferences", "check"), body=asked)
-    return found.document if found.status == 200 else None
+    return ask_if_allowed("POST", path("preferences", "check"), body=asked)
 
 
 def _suppressions(record: dict[str, Any]) -> list[Any]:
@@ -76,8 +77,8 @@ def _suppressions(record: dict[str, Any]) -> list[Any]:
     if not record.get("recipient") or not record["channel"] or record["channel"] == "webhook":
         return []
     asked = {"address": record["recipient"], "channel": record["channel"]}
-    found = answer_of("GET", path("suppressions"), query=asked)
-    return list(found.document["items"]) if found.status == 200 else []
+    found = ask_if_allowed("GET", path("suppressions"), query=asked)
+    return [] if found is None else list(found["items"])
 
 
 @show("/notifications/<uuid:notification_id>/message")

@@ -5,7 +5,7 @@ from typing import Any, Final
 from flask import Response, request
 
 from api.audit import put_on_record
-from api.console.asking import Refused, answer_of, ask, path
+from api.console.asking import Refused, ask, ask_if_allowed, path
 from api.console.pages import Notice, act, back, page, show, shows
 from api.services import services
 
@@ -47,14 +47,14 @@ def _reached(user: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _suppressions(channel: str, address: str) -> list[Any]:
-    found = answer_of("GET", path("suppressions"), query={"channel": channel, "address": address})
-    return list(found.document["items"]) if found.status == 200 else []
+    found = ask_if_allowed("GET", path("suppressions"), query={"channel": channel, "address": address})
+    return [] if found is None else list(found["items"])
 
 
 def _check(user_id: str, channel: str) -> dict[str, Any]:
     """Return whether a message without a category would go to a person now."""
-    found = answer_of("POST", path("preferences", "check"), body={"user_id": user_id, "channel": channel})
-    return {"channel": channel, **(found.document if found.status == 200 else {"allowed": None})}
+    found = ask_if_allowed("POST", path("preferences", "check"), body={"user_id": user_id, "channel": channel})
+    return {"channel": channel, **(found or {"allowed": None})}
 
 
 @act("/people/<name:user_id>/lift/<uuid:suppression_id>")

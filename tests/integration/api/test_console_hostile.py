@@ -135,6 +135,48 @@ def test_a_preview_of_slow_locales_ends(planted: Planted) -> None:
     assert page.text.count("those before took too long") > 2
 
 
+@pytest.mark.parametrize(
+    ("scopes", "story", "person", "template"),
+    [
+        ("read", set(), set(), {"preview"}),
+        ("read,send", {"cancel"}, set(), {"preview"}),
+        ("read,requeue", set(), set(), {"preview"}),
+        ("read,users", set(), {"lift"}, {"preview"}),
+        ("read,templates", set(), set(), {"preview", "save"}),
+        ("read,admin", {"move"}, {"lift"}, {"preview", "save"}),
+    ],
+)
+def test_a_key_has_the_buttons_that_it_may_press(
+    planted: Planted, scopes: str, story: set[str], person: set[str], template: set[str]
+) -> None:
+    body = {"channel": "email", "address": EMAIL, "reason": "manual"}
+    assert planted.ask("admin", "POST", "/api/v1/suppressions", body).status_code == 201
+    _sign_in(planted, scopes)
+    failed = f"/console/notifications/{planted.ids['failed_id']}"
+    sends_again = {"resend"} if scopes in {"read,requeue", "read,admin"} else set()
+    assert _buttons(planted, f"/console/notifications/{planted.ids['scheduled_id']}") - {"suppress"} == story
+    assert _buttons(planted, failed) == person | sends_again
+    assert _buttons(planted, f"/console/people/{USER}") == person
+    page = planted.client.get("/console/templates/t-1")
+    assert ("Save as a new version" in page.text) is ("save" in template)
+
+
+def test_a_key_has_no_button_for_what_another_source_sent(planted: Planted) -> None:
+    key = api_keys.create(planted.engine, "stranger", ["read", "send", "requeue"])
+    planted.client.post("/console/sign-in", data={"key": key})
+    for name in ("scheduled_id", "failed_id"):
+        assert _buttons(planted, f"/console/notifications/{planted.ids[name]}") == set()
+    assert _buttons(planted, f"/console/dead-letters/acts/{planted.ids['act_id']}") == set()
+
+
+def test_a_long_filter_does_not_come_back_in_a_link(planted: Planted) -> None:
+    _sign_in(planted, "read,admin")
+    data = {"token": _token(planted.client), "act": "drop", "error": "x" * 100_000, "reason": "nope"}
+    link = planted.client.post("/console/dead-letters/acts", data=data).headers["Location"]
+    assert "reason=nope" in link
+    assert len(link) < 2000
+
+
 def test_pages_of_records_with_nothing_in_them(planted: Planted) -> None:
     with planted.engine.begin() as connection:
         for statement in (
@@ -164,3 +206,12 @@ def test_a_rule_held_it_back_at_a_time(planted: Planted) -> None:
     page = planted.client.get(f"/console/notifications/{planted.ids['scheduled_id']}")
     assert page.status_code == 200, page.text
     assert "quiet hours" in page.text
+
+
+def test_a_page_leaves_out_no_part_because_postgres_is_slow(planted: Planted, owner_engine: Engine) -> None:
+    _sign_in(planted, "read")
+    pages = (f"/console/people/{USER}", f"/console/notifications/{planted.ids['failed_id']}")
+    with owner_engine.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE suppressions")
+        assert [planted.client.get(each).status_code for each in pages] == [503, 503]
+    assert [planted.client.get(each).status_code for each in pages] == [200, 200]
