@@ -1,5 +1,6 @@
 """Find what became of a message: one box for every kind of id, key and address, and filters beside it."""
 
+import re
 from typing import Any, Final
 
 from flask import Response, request
@@ -20,13 +21,15 @@ _EXACT: Final = (
     *("idempotency_key", "message_id"),
 )
 _LIMIT: Final = 50
+#: Of a time that says itself where it is from.
+_OFFSET: Final = re.compile(r"(?:[Zz]|[+-][0-9]{2}:[0-9]{2})$")
 
 
 def _asked() -> dict[str, str]:
     """Return the filters that were given. A time from a browser's field has no offset: it is in UTC."""
     given = {name: request.args.get(name, "").strip() for name in _FILTERS}
     for name in ("created_after", "created_before"):
-        if given[name] and not given[name].endswith("Z") and "+" not in given[name]:
+        if given[name] and not _OFFSET.search(given[name]):
             given[name] += "Z" if given[name].count(":") == 2 else ":00Z"
     return {name: value for name, value in given.items() if value}
 

@@ -1,12 +1,13 @@
 """The overview: whether all works, what waits, how much flows and how fast, and what is held."""
 
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from flask import Response, request
 
-from api.console.asking import answer_of, ask, path
+from api.console.asking import Refused, answer_of, ask, path
 from api.console.pages import page, show
 from api.services import services
 from notifier.vocabulary.states import ALL_CHANNELS, Channel
@@ -45,6 +46,8 @@ def figures_csv() -> Response:
     step = "minute" if chosen == "hour" else "hour"
     query = {"by": "channel", "from": _since(chosen), "step": step, "format": "csv"}
     answer = answer_of("GET", path("stats"), query=query)
+    if answer.status >= HTTPStatus.BAD_REQUEST:
+        raise Refused(answer.status, answer.document["detail"])
     headers = {"Content-Disposition": "attachment; filename=figures.csv"}
     return Response(answer.content, answer.status, headers, mimetype="text/csv")
 

@@ -77,6 +77,13 @@ def test_odd_paths_and_queries_are_refused_in_words(planted: Planted) -> None:
         assert planted.client.get(place).status_code < 500, place
 
 
+def test_a_time_may_say_where_it_is_from(planted: Planted) -> None:
+    _sign_in(planted, "read")
+    for given in ("2026-01-01T00:00", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00-05:00", "2026-01-01T00:00:00+05:00"):
+        page = planted.client.get("/console/find", query_string={"created_after": given})
+        assert 'role="alert"' not in page.text, given
+
+
 @pytest.mark.parametrize("user_id", ["a b", "50%25", "%2F", "?x=1#y", "ü;é", "..a", "-"])
 def test_any_user_has_a_page_and_a_link_to_it(planted: Planted, user_id: str) -> None:
     assert planted.ask("admin", "PUT", path("users", user_id), {"email": "odd@example.com"}).status_code == 201
@@ -206,6 +213,53 @@ def test_a_rule_held_it_back_at_a_time(planted: Planted) -> None:
     page = planted.client.get(f"/console/notifications/{planted.ids['scheduled_id']}")
     assert page.status_code == 200, page.text
     assert "quiet hours" in page.text
+
+
+def test_a_key_with_a_rate_is_slowed_down_page_by_page(planted: Planted, valkey_url: str) -> None:
+    limited = _planted_again(planted, REDIS_URL=valkey_url)
+    key = api_keys.create(planted.engine, "slow", ["read"], rate=2)
+    limited.post("/console/sign-in", data={"key": key})
+    answers = [limited.get("/console/routes") for _ in range(12)]
+    assert {each.status_code for each in answers} == {200, 429}
+    assert all("2 requests a second" in each.text for each in answers if each.status_code == 429)
+
+
+def test_without_redis_pages_are_served(planted: Planted) -> None:
+    client = _planted_again(planted, REDIS_URL="redis://127.0.0.1:1/0")
+    for key in (api_keys.create(planted.engine, "slow", ["read"], rate=100), planted._keys["admin"]):
+        client.post("/console/sign-in", data={"key": key})
+        for name in ("", "/find?latest=1", "/dead-letters"):
+            assert client.get(f"/console{name}").status_code == 200, name
+
+
+def _planted_again(planted: Planted, **settings: Any) -> FlaskClient:
+    """Return a client of another API process with the same database."""
+    own = planted.wires.settings.database_url
+    wires = Wiring(read_settings({**QUICK, "NOTIFIER_AUTH": "required", "DATABASE_URL": own, **settings}))
+    return create_app(wires).test_client()
+
+
+def test_without_postgres_pages_say_so(planted: Planted) -> None:
+    _sign_in(planted, "read,admin")
+    token = _token(planted.client)
+    away = _planted_again(planted, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    console = planted.client.application.extensions["console"]
+    cookie = planted.client.get_cookie("notifier_console", path="/console")
+    assert cookie
+    away.set_cookie("notifier_console", cookie.value, path="/console")
+    for is_known in (False, True):
+        if is_known:  # as after Postgres has gone
+            away.application.extensions["console"]._sessions = console.sessions
+        for name in ("", "/find?q=x", "/routes", "/figures.csv", "/nowhere"):
+            page = away.get(f"/console{name}")
+            assert page.status_code == 503, name
+            assert "Postgres does not answer" in page.text
+        assert away.post("/console/holds", data={"token": token, "target": "sms"}).status_code == 503
+    known = console.gate._known
+    away.application.extensions["console"].gate._known._found.update(known._found)
+    for name in ("", "/find?q=x", "/routes", "/figures.csv"):
+        page = away.get(f"/console{name}")
+        assert (page.status_code, page.mimetype) == ((200 if "find" in name else 503), "text/html"), name
 
 
 def test_a_page_leaves_out_no_part_because_postgres_is_slow(planted: Planted, owner_engine: Engine) -> None:
