@@ -16,6 +16,7 @@ from notifier.security.api_keys import ANONYMOUS, Caller, Scope
 from notifier.security.signing_keys import signing_key
 
 _PATH: Final = "/console"
+_LONGEST_NAME: Final = 254
 #: Scopes of a person whom a proxy names.
 _LOOKS: Final = frozenset({Scope.READ})
 _ACTS: Final = frozenset({Scope.READ, Scope.SEND, Scope.ADMIN})
@@ -74,8 +75,8 @@ class Console:
         header = self._settings.console_user_header
         if header is None or not self._is_from_proxy():
             return None
-        name = request.headers.get(header, "").strip()
-        if not name or len(name) > 254 or not name.isprintable():
+        name = _name_in(request.headers.get(header, ""))
+        if not name or len(name) > _LONGEST_NAME or not name.isprintable():
             return None
         scopes = _ACTS if name in self._settings.console_admins else _LOOKS
         return Caller(f"console:{name}", scopes, f"console:{name}")
@@ -109,6 +110,14 @@ class Console:
     def drop_cookie(self, response: Response, name: str) -> None:
         """Have the browser forget a cookie."""
         response.delete_cookie(name, path=_PATH)
+
+
+def _name_in(header: str) -> str:
+    """Return the name in a header, which WSGI gives as Latin-1; none where it is not of UTF-8."""
+    try:
+        return header.encode("latin-1").decode().strip(" \t")
+    except UnicodeError:
+        return ""
 
 
 def lifetime_in_words(lifetime: timedelta) -> str:

@@ -262,6 +262,30 @@ def test_without_postgres_pages_say_so(planted: Planted) -> None:
         assert (page.status_code, page.mimetype) == ((200 if "find" in name else 503), "text/html"), name
 
 
+def test_a_stranger_cannot_speak_as_the_proxy(database_url: str) -> None:
+    settings = {"NOTIFIER_CONSOLE_USER_HEADER": "X-User", "NOTIFIER_CONSOLE_ADMINS": "ada"}
+    planted = _planted(database_url, NOTIFIER_TRUSTED_PROXIES="10.0.0.0/8", **settings)
+    given = {"X-User": "ada", "X-Forwarded-For": "10.1.2.3", "Notifier-Peer": "10.1.2.3", "notifier.peer": "10.1.2.3"}
+    for peer in ("", "192.0.2.1", "::ffff:192.0.2.1", "10.1.2.3.4", "10.1.2.3, 10.1.2.3"):
+        answer = planted.client.get("/console", headers=given, environ_overrides={"notifier.peer": peer})
+        assert answer.status_code == 303, peer
+    for name in ("ada,ada", "ada\x85", "a" * 300, " ,ada"):
+        environ = {"notifier.peer": "10.1.2.3", "HTTP_X_USER": name}
+        assert planted.client.get("/console/keys", environ_overrides=environ).status_code in {303, 403}, name
+    planted.wires.template_process.close()
+    planted.engine.dispose()
+
+
+def test_a_proxy_may_name_people_beyond_ascii(database_url: str) -> None:
+    settings = {"NOTIFIER_CONSOLE_USER_HEADER": "X-User", "NOTIFIER_CONSOLE_ADMINS": "m\xfcller"}
+    planted = _planted(database_url, NOTIFIER_TRUSTED_PROXIES="10.0.0.0/8", **settings)
+    for name, status in (("m\xfcller", 200), ("m\xfcller\xa0", 303)):
+        environ = {"notifier.peer": "10.1.2.3", "HTTP_X_USER": name.encode().decode("latin-1")}
+        assert planted.client.get("/console/keys", environ_overrides=environ).status_code == status
+    planted.wires.template_process.close()
+    planted.engine.dispose()
+
+
 def test_a_page_leaves_out_no_part_because_postgres_is_slow(planted: Planted, owner_engine: Engine) -> None:
     _sign_in(planted, "read")
     pages = (f"/console/people/{USER}", f"/console/notifications/{planted.ids['failed_id']}")
