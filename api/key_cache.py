@@ -107,7 +107,10 @@ class KeyCache:
 
     def find_hash(self, hashed: bytes) -> Caller | None:
         """Return the owner of the key with a hash, which is known to be one; None once it has ended."""
-        return self.remembered(hashed) or self._look(hashed)
+        caller = self.remembered(hashed)
+        if caller is None and self._clock() >= self._unknown.get(hashed, 0.0):
+            caller = self._look(hashed)
+        return caller
 
     def _take(self, address: str) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from werkzeug.test import TestResponse
 
 from api.app import create_app
@@ -293,3 +293,18 @@ def test_a_page_leaves_out_no_part_because_postgres_is_slow(planted: Planted, ow
         connection.exec_driver_sql("LOCK TABLE suppressions")
         assert [planted.client.get(each).status_code for each in pages] == [503, 503]
     assert [planted.client.get(each).status_code for each in pages] == [200, 200]
+
+
+def test_a_cookie_of_a_revoked_key_does_not_ask_postgres_each_time(planted: Planted) -> None:
+    _sign_in(planted, "read")
+    api_keys.revoke(planted.engine, "only-read")
+    planted.client.application.extensions["console"].gate._known._found.clear()
+    asked: list[str] = []
+
+    @event.listens_for(planted.engine, "before_cursor_execute")
+    def _count(_: Any, __: Any, sql: str, *___: Any) -> None:
+        if "api_keys" in sql:
+            asked.append(sql)
+
+    assert [planted.client.get("/console").status_code for _ in range(5)] == [303] * 5
+    assert len(asked) < 5
