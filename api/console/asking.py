@@ -65,16 +65,6 @@ def ask(method: str, target: str, *, query: Mapping[str, Any] | None = None, bod
     return document
 
 
-def find(target: str, *, query: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 -- JSON
-    """Ask the API for something that may not be there, or that this key may not see: None then. Raises Refused."""
-    try:
-        return ask("GET", target, query=query)
-    except Refused as refused:
-        if refused.status in {HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN}:
-            return None
-        raise
-
-
 def ask_if_allowed(method: str, target: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:  # noqa: ANN401 -- JSON
     """Ask the API for a part of a page: None where it refuses that. Raises Refused where it cannot answer now."""
     try:

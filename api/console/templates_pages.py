@@ -7,8 +7,10 @@ from typing import Any, Final
 import orjson
 from flask import Response, request
 
-from api.console.asking import Refused, answer_of, ask, find, path
+from api.auth import caller
+from api.console.asking import Refused, answer_of, ask, path
 from api.console.pages import Notice, act, back, page, show
+from notifier.security.api_keys import Scope
 from notifier.vocabulary.states import Channel
 
 _PARTS: Final = ("subject", "text", "html", "from", "reply_to")
@@ -121,8 +123,10 @@ def _changed_lines(old: list[str], new: list[str], before: str, after: str) -> l
 
 def _changes(name: str) -> list[Any]:
     """Return who saved it, by the audit log; none for those who may not read that."""
-    listed = find(path("audit"), query={"target": f"template_name={name}", "limit": 20})
-    return [] if listed is None else list(listed["items"])
+    # The API would refuse the others, and note each of their looks as a refusal.
+    if not caller().may(Scope.ADMIN):
+        return []
+    return list(ask("GET", path("audit"), query={"target": f"template_name={name}", "limit": 20})["items"])
 
 
 @act("/templates/<name:template_name>/save")

@@ -17,6 +17,7 @@ from config.wiring import Wiring
 from notifier.security import api_keys
 from tests.conftest import QUICK
 from tests.support.planted import EMAIL, USER, Planted, plant
+from tests.support.running import wait_for
 
 ODD: Final = ("%00", "%FF", "a%2Fb", "a%20b", "%25", "%2525", "..", "ü", "%0d%0ab", "%3Cb%3E", "x" * 3000, "x%3Fy%23")
 KINDS: Final = ("people", "routes", "templates", "notifications", "events", "dead-letters", "subscriptions", "nowhere")
@@ -308,3 +309,11 @@ def test_a_cookie_of_a_revoked_key_does_not_ask_postgres_each_time(planted: Plan
 
     assert [planted.client.get("/console").status_code for _ in range(5)] == [303] * 5
     assert len(asked) < 5
+
+
+def test_looking_at_a_template_is_no_refusal(planted: Planted) -> None:
+    _sign_in(planted, "read")
+    assert planted.client.get("/console/templates/t-1").status_code == 200
+    assert planted.ask("read", "PUT", "/api/v1/holds/sms").status_code == 403  # the last of those that are written
+    refused = wait_for(lambda: planted.sql("SELECT action FROM audit WHERE outcome = '403'"))
+    assert refused == [("PUT /api/v1/holds/{target}",)]
