@@ -79,6 +79,12 @@ def test_refused_letters_are_named_by_reason(letters: Letters, env: dict[str, st
     ]
 
 
+#: A process that a shell started in the background ignores Ctrl-C, and so do those that it starts.
+_HEARS_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 def _interrupted(system: Running, process: subprocess.Popen[str]) -> UUID:
     """Interrupt a command while its second batch waits for a letter; returns the act's id."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -92,7 +98,8 @@ def _interrupted(system: Running, process: subprocess.Popen[str]) -> UUID:
 
 def test_ctrl_c_stops_an_act_and_resume_goes_on(system: Running, letters: Letters, env: dict[str, str]) -> None:
     ids = letters.make(1_500, event_type="dlq.stopped", channel="push", recipient="dlq")
-    command = [sys.executable, str(ROOT / "manage.py"), "dlq", "requeue", "--event-type", "dlq.stopped"]
+    requeue = [sys.executable, str(ROOT / "manage.py"), "dlq", "requeue", "--event-type", "dlq.stopped"]
+    command = [sys.executable, "-c", _HEARS_CTRL_C, *requeue]
     with system.engine.connect() as other:
         # The second batch waits here, whoever does it.
         other.execute(text("SELECT id FROM dead_letters WHERE id = :id FOR UPDATE"), {"id": ids[700]})
