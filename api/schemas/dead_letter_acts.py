@@ -12,8 +12,10 @@ from api.schemas.restricted import RestrictedSchema, for_readers
 from notifier.resending.dead_letter_acts import Act
 
 
-class DeadLetterFilterSchema(FilterFields):
+class DeadLetterFilterSchema(Ruled, FilterFields):
     """Which dead letters are meant: those that match all of these filters. At least one is needed."""
+
+    RULES = (Described(either(*(given(each) for each in FilterFields._declared_fields))),)
 
     class Meta:
         """Refuse unknown fields."""

@@ -24,6 +24,8 @@ KNOWN = {
     r"[\w.-]+ v\d+, (?:subject|text|html).*": "what a kept template needs of its data",
     r"It differs from the Idempotency-Key header\.": "two places",
     r"It ends when it starts: .*": "two members that differ",
+    r"It is not before the end of the span\.": "two parameters that differ",
+    r"(?:Figures|Minutes) are kept for .*": "the time of the day",
     r"(?:\w+, )?line \d+: .*": "Jinja's grammar",
     r"Not the name of a header\.": "names of members",
     r"A header stands there twice: .*": "names of members",
