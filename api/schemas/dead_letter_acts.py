@@ -52,7 +52,7 @@ class NewDeadLetterActSchema(Ruled):
         required=True,
         metadata={"description": "`requeue` sends them again. `drop` deletes the letters; it needs the scope `admin`."},
     )
-    filter = fields.Nested(DeadLetterFilterSchema, load_default=None, allow_none=True)
+    filter = fields.Nested(DeadLetterFilterSchema, load_default=None, allow_none=False)
     everything = StrictBoolean(
         data_key="all",
         load_default=False,

@@ -281,6 +281,6 @@ class NewDeadLetterAct(TypedDict, total=False):
     """What is to be done, and with which dead letters: all that stand, or the ones that match a filter."""
 
     act: Required[Act]
-    filter: DeadLetterFilter | None
+    filter: DeadLetterFilter
     all: bool
     dry_run: bool
