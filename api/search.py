@@ -86,7 +86,7 @@ def _fields(record: Any, *names: str) -> dict[str, Any]:  # noqa: ANN401 -- a ro
     return {name: getattr(record, name) for name in names}
 
 
-#: What some types have and others have not.
+#: Members that some types have and others have not.
 _MEMBERS: Final = (
     *("status", "reason", "channel", "event_type", "source", "user_id", "recipient"),
     *("notification_id", "event_id", "subscription_id"),

@@ -9,7 +9,7 @@ from flask import Response, request
 from api.audit import put_on_record
 from api.auth import caller
 from api.console.asking import Refused, ask, path
-from api.console.pages import Notice, act, back, failed, page, put_showing_on_record, show
+from api.console.pages import Notice, act, acted, back, failed, page, put_showing_on_record, show
 from api.services import services
 from notifier.security import api_keys
 from notifier.security.api_keys import Scope
@@ -60,23 +60,14 @@ def save_route(route_name: str) -> Response:
 def hold() -> Response:
     """Hold all, a channel or a route."""
     target = request.form.get("target", "").strip()
-    return _acted("overview", f"{target} is held: nothing of it is sent.", "PUT", path("holds", target))
+    return acted("overview", f"{target} is held: nothing of it is sent.", "PUT", path("holds", target))
 
 
 @act("/holds/release")
 def release() -> Response:
     """Release a hold."""
     target = request.form.get("target", "").strip()
-    return _acted("overview", f"{target} is released.", "DELETE", path("holds", target))
-
-
-def _acted(endpoint: str, done: str, method: str, target: str, **values: Any) -> Response:  # noqa: ANN401 -- the page's
-    """Ask the API to act, and lead to a page that says what came of it."""
-    try:
-        ask(method, target)
-    except Refused as refused:
-        return back(endpoint, Notice("failed", refused.words), **values)
-    return back(endpoint, Notice("done", done), **values)
+    return acted("overview", f"{target} is released.", "DELETE", path("holds", target))
 
 
 @show("/subscriptions")
@@ -113,7 +104,7 @@ def test_event(subscription_id: UUID) -> Response:
 def enable(subscription_id: UUID) -> Response:
     """Enable it."""
     target = path("subscriptions", subscription_id, "enable")
-    return _acted("subscription", "It is enabled.", "POST", target, subscription_id=subscription_id)
+    return acted("subscription", "It is enabled.", "POST", target, subscription_id=subscription_id)
 
 
 @show("/keys")

@@ -5,9 +5,8 @@ from typing import Any, Final
 
 from flask import Response, request
 
-from api.audit import put_on_record
 from api.console.asking import API, Refused, ask
-from api.console.pages import page, show, shows
+from api.console.pages import page, put_showing_on_record, show
 from notifier.vocabulary.reasons import Reason
 from notifier.vocabulary.states import Channel, Status
 
@@ -51,8 +50,7 @@ def find_messages() -> Response:
             found = {"items": items, "next_cursor": listed["next_cursor"]}
     except Refused as refused:
         error = refused.words
-    if shows():
-        put_on_record("console: show personal data", "page=find")
+    put_showing_on_record("page=find")
     return page(
         "find.html",
         title="Find",

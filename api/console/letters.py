@@ -8,7 +8,7 @@ from flask import Response, request
 
 from api.auth import caller
 from api.console.asking import Refused, ask, path
-from api.console.pages import Notice, act, back, page, put_showing_on_record, show
+from api.console.pages import Notice, act, acted, back, page, put_showing_on_record, show
 from notifier.security.api_keys import Scope
 from notifier.vocabulary.reasons import DEAD_LETTER_REASONS
 from notifier.vocabulary.states import Channel
@@ -64,11 +64,8 @@ def dead_letter(letter_id: UUID) -> Response:
 @act("/dead-letters/<uuid:letter_id>/requeue")
 def requeue(letter_id: UUID) -> Response:
     """Requeue one dead letter."""
-    try:
-        ask("POST", path("dead-letters", letter_id, "requeue"))
-    except Refused as refused:
-        return back("dead_letter", Notice("failed", refused.words), letter_id=letter_id)
-    return back("dead_letter", Notice("done", "It is requeued."), letter_id=letter_id)
+    target = path("dead-letters", letter_id, "requeue")
+    return acted("dead_letter", "It is requeued.", "POST", target, letter_id=letter_id)
 
 
 @act("/dead-letters/acts")
@@ -105,9 +102,5 @@ def _may_steer(record: Mapping[str, Any]) -> bool:
 @act("/dead-letters/acts/<uuid:act_id>/<any(stop, resume):what>")
 def steer(act_id: UUID, what: str) -> Response:
     """Stop an act, or let a stopped one go on."""
-    try:
-        ask("POST", path("dead-letters", "acts", act_id, what))
-    except Refused as refused:
-        return back("dead_letter_act", Notice("failed", refused.words), act_id=act_id)
-    said: Any = {"stop": "It is stopped.", "resume": "It goes on."}[what]
-    return back("dead_letter_act", Notice("done", said), act_id=act_id)
+    done = "It is stopped." if what == "stop" else "It goes on."
+    return acted("dead_letter_act", done, "POST", path("dead-letters", "acts", act_id, what), act_id=act_id)

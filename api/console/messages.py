@@ -7,7 +7,7 @@ from flask import Response, request
 
 from api.auth import caller
 from api.console.asking import Refused, ask, ask_if_allowed, path
-from api.console.pages import Notice, act, back, page, put_showing_on_record, show, shows
+from api.console.pages import act, acted, page, put_showing_on_record, show, shows
 from api.console.story import PHASES, moments
 from api.services import services
 from notifier.vocabulary.states import Channel
@@ -95,11 +95,7 @@ def message(notification_id: UUID) -> Response:
 
 def _acted(notification_id: UUID, done: str, method: str, target: str, body: Any = None) -> Response:  # noqa: ANN401 -- JSON
     """Ask the API to act on a notification, and lead back to it."""
-    try:
-        ask(method, target, body=body)
-    except Refused as refused:
-        return back("notification", Notice("failed", refused.words), notification_id=notification_id)
-    return back("notification", Notice("done", done), notification_id=notification_id)
+    return acted("notification", done, method, target, body, notification_id=notification_id)
 
 
 @act("/notifications/<uuid:notification_id>/resend")
@@ -150,8 +146,5 @@ def event(event_id: UUID) -> Response:
 @act("/events/<uuid:event_id>/replay")
 def replay(event_id: UUID) -> Response:
     """Fan an event out again."""
-    try:
-        ask("POST", path("events", event_id, "replay"))
-    except Refused as refused:
-        return back("event", Notice("failed", refused.words), event_id=event_id)
-    return back("event", Notice("done", "It is fanned out again, as new notifications."), event_id=event_id)
+    words = "It is fanned out again, as new notifications."
+    return acted("event", words, "POST", path("events", event_id, "replay"), event_id=event_id)

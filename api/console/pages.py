@@ -28,7 +28,7 @@ from api.audit import put_on_record
 from api.auth import caller, is_open
 from api.browser_security import policy
 from api.console import words
-from api.console.asking import Refused
+from api.console.asking import Refused, ask
 from api.console.identity import Console, NotSignedIn
 from api.console.masks import masked_address, masked_text, masked_values
 from api.console.sessions import NOTICE_SECONDS
@@ -122,7 +122,6 @@ def page(template: str, status: int = HTTPStatus.OK, **values: Any) -> Response:
         may_save_templates="caller" in g and caller().may(Scope.TEMPLATES),
         is_open=console().is_open,
         token=console().sessions.token(g.session) if "session" in g else None,
-        show_parameter=SHOW,
         is_shown=shows(),
         **values,
     )
@@ -153,6 +152,15 @@ def back(endpoint: str, notice: Notice, **values: Any) -> Response:  # noqa: ANN
     return response
 
 
+def acted(endpoint: str, done: str, method: str, target: str, body: Any = None, **values: Any) -> Response:  # noqa: ANN401 -- JSON, and the page's values
+    """Ask the API to act, and lead to a page that says what came of it. `done`: its words where it was done."""
+    try:
+        ask(method, target, body=body)
+    except Refused as refused:
+        return back(endpoint, Notice("failed", refused.words), **values)
+    return back(endpoint, Notice("done", done), **values)
+
+
 @pages.context_processor
 def _notices() -> dict[str, Any]:
     """Give the templates the notice of the form that led here, if any, and the words."""
@@ -171,7 +179,6 @@ def add_filters(app: Flask) -> None:
     app.jinja_env.filters.update(
         private_address=_unless_shown(masked_address),
         private_text=_unless_shown(masked_text),
-        private_key=_unless_shown(masked_address),
         private_values=_unless_shown(masked_values),
     )
 

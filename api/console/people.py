@@ -5,8 +5,8 @@ from typing import Any, Final
 from flask import Response, request
 
 from api.audit import put_on_record
-from api.console.asking import Refused, ask, ask_if_allowed, path
-from api.console.pages import Notice, act, back, page, show, shows
+from api.console.asking import ask, ask_if_allowed, path
+from api.console.pages import act, acted, page, show, shows
 from api.services import services
 
 #: A user's addresses, by the channel that uses them.
@@ -60,8 +60,5 @@ def _check(user_id: str, channel: str) -> dict[str, Any]:
 @act("/people/<name:user_id>/lift/<uuid:suppression_id>")
 def lift_of_person(user_id: str, suppression_id: Any) -> Response:  # noqa: ANN401 -- a UUID
     """Lift a suppression of one of a person's addresses."""
-    try:
-        ask("DELETE", path("suppressions", suppression_id))
-    except Refused as refused:
-        return back("person", Notice("failed", refused.words), user_id=user_id)
-    return back("person", Notice("done", "The suppression is lifted."), user_id=user_id)
+    target = path("suppressions", suppression_id)
+    return acted("person", "The suppression is lifted.", "DELETE", target, user_id=user_id)

@@ -30,7 +30,7 @@ class DeadLetterFilterSchema(Ruled, FilterFields):
 
 
 class NewDeadLetterActSchema(Ruled):
-    """What is to be done, and with which dead letters: all that stand, or the ones that match a filter."""
+    """An act on dead letters: on all that stand, or on those that match a filter."""
 
     RULES = (
         Described(

@@ -1,4 +1,4 @@
-"""What is asked of a resend."""
+"""The body of a resend."""
 
 from marshmallow import RAISE, fields
 

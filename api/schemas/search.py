@@ -103,7 +103,7 @@ class MoreSchema(ma.Schema):
 
 
 class SearchSchema(ma.Schema):
-    """What was found: newest first within each type."""
+    """The records that were found: newest first within each type."""
 
     items = fields.List(fields.Nested(SearchItemSchema))
     more = fields.List(

@@ -11,7 +11,7 @@ from notifier.models.declarative import BY_DAY, UNDRAFTED, Base, JsonText
 
 #: Notifications that are in no worker's hands and in no queue: what some indexes have.
 SETTLED: Final = "status NOT IN ('queued', 'sending')"
-#: Those that are neither delivered nor on the usual way to it.
+#: Rows that are neither delivered nor on the usual way to it.
 UNUSUAL: Final = "status NOT IN ('queued', 'sending', 'sent', 'delivered')"
 
 

@@ -28,7 +28,7 @@ _OLDER: Final = 24 * DAYS
 
 
 class Trait(StrEnum):
-    """What letters are grouped by."""
+    """A trait by which letters are grouped."""
 
     REASON = "reason"
     #: That of the notification's last attempt.

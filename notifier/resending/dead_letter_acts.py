@@ -17,7 +17,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, delete, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from notifier.models import DeadLetter, DeadLetterAct
 from notifier.notifications.dead_letters import Died, Filters
@@ -65,7 +64,7 @@ _RESUME: Final = text("UPDATE dead_letter_acts SET stopped_at = NULL WHERE id = 
 
 
 class Act(StrEnum):
-    """What is done with the letters."""
+    """Ways to act on letters."""
 
     #: Send their notifications and events again.
     REQUEUE = "requeue"
@@ -140,12 +139,6 @@ def _count(engine: Engine, filters: Filters) -> int | None:
             return total
     except TooLong:
         return None
-
-
-def find(engine: Engine, act_id: UUID) -> DeadLetterAct | None:
-    """Return an act and its progress, or None."""
-    with Session(engine) as session:
-        return session.get(DeadLetterAct, act_id)
 
 
 def go_on(engine: Engine, lease: Lease, act_id: UUID | None = None, standards: Standards = DEFAULT) -> Hints | None:

@@ -20,7 +20,7 @@ MOST_NAMES: Final = 50
 
 #: The columns of counts, in the order of the table.
 COUNTS: Final = ("accepted", "sent", "rejected", "unsent", "ambiguous", "retries", "delivered", "failed")
-#: Those that count each row of the deliveries once; the others are parts of them.
+#: Columns that count each row of the deliveries once; the others are parts of them.
 ROWS: Final = ("accepted", "sent", "rejected", "unsent", "ambiguous", "failed")
 _CALL: Final = "call"
 _WAIT: Final = "wait"
@@ -38,7 +38,7 @@ _NAME: Final = f"left(coalesce({{}}, '{UNNAMED}'), 255)"
 _IN_RETRY: Final = "queue IN ({})".format(", ".join(f"'{queue}'" for queue in RETRY))
 _FIRST_QUEUE: Final = f"CASE WHEN {_IN_RETRY} THEN {QUEUE_IN_SQL} ELSE queue END"
 _QUEUE: Final = f"CASE WHEN a.number = 1 THEN {_FIRST_QUEUE} ELSE n.queue END"
-# What was due as soon as it was accepted, and was not put off: the wait is ours. It counts until the provider's answer.
+# Of a row that was due as soon as it was accepted and was not put off, the wait is ours, until the provider answers.
 _AT_ONCE: Final = """n.send_at IS NULL AND n.target_date IS NULL AND n.deferred_at IS NULL AND n.follows IS NULL
     AND isfinite(n.created_at)"""
 _WAITED: Final = """extract(epoch FROM a.started_at - n.created_at) * 1000 + coalesce(a.duration_ms, 0)"""

@@ -6,7 +6,7 @@ from typing import Final
 
 
 class Dimension(StrEnum):
-    """What the figures of one row are of."""
+    """The kind of thing that the figures of one row are of."""
 
     CHANNEL = "channel"
     #: A provider of a channel, as attempts record it.

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session
 
 from notifier.models import DeadLetterAct
 from notifier.notifications.dead_letters import Filters
@@ -40,7 +41,8 @@ def go_on(engine: Engine, act_id: UUID | None = None) -> Any:
 
 
 def found(engine: Engine, act_id: UUID) -> DeadLetterAct:
-    act = dead_letter_acts.find(engine, act_id)
+    with Session(engine) as session:
+        act = session.get(DeadLetterAct, act_id)
     assert act is not None
     return act
 

@@ -570,7 +570,7 @@ class More(TypedDict):
 
 
 class Search(TypedDict):
-    """What was found: newest first within each type."""
+    """The records that were found: newest first within each type."""
 
     items: list[SearchItem]
     more: list[More]

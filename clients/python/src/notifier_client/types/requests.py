@@ -278,7 +278,7 @@ class Requeue(DeadLetterFilter, total=False):
 
 
 class NewDeadLetterAct(TypedDict, total=False):
-    """What is to be done, and with which dead letters: all that stand, or the ones that match a filter."""
+    """An act on dead letters: on all that stand, or on those that match a filter."""
 
     act: Required[Act]
     filter: DeadLetterFilter
