@@ -9,12 +9,11 @@ from typing import Final
 
 from rich.console import Console
 from rich.progress import track
-from sqlalchemy import Engine, create_engine, make_url, text
 
-from benchmarks.filled_days import fill_day
+from benchmarks.filled_days import fill_day, vacuum
 from benchmarks.main_path import measure_load
 from benchmarks.many_workers import stack_of
-from benchmarks.stack import settings_of
+from benchmarks.stack import superuser
 
 _BATCH_SIZES: Final = (1, 5, 20, 100, 500)
 _CONNECTIONS: Final = (1, 4, 16, 64, 256)
@@ -86,28 +85,15 @@ def _workers(sizes: Sizes) -> Iterator[tuple[int, Point]]:
 
 
 def _rows_behind(sizes: Sizes) -> Iterator[tuple[int, Point]]:
-    with _bench(sizes) as bench, _admin(bench.folder) as engine:
+    with _bench(sizes) as bench, superuser(bench.folder) as engine:
         a_day, filled = sizes.rows // _DAYS, 0
         for days in (0, 1, _DAYS):
             more = range(filled, days)
             for place in track(more, f"{len(more) * a_day:,} rows", console=Console(stderr=True), disable=not more):
-                with engine.begin() as connection:
-                    fill_day(connection, datetime.now(UTC).date() - timedelta(days=place), a_day, _LIVE)
+                fill_day(engine, datetime.now(UTC).date() - timedelta(days=place), a_day, _LIVE)
             filled = days
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("VACUUM ANALYZE"))  # as autovacuum has long done in a system that has so many
+            vacuum(engine)
             yield days * a_day, bench.point(connections=_USUAL)
-
-
-@contextlib.contextmanager
-def _admin(folder: Path) -> Iterator[Engine]:
-    """An engine of a superuser, who may vacuum."""
-    url = make_url(settings_of(folder)["NOTIFIER_ADMIN_DATABASE_URL"])
-    engine = create_engine(url.set(drivername="postgresql+psycopg2"))
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 #: By its name; each yields what is changed and the figures.

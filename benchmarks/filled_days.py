@@ -1,10 +1,12 @@
 """Old days, filled with events, notifications and attempts as a busy system leaves them."""
 
+from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, Row, text
 
-from notifier.storage.partitions import TABLES, make_day, partition_of
+from notifier.storage.partitions import TABLES, attach_day, create_day, partition_of
 from notifier.vocabulary.ids import first_id_of, millisecond_of
 
 #: A UUIDv7 of the nth part of a day; the same for an event, its notification and its attempt.
@@ -37,11 +39,59 @@ _FILL = {
 FILLED = tuple(_FILL)
 
 
-def fill_day(connection: Connection, day: date, rows: int, live: int) -> None:
+_INDEXES = """
+    SELECT index.indexrelid::regclass AS name, pg_get_indexdef(index.indexrelid) AS definition, key.conname AS key,
+        pg_get_constraintdef(key.oid) AS key_definition
+    FROM pg_index index LEFT JOIN pg_constraint key ON key.conindid = index.indexrelid
+    WHERE index.indrelid = CAST(:table AS regclass)
+"""
+
+
+def fill_day(engine: Engine, day: date, rows: int, live: int) -> None:
     """Fill today or an earlier day with so many rows of each table; of `live` notifications one is not finished."""
+    values = {"rows": rows, "first": millisecond_of(first_id_of(day)), "live": live}
+    fill_tables(engine, day, _FILL, values)
+
+
+def fill_tables(engine: Engine, day: date, statements: dict[str, str], values: dict[str, Any]) -> None:
+    """Insert rows into a day's partitions by each table's statement, which names the partition `{part}`.
+
+    Partitions that are missing are made. They get their indexes once they are full, which takes a third of the time,
+    and are attached by short transactions: attaching locks the default partition, which the usual work reads.
+    """
     for table in TABLES:
-        if connection.scalar(text("SELECT to_regclass(:name)"), {"name": partition_of(table, day)}) is None:
-            make_day(connection, table, day)
-    for table, statement in _FILL.items():
-        query = text(statement.format(part=partition_of(table, day)))
-        connection.execute(query, {"rows": rows, "first": millisecond_of(first_id_of(day)), "live": live})
+        part = partition_of(table, day)
+        with engine.connect() as connection:
+            is_there = connection.scalar(text("SELECT to_regclass(:name)"), {"name": part}) is not None
+        with engine.begin() as connection:
+            indexes = [] if is_there else _create_bare(connection, table, day)
+            if table in statements:
+                connection.execute(text(statements[table].format(part=part)), values)
+            _add_indexes(connection, part, indexes)
+        if not is_there:
+            with engine.begin() as connection:
+                attach_day(connection, table, day)
+
+
+def _create_bare(connection: Connection, table: str, day: date) -> Sequence[Row[Any]]:
+    """Create the table of a day's partition without its indexes; returns those."""
+    create_day(connection, table, day)
+    part = partition_of(table, day)
+    indexes = connection.execute(text(_INDEXES), {"table": part}).all()
+    for each in indexes:
+        removed = f"ALTER TABLE {part} DROP CONSTRAINT {each.key}" if each.key else f"DROP INDEX {each.name}"
+        connection.execute(text(removed))
+    return indexes
+
+
+def _add_indexes(connection: Connection, part: str, indexes: Sequence[Row[Any]]) -> None:
+    connection.execute(text("SET LOCAL maintenance_work_mem = '256MB'"))
+    for each in indexes:
+        added = f"ALTER TABLE {part} ADD CONSTRAINT {each.key} {each.key_definition}" if each.key else each.definition
+        connection.execute(text(added))
+
+
+def vacuum(engine: Engine) -> None:
+    """Vacuum all tables, as autovacuum has long done in a system that has so many rows. `engine`: of a superuser."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))

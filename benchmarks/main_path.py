@@ -36,6 +36,17 @@ def measure_load(url: str, receiver: str, **how: Any) -> dict[str, Any]:
     }
 
 
+def measure_loads(url: str, receiver: str, seconds: float, connections: int) -> dict[str, dict[str, Any]]:
+    """Post single events as fast as they are taken, then 100 a second, then batches; returns how each load went."""
+    events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
+    measure_load(events, receiver, seconds=2, connections=connections)
+    return {
+        "single": measure_load(events, receiver, seconds=seconds, connections=connections),
+        "at_100": measure_load(events, receiver, seconds=seconds, connections=connections, rate=100),
+        "batch": measure_load(batches, receiver, seconds=60, connections=4, batch=500, most=40_000),
+    }
+
+
 def measure(seconds: float, connections: int) -> dict[str, Any]:
     """Every figure of one run."""
     with bench_folder() as folder, granian(folder, "rsgi", "benchmarks.receiver:app") as receiver:
@@ -43,15 +54,8 @@ def measure(seconds: float, connections: int) -> dict[str, Any]:
             most = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections).rate
             calm = post(f"{bare}/api/v1/events", receiver, seconds=seconds, connections=connections, rate=100)
         with stack(folder) as url:
-            events, batches = f"{url}/api/v1/events", f"{url}/api/v1/events/batch"
-            measure_load(events, receiver, seconds=2, connections=connections)
-            return {
-                "ceiling": most,
-                "ceiling_ms": statistics.median(calm.took) * 1000,
-                "single": measure_load(events, receiver, seconds=seconds, connections=connections),
-                "at_100": measure_load(events, receiver, seconds=seconds, connections=connections, rate=100),
-                "batch": measure_load(batches, receiver, seconds=60, connections=4, batch=500, most=40_000),
-            }
+            loads = measure_loads(url, receiver, seconds, connections)
+            return {"ceiling": most, "ceiling_ms": statistics.median(calm.took) * 1000, **loads}
 
 
 def _ceiling(figures: dict[str, Any]) -> str:

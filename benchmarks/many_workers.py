@@ -29,14 +29,14 @@ BATCHES: Final[dict[str, Any]] = {"seconds": 600, "connections": 4, "batch": 500
 
 
 @contextlib.contextmanager
-def stack_of(workers: int | None = None) -> Iterator[tuple[Path, str, str]]:
+def stack_of(workers: int | None = None, kept: Path | None = None) -> Iterator[tuple[Path, str, str]]:
     """A stack with so many fresh workers, all ready, and a receiver; gives the folder and both addresses.
 
-    None: as many as a stack has.
+    None: as many as a stack has, and a temporary folder.
     """
     options = () if workers is None else ("--workers", str(workers))
     with (
-        bench_folder() as folder,
+        bench_folder(kept) as folder,
         granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
         stack(folder, *options) as url,
     ):

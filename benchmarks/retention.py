@@ -18,11 +18,11 @@ from typing import Any
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, text
 
 from benchmarks.client import post
-from benchmarks.filled_days import FILLED, fill_day
-from benchmarks.stack import ROOT, bench_folder, granian, settings_of, stack
+from benchmarks.filled_days import FILLED, fill_day, vacuum
+from benchmarks.stack import ROOT, bench_folder, granian, settings_of, stack, superuser
 
 #: Seconds for which posts are watched before the purge, and seconds of a load.
 BEFORE = 20.0
@@ -36,12 +36,9 @@ def _fill(engine: Engine, days: int, rows: int) -> float:
     began = time.time()
     last = datetime.now(UTC).date() - timedelta(days=32)
     for place in range(days):
-        with engine.begin() as connection:
-            fill_day(
-                connection, last - timedelta(days=place), rows // days // len(FILLED), LIVE if place % 2 == 0 else 2**60
-            )
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE"))  # as autovacuum has long done with days that old
+        live = LIVE if place % 2 == 0 else 2**60
+        fill_day(engine, last - timedelta(days=place), rows // days // len(FILLED), live)
+    vacuum(engine)
     return time.time() - began
 
 
@@ -74,11 +71,9 @@ def measure(rows: int, days: int, rate: float) -> dict[str, Any]:
         bench_folder() as folder,
         granian(folder, "rsgi", "benchmarks.receiver:app") as receiver,
         stack(folder) as url,
+        superuser(folder) as engine,
     ):
         environment = settings_of(folder)
-        # Vacuuming is the owner's, or a superuser's.
-        admin = make_url(environment["NOTIFIER_ADMIN_DATABASE_URL"])
-        engine = create_engine(admin.set(drivername="postgresql+psycopg2"))
         filled = _fill(engine, days, rows)
         size, full = _size(engine), _rows(engine)
         until = time.time() + BEFORE
@@ -96,7 +91,6 @@ def measure(rows: int, days: int, rate: float) -> dict[str, Any]:
         during = _watch(url, receiver, rate, goes_on)
         said = purging.communicate()[0].decode()
         figures = {"rows": full, "bytes": size, "bytes_after": _size(engine), "rows_after": _rows(engine)}
-        engine.dispose()
     seconds = (ended or [time.time()])[0] - began
     return {**figures, "filled": filled, "seconds": seconds, "before": before, "during": during, "said": said}
 

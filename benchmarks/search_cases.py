@@ -33,7 +33,10 @@ _LISTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "message_id": ("m-3-11", "no-message"),
     },
     "users": {"address": ("user7@example.com", "device-7", "+4915100000007", "nobody@example.com")},
-    "dead-letters": {"user_id": ("u_25881", "nobody")},
+    "dead-letters": {
+        "user_id": ("u_25881", "nobody"),
+        "error": ("rare failure", "refused by the server", "no-failure"),
+    },
     "suppressions": {"address": ("gone7@example.com", "nobody@example.com")},
     "subscriptions": {"url": ("https://receiver-7.example.com/in", "https://nobody.example.com/in")},
 }

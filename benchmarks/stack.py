@@ -32,8 +32,12 @@ def answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def bench_folder() -> Iterator[Path]:
-    """A temporary folder, through which Postgres comes to its own, being another user than root."""
+def bench_folder(kept: Path | None = None) -> Iterator[Path]:
+    """A temporary folder, or one that stays, through which Postgres comes to its own, being another user than root."""
+    if kept is not None:
+        kept.mkdir(mode=0o711, parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
     with tempfile.TemporaryDirectory(prefix="notifier-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -108,6 +112,17 @@ def settings_of(folder: Path) -> dict[str, str]:
     where = {"NOTIFIER_DATA_DIR": str(folder / "data")}
     wait_until(lambda: bool(running_stack(where)), 60)
     return running_stack(where)
+
+
+@contextlib.contextmanager
+def superuser(folder: Path) -> Iterator[Engine]:
+    """An engine of a superuser of a running stack's Postgres, who may vacuum."""
+    url = make_url(settings_of(folder)["NOTIFIER_ADMIN_DATABASE_URL"])
+    engine = create_engine(url.set(drivername="postgresql+psycopg2"))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def pids_of(folder: Path) -> dict[str, int]:

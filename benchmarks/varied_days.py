@@ -7,10 +7,9 @@ value that no other row has: whoever goes through the table from its newest end 
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Engine, text
 
-from benchmarks.filled_days import ID
-from notifier.storage.partitions import TABLES, make_day, partition_of
+from benchmarks.filled_days import ID, fill_tables
 from notifier.vocabulary.ids import first_id_of, millisecond_of
 
 #: Of so many notifications one has failed; and so many of the newest wait, as do their events.
@@ -103,47 +102,40 @@ _FILL_ONCE: Final = (
         FROM generate_series(0, least(:rows, 5000) - 1) n
     """,
     """
-        INSERT INTO dead_letters (id, notification_id, event_id, claims, channel, event_type, reason, attempts,
+        INSERT INTO dead_letters (id, notification_id, event_id, claims, channel, event_type, reason, error, attempts,
             created_at)
-        SELECT id, id, event_id, 1, channel, event_type, reason, 1, now() FROM notifications WHERE status = 'failed'
+        SELECT id, id, event_id, 1, channel, event_type, reason,
+            CASE WHEN row_number() OVER (ORDER BY id) <= 5 THEN 'rare failure' ELSE 'refused by the server' END,
+            1, now()
+        FROM notifications WHERE status = 'failed'
     """,
 )
-
-
-def make_days(connection: Connection, days: int) -> None:
-    """Make the partitions of so many days up to today."""
-    for day in map(_day, range(days)):
-        for table in TABLES:
-            if connection.scalar(text("SELECT to_regclass(:name)"), {"name": partition_of(table, day)}) is None:
-                make_day(connection, table, day)
 
 
 def _day(back: int) -> date:
     return datetime.now(UTC).date() - timedelta(days=back)
 
 
-def fill_day(connection: Connection, back: int, days: int, rows: int) -> None:
+def fill_day(engine: Engine, back: int, days: int, rows: int) -> None:
     """Fill the day so many before today, of so many days, with so many rows of each table."""
     day = _day(back)
-    values = {"oldest": back == days - 1, "newest": back == 0, "day": back, "rows": rows}
-    for table, statement in _FILL.items():
-        query = text(statement.format(part=partition_of(table, day)))
-        connection.execute(query, {**values, "first": _first_of(day)})
+    values = {"oldest": back == days - 1, "newest": back == 0, "day": back, "rows": rows, "first": _first_of(day)}
+    fill_tables(engine, day, _FILL, values)
 
 
-def fill_once(connection: Connection, rows: int) -> None:
+def fill_once(engine: Engine, rows: int) -> None:
     """Fill the tables without days with so many rows each, once the days are filled."""
     first = _first_of(_day(0))
-    for statement in _FILL_ONCE:
-        connection.execute(text(statement), {"rows": rows, "first": first} if ":rows" in statement else {})
+    with engine.begin() as connection:
+        for statement in _FILL_ONCE:
+            connection.execute(text(statement), {"rows": rows, "first": first} if ":rows" in statement else {})
 
 
-def fill(connection: Connection, days: int, rows: int) -> None:
+def fill(engine: Engine, days: int, rows: int) -> None:
     """Fill so many days up to today with so many rows of each table a day, and the tables without days."""
-    make_days(connection, days)
     for back in range(days):
-        fill_day(connection, back, days, rows)
-    fill_once(connection, rows)
+        fill_day(engine, back, days, rows)
+    fill_once(engine, rows)
 
 
 def _first_of(day: date) -> int:

@@ -25,7 +25,7 @@ class DeadLetter(Base):
         ),
         Index("dead_letters_event_key", "event_id", "claims", unique=True, postgresql_where="notification_id IS NULL"),
         Index("dead_letters_event_id_idx", "event_id", postgresql_where="event_id IS NOT NULL"),
-        Index("dead_letters_error_form_idx", text(f"({FORM_IN_SQL})"), postgresql_where="requeued_at IS NULL"),
+        Index("dead_letters_error_form_newest_idx", text(f"({FORM_IN_SQL})"), "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -27,12 +27,13 @@ APP: Final = "notifier_app"
 _ROWS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _READ_ONLY: Final = {"alembic_version": ("SELECT",)}
 _SEQUENCES: Final = ("SELECT", "USAGE")
-#: The functions that it may call, which run as the owner.
+#: The functions that it may call: those of days run as the owner.
 FUNCTIONS: Final = (
     "notifier_create_day(text, date, boolean)",
     "notifier_attach_day(text, date)",
     "notifier_drop_day(text, date, boolean)",
     "notifier_exchange_day(text, date)",
+    "notifier_search(text, text, uuid, uuid[], text[], text[], integer)",
 )
 
 _ONE_AT_A_TIME: Final = 5_141_980_129  # an advisory lock

@@ -61,6 +61,8 @@ def test_everything_is_delivered(system: Running, http: HttpReceiver) -> None:
     for _ in range(50):
         system.event(channel="webhook", recipient=http.url("/managed"))
     all_delivered(system, http, "/managed", 50, 60)
+    found = system.get("/api/v1/search", params={"q": http.url("/managed"), "status": "delivered"}).json()["items"]
+    assert [each["type"] for each in found] == ["notification"] * 20 + ["event"] * 20
     reaches(system, made(system, channel="sms", recipient="+4915112345678", send_at=ahead(seconds=1)), "sent")
     assert system.get("/ready").json()["status"] == "ok"
 

@@ -15,7 +15,7 @@ from config.wiring import Wiring
 from notifier.diagnostics import search as searching
 from notifier.models import IdempotencyKey, Subscription
 from notifier.notifications.resealing import make_key
-from notifier.people import suppressions
+from notifier.people import suppressions, users
 from notifier.storage.engines import autocommit_of
 from notifier.vocabulary.states import Channel
 from tests.conftest import QUICK
@@ -328,3 +328,36 @@ def test_waiting_events_are_looked_at_up_to_a_bound(known: Known, monkeypatch: p
     late = known.event("accepted", **to)
     assert known.found("ada@example.com") == set()
     assert known.found(str(late)) == {("event", str(late), ("id",))}
+
+
+def test_filters_find_the_oldest_of_many_with_one_key(known: Known) -> None:
+    """As of an event with thousands of subscriptions, of which one notification failed."""
+    event, key = known.event(), "many-keys"
+    keys = {"request_id": key, "cancellation_key": key, "dedup_key": key, "event_id": event}
+    failed = known.notification("failed", **keys)
+    for _ in range(searching._MOST):
+        known.notification(**keys)
+    now = datetime.now(UTC)
+    known.add(IdempotencyKey(source="shop", key=key, ids=[event], fingerprint=b"x", created_at=now, expires_at=FAR))
+    names = ("cancellation_key", "dedup_key", "idempotency_key", "request_id")
+    [found] = [each for each in known.found(key, status="failed") if each[0] == "notification"]
+    assert found == ("notification", str(failed), names)
+    [found] = [each for each in known.found(str(event), status="failed") if each[0] == "notification"]
+    assert found == ("notification", str(failed), ("event_id",))
+    assert len(known.search(key, limit=100)["items"]) == 101
+
+
+def test_an_address_that_many_users_share_finds_them_all(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "_SHARED", 3)
+    address = "https://chat.example.com/room"
+    for place in range(5):
+        known.user(f"in-room-{place}", chat_url=address)
+    known.user("by-token", push_tokens=[address])
+    known.user("elsewhere", chat_url="https://chat.example.com/another")
+    seen, path = [], f"/api/v1/users?address={quote(address, safe='')}&limit=2"
+    page = known.ask(path, "read,admin").get_json()
+    while page["next_cursor"]:
+        seen += page["items"]
+        page = known.ask(f"{path}&cursor={page['next_cursor']}", "read,admin").get_json()
+    seen += page["items"]
+    assert [each["user_id"] for each in seen] == ["by-token", *(f"in-room-{place}" for place in reversed(range(5)))]

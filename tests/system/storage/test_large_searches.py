@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from benchmarks.filled_days import vacuum
 from benchmarks.search_cases import cases
 from benchmarks.varied_days import fill
 from config.settings import read_settings
@@ -54,13 +55,12 @@ def large() -> Iterator[Large]:
     settings = {"shared_preload_libraries": "pg_stat_statements", "maintenance_work_mem": "256MB", "jit": "off"}
     with new_postgres(_DATABASE, **settings) as server:
         owner = engine_of(owner_url(server, _DATABASE))
-        with owner.begin() as connection:
-            fill(connection, _DAYS, _ROWS_A_DAY)
+        fill(owner, _DAYS, _ROWS_A_DAY)
         owner.dispose()
         engine = engine_of(server.url(_DATABASE))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("CREATE EXTENSION pg_stat_statements"))
-            connection.execute(text("VACUUM ANALYZE"))
+        vacuum(engine)
         wires = Wiring(read_settings({**QUICK, "DATABASE_URL": app_url(server, _DATABASE)}))
         yield Large(create_app(wires).test_client(), engine)
         wires.template_process.close()
@@ -79,6 +79,8 @@ def test_each_answer_reads_its_own_rows(large: Large) -> None:
     with large.engine.connect() as connection:
         paths = cases(connection)
     assert len(paths) > 80
+    # A session makes its plans when it first searches, and reads the catalogue for that.
+    large.client.get("/api/v1/search?q=nothing-yet&status=sent")
     wrong = {}
     for name, path in paths.items():
         answer, pages = large.pages(path)
@@ -93,6 +95,14 @@ def test_each_answer_reads_its_own_rows(large: Large) -> None:
 
 def _allowed(name: str) -> int:
     return _PAGES_WITHOUT_DAYS if name.startswith(_WITHOUT_DAYS) else _PAGES
+
+
+@pytest.mark.parametrize("address", ["user7@example.com", "device-7", "nobody@example.com"])
+def test_few_users_are_read_for_an_address(large: Large, address: str) -> None:
+    """Postgres keeps no statistics by which it knew how few have one, and a short page tempts it to read them all."""
+    answer, pages = large.pages(f"/api/v1/users?address={address}&limit=1")
+    assert len(answer.get_json()["items"]) == (address != "nobody@example.com")
+    assert pages <= _PAGES_WITHOUT_DAYS
 
 
 @pytest.mark.parametrize("provider", ["old-provider", "smtp", "rare-provider"])

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Engine, text
 
-from benchmarks.filled_days import FILLED, fill_day
+from benchmarks.filled_days import FILLED, fill_day, vacuum
 from tests.conftest import app_url, engine_of, new_postgres, owner_url
 from tests.support.receivers import HttpReceiver
 from tests.support.running import Running, wait_for
@@ -32,13 +32,12 @@ def superuser() -> Iterator[tuple[Engine, str]]:
         owner = engine_of(owner_url(server, _DATABASE))
         today = datetime.now(UTC).date()
         for day in range(_DAYS):
-            with owner.begin() as connection:
-                fill_day(connection, today - timedelta(days=day), _ROWS_OF_A_TABLE // _DAYS, 2**60)
+            fill_day(owner, today - timedelta(days=day), _ROWS_OF_A_TABLE // _DAYS, 2**60)
         owner.dispose()
         engine = engine_of(server.url(_DATABASE))
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("CREATE EXTENSION pg_stat_statements"))
-            connection.execute(text("VACUUM ANALYZE"))
+        vacuum(engine)
         yield engine, app_url(server, _DATABASE)
         engine.dispose()
 
