@@ -14,25 +14,30 @@ ID = """
     CAST(lpad(to_hex(:first + CAST(n AS bigint) * 86400000 / :rows), 12, '0') || '7' || left(md5(CAST(n AS text)), 3)
         || '8' || right(md5(CAST(n AS text)), 15) AS uuid)
 """
+#: The moment of that id.
+MOMENT = "to_timestamp((:first + CAST(n AS bigint) * 86400000 / :rows) / 1000.0)"
 _FILL = {
     "events": f"""
         INSERT INTO {{part}} (id, event_type, source, status, payload, recipient, channel, critical, priority,
             created_at)
         SELECT {ID}, 'USER_SIGNUP', 'bench', 'processed', '{{{{"n": 1, "order_id": "A123", "amount": 12.5}}}}',
-            'http://127.0.0.1:9/hook', 'webhook', false, 'normal', now() FROM generate_series(0, :rows - 1) n
+            'http://127.0.0.1:9/hook', 'webhook', false, 'normal', {MOMENT} FROM generate_series(0, :rows - 1) n
     """,
     "notifications": f"""
         INSERT INTO {{part}} (id, event_id, origin_id, event_type, source, recipient, channel, critical, priority,
             queue, status, due_at, send_at, claims, attempts, created_at, sent_at)
         SELECT id, id, id, 'USER_SIGNUP', 'bench', 'http://127.0.0.1:9/hook', 'webhook', false, 'normal', 'webhook',
             CASE WHEN live THEN 'scheduled' ELSE 'sent' END, CASE WHEN live THEN now() + interval '1 year' END,
-            CASE WHEN live THEN now() + interval '1 year' END, 1, 1, now(), CASE WHEN NOT live THEN now() END
-        FROM (SELECT {ID} AS id, n % :live = :live - 1 AS live FROM generate_series(0, :rows - 1) n) rows
+            CASE WHEN live THEN now() + interval '1 year' END, 1, 1, at, CASE WHEN NOT live THEN at END
+        FROM (
+            SELECT {ID} AS id, {MOMENT} AS at, n % :live = :live - 1 AS live FROM generate_series(0, :rows - 1) n
+        ) rows
     """,
     "attempts": f"""
         INSERT INTO {{part}} (id, notification_id, number, provider, outcome, status_code, response_excerpt,
             duration_ms, started_at)
-        SELECT {ID}, {ID}, 1, 'webhook', 'accepted', 204, '', 12.5, now() FROM generate_series(0, :rows - 1) n
+        SELECT {ID}, {ID}, 1, 'webhook', 'accepted', 204, '', 12.5, {MOMENT}
+        FROM generate_series(0, :rows - 1) n
     """,
 }
 #: The tables that are filled.

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import Engine, text
 
-from benchmarks.filled_days import ID, fill_tables
+from benchmarks.filled_days import ID, MOMENT, fill_tables
 from notifier.vocabulary.ids import first_id_of, millisecond_of
 
 #: Of so many notifications one has failed; and so many of the newest wait, as do their events.
@@ -49,7 +49,7 @@ _FILL: Final = {
             CASE WHEN :oldest AND n % 1000 = 999 THEN 'failed' WHEN :newest AND n >= :rows - {_QUEUED} THEN 'accepted'
                 ELSE 'processed' END,
             CASE WHEN :newest AND n >= :rows - {_QUEUED} THEN now() + interval '1 year' END,
-            '{{{{"order_id": "A123", "amount": 12.5}}}}', false, 'normal', now()
+            '{{{{"order_id": "A123", "amount": 12.5}}}}', false, 'normal', {MOMENT}
         FROM generate_series(0, :rows - 1) n
     """,
     "notifications": f"""
@@ -61,11 +61,11 @@ _FILL: Final = {
                 WHEN n % 2 = 0 THEN 'sent' ELSE 'delivered' END,
             CASE WHEN live THEN NULL WHEN :oldest AND dead THEN 'too_old' WHEN dead THEN 'retries_exhausted'
                 WHEN :oldest AND n < 5 THEN 'rare_reason' END,
-            CASE WHEN live THEN now() + interval '1 year' END, CASE WHEN NOT live THEN now() END,
+            CASE WHEN live THEN now() + interval '1 year' END, CASE WHEN NOT live THEN at END,
             CASE WHEN n % 3 = 0 THEN CAST('00000000-0000-7000-8000-00000000000' || n % 10 AS uuid) END,
-            false, 'normal', channel, 1, 1, now()
+            false, 'normal', channel, 1, 1, at
         FROM (
-            SELECT n, {ID} AS id, {_EVENT_TYPE} AS event_type, {_SOURCE} AS source, {_USER} AS user_id,
+            SELECT n, {ID} AS id, {MOMENT} AS at, {_EVENT_TYPE} AS event_type, {_SOURCE} AS source, {_USER} AS user_id,
                 {_RECIPIENT} AS recipient, {_CHANNEL} AS channel, keys.*, n % {_FAILED} = {_FAILED} - 1 AS dead,
                 :newest AND n >= :rows - {_QUEUED} AS live
             FROM generate_series(0, :rows - 1) n
@@ -75,7 +75,7 @@ _FILL: Final = {
     "attempts": f"""
         INSERT INTO {{part}} (id, notification_id, number, provider, message_id, outcome, status_code, duration_ms,
             started_at)
-        SELECT {ID}, {ID}, 1, {_PROVIDER}, 'm-' || :day || '-' || n, 'accepted', 250, 12.5, now()
+        SELECT {ID}, {ID}, 1, {_PROVIDER}, 'm-' || :day || '-' || n, 'accepted', 250, 12.5, {MOMENT}
         FROM generate_series(0, :rows - 1) n
     """,
 }
@@ -106,7 +106,7 @@ _FILL_ONCE: Final = (
             created_at)
         SELECT id, id, event_id, 1, channel, event_type, reason,
             CASE WHEN row_number() OVER (ORDER BY id) <= 5 THEN 'rare failure' ELSE 'refused by the server' END,
-            1, now()
+            1, created_at
         FROM notifications WHERE status = 'failed'
     """,
 )
