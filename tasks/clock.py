@@ -25,8 +25,9 @@ from notifier.resending import dead_letter_acts, recovery
 from notifier.runtime import memory
 from notifier.runtime.isolation import contained, is_away, kind_of
 from notifier.runtime.threads import start_lasting
-from notifier.scheduling import next_channel
-from notifier.scheduling.due import hand_over, queues_with_due_rows
+from notifier.scheduling import clock_work, next_channel
+from notifier.scheduling.clock_work import ClockWork, Part
+from notifier.scheduling.due import hand_over
 from notifier.storage import retention
 from notifier.storage.deadlines import bound, patiently
 from notifier.storage.partitions import make_partitions as make_missing_partitions
@@ -85,20 +86,16 @@ def hand_over_due() -> None:
 def _tick() -> None:
     wires = wiring()
     until = time.monotonic() + _TICK
-    freed = _step("holds", partial(holds.free_released, wires.engine))
-    succeeded = _step("next_channels", partial(next_channel.take_over, wires.engine, wires.planner(lambda _: LEASE)))
-    let_go = sum(_step("let_go", partial(each.release, wires.engine)) for each in (release_waiting, breakers))
-    let_go += _step("move_up", partial(rate_limits.move_up, wires.engine))
-    recovered = _step("recoveries", _go_on_recovering)
-    requeued = _step("dead_letter_acts", _go_on_with_acts)
-    _step("erasures", _begin_erasing)
+    work = _look()
+    done = {part: _step(part, do) for part, do in _parts().items() if part in work.parts}
     _step("statistics", partial(_counting.begin_if_due, wires.engine, _stopping))
-    received = _step("receipts", partial(delivery_receipts.apply_waiting, wires.engine, wires.senders))
-    queues = queues_with_due_rows(wires.engine, [*DELIVERY, FAN_OUT])
+    # They have made rows due.
+    queues = (_look() if any(done.values()) else work).queues
     handed_over = 0
     with app.producer_or_acquire() as producer:
         rooms = {queue: room(producer.connection, handover_queue(queue)) for queue in queues}
-        while time.monotonic() < until and any(rooms.values()):
+        # Once in any case: what came before may have taken all of the time, and would again.
+        while any(rooms.values()):
             for queue in [queue for queue, left in rooms.items() if left > 0]:
                 lease = LEASE + depth(producer.connection, handover_queue(queue))
                 policy = None if queue == FAN_OUT else wires.settings.of(channel_of(queue)).retry_policy
@@ -109,18 +106,42 @@ def _tick() -> None:
                 metrics.HANDOVERS.labels(queue).inc(rows)
                 handed_over += rows
                 rooms[queue] = rooms[queue] - len(messages) if messages else 0
-    if handed_over or freed or succeeded or recovered or requeued or let_go or received:
+            if time.monotonic() > until:
+                break
+    if handed_over or any(done.values()):
         log.info(
             "handed_over",
             rows=handed_over,
             queues=list(queues),
-            released=freed,
-            next_channels=succeeded,
-            recovered=recovered,
-            requeued=requeued,
-            let_go=let_go,
-            receipts=received,
+            released=done.get(Part.HOLDS, 0),
+            next_channels=done.get(Part.NEXT_CHANNELS, 0),
+            recovered=done.get(Part.RECOVERIES, 0),
+            requeued=done.get(Part.DEAD_LETTER_ACTS, 0),
+            let_go=sum(done.get(each, 0) for each in (Part.ENDPOINTS, Part.PROVIDERS, Part.LINES)),
+            receipts=done.get(Part.RECEIPTS, 0),
         )
+
+
+def _look() -> ClockWork:
+    """Look for work. Where that fails, everything may have some."""
+    queues = [*DELIVERY, FAN_OUT]
+    return _step("look", partial(clock_work.look, wiring().engine, queues)) or ClockWork.all_of(queues)
+
+
+def _parts() -> dict[Part, Callable[[], int]]:
+    """Return how each part of a tick is done, in their order; each tells how many rows it has changed."""
+    wires = wiring()
+    return {
+        Part.HOLDS: partial(holds.free_released, wires.engine),
+        Part.NEXT_CHANNELS: partial(next_channel.take_over, wires.engine, wires.planner(lambda _: LEASE)),
+        Part.ENDPOINTS: partial(release_waiting.release, wires.engine),
+        Part.PROVIDERS: partial(breakers.release, wires.engine),
+        Part.LINES: partial(rate_limits.move_up, wires.engine),
+        Part.RECOVERIES: _go_on_recovering,
+        Part.DEAD_LETTER_ACTS: _go_on_with_acts,
+        Part.ERASURES: _begin_erasing,
+        Part.RECEIPTS: partial(delivery_receipts.apply_waiting, wires.engine, wires.senders),
+    }
 
 
 def _step(name: str, work: Callable[[], Done]) -> Done | Literal[0]:
@@ -135,10 +156,11 @@ def _step(name: str, work: Callable[[], Done]) -> Done | Literal[0]:
         return 0
 
 
-def _begin_erasing() -> None:
+def _begin_erasing() -> int:
     """Continue erasures in a thread, unless one runs already: they read every table, which would delay ticks."""
-    if erasure.is_any_due(wiring().engine) and _erasing.acquire(blocking=False):
+    if _erasing.acquire(blocking=False):
         threading.Thread(target=patiently()(_erase), name="erasures", daemon=True).start()
+    return 0
 
 
 def _erase() -> None:

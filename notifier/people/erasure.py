@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Engine, Row, delete, exists, func, select, text, update
+from sqlalchemy import Connection, Engine, Row, delete, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -249,12 +249,6 @@ def go_on(engine: Engine, vault: Vault) -> bool:
         with engine.begin() as connection:
             connection.execute(_TRY_LATER, {"id": erasure.id})
     return erasure is not None
-
-
-def is_any_due(engine: Engine) -> bool:
-    """Tell whether there is anything to erase."""
-    with engine.connect() as connection:
-        return bool(connection.scalar(select(exists().where(Erasure.due_at <= func.now()))))
 
 
 def _step(connection: Connection, vault: Vault, erasure: Row[Any]) -> None:

@@ -4,9 +4,10 @@ A package registers a factory, `(Dsn, Context) -> Provider`, under the entry poi
 entry's name is the DSN's scheme. A factory's ValueError is shown after the setting's name.
 """
 
+import functools
 import importlib
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Final
 
 from notifier.providers.dsn import Context, Dsn, parse
@@ -46,9 +47,15 @@ def make(text: str, context: Context) -> Provider:
     return _factory(dsn.scheme, context.channel)(dsn, context)
 
 
+@functools.cache
+def _installed() -> EntryPoints:
+    """Return the providers of installed packages. To look through all packages takes some milliseconds."""
+    return entry_points(group=GROUP)
+
+
 def _factory(scheme: str, channel: Channel) -> Factory:
     ours = _OURS.get(channel, {})
-    others = entry_points(group=GROUP)
+    others = _installed()
     try:
         if scheme in ours:
             factory: Factory = importlib.import_module(f"notifier.providers.vendors.{ours[scheme]}").provider

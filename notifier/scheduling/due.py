@@ -238,20 +238,6 @@ def _hand_over_events(connection: Connection, room: int, lease: float) -> list[H
     return messages[:room]
 
 
-_WITH_DUE_ROWS: Final = text(f"""
-    SELECT queue FROM unnest(CAST(:queues AS text[])) WITH ORDINALITY AS wanted(queue, place)
-    WHERE CASE WHEN queue = '{FAN_OUT}' THEN EXISTS (SELECT FROM events WHERE due_at <= now())
-        ELSE EXISTS (SELECT FROM notifications n WHERE n.queue = wanted.queue AND n.due_at <= now()) END
-    ORDER BY place
-""")
-
-
-def queues_with_due_rows(engine: Engine, queues: Sequence[str]) -> list[str]:
-    """Return those of `queues` in which something is due, in their order."""
-    with engine.connect() as connection:
-        return list(connection.scalars(_WITH_DUE_ROWS, {"queues": list(queues)}))
-
-
 _OLDEST: Final = text(f"""
     SELECT queue, status, count(*) AS rows, min(due_at) AS oldest FROM notifications
     WHERE due_at IS NOT NULL GROUP BY queue, status

@@ -33,6 +33,7 @@ FUNCTIONS: Final = (
     "notifier_attach_day(text, date)",
     "notifier_drop_day(text, date, boolean)",
     "notifier_exchange_day(text, date)",
+    "notifier_clock_work(text[])",
     "notifier_search(text, text, uuid, uuid[], text[], text[], integer)",
 )
 

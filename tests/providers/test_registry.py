@@ -3,6 +3,7 @@
 import itertools
 import re
 import tomllib
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def block(language: str) -> str:
     text = (ROOT / "docs/providers.md").read_text(encoding="utf-8")
     [found] = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return str(found)
+
+
+@pytest.fixture(autouse=True)
+def _looked_for_anew() -> Iterator[None]:
+    """What is installed is looked for once in a process, and tests install more."""
+    registry._installed.cache_clear()
+    yield
+    registry._installed.cache_clear()
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ Smtp.send = broken_send
 
 def hang(event):
     if Path("FOLDER/hang").exists():
+        with Path("FOLDER/hanging").open("a") as file:
+            file.write(".")
         threading.Event().wait()
     return []
 """
@@ -105,7 +107,12 @@ def test_a_worker_that_hangs_says_so_and_ends(breakable: Running, worker: Child,
     system.start(only=[worker])
     wait_for(sign.exists)
     assert alive_by(sign)
-    events = [system.event(event_type="hang.now") for _ in range(THREADS + 1)]
+    events, hanging = [], tmp_path / "hanging"
+    hanging.touch()
+    for place in range(THREADS):  # each in a message of its own: together they would hang one thread
+        events.append(system.event(event_type="hang.now"))
+        wait_for(lambda place=place: hanging.stat().st_size > place)
+    events.append(system.event(event_type="hang.now"))
 
     def workers() -> dict[str, str]:
         found: dict[str, str] = system.get("/ready").json()["checks"]["workers"]
