@@ -115,7 +115,10 @@ def http(
             connection.sendall(reply)
             served += 1
             if b"connection: close" in reply:
-                return
+                break
+        # The other side hears of it at once, also while a process that is just being started has a copy of the socket.
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
     with listening(talk, tls) as listener:
         yield listener, received
