@@ -34,7 +34,7 @@ def block(language: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _looked_for_anew() -> Iterator[None]:
-    """What is installed is looked for once in a process, and tests install more."""
+    """Installed providers are looked for once in a process, and these tests install more."""
     registry._installed.cache_clear()
     yield
     registry._installed.cache_clear()
