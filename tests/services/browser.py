@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _OF_THE_NETWORK: Final = frozenset({"http", "https", "ws", "wss"})
 _ADVICE: Final = frozenset({"DEBUG", "INFO"})
 #: How often an element is looked for that is replaced meanwhile.
 _LOOKS: Final = 5
+#: Seconds for which a page may be empty.
+_EMPTY: Final = 2.0
 #: Set on a document; it is gone once another one has come.
 _MARK: Final = "notifierTestMark"
 #: Rules that axe does not apply by itself: a finger must be able to hit what can be pressed (WCAG 2.2).
@@ -208,8 +211,10 @@ class Browser:
     # --- what is on a page
 
     def find(self, css: str) -> WebElement:
-        """The first element of a selector, which must be there."""
-        found = self.all(css)
+        """The first element of a selector, which must be there. A page that loads itself again is empty meanwhile."""
+        until = time.monotonic() + _EMPTY
+        while not (found := self.all(css)) and time.monotonic() < until:
+            time.sleep(0.05)
         assert found, f"{self.driver.current_url} has no {css}; it says:\n{self.text('body')[:2000]}"
         return found[0]
 
