@@ -38,7 +38,7 @@ from api.browser_security import guard_browsers
 from api.console.identity import Console
 from api.console.serving import serve_console
 from api.database import use_database
-from api.description import INFO, SERVERS, completed
+from api.description import INFO, SERVERS, Description, completed
 from api.fast_path import FastPath
 from api.masking import mask_answers
 from api.problems import ProblemApi, register_problems
@@ -135,8 +135,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
         api.register_blueprint(module.blp)
     app.register_blueprint(docs_pages.pages)
     serve_console(app, wires.settings)
-    schemas = {name: key[0] for key, name in api.ma_plugin.converter.refs.items()}
-    app.extensions["openapi"] = completed(api.spec.to_dict(), schemas, wires.settings, wires.sender_rules)
+    app.extensions["openapi"] = Description(lambda: completed(*api.describe(), wires.settings, wires.sender_rules))
     register_problems(app)
     track(app)
     measure(app)

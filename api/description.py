@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import marshmallow as ma
@@ -47,6 +48,26 @@ _IN_PATHS: Final = {
     "provider": _NAME,
 }
 _REFERENCE: Final = re.compile(r'"#/components/schemas/(\w+)"')
+
+
+class Description:
+    """The OpenAPI description of an application, made when somebody first asks for it.
+
+    To make it takes half of the time in which an application is created, and few processes are ever asked.
+    """
+
+    def __init__(self, make: Callable[[], Document]) -> None:
+        """`make` is called once, whichever threads ask."""
+        self._make = make
+        self._lock = threading.Lock()
+        self._document: Document | None = None
+
+    def document(self) -> Document:
+        """Return the OpenAPI document."""
+        with self._lock:
+            if self._document is None:
+                self._document = self._make()
+            return self._document
 
 
 def operation_id(view_name: str) -> str:

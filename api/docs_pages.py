@@ -69,4 +69,4 @@ def docs_file(name: str) -> Response:
 @is_open
 def openapi() -> Response:
     """Return the OpenAPI description, made from the schemas that validate."""
-    return jsonify(current_app.extensions["openapi"])
+    return jsonify(current_app.extensions["openapi"].document())

@@ -1,6 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from itertools import combinations_with_replacement
 from typing import Any, Final
@@ -185,9 +185,23 @@ class ProblemApi(Api):
     ERROR_SCHEMA = ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None  # described once, per status, below
 
+    def __init__(self, app: Flask) -> None:
+        super().__init__(app)
+        self._undescribed: list[Callable[[], None]] = []
+
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Any HTTP error."""
         return _http_problem(error)
+
+    def describe_later(self, describe: Callable[[], None]) -> None:
+        """Have a part of the description made with the rest of it."""
+        self._undescribed.append(describe)
+
+    def describe(self) -> tuple[dict[str, Any], dict[str, type[ma.Schema]]]:
+        """Return the OpenAPI document, and its components' schemas by name. For one caller, once."""
+        for describe in self._undescribed:
+            describe()
+        return self.spec.to_dict(), {name: key[0] for key, name in self.ma_plugin.converter.refs.items()}
 
 
 def register_problems(app: Flask) -> None:

@@ -1,10 +1,9 @@
 """Checks of a request's head, before its body is read: is the request allowed, and how large may the body be?
 
-A route takes a body if its operation describes one in OpenAPI, up to the limit that its view declares. A head is
-refused by the same checks as a whole request, with the same answer.
+A route takes the body that its view describes for OpenAPI, up to the limit that the view declares. A head is refused
+by the same checks as a whole request, with the same answer.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -28,7 +27,8 @@ _NO_BODY: Final = 1024
 #: Seconds that the checks of a head may wait for Postgres.
 _SECONDS: Final = 2.5
 _JSON: Final = "application/json"
-_ARGUMENT: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+#: Methods of views that are described for another method alone.
+_UNDESCRIBED: Final = frozenset({"HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class BodyRule:
     """The bodies that a route takes."""
 
     limit: int
-    #: Media types that its description names; empty for any.
+    #: Media types that its view describes; empty for any.
     types: frozenset[str]
 
 
@@ -62,12 +62,10 @@ class HeadChecks:
         self.rules: dict[tuple[str, str], BodyRule] = {}
         #: Routes without arguments that need a key, by method and path.
         self._plain: dict[tuple[str, str], tuple[BodyRule, Callable[..., Any]]] = {}
-        paths = app.extensions["openapi"]["paths"]
         for rule in app.url_map.iter_rules():
             view = app.view_functions[rule.endpoint]
-            described = paths.get(_ARGUMENT.sub(r"{\1}", rule.rule), {})
             for method in rule.methods or ():
-                body = _rule_of(view, described.get(method.lower(), {}), settings)
+                body = _rule_of(view, method, settings)
                 self.rules[rule.endpoint, method] = body
                 if not rule.arguments and scope_of(view) is not None:
                     self._plain[method, rule.rule] = (body, view)
@@ -129,13 +127,13 @@ class HeadChecks:
         send(response, environ, reader)
 
 
-def _rule_of(view: Callable[..., Any], operation: dict[str, Any], settings: Settings) -> BodyRule:
+def _rule_of(view: Callable[..., Any], method: str, settings: Settings) -> BodyRule:
     limit = getattr(view, "body_limit", None)
-    described = operation.get("requestBody")
+    described: frozenset[str] | None = None if method in _UNDESCRIBED else getattr(view, "body_types", None)
     if limit is None and described is None:
         return _NONE
     # Providers and people's browsers choose what they send.
-    types = frozenset(described["content"]) if described and scope_of(view) is not None else frozenset[str]()
+    types = described if described and scope_of(view) is not None else frozenset[str]()
     return BodyRule(limit(settings) if limit else MAX_BODY, types)
 
 

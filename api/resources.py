@@ -14,7 +14,7 @@ from werkzeug.routing import BaseConverter
 
 from api.database import giving_back
 from api.description import TAKES_REVEAL, operation_id
-from api.problems import flattened
+from api.problems import ProblemApi, flattened
 from api.request_bodies import is_empty, read_json
 from api.request_heads import MAX_BODY
 from api.visibility import REVEAL, remember_given
@@ -107,6 +107,7 @@ class Resource(Blueprint):
 
         def declare(view: View) -> View:
             view = self.doc(operationId=operation_id(view.__name__))(view)
+            view.body_types = self._body_types(view)  # type: ignore[attr-defined]  # views carry their marks
             scope = getattr(view, "scope", None)
             if scope is None:
                 return cast(View, add(view))
@@ -117,6 +118,23 @@ class Resource(Blueprint):
             return cast(View, add(view))
 
         return declare
+
+    def _body_types(self, view: Callable[..., Any]) -> frozenset[str] | None:
+        """Return the media types of the body that a view describes; None if it describes none.
+
+        Read where flask-smorest keeps the parts of the description, as an API process does not make the whole of it
+        before somebody asks.
+        """
+        parts = view._apidoc  # type: ignore[attr-defined]  # flask-smorest tells of them nowhere else
+        by_hand = parts.get("manual_doc", {}).get("requestBody", {}).get("content", ())
+        by_location = self.DEFAULT_LOCATION_CONTENT_TYPE_MAPPING
+        read = parts.get("arguments", {}).get("parameters", ())
+        types = {each.get("content_type") or by_location[each["in"]] for each in read if each["in"] in by_location}
+        return frozenset(types.union(by_hand)) or None
+
+    def register_views_in_doc(self, api: ProblemApi, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- flask-smorest's
+        """Leave the description of these routes to the moment when somebody asks for it."""
+        api.describe_later(lambda: super(Resource, self).register_views_in_doc(api, *args, **kwargs))
 
 
 class NameConverter(BaseConverter):

@@ -47,7 +47,7 @@ class Operation:
 def description() -> Document:
     """Return the OpenAPI document of an API that has every setting's default."""
     app = create_app(Wiring(read_settings(_NO_DATABASE)))
-    document: Document = json.loads(json.dumps(app.extensions["openapi"]))
+    document: Document = json.loads(json.dumps(app.extensions["openapi"].document()))
     return document
 
 

@@ -1,14 +1,18 @@
 """The OpenAPI description: what programs make of it stays the same, and each of them understands it."""
 
 import json
+import re
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from api.app import create_app
-from api.description import operations
+from api.description import Description, operations
 from config.settings import read_settings
 from config.wiring import Wiring
 from tests.support.node_packages import NODE
@@ -98,10 +102,14 @@ OPERATIONS = [
 
 
 @pytest.fixture(scope="module")
-def description() -> dict[str, Any]:
+def app() -> Flask:
     # Nothing is asked of Postgres.
-    wires = Wiring(read_settings({"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/x"}))
-    described: dict[str, Any] = create_app(wires).test_client().get("/openapi.json").get_json()
+    return create_app(Wiring(read_settings({"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/x"})))
+
+
+@pytest.fixture(scope="module")
+def description(app: Flask) -> dict[str, Any]:
+    described: dict[str, Any] = app.test_client().get("/openapi.json").get_json()
     return described
 
 
@@ -167,3 +175,35 @@ def test_patterns_are_those_of_ecma_262(description: dict[str, Any]) -> None:
         assert not any(word in pattern for word in (r"\Z", r"\A", "(?P", "*+", "++", "?+", "(?i")), pattern
         assert pattern.startswith("^")
         assert pattern.endswith("$")
+
+
+def test_a_head_is_held_to_the_body_that_is_described(app: Flask, description: dict[str, Any]) -> None:
+    """So a body is refused before it is read; the description is made later, if at all."""
+    rules = app.extensions["heads"].rules
+    compared = 0
+    for route in app.url_map.iter_rules():
+        item = description["paths"].get(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route.rule), {})
+        for method in (route.methods or set()) - {"OPTIONS", "HEAD"} if item else ():
+            operation, rule = item[method.lower()], rules[route.endpoint, method]
+            body = operation.get("requestBody", {"content": ()})
+            # Providers and people's browsers choose what they send.
+            is_ours = "x-required-scope" in operation
+            assert rule.types == (set(body["content"]) if is_ours else set()), operation["operationId"]
+            assert rule.limit > 1024 or "requestBody" not in operation, operation["operationId"]
+            compared += 1
+    assert compared == len(OPERATIONS)
+
+
+def test_it_is_made_once_whoever_asks() -> None:
+    made: list[dict[str, Any]] = []
+
+    def make() -> dict[str, Any]:
+        time.sleep(0.05)  # in which the others ask too
+        made.append({})
+        return made[-1]
+
+    described = Description(make)
+    with ThreadPoolExecutor(8) as threads:
+        given = list(threads.map(lambda _: described.document(), range(8)))
+    assert len(made) == 1
+    assert all(each is made[0] for each in given)

@@ -442,7 +442,7 @@ def test_breakers_are_told_of_providers_that_are_set(measured: Measured) -> None
 
 def test_metrics_are_described_in_openapi(database_url: str) -> None:
     wires = Wiring(read_settings({"DATABASE_URL": database_url}))
-    described = create_app(wires).extensions["openapi"]["paths"]["/metrics"]["get"]
+    described = create_app(wires).extensions["openapi"].document()["paths"]["/metrics"]["get"]
     assert list(described["responses"]["200"]["content"]) == ["text/plain"]
     assert "security" not in described  # so it wants a key, as all do that do not say otherwise
     wires.engine.dispose()
