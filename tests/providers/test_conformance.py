@@ -76,9 +76,7 @@ def test_a_yes_that_is_not_as_documented_proves_nothing(vendor: Vendor, body: by
 
 
 def test_nobody_listens(vendor: Vendor) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-    result = one(vendor, port)
+    result = one(vendor, receivers.unused_port())
     assert (result.outcome, result.fault) == (Outcome.UNSENT, vendor.own_fault)
 
 

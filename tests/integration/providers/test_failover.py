@@ -39,11 +39,6 @@ from tests.support.failing_over import (
 )
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.parametrize("answer", [DOWN, REFUSED, receivers.response(302), twilio.error(20005)])
 def test_what_is_the_providers_fault_goes_to_the_next_one_at_once(engine: Engine, made: Open, answer: bytes) -> None:
     first, second = Wire(answer), Wire(OK)
@@ -90,7 +85,7 @@ def test_one_that_had_no_route_lately_is_left_out(engine: Engine, made: Open) ->
 def test_so_does_what_finds_nobody_listening(engine: Engine, made: Open) -> None:
     second = Wire(OK)
     [message] = given = messages()
-    results = sent(failover_of(engine, made(closed_port(), second)), given)
+    results = sent(failover_of(engine, made(receivers.unused_port(), second)), given)
     assert path_of(results[message.id]) == [("twilio", "unsent"), ("twilio-2", "accepted")]
 
 
