@@ -3,6 +3,7 @@
 import ctypes
 import gc
 from contextlib import suppress
+from functools import cache
 from typing import Final
 
 #: New objects after which the young ones are searched for garbage; then after so many searches the older ones are too.
@@ -28,14 +29,13 @@ def expect_imports() -> None:
     gc.set_threshold(*_IMPORTING)
 
 
+@cache
 def settle() -> None:
-    """Have the garbage collector pass over all that exists by now. Call it once, when a process is ready.
+    """Have the garbage collector pass over all that exists by now: once, when a process is ready.
 
     Modules and caches stay for as long as the process. A search of all of them takes some 80 ms, in which no thread
     runs, and in a worker they took up to a tenth of its CPU.
     """
-    if gc.get_freeze_count():
-        return
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

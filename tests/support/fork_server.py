@@ -223,7 +223,6 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     """Be a process that has just been started with these arguments. Returns where manage.py does not exit."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    gc.unfreeze()
     out, err, end = descriptors
     os.close(end)  # it tells the end by being closed: nobody but the server may hold it
     os.setsid()
