@@ -30,9 +30,14 @@ _STATE: Final = " UNION ALL ".join(
     )
 )
 _TABLES_WITH_ROWS: Final = """
-    SELECT quote_ident(relname) FROM pg_class
+    SELECT quote_ident(relname), pg_relation_size(oid) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0
 """
+_RESTART_SEQUENCES: Final = """
+    SELECT setval(seqrelid, seqstart, false) FROM pg_sequence WHERE pg_sequence_last_value(seqrelid) IS NOT NULL
+"""
+#: Bytes up to which the rows of a table are deleted. To truncate one makes files anew, and writes to the catalogs.
+_SMALL: Final = 64 * 1024
 _END_OTHERS: Final = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()
 """
@@ -56,6 +61,8 @@ class Databases:
         self._states: dict[str, State] = {}
         self._first_state: State | None = None
         self._first_rows: dict[str, str] = {}
+        #: The superuser's connection to no test's database, once there is one.
+        self._connection: Any = None
 
     def take(self) -> str:
         """Return the name of a database that nobody else has, or had."""
@@ -63,8 +70,7 @@ class Databases:
             name, self._states[name] = self._empty.pop()
             return name
         name = self._new_name()
-        with self.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name} {self._make}")
+        self._execute(f"CREATE DATABASE {name} {self._make}")
         self.made += 1
         self._states[name] = self._first_state or self._look_at_first(name)
         return name
@@ -74,7 +80,7 @@ class Databases:
 
     def _look_at_first(self, name: str) -> State:
         with self.cursor(name) as cursor:
-            self._first_rows = {table: _rows(cursor, table) for table in _tables_with_rows(cursor)}
+            self._first_rows = {table: _rows(cursor, table) for table in _sizes(cursor)}
             self._first_state = _state(cursor)
         return self._first_state
 
@@ -90,26 +96,48 @@ class Databases:
                 cursor.execute("SET lock_timeout = '5s'; SET session_replication_role = replica")
                 if _state(cursor) != before:
                     return
-                self._empty_out(cursor)
-                state = _state(cursor)
-            with self.cursor() as cursor:
-                _end_others(cursor, name)
-                cursor.execute(f"ALTER DATABASE {name} RENAME TO {new_name}")
+                is_same = self._empty_out(cursor)
+                state = before if is_same else _state(cursor)
+            self._execute(_END_OTHERS, (name,))
+            self._execute(f"ALTER DATABASE {name} RENAME TO {new_name}")
             self._empty.append((new_name, state))
 
-    def _empty_out(self, cursor: Any) -> None:
-        tables = _tables_with_rows(cursor)
-        cursor.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
+    def _empty_out(self, cursor: Any) -> bool:
+        """Leave the rows of the template alone in a database. Returns whether its catalogs are as they were."""
+        sizes = _sizes(cursor)
+        large = [table for table, size in sizes.items() if size > _SMALL]
+        if large:
+            cursor.execute(f"TRUNCATE {', '.join(large)} CASCADE")
+        for table in sizes.keys() - set(large):
+            cursor.execute(f"DELETE FROM {table}")
+        cursor.execute(_RESTART_SEQUENCES)
         for table, rows in self._first_rows.items():
             cursor.execute(f"INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, %s)", (rows,))
         cursor.execute("SELECT pg_stat_reset()")
+        return not large
+
+    def _execute(self, statement: str, values: tuple[str, ...] = ()) -> None:
+        """Execute a statement outside of the tests' databases."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect("postgres")
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, values)
+
+    def close(self) -> None:
+        """Give the connection to the server up."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _connect(self, database: str) -> Any:
+        connection = psycopg2.connect(self._postgres.url(database))
+        connection.autocommit = True
+        return connection
 
     @contextlib.contextmanager
     def cursor(self, database: str = "postgres") -> Iterator[Any]:
         """A cursor of a superuser in a database; each statement is a transaction."""
-        connection = psycopg2.connect(self._postgres.url(database))
+        connection = self._connect(database)
         try:
-            connection.autocommit = True
             with connection.cursor() as cursor:
                 yield cursor
         finally:
@@ -125,9 +153,10 @@ def _state(cursor: Any) -> State:
     return tuple(cursor.fetchall())
 
 
-def _tables_with_rows(cursor: Any) -> list[str]:
+def _sizes(cursor: Any) -> dict[str, int]:
+    """Return the tables that have rows, or had some, and their sizes in bytes."""
     cursor.execute(_TABLES_WITH_ROWS)
-    return [table for (table,) in cursor.fetchall()]
+    return dict(cursor.fetchall())
 
 
 def _rows(cursor: Any, table: str) -> str:

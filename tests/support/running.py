@@ -34,14 +34,16 @@ FINISHED = {"sent", "delivered", "failed", "cancelled", "expired", "skipped"}
 
 def wait_for(look: Callable[[], Found | None], timeout: float = 20.0, what: str = "it") -> Found:
     """Return what `look` finds once it finds something. Fails where it finds nothing in `timeout` seconds."""
-    until = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         found = look()
         if found:
             return found
-        if time.monotonic() > until:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise AssertionError(f"waited {timeout:g} s for {what}; last seen: {found!r}")
-        time.sleep(0.03)
+        # Most looks are requests with statements: the longer it takes, the less the system is kept busy by them.
+        time.sleep(min(max(waited / 3, 0.02), 0.2))
 
 
 def ahead(**span: float) -> str:

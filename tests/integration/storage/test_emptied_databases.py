@@ -11,7 +11,7 @@ from tests.support.databases import Databases
 _TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1"
 _USERS = """
     INSERT INTO users (id, user_id, push_tokens, timezone, attributes, preferences, created_at, updated_at)
-    SELECT gen_random_uuid(), n::text, '{}', 'UTC', '{}', '{}', now(), now() FROM generate_series(1, 50) n
+    SELECT gen_random_uuid(), n::text, '{}', 'UTC', '{}', '{}', now(), now() FROM generate_series(1, %s) n
 """
 
 
@@ -28,26 +28,29 @@ def own(postgres: EmbeddedPostgres) -> Databases:
 
 
 def _everything(cursor: Any) -> dict[str, str | None]:
-    """Every row of every table, by the table's name."""
+    """Every row of every table by the table's name, and where the sequences are."""
     cursor.execute(_TABLES)
     found = {}
     for (table,) in cursor.fetchall():
         cursor.execute(f"SELECT json_agg(each ORDER BY each::text)::text FROM {table} each")
         found[table] = cursor.fetchone()[0]
+    cursor.execute("SELECT json_agg(each)::text FROM (SELECT sequencename, last_value FROM pg_sequences) each")
+    found["sequences"] = cursor.fetchone()[0]
     return found
 
 
 def test_an_emptied_database_is_as_a_new_one(own: Databases) -> None:
     contents = []
-    for _ in range(2):
+    for users in (50, 5000, 50):
         name = own.take()
         with own.cursor(name) as cursor:
             contents.append(_everything(cursor))
-            cursor.execute(_USERS)
+            cursor.execute(_USERS, (users,))
             cursor.execute("DELETE FROM signing_keys; UPDATE listeners SET version = 7")
+            cursor.execute("SELECT nextval(seqrelid) FROM pg_sequence")
         made = own.made
         own.give_back(name)
-    assert contents[0] == contents[1]
+    assert contents[0] == contents[1] == contents[2]
     assert contents[0]["listeners"], "there is something to compare"
     own.take()
     assert own.made == made, "it was used again"
@@ -61,7 +64,7 @@ def test_an_emptied_database_is_as_a_new_one(own: Databases) -> None:
         "GRANT SELECT ON users TO pg_monitor",
         "ALTER TABLE notifications DISABLE TRIGGER ALL",
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        f"{_USERS}; ANALYZE users",
+        f"{_USERS % 50}; ANALYZE users",
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 64', current_database()); END $$",
     ],
 )
