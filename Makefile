@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Tests wait more than they compute: a few processes more than one suit two cores.
-WORKERS ?= 4
+WORKERS ?= 5
 # Tests start hundreds of processes, and each would compile the code anew.
 unexport PYTHONDONTWRITEBYTECODE
 

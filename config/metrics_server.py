@@ -2,6 +2,7 @@
 
 import hmac
 import socket
+import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
@@ -23,6 +24,8 @@ class MetricsServer(ThreadingTCPServer):
 
     allow_reuse_address = True
     daemon_threads = True
+    #: The thread that serves, once one does.
+    _thread: threading.Thread | None = None
 
     def __init__(self, registry: CollectorRegistry, address: tuple[str, int], token: str | None) -> None:
         """Listen. Raises OSError if the address cannot be bound."""
@@ -35,8 +38,19 @@ class MetricsServer(ThreadingTCPServer):
         self.knows = AllowedHosts() if token is None and is_loopback(str(self.server_address[0])) else None
 
     def start(self) -> None:
-        """Serve from a thread that ends with the process."""
-        start_lasting("metrics", self.serve_forever)
+        """Serve from a thread that ends with the process, or when the server is closed."""
+        self._thread = start_lasting("metrics", self.serve_forever)
+
+    def server_close(self) -> None:
+        """Stop serving, and listening.
+
+        A thread that went on would wait for a descriptor that the process uses for something else by then, and would
+        take a whole core for as long as that is ready to be read.
+        """
+        if self._thread is not None:
+            self.shutdown()
+            self._thread.join()
+        super().server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Do nothing: a client has disconnected."""

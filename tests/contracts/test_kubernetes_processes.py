@@ -2,6 +2,7 @@
 
 import subprocess
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -110,6 +111,7 @@ def test_ports_are_those_that_the_code_serves(overlay: str) -> None:
             assert not given
 
 
+@cache
 def served_by_the_exporter(path: str) -> bool:
     """Whether the server of metrics answers there."""
     with MetricsServer(CollectorRegistry(), ("127.0.0.1", 0), "token") as served:
