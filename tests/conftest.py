@@ -350,7 +350,8 @@ LONGEST = (
     *("test_fan_out_to_subscriptions", "test_sentinel", "test_endpoint_health", "test_hanging_endpoints"),
     *("test_stuck_workers", "test_cancellation", "test_redis_failures", "test_postgres_failures", "test_metrics"),
     *("test_status_events", "test_holds", "test_audit_log", "test_endpoint_rate_limits", "test_state_machine"),
-    *("test_rollout", "test_large_tables", "test_large_searches", "test_silent_connections", "test_relay_crashes"),
+    *("test_rollout", "test_large_tables", "test_silent_connections", "test_relay_crashes", "test_terminals"),
+    *("test_provider_breakers", "test_handlers", "test_next_channel", "test_subscriptions", "test_console_hostile"),
 )
 
 
