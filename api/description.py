@@ -53,7 +53,7 @@ _REFERENCE: Final = re.compile(r'"#/components/schemas/(\w+)"')
 class Description:
     """The OpenAPI description of an application, made when somebody first asks for it.
 
-    To make it takes half of the time in which an application is created, and few processes are ever asked.
+    To make it takes longer than to create the rest of an application, and few processes are ever asked for it.
     """
 
     def __init__(self, make: Callable[[], Document]) -> None:
