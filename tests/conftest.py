@@ -364,11 +364,12 @@ def pytest_configure(config: pytest.Config) -> None:
     found = {Path(each).resolve() for each in config.args}
     if not hasattr(config, "workerinput") or found != {ROOT / "tests"}:
         return
-    names = config.getini("norecursedirs")
+    patterns, left_out = config.getini("python_files"), config.getini("norecursedirs")
     files = [
         str(file)
-        for file in sorted((ROOT / "tests").rglob("test_*.py"))
-        if not any(fnmatch(part, name) for part in file.relative_to(ROOT).parts for name in names)
+        for file in sorted((ROOT / "tests").rglob("*.py"))
+        if any(fnmatch(file.name, pattern) for pattern in patterns)
+        and not any(fnmatch(folder, name) for folder in file.relative_to(ROOT).parts[:-1] for name in left_out)
     ]
     number = int(config.workerinput["workerid"].removeprefix("gw"))
     first = len(files) * number // config.workerinput["workercount"]

@@ -134,7 +134,7 @@ class Databases:
         return connection
 
     @contextlib.contextmanager
-    def cursor(self, database: str = "postgres") -> Iterator[Any]:
+    def cursor(self, database: str) -> Iterator[Any]:
         """A cursor of a superuser in a database; each statement is a transaction."""
         connection = self._connect(database)
         try:
