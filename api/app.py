@@ -45,7 +45,7 @@ from api.problems import ProblemApi, register_problems
 from api.request_heads import check_heads
 from api.request_log import track
 from api.request_metrics import measure
-from api.resources import NameConverter, check_queries
+from api.resources import LateRule, NameConverter, check_queries
 from api.services import keep
 from api.serving.workers import ARRIVED
 from config.logs import configure_logs
@@ -110,6 +110,7 @@ def create_app(wires: Wiring | None = None) -> Flask:
     if wires.settings.sandbox:
         log.warning("sandbox", sends="nothing")
     app = Flask("notifier", static_folder=None)
+    app.url_rule_class = LateRule
     app.json = _Orjson(app)
     app.url_map.strict_slashes = False
     # A redirect would lead from `users/%2F/preferences` to the user named `preferences`.

@@ -186,12 +186,16 @@ class ProblemApi(Api):
     DEFAULT_ERROR_RESPONSE_NAME = None  # described once, per status, below
 
     def __init__(self, app: Flask) -> None:
-        super().__init__(app)
         self._undescribed: list[Callable[[], None]] = []
+        super().__init__(app)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Any HTTP error."""
         return _http_problem(error)
+
+    def _register_responses(self) -> None:
+        """Leave the descriptions of all statuses to the moment when somebody asks for one."""
+        self.describe_later(super()._register_responses)
 
     def describe_later(self, describe: Callable[[], None]) -> None:
         """Have a part of the description made with the rest of it."""
