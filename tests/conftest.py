@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.support.databases import Databases
 from tests.support.paths import ROOT
 from tests.support.receivers import HttpReceiver, SmtpReceiver
 from tests.support.running import Running
+from tests.support.scratch import scratch_folder
 
 # Hypothesis loads what other packages register with it: trio, which selenium brings, and not before pytest ends.
 os.environ["HYPOTHESIS_NO_PLUGINS"] = "1"
@@ -45,12 +45,9 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @contextlib.contextmanager
 def new_postgres(database: str, **settings: str) -> Iterator[EmbeddedPostgres]:
-    """A Postgres with a migrated database, and with some settings.
-
-    Not below pytest's own folder: the next run of pytest closes that to others, and under root Postgres is another.
-    """
-    with tempfile.TemporaryDirectory(prefix="notifier-") as folder:
-        server = EmbeddedPostgres(Path(folder), settings={**_LIGHT, **settings})
+    """A Postgres with a migrated database, and with some settings."""
+    with scratch_folder() as folder:
+        server = EmbeddedPostgres(folder, settings={**_LIGHT, **settings})
         server.stop_signal = signal.SIGQUIT  # at once: to write hundreds of databases to disk first takes half a minute
         server.start()
         try:

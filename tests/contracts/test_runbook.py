@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from email.message import EmailMessage
@@ -29,6 +28,7 @@ from tests.support.documents import PAGE, blocks
 from tests.support.paths import ROOT
 from tests.support.receivers import SmtpReceiver
 from tests.support.running import Running, ahead, made, reaches, wait_for
+from tests.support.scratch import scratch_folder
 
 #: Commands that keep running until they are ended.
 FOR_EVER = ("The log, all the time", 1), ("Start it, held", 3)
@@ -134,8 +134,7 @@ def operator(own_postgres: EmbeddedPostgres) -> Iterator[Operator]:
     (own_postgres.folder / "stack.json").write_text(json.dumps(stack))
     (own_postgres.folder / "secret-key").write_text(SECRETS["NOTIFIER_SECRET_KEY"])
     (own_postgres.folder / "webhook-secret").write_text(SECRETS["NOTIFIER_WEBHOOK_SECRET"])
-    with tempfile.TemporaryDirectory(prefix="notifier-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         folder.chmod(0o755)
         operator = Operator(folder, own_postgres.folder)
         operator.type("The embedded stack", as_root=True)

@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from deploy.child_process import StartError, is_running, wait_until
 from deploy.embedded import EmbeddedPostgres, EmbeddedValkey
 from deploy.unprivileged import User
 from tests.support.paths import ROOT
+from tests.support.scratch import scratch_folder
 
 FAST = {"fsync": "off"}
 #: Tests that concern root alone: for anybody else tests.conftest leaves these out, and the others say it all.
@@ -32,8 +32,8 @@ Make = Callable[..., Any]
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """A folder outside pytest's own, which every further session of pytest closes again to all but its owner."""
-    with tempfile.TemporaryDirectory(prefix="notifier-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder).resolve()
+    with scratch_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

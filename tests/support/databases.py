@@ -52,7 +52,7 @@ class Databases:
     def __init__(self, postgres: EmbeddedPostgres, template: str, *, owner: str) -> None:
         """`template`: the database as the migrations leave it, to which nobody is connected."""
         self._postgres = postgres
-        self._make = f"TEMPLATE {template} STRATEGY wal_log OWNER {owner}"
+        self._make = f"TEMPLATE {template} STRATEGY file_copy OWNER {owner}"
         self._numbers = itertools.count(1)
         #: How many were made; all others are such as were emptied.
         self.made = 0
