@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from deploy.ports import free_port
 from tests.conftest import clean_environment
 from tests.support.paths import ROOT
 from tests.support.running import wait_for
+from tests.support.scratch import scratch_folder
 
 
 class Up:
@@ -75,21 +75,51 @@ class Up:
         self.process.wait(40)
 
 
-@pytest.fixture
-def start_up() -> Iterator[Callable[..., Up]]:
-    """Starts stacks in a folder of the test; nothing of them is left after it."""
+@contextlib.contextmanager
+def runs_of_up() -> Iterator[Callable[..., Up]]:
+    """Starts stacks in one folder; nothing of them is left in the end."""
     runs: list[Up] = []
-    # Not below pytest's own folder: see tests.conftest.new_postgres.
-    with tempfile.TemporaryDirectory(prefix="notifier-") as folder:
+    with scratch_folder() as folder:
 
         def start(port: int, *options: str, **settings: str) -> Up:
-            run = Up(Path(folder) / "data", port, *options, **settings)
+            run = Up(folder / "data", port, *options, **settings)
             runs.append(run)
             return run
 
+        try:
+            yield start
+        finally:
+            for run in runs:
+                run.stop()
+
+
+@pytest.fixture
+def start_up() -> Iterator[Callable[..., Up]]:
+    """Starts stacks in a folder of the test."""
+    with runs_of_up() as start:
         yield start
-        for run in runs:
-            run.stop()
+
+
+@pytest.fixture(scope="module")
+def start_beside() -> Iterator[Callable[..., Up]]:
+    """Starts stacks in the folder of `demo`."""
+    with runs_of_up() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def ports() -> tuple[int, int]:
+    """The ports of the API and of Flower that `demo` is told."""
+    return free_port(), free_port()
+
+
+@pytest.fixture(scope="module")
+def demo(start_beside: Callable[..., Up], ports: tuple[int, int]) -> Up:
+    """A stack from nothing, with secrets of every kind, that has shown what it does."""
+    others = {"NOTIFIER_BOUNCES": "imap://user:secret@127.0.0.1/INBOX", "NOTIFIER_READER_PASSWORD": "secret"}
+    run = start_beside(ports[0], "--demo", "--flower-port", str(ports[1]), **others)
+    run.wait_until_it_says("accepted")
+    return run
 
 
 def _post(url: str, **fields: str) -> str:
@@ -105,14 +135,16 @@ def _status(url: str, event_id: str) -> str:
     return status
 
 
-def test_a_stack_from_nothing_and_again_after_a_kill(start_up: Callable[..., Up]) -> None:
-    port, flower = free_port(), free_port()
-    first = start_up(port, "--demo", "--flower-port", str(flower))
-    first.wait_until_it_says("accepted")
-    said = first.said()
-    for expected in ("sent", "delivered", f"{first.url}/docs", f"http://127.0.0.1:{flower}", "manage.py outbox"):
+def test_a_stack_from_nothing_delivers_and_says_what_there_is(demo: Up, ports: tuple[int, int]) -> None:
+    said = demo.said()
+    for expected in ("sent", "delivered", f"{demo.url}/docs", f"http://127.0.0.1:{ports[1]}", "manage.py outbox"):
         assert expected in said, said
-    wait_for(lambda: requests.get(f"{first.url}/ready", timeout=5).json()["status"] == "ok")
+    wait_for(lambda: requests.get(f"{demo.url}/ready", timeout=5).json()["status"] == "ok")
+    assert not [path for path in (demo.folder, *demo.folder.rglob("*")) if path.lstat().st_mode & 0o077]
+
+
+def test_flower_is_up_and_answers_no_other_site(demo: Up, ports: tuple[int, int]) -> None:
+    _, flower = ports
     wait_for(lambda: _answers(f"http://127.0.0.1:{flower}/"), 40, "Flower")
     for method, forged, status in (
         ("GET", {"Host": "evil.example"}, 421),
@@ -122,32 +154,15 @@ def test_a_stack_from_nothing_and_again_after_a_kill(start_up: Callable[..., Up]
         for path in ("/", "/tasks", "/static/css/flower.css"):
             found = requests.request(method, f"http://127.0.0.1:{flower}{path}", headers=forged, timeout=10)
             assert found.status_code == status, (path, forged)
-    scraped = json.loads((first.folder / STACK_FILE).read_text())["metrics"]
+
+
+def test_every_process_is_scraped_where_it_says(demo: Up) -> None:
+    scraped = json.loads((demo.folder / STACK_FILE).read_text())["metrics"]
     second = {"worker-fresh-2"} if (os.cpu_count() or 1) > 1 else set()
     assert scraped.keys() == {"api", "worker-fresh", *second, "worker-retry", "worker-clock", "exporter"}
-    assert scraped["exporter"] in said
+    assert scraped["exporter"] in demo.said()
     for url in scraped.values():
         wait_for(lambda url=url: _answers(url) and "notifier_build_info" in requests.get(url, timeout=5).text, 40, url)
-    event_id = _post(first.url, recipient="+4915112345678", channel="sms")
-    wait_for(lambda: _status(first.url, event_id) == "sent")
-
-    assert not [path for path in (first.folder, *first.folder.rglob("*")) if path.lstat().st_mode & 0o077]
-    family = first.family()
-    os.kill(first.process.pid, signal.SIGKILL)
-    first.process.wait(10)
-    began = time.monotonic()
-    second = start_up(port, "--no-flower")
-    second.wait_until_it_says("Notifier is up")
-    assert "adopted" in second.said()
-    assert _status(second.url, event_id) == "sent"
-    again = _post(second.url, recipient="+4915112345678", channel="sms")
-    wait_for(lambda: _status(second.url, again) == "sent")
-    assert time.monotonic() > began
-
-    family += second.family()
-    second.stop(signal.SIGINT)
-    assert second.process.returncode == 0
-    wait_for(lambda: not [p for p in family if is_running(p)], 20, "everything to be stopped")
 
 
 #: The secrets that each kind of process is told, by a word of its command line.
@@ -174,9 +189,9 @@ SECRETS = {
 }
 
 
-def _each_is_told_what_it_needs(run: Up) -> None:
+def test_each_process_is_told_what_it_needs(demo: Up) -> None:
     seen = set()
-    for process in run.family():
+    for process in demo.family():
         try:
             words, told = process.cmdline(), process.environ()
         except psutil.NoSuchProcess:
@@ -190,19 +205,38 @@ def _each_is_told_what_it_needs(run: Up) -> None:
     assert seen == TOLD.keys()
 
 
-def test_two_on_one_folder_are_one_too_many(start_up: Callable[..., Up]) -> None:
-    others = {"NOTIFIER_BOUNCES": "imap://user:secret@127.0.0.1/INBOX", "NOTIFIER_READER_PASSWORD": "secret"}
-    first = start_up(free_port(), "--flower-port", str(free_port()), **others)
-    first.wait_until_it_says("Notifier is up")
-    _each_is_told_what_it_needs(first)
-    second = start_up(free_port(), "--no-flower")
+def test_two_on_one_folder_are_one_too_many(demo: Up, start_beside: Callable[..., Up]) -> None:
+    second = start_beside(free_port(), "--no-flower")
     assert second.process.wait(30) == 1
     [error] = second.errors()
-    assert str(first.folder) in error
-    first.process_of("worker fresh").kill()
-    first.wait_until_it_says("worker-fresh was ended by SIGKILL; again in 1 s")
-    event_id = _post(first.url, recipient="+4915112345678", channel="sms")
-    wait_for(lambda: _status(first.url, event_id) == "sent", 40)
+    assert str(demo.folder) in error
+
+
+def test_a_worker_that_is_killed_is_started_again(demo: Up) -> None:
+    demo.process_of("worker fresh").kill()
+    demo.wait_until_it_says("worker-fresh was ended by SIGKILL; again in 1 s")
+    event_id = _post(demo.url, recipient="+4915112345678", channel="sms")
+    wait_for(lambda: _status(demo.url, event_id) == "sent", 40)
+
+
+# The last one of `demo`.
+def test_a_stack_is_whole_again_after_a_kill(demo: Up, start_beside: Callable[..., Up], ports: tuple[int, int]) -> None:
+    event_id = _post(demo.url, recipient="+4915112345678", channel="sms")
+    wait_for(lambda: _status(demo.url, event_id) == "sent", 40)
+    family = demo.family()
+    os.kill(demo.process.pid, signal.SIGKILL)
+    demo.process.wait(10)
+    second = start_beside(ports[0], "--no-flower")
+    second.wait_until_it_says("Notifier is up")
+    assert "adopted" in second.said()
+    assert _status(second.url, event_id) == "sent"
+    again = _post(second.url, recipient="+4915112345678", channel="sms")
+    wait_for(lambda: _status(second.url, again) == "sent")
+
+    family += second.family()
+    second.stop(signal.SIGINT)
+    assert second.process.returncode == 0
+    wait_for(lambda: not [p for p in family if is_running(p)], 20, "everything to be stopped")
 
 
 def test_a_port_that_was_asked_for_is_never_moved(start_up: Callable[..., Up]) -> None:
