@@ -42,7 +42,8 @@ _LOADED: Final = (
 )
 #: A process whose environment differs in these from ours needs an interpreter of its own.
 _INTERPRETER: Final = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
-_HARMLESS: Final = "PYTHONUNBUFFERED"
+_UNBUFFERED: Final = "PYTHONUNBUFFERED"
+_PATH: Final = "PYTHONPATH"
 #: The answer to the number of a process, once it has been looked up: until then even one that ended keeps its number.
 _SEEN: Final = b"."
 #: Commands that end in another program, or keep children of their own.
@@ -136,7 +137,11 @@ class ForkServer:
 
 
 def _interpreter_of(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_INTERPRETER) and name != _HARMLESS}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_INTERPRETER) and name not in {_UNBUFFERED, _PATH}
+    }
 
 
 def _exactly(stream: socket.socket, size: int) -> bytes:
@@ -234,10 +239,12 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     time.tzset()
-    buffering = 1 if os.environ.get(_HARMLESS) else -1
+    buffering = 1 if os.environ.get(_UNBUFFERED) else -1
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", buffering, closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     os.execv = _go_on_as
+    # Behind the script's own folder, as an interpreter has it.
+    sys.path[1:1] = [each for each in os.environ.get(_PATH, "").split(os.pathsep) if each and each not in sys.path]
     sys.argv = [str(ROOT / "manage.py"), *asked["arguments"]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
