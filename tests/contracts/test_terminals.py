@@ -292,16 +292,18 @@ def test_all_output_goes_one_way() -> None:
 
 
 def test_the_text_is_shown_as_it_is(environment: dict[str, str]) -> None:
-    for command in ("dlq list", f"dlq show {LETTER}", "outbox", "hold", "status", "audit", "api-keys list"):
-        assert HARMLESS in piped(command.split(), environment, "utf-8"), command
+    lines = ("dlq list", f"dlq show {LETTER}", "outbox", "hold", "status", "audit", "api-keys list")
+    commands = [line.split() for line in lines]
+    for command, ended in zip(commands, in_turn(commands, environment), strict=True):
+        assert HARMLESS in ended.output, command
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-@pytest.mark.parametrize("command", ["--help", "dlq --help", "doctor", "dlq list"])
-def test_no_encoding_is_too_small(environment: dict[str, str], command: str, encoding: str) -> None:
-    seen = piped(command.split(), environment, encoding)
-    assert "Traceback" not in seen
-    assert "UnicodeEncodeError" not in seen
+def test_no_encoding_is_too_small(environment: dict[str, str], encoding: str) -> None:
+    commands = [["--help"], ["dlq", "--help"], ["doctor"], ["dlq", "list"]]
+    for command, seen in zip(commands, in_turn(commands, {**environment, "PYTHONIOENCODING": encoding}), strict=True):
+        assert "Traceback" not in seen.output, command
+        assert "UnicodeEncodeError" not in seen.output, command
 
 
 def test_no_id_is_cut(environment: dict[str, str]) -> None:

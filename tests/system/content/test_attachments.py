@@ -3,6 +3,7 @@
 import json
 import os
 from base64 import b64encode
+from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
 from uuid import UUID, uuid4
@@ -52,6 +53,13 @@ def errors_of(answer: requests.Response) -> dict[str, list[str]]:
 def kept(system: Running, *names: str) -> set[str]:
     """Which files of these names are kept."""
     return {row.name for row in system.sql("SELECT name FROM attachments WHERE name = ANY(:names)", names=list(names))}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten(system: Running) -> Iterator[None]:
+    """Leaves no attachments in the shared system: each later erasure would read all their megabytes."""
+    yield
+    system.sql("DELETE FROM attachments")
 
 
 @pytest.fixture
