@@ -321,11 +321,12 @@ def _whole_batch(api: Running, key: str) -> int:
 def test_who_does_not_read_answers_holds_nobody_up_and_costs_little(api: Running, key: str) -> None:
     before = _rss(api)
     with contextlib.ExitStack() as stack:
-        raws = [stack.enter_context(Raw(api)) for _ in range(120)]
+        raws = [stack.enter_context(Raw(api)) for _ in range(240)]
         for raw in raws:
             raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             raw.send(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
         for raw in raws:
             assert raw.socket.recv(1), "it is answered"
         _answers_at_once(api, key)
-        assert _rss(api) - before < 120 * 1024 * 1024
+        # Of 400 MB that nobody reads 64 MiB may wait, and each of 64 threads may have an answer in hand.
+        assert _rss(api) - before < 200 * 1024 * 1024
