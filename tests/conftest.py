@@ -327,8 +327,9 @@ def callers(system: Running) -> Callers:
     return Callers(system)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _breakable(new_system: Callable[..., Running]) -> Iterator[Running]:
+    # Few files need one, and one that does nothing takes more by the end than another start.
     with new_system() as running:
         yield running
 
@@ -341,14 +342,20 @@ def breakable(_breakable: Running) -> Running:
 
 
 UNIT: Final = ROOT / "tests/unit"
-#: The files that take longest. Begun first, none of them is what all other processes of pytest wait for in the end.
+SYSTEM: Final = ROOT / "tests/system"
+#: The turns of the last file of each kind: of the longest, of others that wait, and of those that compute. The shortest
+#: come last, so that all processes of pytest end at nearly the same time.
+_LAST: Final = (0.7, 0.92, 1.0)
+#: The files that take longest. Begun early, none of them is what all other processes of pytest wait for in the end.
 LONGEST = (
-    *("test_runbook", "test_up", "test_before_migrate", "test_why", "test_commands", "test_worker_failures"),
-    *("test_fan_out_to_subscriptions", "test_sentinel", "test_endpoint_health", "test_hanging_endpoints"),
-    *("test_stuck_workers", "test_cancellation", "test_redis_failures", "test_postgres_failures", "test_metrics"),
-    *("test_status_events", "test_holds", "test_audit_log", "test_endpoint_rate_limits", "test_state_machine"),
-    *("test_rollout", "test_large_tables", "test_silent_connections", "test_relay_crashes", "test_terminals"),
-    *("test_provider_breakers", "test_handlers", "test_next_channel", "test_subscriptions", "test_console_hostile"),
+    *("test_worker_failures", "test_rollout", "test_endpoint_health", "test_up", "test_runbook", "test_large_tables"),
+    *("test_terminals", "test_stuck_workers", "test_commands", "test_relay_crashes", "test_cancellation"),
+    *("test_console_hostile", "test_slow_callers", "test_status_events", "test_fan_out_to_subscriptions"),
+    *("test_conformance", "test_provider_breakers", "test_before_migrate", "test_why", "test_endpoint_rate_limits"),
+    *("test_poison_rows", "test_reminders", "test_compaction", "test_redis_failures", "test_hanging_endpoints"),
+    *("test_api_keys", "test_templates", "test_next_channel", "test_postgres_failures", "test_silent_connections"),
+    *("test_sentinel", "test_handlers", "test_addresses_at_rest", "test_holds", "test_metrics", "test_retention"),
+    *("test_recovery", "test_retries", "test_search", "test_preferences", "test_embedded"),
 )
 
 
@@ -379,13 +386,25 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Tests that only compute go first: a fault there explains the rest. Tests that concern root are for root."""
+    """Unit tests go first: a fault there explains the rest. Tests that concern root are for root."""
     if os.geteuid() != 0:
         items[:] = [item for item in items if not item.get_closest_marker("root")]
 
-    def turn(item: Any) -> tuple[bool, int, str]:
-        path: Path = item.path
-        place = LONGEST.index(path.stem) if path.stem in LONGEST else len(LONGEST)
-        return UNIT not in path.parents, place, str(path)
+    turns = turns_of({item.path for item in items})
+    items.sort(key=lambda item: (UNIT not in item.path.parents, turns[item.path], str(item.path)))
 
-    items.sort(key=turn)
+
+def turns_of(files: set[Path]) -> dict[Path, float]:
+    """Return the turn of each file, from 0 to 1: the longest begin early, those that wait beside those that compute.
+
+    A test of a system waits more than it computes, most of all in the longest files. With five of those at a time the
+    processors had nothing to do, and later, with none, too much.
+    """
+    longest = sorted((file for file in files if file.stem in LONGEST), key=lambda file: LONGEST.index(file.stem))
+    waiting = sorted(file for file in files.difference(longest) if SYSTEM in file.parents)
+    computing = sorted(files.difference(longest, waiting))
+    return {
+        file: turn * end / len(those)
+        for those, end in zip((longest, waiting, computing), _LAST, strict=True)
+        for turn, file in enumerate(those)
+    }
