@@ -177,12 +177,17 @@ def _serve(stream: socket.socket) -> None:
         if not size:
             return
         asked = json.loads(_exactly(stream, int.from_bytes(size)))
+        begun, begin = os.pipe()
         pid = os.fork()
         if pid == 0:
-            for descriptor in (ended, wake, *pipes.values()):
+            os.setsid()
+            for descriptor in (begun, begin, ended, wake, *pipes.values()):
                 os.close(descriptor)
             stream.close()
             _end_as(_run(asked, descriptors))
+        os.close(begin)
+        os.read(begun, 1)  # it ends once the child leads its group, by which a test may kill it at once
+        os.close(begun)
         pipes[pid] = descriptors.pop()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -230,7 +235,6 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     out, err, end = descriptors
     os.close(end)  # it tells the end by being closed: nobody but the server may hold it
-    os.setsid()
     os.dup2(out, 1)
     os.dup2(err, 2)
     for descriptor in (out, err):
