@@ -87,19 +87,19 @@ class Databases:
     def give_back(self, name: str) -> None:
         """Empty a database for the next test, unless more than rows was changed in it, or somebody does not let it go.
 
-        It has another name then: an engine that a test left behind finds none.
+        It has another name from then on: an engine or a thread that a test left behind finds none, and so leaves
+        nothing behind in an empty one.
         """
         before, new_name = self._states.pop(name), self._new_name()
         with contextlib.suppress(psycopg2.Error):
-            with self.cursor(name) as cursor:
-                _end_others(cursor, name)
+            self._execute(_END_OTHERS, (name,))
+            self._execute(f"ALTER DATABASE {name} RENAME TO {new_name}")
+            with self.cursor(new_name) as cursor:
                 cursor.execute("SET lock_timeout = '5s'; SET session_replication_role = replica")
                 if _state(cursor) != before:
                     return
                 is_same = self._empty_out(cursor)
                 state = before if is_same else _state(cursor)
-            self._execute(_END_OTHERS, (name,))
-            self._execute(f"ALTER DATABASE {name} RENAME TO {new_name}")
             self._empty.append((new_name, state))
 
     def _empty_out(self, cursor: Any) -> bool:
@@ -142,10 +142,6 @@ class Databases:
                 yield cursor
         finally:
             connection.close()
-
-
-def _end_others(cursor: Any, name: str) -> None:
-    cursor.execute(_END_OTHERS, (name,))
 
 
 def _state(cursor: Any) -> State:
