@@ -42,7 +42,8 @@ def wait_for_states(system: Running, subscription_id: str, *states: tuple[str, s
     wanted = sorted((status, reason or "") for status, reason in states)
     with contextlib.suppress(AssertionError):
         return wait_for(lambda: states_of(rows := rows_of(system, subscription_id)) == wanted and rows, 30)
-    assert states_of(rows_of(system, subscription_id)) == wanted
+    found = states_of(rows_of(system, subscription_id))
+    assert found == wanted, found
     return rows_of(system, subscription_id)
 
 
