@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import psycopg2
 import pytest
 
 from deploy.embedded import EmbeddedPostgres
@@ -76,3 +77,18 @@ def test_one_that_was_changed_is_not_used_again(own: Databases, change: str) -> 
     own.give_back(name)
     own.take()
     assert own.made == made + 1
+
+
+def test_nobody_finds_one_that_is_being_emptied(own: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, empty_out = own.take(), Databases._empty_out
+    emptied: list[str] = []
+
+    def looking(databases: Databases, cursor: Any) -> bool:
+        with pytest.raises(psycopg2.OperationalError, match="does not exist"), databases.cursor(name):
+            pass
+        emptied.append(name)
+        return empty_out(databases, cursor)
+
+    monkeypatch.setattr(Databases, "_empty_out", looking)
+    own.give_back(name)
+    assert emptied == [name]

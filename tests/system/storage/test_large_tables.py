@@ -35,8 +35,9 @@ _WITHOUT_DAYS: Final = ("users", "suppressions", "subscriptions")
 #: The same for one call of a statement of the usual work, and for each row that it returns or changes.
 _PAGES: Final = 1400
 _PAGES_A_ROW: Final = 150
-#: The same for all notifications that the statement records which returns none of them: busy workers call it seldom,
-#: with many at a time.
+#: The same for a call of the statement that records notifications, and for all that it records. It returns none of
+#: them, and busy workers call it seldom, with many at a time.
+_PAGES_OF_A_RECORD: Final = 300
 _PAGES_OF_RECORDS: Final = 40 * 250
 #: From so many rows on a table is large.
 _LARGE: Final = 10_000
@@ -161,8 +162,9 @@ class _Statement:
 
     @property
     def allowed(self) -> int:
-        records = _PAGES_OF_RECORDS if "FROM recorded" in self.query else 0
-        return _PAGES * self.calls + _PAGES_A_ROW * self.rows + records
+        if "FROM recorded" in self.query:
+            return _PAGES_OF_A_RECORD * self.calls + _PAGES_OF_RECORDS
+        return _PAGES * self.calls + _PAGES_A_ROW * self.rows
 
     def __str__(self) -> str:
         words = " ".join(self.query.split())
